@@ -1,0 +1,57 @@
+# serve, test, check and bench each set up what they need: a virtual environment of their own, with
+# exact versions, made again only when those change. Nothing but make and Python 3.11+ is assumed.
+
+PYTHON ?= python3
+RUNTIME ?= cpu
+TORCH ?= torch==2.13.0
+
+SERVE := .venv-$(RUNTIME)
+DEVELOP := .venv
+PIP := bin/python -m pip --disable-pip-version-check
+
+.PHONY: serve test check format bench requirements clean
+
+serve: $(SERVE)/ready  ## serve models/ on port 8000; RUNTIME=gpu for CUDA
+	@$(SERVE)/bin/python -m service
+
+test: $(DEVELOP)/ready  ## run the tests
+	$(DEVELOP)/bin/python -m pytest
+
+check: $(DEVELOP)/ready  ## lint, format, types
+	$(DEVELOP)/bin/ruff check .
+	$(DEVELOP)/bin/ruff format --check .
+	$(DEVELOP)/bin/mypy
+
+format: $(DEVELOP)/ready  ## mend what check finds, where it can
+	$(DEVELOP)/bin/ruff check --fix .
+	$(DEVELOP)/bin/ruff format .
+
+bench: $(DEVELOP)/ready  ## time the service against the runtime beneath it
+	$(DEVELOP)/bin/python -m benchmarks.serve
+
+$(SERVE)/ready: requirements/serve-$(RUNTIME).txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Figment needs Python 3.11+")'
+	$(PYTHON) -m venv --clear $(SERVE)
+	$(SERVE)/$(PIP) install --quiet --require-hashes --requirement $<
+	@touch $@
+
+# PyTorch first and without a hash: which of its builds fits depends on the machine.
+$(DEVELOP)/ready: requirements/develop.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Figment needs Python 3.11+")'
+	$(PYTHON) -m venv --clear $(DEVELOP)
+	$(DEVELOP)/$(PIP) install --quiet $(TORCH)
+	$(DEVELOP)/$(PIP) install --quiet --require-hashes --no-deps --requirement $<
+	$(DEVELOP)/$(PIP) check
+	@touch $@
+
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate pyproject.toml
+
+requirements:  ## write the exact versions anew (needs uv)
+	$(COMPILE) --extra cpu --output-file requirements/serve-cpu.txt
+	$(COMPILE) --extra gpu --output-file requirements/serve-gpu.txt
+	echo torch | $(COMPILE) --extra cpu --extra train --extra dev --excludes - \
+		--output-file requirements/develop.txt
+
+clean:
+	rm -rf .venv .venv-* build *.egg-info

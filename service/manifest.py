@@ -1,0 +1,106 @@
+"""What a model file says of itself: the JSON under the metadata key ``figment``.
+
+Defined once, here: ``training`` writes it, ``service`` reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+METADATA_KEY = "figment"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$"
+
+Kind = Literal["unconditional", "conditional"]
+Text = Annotated[str, Field(min_length=1, max_length=200)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Record(BaseModel):
+    # Unknown keys are ignored, so that a later release may add some.
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Attribute(_Record):
+    """One labelled property of the images, such as ``eyes``, and the values it takes."""
+
+    name: Text
+    values: Annotated[tuple[Text, ...], Field(min_length=2)]
+    frequencies: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    """Share of the training images with each value, in the order of ``values``; sums to 1."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Attribute:
+        if len(set(self.values)) != len(self.values):
+            raise ValueError(f"attribute {self.name!r} has a value twice")
+        if len(self.frequencies) != len(self.values):
+            raise ValueError(
+                f"attribute {self.name!r} has {len(self.values)} values "
+                f"but {len(self.frequencies)} frequencies"
+            )
+        if not math.isclose(sum(self.frequencies), 1, abs_tol=1e-3):
+            raise ValueError(f"the frequencies of attribute {self.name!r} do not sum to 1")
+        return self
+
+
+class DatasetInfo(_Record):
+    name: Text
+    licence: Text
+    images: Count
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Provenance(_Record):
+    dataset: DatasetInfo
+    training: dict[str, Any]
+    """The resolved training configuration, and how many images were shown."""
+    code_version: Text
+    date: Text
+    """ISO 8601 date of the export."""
+
+
+class Metric(_Record):
+    name: Text
+    value: float
+    samples: Count
+    against: Text
+    """What the samples were measured against."""
+
+
+class Manifest(_Record):
+    """Everything the service needs to know of a model.
+
+    Raises ``pydantic.ValidationError`` where it contradicts itself.
+    """
+
+    format_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    kind: Kind
+    latent_size: Annotated[int, Field(ge=1, le=4096)]
+    latent_recipe: Literal[1] = 1
+    """How latents follow from (seed, index): see ``service/latents.py``."""
+    height: Annotated[int, Field(ge=1, le=1024)]
+    width: Annotated[int, Field(ge=1, le=1024)]
+    channels: Literal[1, 3]
+    attributes: tuple[Attribute, ...] = ()
+    provenance: Provenance
+    metrics: tuple[Metric, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        names = [attribute.name.casefold() for attribute in self.attributes]
+        if len(set(names)) != len(names):
+            raise ValueError("two attributes have the same name")
+        if (self.kind == "conditional") != bool(self.attributes):
+            raise ValueError(
+                "a conditional model has attributes, an unconditional one has none; "
+                f"this one is {self.kind} with {len(self.attributes)} attributes"
+            )
+        return self
+
+    @property
+    def condition_size(self) -> int:
+        """C: the one-hot vectors of all attributes side by side."""
+        return sum(len(attribute.values) for attribute in self.attributes)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.manifest import Attribute, DatasetInfo, Manifest, Provenance
+from tests.server import MODELS, ROOT, Server, serve
+
+REAL_DATA = Path(os.environ.get("FIGMENT_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The shipped models, served."""
+    with serve("--models", str(MODELS)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> httpx.Client:
+    return server.client
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with the anime faces and MNIST."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"no real data at {REAL_DATA}; set FIGMENT_TEST_DATA to its folder")
+    return REAL_DATA
+
+
+def attribute(name: str, *values: str) -> Attribute:
+    share = 1 / len(values)
+    return Attribute(name=name, values=values, frequencies=tuple(share for _ in values))
+
+
+def manifest(*attributes: Attribute, name: str = "tiny", latent_size: int = 8) -> Manifest:
+    """The manifest of a 16x16 RGB model."""
+    return Manifest(
+        name=name,
+        kind="conditional" if attributes else "unconditional",
+        latent_size=latent_size,
+        height=16,
+        width=16,
+        channels=3,
+        attributes=attributes,
+        provenance=Provenance(
+            dataset=DatasetInfo(name="none", licence="MIT", images=0, sha256="0" * 64),
+            training={},
+            code_version="0",
+            date="2026-01-01",
+        ),
+    )

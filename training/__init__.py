@@ -1,0 +1,1 @@
+"""Figment's training: conditional and unconditional DCGANs, from images to model files."""

@@ -1,0 +1,46 @@
+"""Every error of training that is told to a person in a sentence.
+
+TrainingError
+├── DataError           the data cannot be used; all problems at once
+├── RunError            a run's folder or device cannot be used
+├── CheckpointError     a checkpoint is damaged or belongs to other networks
+├── Diverged            a loss is no longer a number
+└── ExportError         the model file would not be what was trained
+"""
+
+from __future__ import annotations
+
+SHOWN = 50
+
+
+class TrainingError(Exception):
+    """Base of all errors of training."""
+
+
+class DataError(TrainingError):
+    """The data cannot be used. ``problems`` holds one sentence for each fault, with its place."""
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        self.source = source
+        self.problems = problems
+        shown = [f"  {problem}" for problem in problems[:SHOWN]]
+        if len(problems) > SHOWN:
+            shown.append(f"  ... and {len(problems) - SHOWN} more")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n".join([f"{source}: {count}", *shown]))
+
+
+class RunError(TrainingError):
+    """A run's folder or device cannot be used."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint is damaged or belongs to other networks."""
+
+
+class Diverged(TrainingError):
+    """A loss is no longer a number; the last checkpoint is from before."""
+
+
+class ExportError(TrainingError):
+    """The model file would not be what was trained."""
