@@ -1,0 +1,72 @@
+"""Every error of the service, and the one place that says how each looks over HTTP.
+
+FigmentError
+├── StartupError            the process ends with this sentence
+├── ModelRefused            one model file is not served; the rest are
+└── RequestError            answered as application/problem+json (RFC 9457)
+    ├── UnknownModel        404
+    ├── NotAcceptable       406
+    └── InvalidRequest      422
+        └── InvalidLabel    422, with the closest matches
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class FigmentError(Exception):
+    """Base of all errors that are told to a person in a sentence, never as a traceback."""
+
+
+class StartupError(FigmentError):
+    """The service cannot start as it was told to."""
+
+
+class ModelRefused(FigmentError):
+    """A model file is malformed, unsafe or contradicts itself."""
+
+
+class RequestError(FigmentError):
+    """A request cannot be answered. ``extra`` says what is allowed, for programs to read."""
+
+    status: ClassVar[int]
+    title: ClassVar[str]
+
+    def __init__(self, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.extra = extra
+
+    def problem(self) -> dict[str, Any]:
+        """The body of the answer, as RFC 9457 has it."""
+        return problem(self.status, self.title, str(self), **self.extra)
+
+
+class UnknownModel(RequestError):
+    status = 404
+    title = "Unknown model or version"
+
+
+class NotAcceptable(RequestError):
+    status = 406
+    title = "Format not available"
+
+
+class InvalidRequest(RequestError):
+    status = 422
+    title = "Invalid request"
+
+
+class InvalidLabel(InvalidRequest):
+    title = "Unknown or ambiguous label"
+
+
+def problem(status: int, title: str, detail: str, **extra: Any) -> dict[str, Any]:
+    """An RFC 9457 problem; ``type`` names the kind by its title."""
+    kind = title.lower().replace(" ", "-")
+    return {
+        "type": f"urn:figment:{kind}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+    } | extra

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from service.errors import InvalidLabel
+from service.labels import Label, Vocabulary
+from tests.conftest import attribute
+
+FACES = Vocabulary(
+    [
+        attribute("hair", "black", "red", "salt and pepper", "blonde"),
+        attribute("eyes", "red", "blue", "black"),
+        attribute("Smiling", "no", "yes"),
+        attribute("Wavy_Hair", "-1", "1"),
+    ],
+    "faces",
+)
+DIGITS = Vocabulary([attribute("digit", *"0123456789")], "digits")
+CLOTHES = Vocabulary([attribute("kind", "Ankle boot", "T-shirt/top", "Bag")], "clothes")
+
+
+def read(vocabulary: Vocabulary, label: Label) -> dict[str, str]:
+    """What a label asks for, by name."""
+    attributes = vocabulary.attributes
+    return {attributes[a].name: attributes[a].values[v] for a, v in vocabulary.parse(label).items()}
+
+
+@pytest.mark.parametrize(
+    ("label", "meaning"),
+    [
+        ("red eyes", {"eyes": "red"}),
+        ("eyes red", {"eyes": "red"}),
+        ("eyes: red", {"eyes": "red"}),
+        ("eyes=red", {"eyes": "red"}),
+        ("  RED   Eyes ", {"eyes": "red"}),
+        ("blue", {"eyes": "blue"}),
+        ("red eyes, black hair", {"eyes": "red", "hair": "black"}),
+        ("black hair and red eyes", {"eyes": "red", "hair": "black"}),
+        ("black hair, and red eyes,", {"eyes": "red", "hair": "black"}),
+        ("red eyes and red eyes", {"eyes": "red"}),
+        ("salt and pepper", {"hair": "salt and pepper"}),
+        ("salt and pepper hair and red eyes", {"hair": "salt and pepper", "eyes": "red"}),
+        ("Smiling", {"Smiling": "yes"}),
+        ("not smiling", {"Smiling": "no"}),
+        ("smiling: no", {"Smiling": "no"}),
+        ("wavy hair", {"Wavy_Hair": "1"}),
+        ("not Wavy_Hair and blonde", {"Wavy_Hair": "-1", "hair": "blonde"}),
+        ({"eyes": "red", "Hair": "BLACK"}, {"eyes": "red", "hair": "black"}),
+        ({"Smiling": True}, {"Smiling": "yes"}),
+        ({"wavy hair": False}, {"Wavy_Hair": "-1"}),
+    ],
+)
+def test_ways_to_say_it(label: Label, meaning: dict[str, str]) -> None:
+    assert read(FACES, label) == meaning
+
+
+def test_values_that_need_no_attribute() -> None:
+    assert read(DIGITS, "7") == {"digit": "7"}
+    assert read(DIGITS, {"digit": 7}) == {"digit": "7"}
+    assert read(CLOTHES, "ankle boot") == {"kind": "Ankle boot"}
+    assert read(CLOTHES, "t-shirt/top") == {"kind": "T-shirt/top"}
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("red eys", "did you mean 'red eyes'"),
+        ("blond hair", "did you mean 'blonde hair'"),
+        ("elephant", "nothing is close to it"),
+        ("red", "ambiguous: say 'red hair' or 'red eyes'"),
+        ("red eyes, blue eyes", "two values of 'eyes'"),
+        ("red eyes, elephant", "unknown label 'elephant'"),
+        ("", "empty"),
+        (" , and ", "empty"),
+        ({}, "empty"),
+        ({"eye": "red"}, "unknown attribute 'eye'"),
+        ({"eyes": "rad"}, "did you mean 'red'"),
+        ({"eyes": True}, "unknown value 'True'"),
+    ],
+)
+def test_mistakes_are_named(label: Label, said: str) -> None:
+    with pytest.raises(InvalidLabel, match=said) as caught:
+        FACES.parse(label)
+    assert caught.value.extra["labels"] == "/models/faces/labels"
+
+
+def test_nearest_matches_come_as_data_too() -> None:
+    with pytest.raises(InvalidLabel) as caught:
+        FACES.parse("red eys")
+    assert caught.value.extra["matches"][0] == "red eyes"
+
+
+def test_unconditional_model_takes_no_label() -> None:
+    with pytest.raises(InvalidLabel, match="unconditional"):
+        Vocabulary([], "free").parse("red eyes")
+
+
+@pytest.mark.parametrize("vocabulary", [FACES, DIGITS, CLOTHES])
+def test_canonical_phrases_mean_what_they_stand_for(vocabulary: Vocabulary) -> None:
+    sizes = [range(len(attribute.values)) for attribute in vocabulary.attributes]
+    for values in product(*sizes):
+        choice = dict(enumerate(values))
+        assert vocabulary.parse(vocabulary.phrase(choice)) == choice
+
+
+def test_canonical_phrases_read_naturally() -> None:
+    assert FACES.phrase({1: 0}) == "red eyes"
+    assert FACES.phrase({2: 0}) == "not Smiling"
+    assert DIGITS.phrase({0: 7}) == "7"
+
+
+def test_condition_is_one_hot_vectors_side_by_side() -> None:
+    rows = FACES.condition(np.array([[1, 2, 0, 1], [0, 0, 1, 0]]))
+    assert rows.dtype == np.float32
+    assert rows.tolist() == [
+        [0, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1],
+        [1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0],
+    ]
+    assert Vocabulary([], "free").condition(np.zeros((3, 0), dtype=np.int64)).shape == (3, 0)
