@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tests.server import ROOT
+from training import ema
+from training.config import TrainingConfig
+from training.data import Dataset, avatars
+from training.errors import CheckpointError, Diverged, RunError
+from training.files import write_atomically
+from training.loop import train
+from training.run import DatasetDescription, Run
+from training.trainer import Trainer
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def faces() -> Dataset:
+    """64 avatars of 16x16, which trains in no time."""
+    drawn = avatars.draw(64)
+    return Dataset("avatars", drawn.images[:, ::4, ::4].copy(), drawn.labels, drawn.attributes)
+
+
+@pytest.fixture
+def start(tmp_path: Path, faces: Dataset) -> Start:
+    """Lay out a small run: 12 steps, a tick every other, a snapshot every third."""
+
+    def create(folder: str = "run", **options: object) -> Run:
+        settings: dict[str, object] = {
+            "data": "avatars",
+            "name": "tiny",
+            "kimg": 0.192,
+            "batch": 16,
+            "width": 4,
+            "latent_size": 8,
+            "mirror": True,
+            "tick_kimg": 0.032,
+            "snapshot_kimg": 0.048,
+            "device": "cpu",
+        }
+        config = TrainingConfig.model_validate(settings | options)
+        return Run.create(tmp_path / folder, config, DatasetDescription.of(faces, "MIT"))
+
+    return create
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def data(faces: Dataset) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(faces.images), torch.from_numpy(faces.labels)
+
+
+def trainer_of(run: Run) -> Trainer:
+    return Trainer(run.config, run.dataset)
+
+
+def test_each_step_leaves_the_other_network_untouched(start: Start, faces: Dataset) -> None:
+    trainer = trainer_of(start())
+    seen: list[str] = []
+
+    def watch(name: str, moved: nn.Module, other: nn.Module) -> None:
+        optimizer = {"generator": trainer.g_adam, "discriminator": trainer.d_adam}[name]
+        step = optimizer.step
+        before = {"moved": tensors(moved), "other": tensors(other)}
+
+        def checked() -> None:
+            before["moved"], before["other"] = tensors(moved), tensors(other)
+            step()
+            assert not equal(tensors(moved), before["moved"])
+            assert equal(tensors(other), before["other"])
+            seen.append(name)
+
+        optimizer.step = checked  # type: ignore[method-assign, assignment]
+
+    watch("generator", trainer.generator, trainer.discriminator)
+    watch("discriminator", trainer.discriminator, trainer.generator)
+    for _ in range(2):
+        trainer.step(*data(faces))
+    assert seen == ["discriminator", "generator"] * 2
+
+
+def test_the_generators_step_leaves_the_discriminator_without_gradients(
+    start: Start, faces: Dataset
+) -> None:
+    """What its backward pass would leave there would be wasted work, or leak into the next step."""
+    trainer = trainer_of(start())
+    gradients: list[Tensor] = []
+    step = trainer.d_adam.step
+
+    def remember() -> None:
+        gradients[:] = [
+            p.grad.clone() for p in trainer.discriminator.parameters() if p.grad is not None
+        ]
+        step()
+
+    trainer.d_adam.step = remember  # type: ignore[method-assign, assignment]
+    trainer.step(*data(faces))
+    after = [p.grad for p in trainer.discriminator.parameters() if p.grad is not None]
+    assert all(torch.equal(a, b) for a, b in zip(gradients, after, strict=True))
+    assert all(parameter.requires_grad for parameter in trainer.discriminator.parameters())
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_run_leaves_what_it_promises(start: Start, faces: Dataset, labelled: bool) -> None:
+    run = start()
+    if not labelled:
+        faces = Dataset("avatars", faces.images, faces.labels[:, :0], ())
+        run = Run.create(run.folder / "free", run.config, DatasetDescription.of(faces, "MIT"))
+    train(run, faces)
+
+    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
+    assert [line["shown"] for line in lines] == [32, 64, 96, 128, 160, 192]
+    assert all(line["images_per_second"] > 0 for line in lines)
+    assert ("d_mismatched" in lines[0]) == labelled
+    with Image.open(run.folder / "reals.png") as reals:
+        assert reals.size == (128, 128)
+    grids = sorted(path.name for path in (run.folder / "samples").iterdir())
+    assert grids == ["000000.png"]  # named by kimg, and this run is shorter than one
+    assert load_file(run.checkpoint)
+    reopened = Run.open(run.folder)
+    assert (reopened.config, reopened.dataset) == (run.config, run.dataset)
+
+
+def test_training_learns_to_tell_real_from_fake_and_right_from_wrong(
+    start: Start, faces: Dataset
+) -> None:
+    trainer = trainer_of(start(lr=1e-3, kimg=10))
+    statistics = torch.stack([trainer.step(*data(faces)) for _ in range(60)])
+    _, _, real, fake, mismatched = statistics[-10:].mean(dim=0).tolist()
+    assert real > fake + 0.2
+    assert real > mismatched + 0.1
+
+
+def test_same_seed_same_run_and_another_seed_another(start: Start, faces: Dataset) -> None:
+    runs = [start("a"), start("b"), start("c", seed=1)]
+    for run in runs:
+        train(run, faces)
+    one, same, other = (load_file(run.checkpoint) for run in runs)
+    assert equal(one, same)
+    assert not equal(one, other)
+
+
+def test_resuming_equals_never_having_stopped(start: Start, faces: Dataset) -> None:
+    whole = start("whole")
+    train(whole, faces)
+
+    # 1. A run is stopped after five steps, with a checkpoint.
+    run = start("stopped")
+    trainer = trainer_of(run)
+    for _ in range(5):
+        trainer.step(*data(faces))
+    trainer.save(run.checkpoint)
+    # 2. It had gone on and logged, then died in the middle of a line.
+    run.append_to_log({"shown": 64})
+    run.append_to_log({"shown": 96})
+    with run.log.open("a") as file:
+        file.write('{"shown": 1')
+    # 3. It is resumed.
+    train(Run.open(run.folder), faces)
+
+    # Result: the same weights, optimizer states and averages, and a log without gaps or doubles.
+    assert equal(load_file(whole.checkpoint), load_file(run.checkpoint))
+    shown = [json.loads(line)["shown"] for line in run.log.read_text().splitlines()]
+    assert shown == [64, 96, 128, 160, 192]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "training", "train", "--data", "avatars:64", "--name", "tiny"]
+    options = ["--width", "4", "--batch", "16", "--tick-kimg", "0.016", "--out", str(folder)]
+    with subprocess.Popen(
+        [*command, *options], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (folder / "log.jsonl").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert f"python -m training resume {folder}" in said
+    trainer = trainer_of(Run.open(folder))
+    assert trainer.load(folder / "checkpoint.safetensors") % 16 == 0
+    assert trainer.shown > 0
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(start: Start, faces: Dataset) -> None:
+    run = start(lr=1e30)
+    with pytest.raises(Diverged, match="not a number"):
+        train(run, faces)
+
+
+def test_the_learning_rate_holds_and_then_falls_along_a_cosine(
+    start: Start, faces: Dataset
+) -> None:
+    trainer = trainer_of(start(lr=1.0, lr_hold=0.5, kimg=1))
+    rates = []
+    for shown in (0, 500, 625, 750, 1000):
+        trainer.shown = shown
+        trainer._set_learning_rate(trainer.g_adam)
+        rates.append(trainer.g_adam.param_groups[0]["lr"])
+    assert rates == pytest.approx([1, 1, 0.8536, 0.5, 0], abs=1e-4)
+
+
+def test_average_has_its_half_life(start: Start) -> None:
+    trainer = trainer_of(start())
+    average, live = trainer.ema, trainer.generator
+    for parameter in average.parameters():
+        parameter.fill_(1.0)
+    with torch.no_grad():
+        for parameter in live.parameters():
+            parameter.zero_()
+    for step in range(1, 11):
+        ema.update(average, live, shown=10**9 + step, batch=100, halflife=1000)
+    assert next(average.parameters()).flatten()[0].item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_settled_average_gives_an_image_the_same_in_any_batch(start: Start, faces: Dataset) -> None:
+    trainer = trainer_of(start())
+    trainer.step(*data(faces))
+    trainer.settle(torch.from_numpy(faces.labels))
+    norm = next(m for m in trainer.ema.modules() if isinstance(m, nn.BatchNorm2d))
+    assert norm.running_mean is not None and norm.running_mean.abs().max() > 0
+    latent = trainer.latents("test", 4)
+    condition = torch.zeros(4, trainer.ema.condition_size)
+    alone = trainer.ema(latent[1:2], condition[1:2])
+    assert torch.allclose(alone, trainer.ema(latent, condition)[1:2], atol=1e-6)
+
+
+def test_a_used_folder_is_not_overwritten(start: Start, faces: Dataset) -> None:
+    run = start()
+    with pytest.raises(RunError, match=f"training resume {run.folder}"):
+        Run.create(run.folder, run.config, DatasetDescription.of(faces, "MIT"))
+
+
+def test_other_data_is_refused_on_resume(start: Start, faces: Dataset) -> None:
+    other = Dataset(faces.name, faces.images[::-1], faces.labels, faces.attributes)
+    with pytest.raises(RunError, match="digest has changed"):
+        train(start(), other)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 100, b"not safetensors at all"])
+def test_a_damaged_checkpoint_is_refused(start: Start, faces: Dataset, damage: bytes) -> None:
+    run = start()
+    run.checkpoint.write_bytes(damage)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this run"):
+        train(run, faces)
+
+
+def test_a_checkpoint_of_another_network_is_refused(start: Start) -> None:
+    narrow, wide = start("narrow"), start("wide", width=8)
+    trainer_of(narrow).save(wide.checkpoint)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this run"):
+        trainer_of(wide).load(wide.checkpoint)
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

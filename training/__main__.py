@@ -1,0 +1,118 @@
+"""The command line: ``python -m training train|resume|sample|export``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from service import cpus, latents
+from service.errors import InvalidLabel
+from service.labels import Vocabulary
+from service.latents import MAX_SEED
+from service.options import build, options_of
+from training import pictures, sampling
+from training.config import TrainingConfig
+from training.data import load
+from training.errors import TrainingError
+from training.export import export
+from training.files import write_atomically
+from training.loop import train
+from training.networks import Generator
+from training.run import DatasetDescription, Run
+from training.trainer import Trainer
+
+EXPECTED = (TrainingError, InvalidLabel, OSError)
+
+RunFolder = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+
+
+class Cli(click.Group):
+    """Errors that a person can mend are told in a sentence."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EXPECTED as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=Cli, context_settings={"max_content_width": 100})
+def main() -> None:
+    """Train DCGANs on labelled images and export them for the service."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(cpus.available())
+
+
+@main.command("train")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder [runs/NAME].")
+@options_of(TrainingConfig)
+def train_command(out: Path | None, **given: Any) -> None:
+    """Start a run.
+
+    \b
+    python -m training train --data avatars --name avatars --width 32 --kimg 200
+    """
+    config: TrainingConfig = build(TrainingConfig, given)
+    dataset = load(config.data, config.attributes)
+    licence = config.licence if config.licence != "unknown" else dataset.licence
+    description = DatasetDescription.of(dataset, licence)
+    train(Run.create(out or Path("runs") / config.name, config, description), dataset)
+
+
+@main.command()
+@RunFolder
+def resume(run: Path) -> None:
+    """Go on with a run from its last checkpoint, as if it had never stopped."""
+    opened = Run.open(run)
+    train(opened, load(opened.config.data, opened.config.attributes))
+
+
+@main.command()
+@RunFolder
+@click.option("-n", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images.")
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
+@click.option("--label", help="A phrase such as 'red eyes'; what it leaves open is drawn.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
+def sample(run: Path, n: int, seed: int, label: str | None, out: Path) -> None:
+    """Draw a contact sheet from a run, the images that the service would give."""
+    generator, opened, _ = _average(run)
+    attributes = opened.dataset.attributes
+    labels = latents.draw_labels(seed, 0, n, attributes)
+    if label is not None:
+        for attribute, value in Vocabulary(attributes, opened.config.name).parse(label).items():
+            labels[:, attribute] = value
+    latent = latents.latents(seed, 0, n, generator.latent_size)
+    images = sampling.sample(generator, latent, labels, attributes)
+    write_atomically(out, pictures.grid(images))
+
+
+@main.command("export")
+@RunFolder
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("models"),
+    show_default=True,
+    help="The models folder.",
+)
+@click.option("--version", type=click.IntRange(1), help="Left out, the next free one.")
+def export_command(run: Path, to: Path, version: int | None) -> None:
+    """Write a run's generator as a model file that the service loads."""
+    generator, opened, shown = _average(run)
+    click.echo(export(opened, generator, shown, to, version))
+
+
+def _average(folder: Path) -> tuple[Generator, Run, int]:
+    """The average generator of a run's checkpoint, on the CPU, and how many images it was shown."""
+    run = Run.open(folder)
+    trainer = Trainer(run.config.model_copy(update={"device": "cpu"}), run.dataset)
+    return trainer.ema, run, trainer.load(run.checkpoint)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

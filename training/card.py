@@ -1,0 +1,140 @@
+"""The model card: what a person reads before using a model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from service import latents
+from service.labels import Vocabulary
+from service.manifest import Manifest
+from training import pictures, sampling
+from training.networks import Generator
+
+COLUMNS = 8
+SEED = 0
+
+
+def samples(generator: Generator, manifest: Manifest) -> bytes:
+    """PNG: a row for each value of each attribute, or a square of an unconditional model's.
+
+    Not picked by anyone: image 0, 1, 2 ... of seed 0, under the label at the left.
+    """
+    if not manifest.attributes:
+        return pictures.grid(sampling.fixed_samples(generator, (), COLUMNS * COLUMNS))
+    vocabulary = Vocabulary(manifest.attributes, manifest.name)
+    rows, captions = [], []
+    for a, attribute in enumerate(manifest.attributes):
+        for v in range(len(attribute.values)):
+            labels = latents.draw_labels(SEED, 0, COLUMNS, manifest.attributes)
+            labels[:, a] = v
+            rows.append(labels)
+            captions.append(vocabulary.phrase({a: v}))
+    latent = latents.latents(SEED, 0, COLUMNS, manifest.latent_size)
+    images = sampling.sample(
+        generator,
+        np.tile(latent, (len(rows), 1)),
+        np.concatenate(rows),
+        manifest.attributes,
+    )
+    return pictures.captioned_rows(images, captions)
+
+
+def text(manifest: Manifest, version: int) -> str:
+    """The card in Markdown."""
+    return "\n".join(
+        [
+            f"# {manifest.name}, version {version}",
+            "",
+            _summary(manifest),
+            "",
+            "![samples](samples.png)",
+            "",
+            _caption(manifest),
+            "",
+            "## Labels",
+            "",
+            *_labels(manifest),
+            "",
+            "## Where it comes from",
+            "",
+            *_provenance(manifest),
+            "",
+            "## How good it is",
+            "",
+            *_metrics(manifest),
+            "",
+            "## Use",
+            "",
+            "```sh",
+            _request(manifest, version),
+            "```",
+            "",
+        ]
+    )
+
+
+def _summary(manifest: Manifest) -> str:
+    colours = "RGB" if manifest.channels == 3 else "grey"
+    article = "An" if manifest.kind == "unconditional" else "A"
+    return (
+        f"{article} {manifest.kind} DCGAN that draws {manifest.width}x{manifest.height} {colours} "
+        "images. Every image it gives is synthetic."
+    )
+
+
+def _caption(manifest: Manifest) -> str:
+    if manifest.kind == "unconditional":
+        return f"Images 0 to {COLUMNS**2 - 1} of seed {SEED}; none was picked."
+    return (
+        f"Images 0 to {COLUMNS - 1} of seed {SEED} under each label; what the label leaves open "
+        "is drawn by frequency. None was picked."
+    )
+
+
+def _labels(manifest: Manifest) -> list[str]:
+    if not manifest.attributes:
+        return ["None: the model is unconditional."]
+    lines = ["| attribute | values (share of the training images) |", "| --- | --- |"]
+    for attribute in manifest.attributes:
+        pairs = zip(attribute.values, attribute.frequencies, strict=True)
+        values = ", ".join(f"{value} ({frequency:.1%})" for value, frequency in pairs)
+        lines.append(f"| {attribute.name} | {values} |")
+    return lines
+
+
+def _provenance(manifest: Manifest) -> list[str]:
+    dataset, provenance = manifest.provenance.dataset, manifest.provenance
+    return [
+        "| | |",
+        "| --- | --- |",
+        f"| trained on | {dataset.name}, {dataset.images:,} images |",
+        f"| its digest | `{dataset.sha256}` |",
+        f"| rights in the training images | {dataset.licence} |",
+        f"| exported | {provenance.date}, by Figment {provenance.code_version} |",
+        f"| training | `{json.dumps(provenance.training)}` |",
+        "",
+        "The weights carry what was learnt from those images and nothing of their rights: whoever "
+        "uses or passes on what the model draws has to judge by the line above.",
+    ]
+
+
+def _metrics(manifest: Manifest) -> list[str]:
+    if not manifest.metrics:
+        return ["Not measured. Judge by the samples, and expect faults that they do not show."]
+    lines = ["| metric | value | samples | against |", "| --- | --- | --- | --- |"]
+    lines += [f"| {m.name} | {m.value:g} | {m.samples} | {m.against} |" for m in manifest.metrics]
+    return lines
+
+
+def _request(manifest: Manifest, version: int) -> str:
+    body: dict[str, object] = {"model": manifest.name, "version": version, "n": 16, "seed": 3}
+    path = "/generate"
+    if manifest.attributes:
+        vocabulary = Vocabulary(manifest.attributes, manifest.name)
+        path, body["label"] = "/generate/conditional", vocabulary.phrase({0: 0})
+    return (
+        f"curl -s 'localhost:8000{path}?format=png' -H 'Content-Type: application/json' \\\n"
+        f"  -d '{json.dumps(body)}' -o samples.png"
+    )

@@ -1,0 +1,86 @@
+"""The state of a run as one safetensors file: tensors, and JSON in its header. Never pickle.
+
+A file appears whole or not at all, so a run killed at any moment keeps its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from training.errors import CheckpointError
+from training.files import write_atomically
+
+FORMAT_VERSION = 1
+
+
+def write(
+    path: Path,
+    shown: int,
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+) -> None:
+    """Write networks, optimizers and the number of images shown."""
+    tensors: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        tensors |= dict(_optimizer_tensors(name, optimizer))
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    header = {"figment": json.dumps({"format_version": FORMAT_VERSION, "shown": shown})}
+    write_atomically(path, save(tensors, header))
+
+
+def read(
+    path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
+) -> int:
+    """Restore what ``write`` wrote; returns the number of images shown.
+
+    Raises ``CheckpointError`` for a file that is damaged or belongs to other networks.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {})["figment"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if state["format_version"] != FORMAT_VERSION:
+            raise CheckpointError(f"{path}: format {state['format_version']} is not known here")
+        for name, module in modules.items():
+            module.load_state_dict(_below(tensors, name))
+        for name, optimizer in optimizers.items():
+            _restore_optimizer(optimizer, _below(tensors, name))
+        return int(state["shown"])
+    except (SafetensorError, OSError, LookupError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this run: {error}") from error
+
+
+def _optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    for index, moments in optimizer.state_dict()["state"].items():
+        for key, value in moments.items():
+            yield f"{name}.{index}.{key}", value
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, moment = key.split(".")
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:
+            # Fused steps walk through memory, so moments must lie there as their parameter does.
+            value = torch.empty_like(parameter).copy_(value)
+        state.setdefault(int(index), {})[moment] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(f"{prefix}."): value
+        for key, value in tensors.items()
+        if key.startswith(f"{prefix}.")
+    }

@@ -1,0 +1,181 @@
+"""From a run to a model file that the service loads, refused unless both compute the same."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from service import __version__, latents
+from service.labels import Vocabulary
+from service.manifest import METADATA_KEY, Manifest, Provenance
+from training import card
+from training.errors import ExportError
+from training.files import write_atomically
+from training.networks import Generator
+from training.pixels import to_uint8
+from training.run import Run
+
+OPSET = 20
+PARITY_LATENTS = 256
+PARITY_SHARE = 1e-4
+"""At most one byte in 10,000 may differ, and by no more than one level of 255: rounding falls the
+other way where two runtimes add in another order."""
+
+
+def export(run: Run, generator: Generator, shown: int, folder: Path, version: int | None) -> Path:
+    """Write ``folder/NAME/VERSION`` with model file, card and samples; returns that path.
+
+    ``generator`` is the run's average with its batch-norm statistics fitted, after ``shown``
+    images. Without ``version`` it is the next free one. Raises ``ExportError``.
+    """
+    versions = folder / run.config.name
+    version = version or _next_version(versions)
+    target = versions / str(version)
+    if target.exists():
+        raise ExportError(f"{target} exists already; name another --version")
+
+    manifest = describe(run, shown)
+    model = to_onnx(generator, manifest)
+    check_parity(generator, model, manifest)
+    picture = card.samples(generator, manifest)
+
+    unfinished = versions / f".{version}.tmp"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    write_atomically(unfinished / "model.onnx", model)
+    write_atomically(unfinished / "samples.png", picture)
+    write_atomically(unfinished / "README.md", card.text(manifest, version))
+    unfinished.replace(target)
+    return target
+
+
+def describe(run: Run, shown: int) -> Manifest:
+    """The manifest of the run's generator after ``shown`` images."""
+    height, width, channels = run.dataset.image_shape
+    # The manifest says some of it elsewhere, and where the data lay says nothing about the model.
+    configuration = run.config.model_dump(
+        exclude={"data", "name", "attributes", "licence", "device"}
+    )
+    return Manifest(
+        name=run.config.name,
+        kind="conditional" if run.dataset.attributes else "unconditional",
+        latent_size=run.config.latent_size,
+        latent_recipe=latents.RECIPE,
+        height=height,
+        width=width,
+        channels=channels,
+        attributes=run.dataset.attributes,
+        provenance=Provenance(
+            dataset=run.dataset.info,
+            training={"images_shown": shown, **configuration},
+            code_version=__version__,
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        ),
+    )
+
+
+def to_onnx(generator: Generator, manifest: Manifest) -> bytes:
+    """The model file: inputs ``latent`` and ``condition``, output ``image``, manifest inside."""
+    module = _Exported(generator).eval()
+    examples = [torch.zeros(2, generator.latent_size)]
+    names = ["latent"]
+    if generator.condition_size:
+        examples.append(torch.zeros(2, generator.condition_size))
+        names.append("condition")
+    batch = torch.export.Dim("N", min=1, max=65536)
+    with warnings.catch_warnings():
+        # The exporter warns of deprecations in its own code and of operators not used here.
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module,
+            tuple(examples),
+            input_names=names,
+            output_names=["image"],
+            dynamic_shapes=tuple({0: batch} for _ in examples),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, manifest.model_dump_json()
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def check_parity(generator: Generator, model: bytes, manifest: Manifest) -> None:
+    """Compare ONNX Runtime with PyTorch over 256 latents and every value of every attribute.
+
+    Raises ``ExportError`` where a byte is off by more than one level, or more than one in 10,000
+    is off at all.
+    """
+    sizes = [len(attribute.values) for attribute in manifest.attributes]
+    count = max([PARITY_LATENTS, *sizes])
+    latent = latents.latents(0, 0, count, manifest.latent_size)
+    values = np.arange(count)[:, None] % np.array(sizes, dtype=np.int64).reshape(1, -1)
+    condition = Vocabulary(manifest.attributes, manifest.name).condition(values)
+
+    with torch.no_grad():
+        expected = to_uint8(generator(torch.from_numpy(latent), torch.from_numpy(condition)))
+    feeds = {"latent": latent} | ({"condition": condition} if sizes else {})
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (images,) = session.run(["image"], feeds)
+    difference = np.abs(images.astype(int) - expected.numpy().astype(int))
+    share = float((difference > 0).mean())
+    if difference.max() > 1 or share > PARITY_SHARE:
+        raise ExportError(
+            f"ONNX Runtime and PyTorch disagree: by up to {difference.max()} of 255, on "
+            f"{share:.2e} of the bytes; allowed are 1 and {PARITY_SHARE:.0e}"
+        )
+
+
+class _Exported(nn.Module):
+    """The generator as the model file has it: batch norm folded, uint8 NHWC out."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(fuse_conv_bn_eval(convolution, norm, transpose=True), activation)
+            for convolution, norm, activation in (generator.start, *generator.ups)
+        )
+        self.to_image = generator.to_image
+
+    def forward(self, latent: Tensor, condition: Tensor | None = None) -> Tensor:
+        x = latent if condition is None else torch.cat([latent, condition], dim=1)
+        x = x[:, :, None, None]
+        for block in self.blocks:
+            x = block(x)
+        return to_uint8(torch.tanh(self.to_image(x)))
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop what the exporter notes about the source code: paths, lines, class names."""
+    for part in (
+        model.graph,
+        *model.graph.node,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+        *model.graph.initializer,
+    ):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del model.metadata_props[:]
+
+
+def _next_version(versions: Path) -> int:
+    taken = [int(path.name) for path in versions.glob("*") if path.name.isdecimal()]
+    return max(taken, default=0) + 1

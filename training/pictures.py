@@ -1,0 +1,53 @@
+"""Images side by side, for people to look at."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+CAPTION_WIDTH = 120
+CAPTION_SIZE = 14
+
+
+def grid(images: npt.NDArray[np.uint8], columns: int | None = None) -> bytes:
+    """PNG of ``images [N, H, W, C]`` in rows of ``columns`` (a near-square where None)."""
+    return _png(_sheet(images, columns or math.ceil(math.sqrt(len(images)))))
+
+
+def captioned_rows(images: npt.NDArray[np.uint8], captions: Sequence[str], scale: int = 1) -> bytes:
+    """PNG of ``images [N, H, W, C]`` in one row for each caption, which stands at its left.
+
+    Each pixel is drawn ``scale`` x ``scale``.
+    """
+    sheet = _sheet(images, len(images) // len(captions))
+    sheet = sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
+    picture = Image.new("RGB", (CAPTION_WIDTH + sheet.width, sheet.height), "white")
+    picture.paste(sheet, (CAPTION_WIDTH, 0))
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(CAPTION_SIZE)
+    height = sheet.height / len(captions)
+    for row, caption in enumerate(captions):
+        middle = (CAPTION_WIDTH - 8, (row + 0.5) * height)
+        draw.text(middle, caption, "black", font, anchor="rm")
+    return _png(picture)
+
+
+def _sheet(images: npt.NDArray[np.uint8], columns: int) -> Image.Image:
+    count, height, width, channels = images.shape
+    rows = math.ceil(count / columns)
+    places = np.full((rows * columns, height, width, channels), 255, dtype=np.uint8)
+    places[:count] = images
+    sheet = places.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    sheet = sheet.reshape(rows * height, columns * width, channels)
+    return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

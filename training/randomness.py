@@ -1,0 +1,35 @@
+"""All randomness of a run, as a pure function of its seed and of the images shown so far.
+
+Nothing draws from global state and no generator lives from one step to the next, so a resumed run
+draws exactly what an uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def stream(seed: int, purpose: str, position: int, device: torch.device) -> torch.Generator:
+    """A generator for one purpose at one position of the run (images shown, or an epoch)."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{position}".encode()).digest()
+    generator = torch.Generator(device=device)
+    generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return generator
+
+
+def batch_indices(seed: int, size: int, shown: int, batch: int, device: torch.device) -> Tensor:
+    """Which of ``size`` images stand at positions ``shown .. shown+batch-1`` of the run.
+
+    The run is one permutation of the images after another, each image once in every epoch.
+    """
+    pieces = []
+    while batch > 0:
+        epoch, position = divmod(shown, size)
+        order = torch.randperm(size, generator=stream(seed, "epoch", epoch, device), device=device)
+        piece = order[position : position + batch]
+        pieces.append(piece)
+        shown, batch = shown + len(piece), batch - len(piece)
+    return torch.cat(pieces)

@@ -1,0 +1,46 @@
+"""Images from a generator in PyTorch, at the addresses the service gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from service import latents
+from service.manifest import Attribute
+from training.conditioning import condition_rows
+from training.networks import Generator
+from training.pixels import to_uint8
+
+BATCH = 64
+
+
+@torch.no_grad()
+def sample(
+    generator: Generator,
+    latent: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    attributes: Sequence[Attribute],
+) -> npt.NDArray[np.uint8]:
+    """Images ``[N, H, W, channels]`` of ``latent [N, Z]`` under ``labels [N, A]``."""
+    device = next(generator.parameters()).device
+    sizes = [len(attribute.values) for attribute in attributes]
+    condition = condition_rows(torch.from_numpy(labels), sizes)
+    batches = zip(torch.from_numpy(latent).split(BATCH), condition.split(BATCH), strict=True)
+    return np.concatenate(
+        [to_uint8(generator(z.to(device), c.to(device))).cpu().numpy() for z, c in batches]
+    )
+
+
+def fixed_samples(
+    generator: Generator, attributes: Sequence[Attribute], count: int, seed: int = 0
+) -> npt.NDArray[np.uint8]:
+    """The first ``count`` images under ``seed``: what ``POST /generate`` would answer."""
+    return sample(
+        generator,
+        latents.latents(seed, 0, count, generator.latent_size),
+        latents.draw_labels(seed, 0, count, attributes),
+        attributes,
+    )
