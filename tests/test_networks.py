@@ -89,7 +89,8 @@ def test_both_networks_see_the_condition() -> None:
 def test_weights_start_as_in_the_paper() -> None:
     torch.manual_seed(0)
     network = Generator(latent_size=100, condition_size=0, image_shape=(64, 64, 3), width=64)
-    weights = network.ups[0][0].weight
+    weights = network.get_submodule("ups.0.0").weight
+    assert isinstance(weights, torch.Tensor)
     assert abs(weights.mean()) < 1e-3
     assert weights.std().item() == pytest.approx(0.02, rel=0.02)
 

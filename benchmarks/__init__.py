@@ -1,0 +1,1 @@
+"""Timings and memory, each beside the ceiling of the same run: machines differ, ratios less."""

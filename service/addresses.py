@@ -1,0 +1,28 @@
+"""The address of an image: where it can be had again, and what its file says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote_plus
+
+
+@dataclass(frozen=True)
+class Address:
+    """``label`` is the canonical phrase of what was asked for; what it leaves open is drawn."""
+
+    model: str
+    version: int
+    seed: int
+    index: int
+    label: str | None = None
+    truncation: float = 1.0
+
+    def url(self, extension: str = "png") -> str:
+        """Path and query: ``/images/anime-faces/1/3/0.png?label=red+eyes&truncation=0.8``."""
+        query = []
+        if self.label is not None:
+            query.append(f"label={quote_plus(self.label)}")
+        if self.truncation != 1:
+            query.append(f"truncation={self.truncation!r}")
+        path = f"/images/{self.model}/{self.version}/{self.seed}/{self.index}.{extension}"
+        return "?".join([path, *filter(None, ["&".join(query)])])

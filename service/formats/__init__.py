@@ -1,0 +1,1 @@
+"""Pixels in, bytes out: one file a format, and the choice among them."""

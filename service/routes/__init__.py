@@ -1,0 +1,1 @@
+"""HTTP: one file a resource. Routes check, hand on and answer; they compute nothing."""

@@ -1,0 +1,29 @@
+"""What the routes share: made once by the app, handed to each request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.engine import Engine
+from service.models import Library
+from service.runtime import Runtime
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class State:
+    settings: Settings
+    runtime: Runtime
+    library: Library
+    engine: Engine
+
+
+def _state(request: Request) -> State:
+    state: State = request.app.state.figment
+    return state
+
+
+CurrentState = Annotated[State, Depends(_state)]

@@ -1,0 +1,202 @@
+"""The bodies of requests and answers: fields, types and ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from service.interpolation import Method
+from service.latents import MAX_INDEX, MAX_SEED
+from service.manifest import Attribute, Kind, Manifest
+
+MAX_LABELS = 1024
+MAX_STEPS = 256
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Index = Annotated[int, Field(ge=0, le=MAX_INDEX)]
+Version = Annotated[int, Field(ge=1, le=999_999_999)]
+Truncation = Annotated[float, Field(gt=0, le=1)]
+Phrase = Annotated[StrictStr, Field(max_length=1000)]
+OneLabel = Phrase | dict[StrictStr, StrictBool | StrictInt | StrictStr]
+ManyLabels = Annotated[list[OneLabel], Field(min_length=1, max_length=MAX_LABELS)]
+
+
+def _in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Without this, every member of the union would say what it misses."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        raise PydanticCustomError(
+            "label",
+            'should be a phrase such as \'red eyes\', a mapping such as {{"eyes": "red"}}, or, '
+            "where several images are made, a list of 1 to {most} of these",
+            {"most": MAX_LABELS},
+        ) from error
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields(cls, data: Any) -> Any:
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        unknown = (
+            [repr(name[:40]) for name in data if name not in known]
+            if isinstance(data, dict)
+            else []
+        )
+        if unknown:
+            raise PydanticCustomError(
+                "unknown_field",
+                "no field is called {unknown}; there are: {known}",
+                {"unknown": " or ".join(unknown[:5]), "known": ", ".join(known)},
+            )
+        return data
+
+
+class GenerateRequest(_Request):
+    """What to generate. Everything may be left out."""
+
+    n: Annotated[int, Field(ge=1)] = Field(1, description="Images.")
+    seed: Seed | None = Field(None, description="Left out, one is drawn and returned.")
+    offset: Index = Field(0, description="Index of the first image.")
+    model: str | None = Field(None, description="Left out, the configured default.")
+    version: Version | None = Field(None, description="Left out, the highest.")
+    label: Annotated[OneLabel | ManyLabels | None, WrapValidator(_in_one_sentence)] = Field(
+        None,
+        description="A phrase, a mapping, or a list of these, of which the image at index i takes "
+        "entry i mod length. What is left open is drawn by frequency.",
+    )
+    truncation: Truncation = Field(
+        1, description="Latents are shrunk toward the mean by this: typical images, less variety."
+    )
+
+
+class Point(_Request):
+    """One image of a seed."""
+
+    seed: Seed
+    index: Index = 0
+    label: Annotated[OneLabel | None, WrapValidator(_in_one_sentence)] = None
+    truncation: Truncation = 1
+
+
+class InterpolateRequest(_Request):
+    """From one image to another. The ends are exactly the images at those addresses."""
+
+    start: Point = Field(alias="from")
+    end: Point = Field(alias="to")
+    steps: Annotated[int, Field(ge=2, le=MAX_STEPS)] = Field(16, description="Frames.")
+    method: Method = Field("slerp", description="Along the great arc, or the straight line.")
+    loop: bool = Field(False, description="There and back in as many frames.")
+    model: str | None = None
+    version: Version | None = None
+
+
+class GeneratedImage(BaseModel):
+    index: int
+    labels: dict[str, str] | None
+    url: str
+    data: str = Field(description="PNG, in base64.")
+
+
+class GenerateAnswer(BaseModel):
+    model: str
+    version: int
+    seed: int
+    latent_recipe: int
+    images: list[GeneratedImage]
+
+
+class InterpolatedImage(BaseModel):
+    index: int
+    t: float
+    labels: dict[str, str | dict[str, float]] | None = Field(
+        description="A value, or between two values the share of each."
+    )
+    url: str | None = Field(description="Only the two ends have an address of their own.")
+    data: str = Field(description="PNG, in base64.")
+
+
+class InterpolateAnswer(BaseModel):
+    model: str
+    version: int
+    latent_recipe: int
+    images: list[InterpolatedImage]
+
+
+class ModelSummary(BaseModel):
+    name: str
+    kind: Kind
+    versions: list[int]
+    default: bool = Field(description="Taken by requests of this kind that name no model.")
+    url: str
+
+
+class RefusedModel(BaseModel):
+    path: str
+    reason: str
+
+
+class ModelsAnswer(BaseModel):
+    models: list[ModelSummary]
+    refused: list[RefusedModel]
+
+
+class ModelVersion(BaseModel):
+    version: int
+    sha256: str
+    url: str
+    manifest: Manifest
+
+
+class ModelAnswer(BaseModel):
+    name: str
+    kind: Kind
+    versions: list[ModelVersion]
+
+
+class AttributeAnswer(Attribute):
+    labels: list[str] = Field(description="A phrase for each value, in the order of `values`.")
+
+
+class LabelsAnswer(BaseModel):
+    model: str
+    version: int
+    attributes: list[AttributeAnswer]
+
+
+class AliveAnswer(BaseModel):
+    status: Literal["alive"]
+
+
+class ReadyAnswer(BaseModel):
+    status: Literal["ready"]
+    device: str = Field(description="cuda or cpu: what is used, whatever was asked for.")
+    reason: str = Field(description="Why that device.")
+    models: dict[str, list[int]]
+
+
+class Problem(BaseModel):
+    """RFC 9457. Further members say what is allowed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str

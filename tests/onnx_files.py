@@ -1,0 +1,57 @@
+"""Small model files made with onnx alone: what the service must take, and what it must refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from service.manifest import METADATA_KEY, Manifest
+
+
+def model(manifest: Manifest) -> onnx.ModelProto:
+    """A generator with the manifest's signature: one random matrix."""
+    inputs = [_value("latent", TensorProto.FLOAT, manifest.latent_size)]
+    if manifest.attributes:
+        inputs.append(_value("condition", TensorProto.FLOAT, manifest.condition_size))
+    names = [value.name for value in inputs]
+    shape = [manifest.height, manifest.width, manifest.channels]
+    rows = manifest.latent_size + manifest.condition_size
+    matrix = np.random.default_rng(0).normal(127, 20, (rows, np.prod(shape))).astype(np.float32)
+    nodes = [
+        helper.make_node("Concat", names, ["rows"], axis=1),
+        helper.make_node("MatMul", ["rows", "matrix"], ["flat"]),
+        helper.make_node("Clip", ["flat", "low", "high"], ["clipped"]),
+        helper.make_node("Cast", ["clipped"], ["bytes"], to=TensorProto.UINT8),
+        helper.make_node("Reshape", ["bytes", "shape"], ["image"]),
+    ]
+    constants = [
+        numpy_helper.from_array(matrix, "matrix"),
+        numpy_helper.from_array(np.array(0, dtype=np.float32), "low"),
+        numpy_helper.from_array(np.array(255, dtype=np.float32), "high"),
+        numpy_helper.from_array(np.array([-1, *shape], dtype=np.int64), "shape"),
+    ]
+    outputs = [_value("image", TensorProto.UINT8, *shape)]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
+    built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    describe(built, manifest.model_dump_json())
+    return built
+
+
+def describe(built: onnx.ModelProto, text: str) -> None:
+    """Set the manifest's text."""
+    helper.set_model_props(built, {METADATA_KEY: text})
+
+
+def put(folder: Path, name: str, version: int | str, content: bytes | onnx.ModelProto) -> Path:
+    """Write ``folder/name/version/model.onnx``."""
+    path = folder / name / str(version) / "model.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.SerializeToString())
+    return path
+
+
+def _value(name: str, kind: int, *sizes: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, ["N", *sizes])

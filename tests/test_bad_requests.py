@@ -1,0 +1,189 @@
+"""What the service answers to requests that are wrong: a reason, what is allowed, no traceback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+JSON = {"Content-Type": "application/json"}
+PATHS = ["/generate", "/generate/conditional", "/interpolate"]
+
+
+def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """The body of an error, whose shape is the same for all of them (RFC 9457)."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert {"type", "title", "status", "detail"} <= body.keys()
+    assert body["status"] == status
+    assert body["type"].startswith("urn:figment:")
+    assert "Traceback" not in answer.text
+    assert len(answer.text) < 10_000
+    return body
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"n": 0}, 422, "n: Input should be greater than or equal to 1"),
+        ({"n": -1}, 422, "n: "),
+        ({"n": 1025}, 422, "at most 1024"),
+        ({"n": 10**9}, 422, "at most 1024"),
+        ({"n": 10**30}, 422, "at most 1024"),
+        ({"n": 1.5}, 422, "n: Input should be a valid integer"),
+        ({"n": "4"}, 422, "n: Input should be a valid integer"),
+        ({"n": True}, 422, "n: Input should be a valid integer"),
+        ({"n": None}, 422, "n: "),
+        ({"n": [1]}, 422, "n: "),
+        ({"seed": -1}, 422, "seed: "),
+        ({"seed": 2**53}, 422, "less than or equal to 9007199254740991"),
+        ({"seed": "three"}, 422, "seed: "),
+        ({"offset": -1}, 422, "offset: "),
+        ({"offset": 2**53 - 1, "n": 2}, 422, "offset: the last index may be at most"),
+        ({"truncation": 0}, 422, "truncation: Input should be greater than 0"),
+        ({"truncation": 1.01}, 422, "truncation: Input should be less than or equal to 1"),
+        ({"truncation": "much"}, 422, "truncation: "),
+        (
+            {"model": "nope"},
+            404,
+            "no model 'nope'; there are: anime-faces, anime-faces-free, digits",
+        ),
+        ({"model": "../../etc/passwd"}, 404, "no model"),
+        ({"model": 5}, 422, "model: "),
+        ({"version": 99}, 404, "has no version 99; there are: 1"),
+        ({"version": 0}, 422, "version: "),
+        ({"seeed": 3}, 422, "no field is called 'seeed'; there are: n, seed, offset"),
+        ({"label": "red eys"}, 422, "did you mean 'red eyes'"),
+        ({"label": "purple elephant"}, 422, "unknown label"),
+        ({"label": "red"}, 422, "ambiguous: say 'red hair' or 'red eyes'"),
+        ({"label": "red eyes and blue eyes"}, 422, "two values of 'eyes'"),
+        ({"label": ""}, 422, "the label is empty"),
+        ({"label": {"nose": "big"}}, 422, "unknown attribute 'nose'; the model has: hair, eyes"),
+        ({"label": {"eyes": "rad"}}, 422, "unknown value 'rad'"),
+        ({"label": []}, 422, "label: should be a phrase such as 'red eyes'"),
+        ({"label": 7}, 422, "label: should be a phrase"),
+        ({"label": {"eyes": ["red"]}}, 422, "label: should be a phrase"),
+        ({"label": ["red eyes", "red eys"]}, 422, "did you mean 'red eyes'"),
+        ({"label": "x" * 2000}, 422, "label: "),
+        ({"label": ["red eyes"] * 2000}, 422, "label: "),
+        ({"label": "\0\u202e<script>"}, 422, "unknown label"),
+    ],
+)
+def test_fields(client: httpx.Client, body: dict[str, Any], status: int, said: str) -> None:
+    answer = client.post("/generate/conditional", json=body)
+    assert said in problem(answer, status)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [
+        (b"", 422, "body: Field required"),
+        (b"{", 400, "the body is not JSON"),
+        (b'{"n": 1,}', 400, "the body is not JSON"),
+        (b"null", 422, "body: "),
+        (b"[]", 422, "body: "),
+        (b'"red eyes"', 422, "body: "),
+        (b"\xff\xfe", 400, ""),
+        (b"[" * 100_000, 400, ""),
+        (b'{"n": ' + b"9" * 10_000 + b"}", 400, ""),
+        (b'{"truncation": NaN}', 422, ""),
+        (b'{"truncation": Infinity}', 422, ""),
+        (b'{"n": NaN}', 422, ""),
+        (b'{"label": "\\ud800"}', 422, ""),
+        (b'{"\\ud800": 1}', 422, ""),
+        (b'{"n": 1, "n": 0}', 422, ""),
+    ],
+)
+@pytest.mark.parametrize("path", PATHS)
+def test_bodies(client: httpx.Client, path: str, content: bytes, status: int, said: str) -> None:
+    answer = client.post(path, content=content, headers=JSON)
+    assert said in problem(answer, status)["detail"]
+
+
+def test_a_body_that_is_not_declared_as_json(client: httpx.Client) -> None:
+    """What `curl -d` sends if nobody tells it otherwise."""
+    answer = client.post("/generate", data={"n": "1"})
+    assert "Content-Type: application/json" in problem(answer, 422)["detail"]
+
+
+def test_label_mistakes_carry_the_nearest_matches_and_where_all_labels_are(
+    client: httpx.Client,
+) -> None:
+    body = problem(client.post("/generate", json={"label": "red eys"}), 422)
+    assert body["matches"][0] == "red eyes"
+    assert client.get(body["labels"]).status_code == 200
+
+
+def test_an_unconditional_model_takes_no_label(client: httpx.Client) -> None:
+    free = {"model": "anime-faces-free"}
+    body = free | {"label": "red eyes"}
+    assert "takes no label" in problem(client.post("/generate", json=body), 422)["detail"]
+    answer = problem(client.post("/generate/conditional", json=free), 422)
+    assert "is unconditional" in answer["detail"]
+    assert answer["models"] == ["anime-faces", "digits"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        ({"steps": 1}, 422, "steps: "),
+        ({"steps": 257}, 422, "steps: "),
+        ({"method": "magic"}, 422, "method: Input should be 'slerp' or 'lerp'"),
+        ({"loop": "yes"}, 422, "loop: "),
+        ({"from": {}}, 422, "from.seed: Field required"),
+        ({"from": {"seed": 1, "label": ["red eyes"]}}, 422, "from.label: should be a phrase"),
+        ({"from": {"seed": 1, "n": 2}}, 422, "from: no field is called 'n'"),
+        ({"to": None}, 422, "to: "),
+        ({"to": {"seed": 1, "index": -1}}, 422, "to.index: "),
+        ({"to": {"seed": 1, "label": "red eys"}}, 422, "did you mean 'red eyes'"),
+        ({"model": "nope"}, 404, "no model 'nope'"),
+    ],
+)
+def test_interpolations(
+    client: httpx.Client, change: dict[str, Any], status: int, said: str
+) -> None:
+    body = {"from": {"seed": 1}, "to": {"seed": 2}} | change
+    assert said in problem(client.post("/interpolate", json=body), status)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/images/nope/1/3/0.png", 404, "no model 'nope'"),
+        ("/images/digits/9/3/0.png", 404, "no version 9"),
+        ("/images/digits/0/3/0.png", 422, "version: "),
+        ("/images/digits/1/-1/0.png", 422, "seed: "),
+        ("/images/digits/1/9007199254740992/0.png", 422, "seed: "),
+        ("/images/digits/1/3/9007199254740992.png", 422, "index: may be at most"),
+        ("/images/digits/1/3/0.gif", 422, "file: "),
+        ("/images/digits/1/3/x.png", 422, "file: "),
+        ("/images/digits/1/3/0.png?label=eleven", 422, "unknown label 'eleven'"),
+        ("/images/digits/1/3/0.png?label=", 422, "the label is empty"),
+        ("/images/digits/1/3/0.png?truncation=nan", 422, "truncation: "),
+        ("/images/digits/1/3/0.png?truncation=2", 422, "truncation: "),
+        ("/images/anime-faces-free/1/3/0.png?label=red+eyes", 422, "takes no label"),
+        ("/models/nope", 404, "no model 'nope'"),
+        ("/models/nope/labels", 404, "no model 'nope'"),
+        ("/models/digits/2", 404, "no version 2"),
+        ("/models/digits/one", 422, "version: "),
+        ("/nowhere", 404, "GET /nowhere"),
+        ("/generate", 405, "GET /generate"),
+    ],
+)
+def test_addresses(client: httpx.Client, path: str, status: int, said: str) -> None:
+    assert said in problem(client.get(path), status)["detail"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_formats(client: httpx.Client, path: str) -> None:
+    body = {"from": {"seed": 1}, "to": {"seed": 2}} if path == "/interpolate" else {}
+    answer = problem(client.post(f"{path}?format=gif", json=body), 406)
+    assert answer["formats"] == ["json", "png", "webp", "jpeg"]
+    headers = {"Accept": "text/csv"}
+    assert "text/csv" in problem(client.post(path, json=body, headers=headers), 406)["detail"]
+
+
+def test_the_service_still_works_after_all_that(client: httpx.Client) -> None:
+    assert client.post("/generate", json={"n": 4}).status_code == 200

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from service import latents
+from service.models import load_model
+from service.runtime import Runtime
+from tests.server import ROOT, serve
+from training import export, sampling
+from training.errors import ExportError
+from training.run import Run
+from training.trainer import Trainer
+
+
+def training(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "training", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run: 64x64 avatars, two attributes, a few steps."""
+    folder = tmp_path_factory.mktemp("runs") / "avatars"
+    options = ["--width", "8", "--batch", "32", "--kimg", "0.32", "--attributes", "eyes,glasses"]
+    done = training(
+        "train", "--data", "avatars:128", "--name", "avatars", "--out", folder, *options
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run, exported."""
+    folder = tmp_path_factory.mktemp("models")
+    done = training("export", run, "--to", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(folder / "avatars" / "1")
+    return folder
+
+
+def average(run: Path) -> Trainer:
+    opened = Run.open(run)
+    trainer = Trainer(opened.config, opened.dataset)
+    trainer.load(opened.checkpoint)
+    return trainer
+
+
+def test_from_data_to_a_labelled_picture(models: Path) -> None:
+    with serve("--models", str(models)) as server:
+        answer = server.client.post("/generate/conditional", json={"label": "red eyes", "n": 4})
+        assert answer.status_code == 200
+        assert [image["labels"]["eyes"] for image in answer.json()["images"]] == ["red"] * 4
+
+
+def test_the_folder_is_complete(models: Path) -> None:
+    folder = models / "avatars" / "1"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "model.onnx",
+        "samples.png",
+    ]
+    with Image.open(folder / "samples.png") as samples:
+        assert samples.height == (10 + 2) * 64  # a row for each value
+    card = (folder / "README.md").read_text()
+    for said in (
+        "avatars, 128 images",
+        "MIT (drawn by Figment)",
+        "| glasses |",
+        '"label": "aqua eyes"',
+    ):
+        assert said in card
+
+
+def test_the_graph_is_what_the_contract_asks_for(models: Path) -> None:
+    path = models / "avatars" / "1" / "model.onnx"
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    operators = {node.op_type for node in model.graph.node}
+    assert "BatchNormalization" not in operators
+    assert [opset.version for opset in model.opset_import if not opset.domain] == [20]
+    assert {node.domain for node in model.graph.node} == {""}
+    content = path.read_bytes()
+    assert b".py" not in content
+    assert str(ROOT).encode() not in content
+    assert not any(node.metadata_props for node in model.graph.node)
+
+
+def test_model_file_and_pytorch_draw_the_same(models: Path, run: Path) -> None:
+    model = load_model(models / "avatars" / "1" / "model.onnx", Runtime("cpu"))
+    attributes = model.manifest.attributes
+    latent = latents.latents(1, 0, 64, model.manifest.latent_size)
+    labels = latents.draw_labels(1, 0, 64, attributes)
+    expected = sampling.sample(average(run).ema, latent, labels, attributes)
+    images = model.generate(latent, model.vocabulary.condition(labels))
+    difference = np.abs(images.astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-4
+
+
+def test_the_manifest_says_where_the_model_comes_from(models: Path, run: Path) -> None:
+    model = load_model(models / "avatars" / "1" / "model.onnx", Runtime("cpu"))
+    provenance = model.manifest.provenance
+    assert provenance.dataset == Run.open(run).dataset.info
+    assert provenance.training["images_shown"] == 320
+    assert provenance.training["width"] == 8
+    assert str(run) not in model.manifest.model_dump_json()
+
+
+def test_a_model_file_that_draws_something_else_is_refused(run: Path) -> None:
+    trainer = average(run)
+    manifest = export.describe(Run.open(run), trainer.shown)
+    content = export.to_onnx(trainer.ema, manifest)
+    with torch.no_grad():
+        trainer.ema.to_image.weight.mul_(1.01)
+    with pytest.raises(ExportError, match="ONNX Runtime and PyTorch disagree"):
+        export.check_parity(trainer.ema, content, manifest)
+
+
+def test_versions_are_never_overwritten(models: Path, run: Path) -> None:
+    before = (models / "avatars" / "1" / "model.onnx").read_bytes()
+    done = training("export", run, "--to", models, "--version", "1")
+    assert done.returncode == 1
+    assert "exists already" in done.stderr
+    assert (models / "avatars" / "1" / "model.onnx").read_bytes() == before
+
+
+def test_samples_of_a_run(run: Path, tmp_path: Path) -> None:
+    done = training("sample", run, "-n", "6", "--label", "red eyes", "--out", tmp_path / "grid.png")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (3 * 64, 2 * 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--data", "nowhere", "--name", "x"], "nowhere: 1 problem"),
+        (["train", "--data", "avatars:8", "--name", "X"], "--name: should be: Name of the model"),
+        (["train", "--data", "avatars:8", "--name", "x", "--lr", "fast"], "--lr: Input should be"),
+        (["train", "--data", "avatars:8", "--name", "x", "--widht", "8"], "--width"),
+        (["resume", "nowhere"], "is not the folder of a run"),
+        (["export", "nowhere"], "is not the folder of a run"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(arguments: list[str], said: str) -> None:
+    done = training(*arguments)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,140 @@
+"""How the service starts, and how it refuses to: a sentence on stderr, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import onnxruntime as ort
+import pytest
+
+from service import runtime
+from service.errors import StartupError
+from service.settings import Settings
+from tests import onnx_files
+from tests.conftest import attribute, manifest
+from tests.server import MODELS, ROOT, command, environment, serve
+
+
+def refuse(*options: str, **settings: str) -> str:
+    """What the service says on its way out."""
+    done = subprocess.run(
+        command(*options),
+        cwd=ROOT,
+        env=environment() | settings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode in (1, 2, 3)  # 3 is uvicorn's
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_service_never_imports_torch() -> None:
+    code = (
+        "import sys, service.app, service.__main__\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "assert not loaded & {'torch', 'training', 'onnx'}, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_model_that_is_refused_does_not_keep_the_others_from_serving(tmp_path: Path) -> None:
+    eyes = attribute("eyes", "red", "blue")
+    onnx_files.put(tmp_path, "good", 1, onnx_files.model(manifest(eyes, name="good")))
+    cut = onnx_files.model(manifest(name="cut")).SerializeToString()[:1000]
+    onnx_files.put(tmp_path, "cut", 1, cut)
+    with serve("--models", str(tmp_path)) as server:
+        answer = server.client.get("/models").json()
+        assert [model["name"] for model in answer["models"]] == ["good"]
+        assert [refused["path"] for refused in answer["refused"]] == ["cut/1/model.onnx"]
+        assert any("refused cut/1/model.onnx" in line for line in server.log)
+        # With no unconditional model, /generate takes the conditional one.
+        assert server.client.post("/generate", json={}).json()["model"] == "good"
+
+
+def test_settings_come_from_the_environment_and_options_win(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        onnx_files.put(tmp_path, name, 1, onnx_files.model(manifest(name=name)))
+    os.environ["FIGMENT_DEFAULT_MODEL"] = "b"
+    try:
+        assert Settings().default_model == "b"
+        assert Settings(default_model="a").default_model == "a"
+    finally:
+        del os.environ["FIGMENT_DEFAULT_MODEL"]
+    with serve("--models", str(tmp_path), "--default-model", "b", "--max-images", "2") as server:
+        assert server.client.post("/generate", json={}).json()["model"] == "b"
+        assert "at most 2" in server.client.post("/generate", json={"n": 3}).json()["detail"]
+
+
+def test_startup_says_in_a_line_what_it_chose_and_why() -> None:
+    with serve("--models", str(MODELS), "--threads", "1") as server:
+        (line,) = [line for line in server.log if "device" in line]
+        assert "device cpu (asked for auto; " in line or "device cuda (asked for auto" in line
+        assert "threads 1" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "said"),
+    [
+        (["--models", "nowhere"], {}, "the models folder nowhere does not exist"),
+        ([], {"FIGMENT_MODELS": "/nowhere"}, "the models folder /nowhere does not exist"),
+        (["--port", "http"], {}, "--port: Input should be a valid integer"),
+        (
+            [],
+            {"FIGMENT_THREADS": "0"},
+            "FIGMENT_THREADS: Input should be greater than or equal to 1",
+        ),
+        (["--device", "tpu"], {}, "--device: Input should be 'auto', 'cuda' or 'cpu'"),
+        (["--devise", "cpu"], {}, "--device"),
+        (["--default-model", "nope"], {}, "'nope' cannot be the default unconditional model"),
+    ],
+)
+def test_settings_that_cannot_be_followed(
+    options: list[str], settings: dict[str, str], said: str
+) -> None:
+    assert said in refuse(*options, **settings)
+
+
+def test_an_empty_models_folder(tmp_path: Path) -> None:
+    assert "no model to serve" in refuse("--models", str(tmp_path))
+
+
+@pytest.mark.skipif(
+    runtime.CUDA in ort.get_available_providers(), reason="CUDA may work with this wheel"
+)
+def test_cuda_is_refused_where_it_cannot_be_had() -> None:
+    assert "FIGMENT_DEVICE is cuda, but CUDA cannot be had" in refuse("--device", "cuda")
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "address already in use" in refuse("--port", str(taken.getsockname()[1]))
+
+
+@pytest.mark.parametrize(
+    ("installed", "said"),
+    [
+        ([], "no ONNX Runtime is installed; install figment[cpu]"),
+        (["onnxruntime", "onnxruntime-gpu"], "both onnxruntime and onnxruntime-gpu are installed"),
+    ],
+)
+def test_exactly_one_runtime_wheel_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, installed: list[str], said: str
+) -> None:
+    def version(name: str) -> str:
+        if name in installed:
+            return "1.31.1"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    with pytest.raises(StartupError) as caught:
+        runtime.check_installation()
+    assert said in str(caught.value)
