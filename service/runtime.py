@@ -7,7 +7,9 @@ providers, fallback is disabled in the session and in its wrapper, and the outco
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 from importlib import metadata
 from typing import Any
 
@@ -62,11 +64,16 @@ class Runtime:
     """Opens sessions on one device, and knows what it came to be."""
 
     def __init__(self, device: Device) -> None:
+        """Raises ``StartupError`` where ``device`` is ``cuda`` and plainly cannot be had."""
         self.requested = device
         self.provider = CPU if device == "cpu" else CUDA
         self.reason = f"asked for {device}"
-        if device == "auto" and CUDA not in ort.get_available_providers():
-            self._settle_for_cpu("the installed ONNX Runtime is built without CUDA")
+        if self.provider == CUDA:
+            if missing := _missing_for_cuda():
+                self._go_without_cuda(missing)
+            else:
+                # The CUDA libraries of the wheels are found by this call, and by nothing else.
+                ort.preload_dlls(directory="")
 
     @property
     def fixed_batch(self) -> int | None:
@@ -90,17 +97,28 @@ class Runtime:
             session = _session(model, CUDA)
         except Exception as error:
             session = _session(model, CPU)  # raises where the file is at fault
-            reason = f"CUDA cannot be had: {first_line(error)}"
-            if self.requested == "cuda":
-                raise StartupError(f"FIGMENT_DEVICE is cuda, but {reason}") from error
-            self._settle_for_cpu(reason)
+            self._go_without_cuda(first_line(error))
             return session
         self.reason = f"asked for {self.requested}, and CUDA works"
         return session
 
-    def _settle_for_cpu(self, reason: str) -> None:
+    def _go_without_cuda(self, why: str) -> None:
+        if self.requested == "cuda":
+            raise StartupError(f"FIGMENT_DEVICE is cuda, but CUDA cannot be had: {why}")
         self.provider = CPU
-        self.reason = f"asked for {self.requested}; {reason}"
+        self.reason = f"asked for {self.requested}, but CUDA cannot be had: {why}"
+
+
+def _missing_for_cuda() -> str | None:
+    """Why CUDA cannot work here, where that can be told without trying."""
+    if CUDA not in ort.get_available_providers():
+        return "the installed ONNX Runtime is built without it"
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return "there is no NVIDIA driver here (libcuda.so.1)"
+    return None
 
 
 def _session(model: bytes, provider: str) -> ort.InferenceSession:

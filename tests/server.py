@@ -24,7 +24,11 @@ def command(*options: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Ours, without settings that would reach the server by the side."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("FIGMENT_")}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FIGMENT_", "ORT_"))
+    }
 
 
 class Server:

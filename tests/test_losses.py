@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training.losses import discriminator_loss, generator_loss
+from training.losses import discriminator_loss, generator_loss, label_loss
 
 LOGITS = torch.tensor([-2.0, 0.0, 3.0])
 
@@ -52,3 +52,16 @@ def test_extreme_logits_stay_finite() -> None:
     extreme = torch.tensor([-1e4, 1e4])
     assert torch.isfinite(discriminator_loss(extreme, extreme, extreme))
     assert torch.isfinite(generator_loss(extreme))
+
+
+def test_label_loss_is_the_cross_entropy_of_each_attribute() -> None:
+    logits = torch.tensor([[2.0, 0.0, 1.0, 1.0, 1.0]])  # attributes of 2 and 3 values
+    expected = -log_sigmoid(2.0) + math.log(3)
+    assert label_loss(logits, torch.tensor([[0, 2]]), [2, 3]).item() == pytest.approx(expected)
+
+
+def test_label_loss_pushes_towards_the_asked_label() -> None:
+    logits = torch.zeros(1, 3, requires_grad=True)
+    label_loss(logits, torch.tensor([[1]]), [3]).backward()
+    assert logits.grad is not None
+    assert logits.grad[0].sign().tolist() == [1, -1, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -44,6 +45,20 @@ def test_service_never_imports_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_onnx_runtime_reports_to_nobody() -> None:
+    """It reads the variable as it is loaded, so it must be set before, by both packages."""
+    for package in ("service.runtime", "training.export"):
+        code = f"import {package}, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True)
+
+
+def test_compose_passes_on_every_setting_that_the_image_does_not_set() -> None:
+    names = {f"FIGMENT_{name.upper()}" for name in Settings.model_fields}
+    passed = set(re.findall(r"- (FIGMENT_\w+)", (ROOT / "docker-compose.yml").read_text()))
+    image = set(re.findall(r"(FIGMENT_\w+)=", (ROOT / "Dockerfile").read_text()))
+    assert passed == names - image
+
+
 def test_a_model_that_is_refused_does_not_keep_the_others_from_serving(tmp_path: Path) -> None:
     eyes = attribute("eyes", "red", "blue")
     onnx_files.put(tmp_path, "good", 1, onnx_files.model(manifest(eyes, name="good")))
@@ -75,7 +90,10 @@ def test_settings_come_from_the_environment_and_options_win(tmp_path: Path) -> N
 def test_startup_says_in_a_line_what_it_chose_and_why() -> None:
     with serve("--models", str(MODELS), "--threads", "1") as server:
         (line,) = [line for line in server.log if "device" in line]
-        assert "device cpu (asked for auto; " in line or "device cuda (asked for auto" in line
+        assert (
+            "device cpu (asked for auto, but CUDA cannot be had: " in line
+            or "device cuda (asked for auto" in line
+        )
         assert "threads 1" in line
 
 

@@ -60,6 +60,12 @@ class TrainingConfig(BaseModel):
         description="Share of the run at the full learning rate; over the rest it falls to 0 along "
         "a cosine.",
     )
+    label_weight: Annotated[float, Field(ge=0)] = Field(
+        0.5,
+        description="Weight of reading the asked labels off the images. More makes small details, "
+        "such as eyes, obey sooner, and images more typical of their label; 0 leaves labels to "
+        "the judgement of the whole image.",
+    )
     beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Adam's beta 1.")
     beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="Adam's beta 2.")
     ema_halflife_kimg: Annotated[float, Field(gt=0)] = Field(

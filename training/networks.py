@@ -7,7 +7,8 @@ Weights start as N(0, 0.02).
 A condition is a row of one-hot vectors, one for each attribute, side by side: attributes are never
 multiplied into one class per combination. The generator reads it beside the latent; the
 discriminator reads it where Reed et al. 2016 (https://arxiv.org/abs/1605.05396, section 4.1) do:
-embedded, repeated over its last feature map and mixed in by a 1x1 convolution.
+embedded, repeated over its last feature map and mixed in by a 1x1 convolution. Beside that it has a
+head that reads the labels off an image, as in Odena et al. 2017 (https://arxiv.org/abs/1610.09585).
 """
 
 from __future__ import annotations
@@ -107,7 +108,10 @@ class Discriminator(nn.Module):
                 _batch_norm(maps[-1]),
                 nn.LeakyReLU(0.2),
             )
-        self.to_logit = nn.Conv2d(maps[-1], 1, (height >> levels, image_width >> levels))
+        last = (height >> levels, image_width >> levels)
+        self.to_logit = nn.Conv2d(maps[-1], 1, last)
+        if condition_size:
+            self.to_label_logits = nn.Conv2d(maps[-1], condition_size, last)
         self.apply(_initialise)
 
     def features(self, images: Tensor) -> Tensor:
@@ -121,6 +125,10 @@ class Discriminator(nn.Module):
             embedded = embedded.expand(-1, -1, features.shape[2], features.shape[3])
             features = self.mix(torch.cat([features, embedded], dim=1))
         return self.to_logit(features).flatten()
+
+    def read_labels(self, features: Tensor) -> Tensor:
+        """The last feature map ``[N, F, h, w]`` to logits ``[N, C]``, laid out as a condition."""
+        return self.to_label_logits(features).flatten(1)
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
         """``images [N, channels, H, W]`` and ``condition [N, C]`` to logits ``[N]``."""

@@ -12,7 +12,7 @@ from training import checkpoint, ema
 from training.conditioning import condition_rows, mismatch
 from training.config import TrainingConfig
 from training.errors import RunError
-from training.losses import discriminator_loss, generator_loss
+from training.losses import discriminator_loss, generator_loss, label_loss
 from training.networks import Discriminator, Generator
 from training.pixels import to_networks
 from training.randomness import batch_indices, stream
@@ -103,15 +103,16 @@ class Trainer:
             )
         d_loss = discriminator_loss(real_logits, fake_logits, mismatched_logits)
         self.d_adam.zero_grad()
-        d_loss.backward()
+        (d_loss + self._label_loss(features, right)).backward()
         self.d_adam.step()
 
         # Update the generator, through a discriminator that takes no gradients of its own.
         self._set_learning_rate(self.g_adam)
         self.discriminator.requires_grad_(False)
-        g_loss = generator_loss(self.discriminator(fake, condition))
+        features = self.discriminator.features(fake)
+        g_loss = generator_loss(self.discriminator.judge(features, condition))
         self.g_adam.zero_grad()
-        g_loss.backward()
+        (g_loss + self._label_loss(features, right)).backward()
         self.g_adam.step()
         self.discriminator.requires_grad_(True)
 
@@ -150,6 +151,12 @@ class Trainer:
         return torch.randn(
             count, self.config.latent_size, generator=self._stream(purpose), device=self.device
         )
+
+    def _label_loss(self, features: Tensor, labels: Tensor) -> Tensor | float:
+        if not self.sizes or self.config.label_weight == 0:
+            return 0.0
+        logits = self.discriminator.read_labels(features)
+        return self.config.label_weight * label_loss(logits, labels, self.sizes)
 
     def _mirrored(self, images: Tensor) -> Tensor:
         if not self.config.mirror:
