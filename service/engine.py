@@ -26,10 +26,10 @@ class Engine:
         chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
         futures = [loop.run_in_executor(self._pool, work, chunk) for chunk in chunks]
         try:
-            return [result for future in futures for result in await future]
+            return [result for results in await asyncio.gather(*futures) for result in results]
         finally:
             for future in futures:
-                future.cancel()  # no effect but where an earlier chunk failed or the caller went
+                future.cancel()  # of effect only where a chunk failed, or the caller has gone
 
     async def call(self, work: Callable[[], T]) -> T:
         """``work`` on one of the threads."""

@@ -185,5 +185,12 @@ def test_formats(client: httpx.Client, path: str) -> None:
     assert "text/csv" in problem(client.post(path, json=body, headers=headers), 406)["detail"]
 
 
+def test_a_strip_that_is_too_long_for_its_format(client: httpx.Client) -> None:
+    body = {"from": {"seed": 1}, "to": {"seed": 2}, "steps": 256}
+    answer = client.post("/interpolate?format=webp", json=body)
+    assert "16384x64 does not fit into webp" in problem(answer, 422)["detail"]
+    assert client.post("/interpolate?format=png", json=body).status_code == 200
+
+
 def test_the_service_still_works_after_all_that(client: httpx.Client) -> None:
     assert client.post("/generate", json={"n": 4}).status_code == 200

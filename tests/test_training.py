@@ -144,7 +144,7 @@ def test_training_learns_to_tell_real_from_fake_and_right_from_wrong(
     start: Start, faces: Dataset
 ) -> None:
     trainer = trainer_of(start(lr=1e-3, kimg=10))
-    statistics = torch.stack([trainer.step(*data(faces)) for _ in range(60)])
+    statistics = torch.stack([trainer.step(*data(faces)) for _ in range(150)])
     _, _, real, fake, mismatched = statistics[-10:].mean(dim=0).tolist()
     assert real > fake + 0.2
     assert real > mismatched + 0.1

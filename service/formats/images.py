@@ -14,23 +14,33 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
+from service.errors import InvalidRequest
 from service.sampling import Pixels
 
 SYNTHETIC = "synthetic"
 EXTENSIONS = ("png", "webp", "jpeg")
+LARGEST_SIDE = {"webp": 16_383, "jpeg": 65_500}
 
 
-def encode(pixels: Pixels, extension: str, address: str) -> bytes:
+def encode(pixels: Pixels, extension: str, address: str | None) -> bytes:
     """``pixels [H, W, channels]`` as a file. PNG and WebP lose nothing.
 
-    PNG carries text chunks ``Source`` and ``Address``; WebP and JPEG the same in Exif.
+    PNG carries text chunks ``Source`` and ``Address``; WebP and JPEG the same in Exif. Raises
+    ``InvalidRequest`` for a sheet that is larger than the format allows.
     """
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    largest = LARGEST_SIDE.get(extension)
+    if largest is not None and max(image.size) > largest:
+        raise InvalidRequest(
+            f"a sheet of {image.width}x{image.height} does not fit into {extension}, which ends at "
+            f"{largest} a side; ask for fewer images, or for png"
+        )
     buffer = io.BytesIO()
     if extension == "png":
         info = PngInfo()
         info.add_text("Source", SYNTHETIC)
-        info.add_text("Address", address)
+        if address is not None:
+            info.add_text("Address", address)
         image.save(buffer, "PNG", pnginfo=info, compress_level=6)
     elif extension == "webp":
         # Method 0 takes a thirtieth of the time of the default for files a few per cent larger.
@@ -51,8 +61,9 @@ def contact_sheet(images: Sequence[Pixels], columns: int | None = None) -> Pixel
     return sheet.reshape(rows * height, columns * width, channels)
 
 
-def _exif(address: str) -> Image.Exif:
+def _exif(address: str | None) -> Image.Exif:
     exif = Image.Exif()
     exif[ExifTags.Base.Software] = SYNTHETIC
-    exif[ExifTags.Base.ImageDescription] = address
+    if address is not None:
+        exif[ExifTags.Base.ImageDescription] = address
     return exif

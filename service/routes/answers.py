@@ -94,5 +94,5 @@ async def image_answer(
 
 
 def _base64_png(frame: Frame) -> str:
-    address = frame.address.url() if frame.address else ""
+    address = frame.address.url() if frame.address else None
     return base64.b64encode(images.encode(frame.pixels, "png", address)).decode("ascii")

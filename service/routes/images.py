@@ -25,9 +25,9 @@ FILE_PATTERN = rf"^[0-9]{{1,16}}\.({'|'.join(images.EXTENSIONS)})$"
 BINARY: dict[str, Any] = {MEDIA_TYPES[extension]: {} for extension in images.EXTENSIONS}
 
 
-@router.api_route(
+@router.head("/{model}/{version}/{seed}/{file}", include_in_schema=False)
+@router.get(
     "/{model}/{version}/{seed}/{file}",
-    methods=["GET", "HEAD"],
     response_class=Response,
     responses={
         200: {"content": BINARY},
