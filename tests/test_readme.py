@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -51,11 +52,11 @@ def test_commands(server: Server, tmp_path: Path, command: str, answer: str | No
     )
     if answer is None:
         (picture,) = tmp_path.iterdir()
-        with Image.open(picture) as image:
-            image.load()
         assert f"](docs/images/{picture.name})" in README
-        shown = ROOT / "docs" / "images" / picture.name
-        assert shown.read_bytes() == picture.read_bytes()
+        with Image.open(picture) as found, Image.open(ROOT / "docs/images" / picture.name) as shown:
+            # Another kind of processor may round the other way.
+            difference = np.asarray(found).astype(int) - np.asarray(shown)
+        assert np.abs(difference).max() <= 2
     else:
         assert matches(json.loads(answer), json.loads(done.stdout)), done.stdout
 

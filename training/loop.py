@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Never, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -59,7 +60,9 @@ def train(run: Run, dataset: Dataset) -> None:
     if run.checkpoint.exists():
         trainer.load(run.checkpoint)
     else:
-        write_atomically(run.folder / "reals.png", pictures.grid(dataset.images[:GRID]))
+        # Spread over the data, which may be sorted by label.
+        spread = np.linspace(0, len(dataset) - 1, min(GRID, len(dataset))).astype(int)
+        write_atomically(run.folder / "reals.png", pictures.grid(dataset.images[spread]))
     run.rewind_log(trainer.shown)
     images = torch.from_numpy(dataset.images).to(trainer.device)
     labels = torch.from_numpy(dataset.labels).to(trainer.device)
