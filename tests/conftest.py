@@ -10,6 +10,9 @@ import pytest
 from service.manifest import Attribute, DatasetInfo, Manifest, Provenance
 from tests.server import MODELS, ROOT, Server, serve
 
+# The networks here are tiny: a second thread only waits for the first, and for whatever else runs.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REAL_DATA = Path(os.environ.get("FIGMENT_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 

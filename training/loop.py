@@ -36,7 +36,7 @@ class Tick:
         self.total = statistics if self.total is None else self.total + statistics
         self.steps += 1
 
-    def line(self, trainer: Trainer) -> dict[str, float | None]:
+    def line(self, trainer: Trainer) -> dict[str, float]:
         assert self.total is not None
         means = (self.total / self.steps).tolist()  # the one wait for the device in a tick
         rate = self.steps * trainer.config.batch / (time.perf_counter() - self.started)
@@ -74,14 +74,14 @@ def train(run: Run, dataset: Dataset) -> None:
             before = trainer.shown
             tick.add(trainer.step(images, labels))
             progress.update(run.config.batch)
-            if _crossed(before, trainer.shown, run.config.tick_kimg) or trainer.shown >= total:
+            ending = trainer.shown >= total or interrupt.requested
+            snapshot = _crossed(before, trainer.shown, run.config.snapshot_kimg) or ending
+            # Always before a snapshot: a run that has diverged must not replace its checkpoint.
+            if _crossed(before, trainer.shown, run.config.tick_kimg) or snapshot:
                 _log(run, trainer, tick, progress)
-                tick = Tick()
-            if _crossed(before, trainer.shown, run.config.snapshot_kimg):
-                began = time.perf_counter()
-                _snapshot(run, trainer, labels)
-                tick.started += time.perf_counter() - began  # the rate is that of training
-        _snapshot(run, trainer, labels)
+                if snapshot:
+                    _snapshot(run, trainer, labels)
+                tick = Tick()  # anew after the snapshot: the rate is that of training
     if interrupt.requested:
         print(
             f"stopped after {trainer.shown} images; go on with "
@@ -105,8 +105,10 @@ def _log(run: Run, trainer: Trainer, tick: Tick, progress: Progress) -> None:
         )
     progress.set_postfix(losses)
     if progress.disable:
-        done = trainer.shown / (run.config.kimg * 1000)
-        print(f"{done:4.0%} " + " ".join(f"{name}={value}" for name, value in line.items()))
+        total = run.config.kimg * 1000
+        minutes = max(total - trainer.shown, 0) / line["images_per_second"] / 60
+        statistics = " ".join(f"{name}={value}" for name, value in line.items())
+        print(f"{trainer.shown / total:4.0%}, {minutes:.0f} min left: {statistics}", flush=True)
 
 
 def _snapshot(run: Run, trainer: Trainer, labels: Tensor) -> None:
