@@ -55,6 +55,13 @@ def service() -> Iterator[tuple[psutil.Process, float]]:
             process.terminate()
 
 
+def peak_memory(process: psutil.Process) -> float:
+    """Megabytes; the most that was resident at any time, which only Linux tells."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+
 def rate(work: Callable[[], int], callers: int) -> float:
     """Images per second while ``callers`` threads call ``work``, which says how many it made."""
     until = time.perf_counter() + SECONDS
@@ -74,7 +81,10 @@ def rate(work: Callable[[], int], callers: int) -> float:
 def ceiling(threads: int) -> Callable[[], float]:
     """The rate without a server: latents, session and PNG in chunks, on the service's threads."""
     folder = max((ROOT / "models" / MODEL).iterdir(), key=lambda path: int(path.name))
-    model = load_model(folder / "model.onnx", Runtime("cpu"))
+    path = folder / "model.onnx"
+    runtime = Runtime("auto")  # as the service chooses
+    runtime.settle([path.read_bytes()])
+    model = load_model(path, runtime)
     samples = Samples(model, seed=0, offset=0, n=CHUNK)
 
     def work() -> int:
@@ -117,10 +127,10 @@ def main() -> None:
         for _ in range(ROUNDS):
             for name, measure in scenarios.items():
                 rates[name].append(measure())
-        loaded = process.memory_info().rss / MEGABYTE
+        peak = peak_memory(process)
 
     print(f"start to ready      {seconds:.1f} s")
-    print(f"resident memory     {idle:.0f} MB idle, {loaded:.0f} MB after load")
+    print(f"resident memory     {idle:.0f} MB idle, {peak:.0f} MB at its peak")
     print(f"threads             {threads}\n")
     medians = {name: statistics.median(found) for name, found in rates.items()}
     best = medians["ceiling: no server"]

@@ -9,10 +9,10 @@ from typing import Any
 import click
 import uvicorn
 
-from service.app import create_app
 from service.errors import StartupError
+from service.installation import check_installation
 from service.options import build, options_of
-from service.settings import Settings
+from service.settings import Settings, check_environment
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -25,6 +25,10 @@ def serve(**given: Any) -> None:
     settings: Settings = build(Settings, given)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
+        check_environment()
+        check_installation()
+        from service.app import create_app  # not before the check: it imports ONNX Runtime
+
         app = create_app(settings)
     except StartupError as error:
         raise click.ClickException(str(error)) from error

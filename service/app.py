@@ -13,10 +13,11 @@ from fastapi_offline import FastAPIOffline
 from service import __version__, cpus, problems
 from service.engine import Engine
 from service.manifest import Kind
+from service.middleware import BodyLimit, HeadAsGet
 from service.models import load_library
 from service.routes import generate, health, images, interpolate, models
 from service.routes.state import State
-from service.runtime import Runtime, check_installation
+from service.runtime import Runtime
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises ``StartupError``.
     """
-    check_installation()
     runtime = Runtime(settings.device)
     chosen: dict[Kind, str | None] = {
         "unconditional": settings.default_model,
@@ -57,6 +57,8 @@ def create_app(settings: Settings) -> FastAPI:
     for routes in (generate, interpolate, images, models, health):
         app.include_router(routes.router)
     problems.install(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(HeadAsGet)
 
     @app.get("/", include_in_schema=False)
     async def front_page() -> RedirectResponse:

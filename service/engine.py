@@ -29,7 +29,7 @@ class Engine:
             return [result for results in await asyncio.gather(*futures) for result in results]
         finally:
             for future in futures:
-                future.cancel()  # of effect only where a chunk failed, or the caller has gone
+                future.cancel()  # of effect only where a chunk failed and others still wait
 
     async def call(self, work: Callable[[], T]) -> T:
         """``work`` on one of the threads."""

@@ -77,11 +77,14 @@ def slerp(start: Floats, end: Floats, t: npt.NDArray[np.float64]) -> Floats:
     """The great arc between two rows ``[1, D]`` at positions ``t [N]``: ``[N, D]``.
 
     Keeps to the lengths that normal latents have, which the straight line undercuts (White 2016,
-    https://arxiv.org/abs/1609.04468, section 2). Exactly the ends at 0 and 1. For rows of one
-    direction, or opposite ones, it is the straight line.
+    https://arxiv.org/abs/1609.04468, section 2). Exactly the ends at 0 and 1. Where there is no one
+    arc, between rows of one direction or opposite ones or from zero, it is the straight line.
     """
-    unit = [row.astype(np.float64) / np.linalg.norm(row) for row in (start, end)]
-    angle = np.arccos(np.clip(np.sum(unit[0] * unit[1]), -1, 1))
+    lengths = [np.linalg.norm(row.astype(np.float64)) for row in (start, end)]
+    if 0 in lengths:
+        return lerp(start, end, t)
+    cosine = np.sum(start.astype(np.float64) * end) / (lengths[0] * lengths[1])
+    angle = np.arccos(np.clip(cosine, -1, 1))
     if np.sin(angle) < 1e-6:
         return lerp(start, end, t)
     weights = np.stack([np.sin((1 - t) * angle), np.sin(t * angle)]) / np.sin(angle)

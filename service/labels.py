@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import InvalidLabel
-from service.manifest import Attribute
+from service.manifest import Attribute, spoken
 
 Label: TypeAlias = str | Mapping[str, str | int | bool]
 Choice: TypeAlias = dict[int, int]
 """Attributes that were asked for, by position, and the position of the value of each."""
 
-NO_AND_YES = ({"no", "yes"}, {"false", "true"}, {"0", "1"}, {"-1", "1"})
+NO = ("no", "false", "0", "-1")
+YES = ("yes", "true", "1")
 SEPARATOR = re.compile(r"(\s*(?:(?:,|\band\b)\s*)+)", re.IGNORECASE)
 SUGGESTIONS = 5
 
@@ -34,10 +35,12 @@ class Vocabulary:
         self.attributes = tuple(attributes)
         self._where = f"/models/{model}/labels"
         self._meanings: dict[str, set[tuple[int, int]]] = {}
+        self._longest = 1  # the most tokens of a phrase: some values hold a comma or an 'and'
         for a, attribute in enumerate(self.attributes):
             for v in range(len(attribute.values)):
                 for phrase in self._phrases(a, v):
-                    self._meanings.setdefault(_normal(phrase), set()).add((a, v))
+                    self._meanings.setdefault(spoken(phrase), set()).add((a, v))
+                    self._longest = max(self._longest, len(SEPARATOR.split(phrase)))
 
     def parse(self, label: Label) -> Choice:
         """What ``label`` asks for. Raises ``InvalidLabel``."""
@@ -85,7 +88,7 @@ class Vocabulary:
         name, value = attribute.name, attribute.values[v]
         phrases = [value, f"{value} {name}", f"{name} {value}"]
         if _is_yes_no(attribute):
-            phrases.append(name if value.casefold() in ("yes", "true", "1") else f"not {name}")
+            phrases.append(name if value.casefold() in YES else f"not {name}")
         return phrases
 
     def _canonical(self, a: int, v: int) -> str:
@@ -94,21 +97,27 @@ class Vocabulary:
         value, with_name, name_first, *yes_no = self._phrases(a, v)
         natural = yes_no or ([value] if len(self.attributes) == 1 else [with_name])
         for phrase in (*natural, with_name, name_first):
-            if self._meanings[_normal(phrase)] == {(a, v)}:
+            if self._meanings[spoken(phrase)] == {(a, v)}:
                 return phrase
         return f"{attribute.name}: {value}"
 
     def _parse_phrase(self, phrase: str) -> list[tuple[int, int]]:
         tokens = SEPARATOR.split(phrase)  # part, separator, part, separator, ..., part
-        pairs, at = [], 0
+        pairs: list[tuple[int, int]] = []
+        at = 0
         while at < len(tokens):
             if not tokens[at].strip():
                 at += 2
                 continue
-            # A value may itself hold a comma or an 'and', so the longest run of parts wins.
-            for end in range(len(tokens), at, -2):
+            if len(pairs) > len(self.attributes):
+                raise InvalidLabel(
+                    f"the label names more values than the model has attributes, which are: "
+                    f"{', '.join(attribute.name for attribute in self.attributes)}",
+                    labels=self._where,
+                )
+            for end in range(min(at + self._longest, len(tokens)), at, -2):
                 piece = "".join(tokens[at:end])
-                if _normal(piece) in self._meanings:
+                if spoken(piece) in self._meanings:
                     pairs.append(self._one_meaning(piece))
                     at = end + 1
                     break
@@ -122,7 +131,7 @@ class Vocabulary:
         return pairs
 
     def _one_meaning(self, piece: str) -> tuple[int, int]:
-        meanings = self._meanings[_normal(piece)]
+        meanings = self._meanings[spoken(piece)]
         if len(meanings) > 1:
             matches = [self._canonical(a, v) for a, v in sorted(meanings)]
             raise InvalidLabel(
@@ -134,12 +143,13 @@ class Vocabulary:
 
     def _unknown(self, piece: str) -> InvalidLabel:
         phrases = {
-            _normal(phrase): self._canonical(a, v)
+            spoken(phrase): self._canonical(a, v)
             for a, attribute in enumerate(self.attributes)
             for v in range(len(attribute.values))
             for phrase in self._phrases(a, v)
         }
-        near = difflib.get_close_matches(_normal(piece), phrases, n=SUGGESTIONS * 3, cutoff=0.5)
+        heard = spoken(_short(piece))
+        near = difflib.get_close_matches(heard, phrases, n=SUGGESTIONS * 3, cutoff=0.5)
         matches = list(dict.fromkeys(phrases[phrase] for phrase in near))[:SUGGESTIONS]
         hint = f"did you mean {_either(matches)}?" if matches else "nothing is close to it;"
         return InvalidLabel(
@@ -149,17 +159,17 @@ class Vocabulary:
         )
 
     def _parse_mapping(self, label: Mapping[str, str | int | bool]) -> list[tuple[int, int]]:
-        names = {_normal(attribute.name): a for a, attribute in enumerate(self.attributes)}
+        names = {spoken(attribute.name): a for a, attribute in enumerate(self.attributes)}
         pairs = []
         for name, value in label.items():
-            if _normal(name) not in names:
+            if spoken(name) not in names:
                 raise InvalidLabel(
                     f"unknown attribute {_short(name)!r}; the model has: "
                     f"{', '.join(attribute.name for attribute in self.attributes)}",
                     matches=difflib.get_close_matches(name, [x.name for x in self.attributes]),
                     labels=self._where,
                 )
-            a = names[_normal(name)]
+            a = names[spoken(name)]
             pairs.append((a, self._value(a, value)))
         if not pairs:
             raise InvalidLabel(
@@ -170,32 +180,26 @@ class Vocabulary:
 
     def _value(self, a: int, value: str | int | bool) -> int:
         attribute = self.attributes[a]
-        known = {_normal(name): v for v, name in enumerate(attribute.values)}
-        if isinstance(value, bool):
-            words = ["yes", "true", "1"] if value else ["no", "false", "0", "-1"]
-        else:
-            words = [str(value)]
-        for word in words:
-            if _normal(word) in known:
-                return known[_normal(word)]
-        matches = difflib.get_close_matches(str(value), attribute.values, cutoff=0.5)
-        hint = f"did you mean {_either(matches)}? " if matches else ""
+        said = str(value).casefold() if isinstance(value, bool) else str(value)
+        for v, name in enumerate(attribute.values):
+            if _is_yes_no(attribute) and said.casefold() in (NO, YES)[name.casefold() in YES]:
+                return v
+            if spoken(name) == spoken(said) and not isinstance(value, bool):
+                return v
+        near = difflib.get_close_matches(_short(said), attribute.values, SUGGESTIONS, cutoff=0.5)
+        hint = f"did you mean {_either(near)}?" if near else "nothing is close to it;"
         raise InvalidLabel(
-            f"unknown value {_short(str(value))!r} for {attribute.name!r}: {hint}"
+            f"unknown value {_short(said)!r} for {attribute.name!r}: {hint} "
             f"All labels: GET {self._where}",
-            matches=matches,
+            matches=near,
             labels=self._where,
         )
 
 
 def _is_yes_no(attribute: Attribute) -> bool:
-    return {value.casefold() for value in attribute.values} in NO_AND_YES
-
-
-def _normal(phrase: str) -> str:
-    """Case, punctuation between words and extra blanks make no difference."""
-    words = re.sub(r"[\s:=_,]+|(?<=\w)-(?=\w)", " ", phrase.casefold())
-    return words.strip()
+    """Two values of which one says no and the other yes, such as -1 and 1."""
+    said = {value.casefold() for value in attribute.values}
+    return len(said) == 2 and bool(said & set(NO)) and bool(said & set(YES))
 
 
 def _either(phrases: Sequence[str]) -> str:

@@ -6,6 +6,8 @@ Defined once, here: ``training`` writes it, ``service`` reads it.
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +18,12 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$"
 Kind = Literal["unconditional", "conditional"]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Count = Annotated[int, Field(ge=0)]
+
+
+def spoken(text: str) -> str:
+    """``text`` as label phrases are compared: case and punctuation between words do not count."""
+    words = re.sub(r"[\s:=_,]+|(?<=\w)-(?=\w)", " ", unicodedata.normalize("NFC", text).casefold())
+    return words.strip()
 
 
 class _Record(BaseModel):
@@ -33,8 +41,17 @@ class Attribute(_Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Attribute:
-        if len(set(self.values)) != len(self.values):
-            raise ValueError(f"attribute {self.name!r} has a value twice")
+        seen: dict[str, str] = {}
+        for value in self.values:
+            if (heard := spoken(value)) in seen:
+                raise ValueError(
+                    f"attribute {self.name!r} has the values {seen[heard]!r} and {value!r}, which "
+                    "no label could tell apart"
+                )
+            seen[heard] = value
+        for text in (self.name, *self.values):
+            if spoken(text) in ("", "and"):
+                raise ValueError(f"{text!r} cannot be asked for: it would not be heard in a label")
         if len(self.frequencies) != len(self.values):
             raise ValueError(
                 f"attribute {self.name!r} has {len(self.values)} values "
@@ -90,9 +107,9 @@ class Manifest(_Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
-        names = [attribute.name.casefold() for attribute in self.attributes]
+        names = [spoken(attribute.name) for attribute in self.attributes]
         if len(set(names)) != len(names):
-            raise ValueError("two attributes have the same name")
+            raise ValueError(f"two attributes have the same name, among {', '.join(names)}")
         if (self.kind == "conditional") != bool(self.attributes):
             raise ValueError(
                 "a conditional model has attributes, an unconditional one has none; "

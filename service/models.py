@@ -124,10 +124,15 @@ def load_library(folder: Path, runtime: Runtime, chosen: dict[Kind, str | None])
     """
     if not folder.is_dir():
         raise StartupError(f"the models folder {folder} does not exist; set FIGMENT_MODELS")
-    models: dict[str, dict[int, Model]] = {}
-    refused: list[Refusal] = []
     # Names that begin with a dot are an export at work.
-    for path in sorted(folder.glob(f"[!.]*/[!.]*/{MODEL_FILE}")):
+    paths = sorted(folder.glob(f"[!.]*/[!.]*/{MODEL_FILE}"))
+    runtime.settle(path.read_bytes() for path in paths)
+    models: dict[str, dict[int, Model]] = {}
+    refused = [
+        Refusal(path.relative_to(folder).as_posix(), "lies too high: put it into NAME/VERSION/")
+        for path in (*folder.glob(MODEL_FILE), *folder.glob(f"[!.]*/{MODEL_FILE}"))
+    ]
+    for path in paths:
         place = path.relative_to(folder).as_posix()
         try:
             model = load_model(path, runtime)
@@ -163,10 +168,7 @@ def load_model(path: Path, runtime: Runtime) -> Model:
     except OSError as error:
         raise ModelRefused(f"cannot be read: {error}") from error
     try:
-        # From bytes, not from the path: so a file that keeps weights outside itself cannot load.
         session = runtime.open(content)
-    except StartupError:
-        raise
     except Exception as error:
         raise ModelRefused(f"ONNX Runtime cannot load it: {first_line(error)}") from error
     manifest = _read_manifest(session)

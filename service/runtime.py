@@ -8,11 +8,11 @@ providers, fallback is disabled in the session and in its wrapper, and the outco
 from __future__ import annotations
 
 import ctypes
-import logging
 import sys
-from importlib import metadata
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
 from service.errors import StartupError
@@ -20,7 +20,6 @@ from service.settings import Device
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
-WHEELS = ("onnxruntime", "onnxruntime-gpu")
 CUDA_OPTIONS = {
     # EXHAUSTIVE and DEFAULT cost up to seconds for each new shape and gain nothing here.
     "cudnn_conv_algo_search": "HEURISTIC",
@@ -35,33 +34,12 @@ On CUDA it is also the only batch that is run, padded where there are fewer imag
 batch has cuDNN plan anew, and may choose another algorithm, with other bits.
 """
 
-log = logging.getLogger(__name__)
-
-
-def check_installation() -> None:
-    """Raise ``StartupError`` unless exactly one of the two runtime wheels is installed."""
-    found = [name for name in WHEELS if _is_installed(name)]
-    if not found:
-        raise StartupError(
-            "no ONNX Runtime is installed; install figment[cpu], or figment[gpu] for CUDA"
-        )
-    if len(found) > 1:
-        raise StartupError(
-            "both onnxruntime and onnxruntime-gpu are installed; they overwrite each other's "
-            "files. Uninstall both, then install figment[cpu] or figment[gpu], not both"
-        )
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+NOWHERE = "/dev/null/nowhere"
+"""A folder that cannot be, below a file."""
 
 
 class Runtime:
-    """Opens sessions on one device, and knows what it came to be."""
+    """Opens sessions on one device. ``settle`` comes before the first ``open``."""
 
     def __init__(self, device: Device) -> None:
         """Raises ``StartupError`` where ``device`` is ``cuda`` and plainly cannot be had."""
@@ -85,22 +63,29 @@ class Runtime:
         """``cuda`` or ``cpu``: what is used, whatever was asked for."""
         return "cuda" if self.provider == CUDA else "cpu"
 
+    def settle(self, models: Iterable[bytes]) -> None:
+        """Decide for good: CUDA works if one of ``models``, contents of ONNX files, runs on it.
+
+        Raises ``StartupError`` where CUDA was asked for and cannot be had.
+        """
+        why = "there is no model to try it with"
+        for model in models if self.provider == CUDA else ():
+            try:
+                _run_once(_session(model, CUDA))
+            except Exception as error:
+                why = first_line(error)
+            else:
+                self.reason = f"asked for {self.requested}, and CUDA works"
+                return
+        if self.provider == CUDA:
+            self._go_without_cuda(why)
+
     def open(self, model: bytes) -> ort.InferenceSession:
         """A session for ``model``, the content of an ONNX file.
 
-        Raises ``StartupError`` where CUDA was asked for and cannot be had, and whatever ONNX
-        Runtime raises for a file that it cannot run.
+        Raises whatever ONNX Runtime raises for a file that it cannot run.
         """
-        if self.provider == CPU:
-            return _session(model, CPU)
-        try:
-            session = _session(model, CUDA)
-        except Exception as error:
-            session = _session(model, CPU)  # raises where the file is at fault
-            self._go_without_cuda(first_line(error))
-            return session
-        self.reason = f"asked for {self.requested}, and CUDA works"
-        return session
+        return _session(model, self.provider)
 
     def _go_without_cuda(self, why: str) -> None:
         if self.requested == "cuda":
@@ -128,6 +113,10 @@ def _session(model: bytes, provider: str) -> ort.InferenceSession:
     # fastest arrangement on a CPU.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    # Weights outside the model file would be looked for in the current directory.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", NOWHERE
+    )
     providers: list[Any] = [provider]
     if provider == CUDA:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -137,6 +126,14 @@ def _session(model: bytes, provider: str) -> ort.InferenceSession:
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"ONNX Runtime chose {session.get_providers()} instead of {provider}")
     return session
+
+
+def _run_once(session: ort.InferenceSession) -> None:
+    feeds = {
+        node.name: np.zeros((CHUNK, node.shape[1]), dtype=np.float32)
+        for node in session.get_inputs()
+    }
+    session.run(None, feeds)
 
 
 def first_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from service.models import Model
 
 Pixels = npt.NDArray[np.uint8]
 """One image ``[H, W, channels]``."""
-Encode = Callable[[Pixels, Address], bytes]
 
 
 @dataclass(frozen=True)

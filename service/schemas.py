@@ -23,13 +23,15 @@ from service.latents import MAX_INDEX, MAX_SEED
 from service.manifest import Attribute, Kind, Manifest
 
 MAX_LABELS = 1024
+MAX_LABEL = 4000
+"""Characters: room for a canonical phrase of 40 attributes."""
 MAX_STEPS = 256
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Index = Annotated[int, Field(ge=0, le=MAX_INDEX)]
 Version = Annotated[int, Field(ge=1, le=999_999_999)]
 Truncation = Annotated[float, Field(gt=0, le=1)]
-Phrase = Annotated[StrictStr, Field(max_length=1000)]
+Phrase = Annotated[StrictStr, Field(max_length=MAX_LABEL)]
 OneLabel = Phrase | dict[StrictStr, StrictBool | StrictInt | StrictStr]
 ManyLabels = Annotated[list[OneLabel], Field(min_length=1, max_length=MAX_LABELS)]
 
@@ -41,7 +43,7 @@ def _in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     except ValidationError as error:
         raise PydanticCustomError(
             "label",
-            'should be a phrase such as \'red eyes\', a mapping such as {{"eyes": "red"}}, or, '
+            'should be a phrase such as \'red eyes\', a mapping such as {"eyes": "red"}, or, '
             "where several images are made, a list of 1 to {most} of these",
             {"most": MAX_LABELS},
         ) from error

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.errors import StartupError
+
+PREFIX = "FIGMENT_"
 Device = Literal["auto", "cuda", "cpu"]
 
 
 class Settings(BaseSettings):
     """Each is an environment variable, ``FIGMENT_PORT``, and an option, ``--port``, which wins."""
 
-    model_config = SettingsConfigDict(env_prefix="FIGMENT_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     host: str = Field(
         "127.0.0.1",
@@ -47,3 +52,16 @@ class Settings(BaseSettings):
         description="Most images in one answer that is held in memory whole (JSON, PNG). A high "
         "limit lets one request take memory and time from all others.",
     )
+
+
+def check_environment() -> None:
+    """Raise ``StartupError`` for a ``FIGMENT_*`` variable that is no setting.
+
+    Ignored, a misspelt one would do nothing, and one for another release might be relied on.
+    """
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise StartupError(f"{name} is not a setting: {hint}There are: {', '.join(known)}")

@@ -13,7 +13,7 @@ from tests.server import MODELS, ROOT, Server, serve
 # The networks here are tiny: a second thread only waits for the first, and for whatever else runs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-REAL_DATA = Path(os.environ.get("FIGMENT_TEST_DATA", ROOT.parent / "shared" / "data"))
+REAL_DATA = Path(os.environ.get("TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def client(server: Server) -> httpx.Client:
 def real_data() -> Path:
     """The folder with the anime faces and MNIST."""
     if not REAL_DATA.is_dir():
-        pytest.skip(f"no real data at {REAL_DATA}; set FIGMENT_TEST_DATA to its folder")
+        pytest.skip(f"no real data at {REAL_DATA}; set TEST_DATA to its folder")
     return REAL_DATA
 
 

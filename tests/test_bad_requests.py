@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+
+from service.errors import InvalidRequest
+from service.formats.images import encode
 
 JSON = {"Content-Type": "application/json"}
 PATHS = ["/generate", "/generate/conditional", "/interpolate"]
@@ -63,10 +68,11 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
         ({"label": {"nose": "big"}}, 422, "unknown attribute 'nose'; the model has: hair, eyes"),
         ({"label": {"eyes": "rad"}}, 422, "unknown value 'rad'"),
         ({"label": []}, 422, "label: should be a phrase such as 'red eyes'"),
-        ({"label": 7}, 422, "label: should be a phrase"),
+        ({"label": 7}, 422, 'a mapping such as {"eyes": "red"}, or'),
         ({"label": {"eyes": ["red"]}}, 422, "label: should be a phrase"),
         ({"label": ["red eyes", "red eys"]}, 422, "did you mean 'red eyes'"),
-        ({"label": "x" * 2000}, 422, "label: "),
+        ({"label": "x" * 5000}, 422, "label: "),
+        ({"label": "red eyes, " * 300}, 422, "more values than the model has attributes"),
         ({"label": ["red eyes"] * 2000}, 422, "label: "),
         ({"label": "\0\u202e<script>"}, 422, "unknown label"),
     ],
@@ -159,6 +165,8 @@ def test_interpolations(
         ("/images/digits/1/3/9007199254740992.png", 422, "index: may be at most"),
         ("/images/digits/1/3/0.gif", 422, "file: "),
         ("/images/digits/1/3/x.png", 422, "file: "),
+        ("/images/digits/1/3/007.png", 422, "file: "),
+        ("/images/digits/1/3/0.png?labl=7", 422, "labl: Extra inputs are not permitted"),
         ("/images/digits/1/3/0.png?label=eleven", 422, "unknown label 'eleven'"),
         ("/images/digits/1/3/0.png?label=", 422, "the label is empty"),
         ("/images/digits/1/3/0.png?truncation=nan", 422, "truncation: "),
@@ -180,16 +188,30 @@ def test_addresses(client: httpx.Client, path: str, status: int, said: str) -> N
 def test_formats(client: httpx.Client, path: str) -> None:
     body = {"from": {"seed": 1}, "to": {"seed": 2}} if path == "/interpolate" else {}
     answer = problem(client.post(f"{path}?format=gif", json=body), 406)
-    assert answer["formats"] == ["json", "png", "webp", "jpeg"]
+    assert answer["formats"][:2] == ["json", "png"]
+    assert "fromat: Extra" in problem(client.post(f"{path}?fromat=png", json=body), 422)["detail"]
     headers = {"Accept": "text/csv"}
     assert "text/csv" in problem(client.post(path, json=body, headers=headers), 406)["detail"]
 
 
-def test_a_strip_that_is_too_long_for_its_format(client: httpx.Client) -> None:
-    body = {"from": {"seed": 1}, "to": {"seed": 2}, "steps": 256}
-    answer = client.post("/interpolate?format=webp", json=body)
-    assert "16384x64 does not fit into webp" in problem(answer, 422)["detail"]
-    assert client.post("/interpolate?format=png", json=body).status_code == 200
+def test_a_body_that_is_too_large(client: httpx.Client) -> None:
+    large = b'{"label": "' + b"x" * 2_000_000 + b'"}'
+    assert (
+        "at most" in problem(client.post("/generate", content=large, headers=JSON), 413)["detail"]
+    )
+
+    def in_pieces() -> Iterator[bytes]:  # without a declared length
+        for at in range(0, len(large), 100_000):
+            yield large[at : at + 100_000]
+
+    problem(client.post("/generate", content=in_pieces(), headers=JSON), 413)
+
+
+def test_a_sheet_that_is_too_large_for_its_format() -> None:
+    strip = np.zeros((64, 16_448, 3), dtype=np.uint8)
+    with pytest.raises(InvalidRequest, match="16448x64 does not fit into webp"):
+        encode(strip, "webp", None)
+    assert encode(strip, "png", None)
 
 
 def test_the_service_still_works_after_all_that(client: httpx.Client) -> None:

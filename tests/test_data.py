@@ -143,6 +143,18 @@ def test_everything_wrong_is_reported_at_once_with_its_place(tmp_path: Path) -> 
             None,
             "column 'glasses': 4 of 4 values stand only once: this is no label",
         ),
+        (csv(*ROWS, header="file_name,eyes,"), None, "attribute '': String should have at least 1"),
+        (
+            csv("a.png,red,1", "b.png,Red,2", "sub/c.png,red,1", "d.png,Red,2"),
+            None,
+            "the values 'Red' and 'red', which no label could tell apart",
+        ),
+        (
+            csv("a.png,and,1", "b.png,red,2", "sub/c.png,red,1", "d.png,and,2"),
+            None,
+            "'and' cannot be asked for",
+        ),
+        (csv(*ROWS, f"e.png,{'x' * 200_000},no"), None, "field larger than field limit"),
         (
             csv("a.png,red,1", "b.png,red,2", "sub/c.png,red,1", "d.png,red,2"),
             None,
@@ -154,6 +166,15 @@ def test_tables_that_cannot_be_used(
     tmp_path: Path, files: dict[str, bytes], attributes: list[str] | None, said: str
 ) -> None:
     assert said in "\n".join(problems(as_folder(tmp_path, FILES | files), attributes))
+
+
+def test_a_zip_whose_images_are_damaged(tmp_path: Path) -> None:
+    path = as_zip(tmp_path, FILES | csv(*ROWS))
+    content = path.read_bytes()
+    at = content.index(FILES["a.png"]) + 20
+    path.write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
+    (found,) = problems(path)
+    assert "line 2: 'a.png' is not a readable image: Bad CRC-32" in found
 
 
 def test_sources_that_are_none(tmp_path: Path) -> None:
@@ -190,6 +211,11 @@ def test_idx(digits: Path) -> None:
     assert load(str(digits)).attributes[0].name == "label"
 
 
+def test_idx_without_labels(digits: Path) -> None:
+    dataset = load(str(digits), [])
+    assert (dataset.attributes, dataset.labels.shape) == ((), (8, 0))
+
+
 def test_idx_training_split_comes_before_the_test_split(digits: Path) -> None:
     (digits / "t10k-images-idx3-ubyte").write_bytes(idx(np.zeros((2, 28, 28), dtype=np.uint8)))
     assert len(load(str(digits))) == 8
@@ -215,6 +241,9 @@ def test_idx_faults(digits: Path) -> None:
     labels.unlink()
     assert "no train-labels-idx1-ubyte" in problems(digits)[0]
     labels.write_bytes(whole)
+    labels.write_bytes(idx(np.full(8, 5, dtype=np.uint8)))
+    assert "at least 2 items" in problems(digits)[0]
+    labels.write_bytes(whole)
     images.write_bytes(images.read_bytes()[:-20])
     assert "cannot be read" in problems(digits)[0]
     images.write_bytes(gzip.compress(b"\0\0\x0d\x03 floats"))
@@ -229,20 +258,20 @@ def test_avatars() -> None:
 
 
 def test_values_stand_in_natural_order() -> None:
-    _, (attribute,) = encode_labels({"x": ["10", "9", "b2", "b10", "9"]})
+    _, (attribute,) = encode_labels({"x": ["10", "9", "b2", "b10", "9"]}, "here")
     assert attribute.values == ("9", "10", "b2", "b10")
     assert attribute.frequencies == (0.4, 0.2, 0.2, 0.2)
 
 
 def test_digest_tells_pixels_labels_and_vocabularies_apart() -> None:
     images = np.zeros((4, 16, 16, 3), dtype=np.uint8)
-    labels, attributes = encode_labels({"x": ["a", "a", "b", "b"]})
+    labels, attributes = encode_labels({"x": ["a", "a", "b", "b"]}, "here")
     digests = {
         Dataset("one", images, labels, attributes).sha256,
         Dataset("one", images + 1, labels, attributes).sha256,
         Dataset("one", images, labels[::-1], attributes).sha256,
-        Dataset("one", images, *encode_labels({"y": ["a", "a", "b", "b"]})).sha256,
-        Dataset("one", images, *encode_labels({"x": ["a", "a", "c", "c"]})).sha256,
+        Dataset("one", images, *encode_labels({"y": ["a", "a", "b", "b"]}, "here")).sha256,
+        Dataset("one", images, *encode_labels({"x": ["a", "a", "c", "c"]}, "here")).sha256,
     }
     assert len(digests) == 5
     assert Dataset("two", images.copy(), labels, attributes).sha256 in digests

@@ -58,6 +58,7 @@ def average(run: Path) -> Trainer:
     opened = Run.open(run)
     trainer = Trainer(opened.config, opened.dataset)
     trainer.load(opened.checkpoint)
+    trainer.settle()
     return trainer
 
 
@@ -124,12 +125,21 @@ def test_the_manifest_says_where_the_model_comes_from(models: Path, run: Path) -
 
 def test_a_model_file_that_draws_something_else_is_refused(run: Path) -> None:
     trainer = average(run)
-    manifest = export.describe(Run.open(run), trainer.shown)
+    manifest = Run.open(run).manifest(trainer.shown)
     content = export.to_onnx(trainer.ema, manifest)
     with torch.no_grad():
         trainer.ema.to_image.weight.mul_(1.01)
     with pytest.raises(ExportError, match="ONNX Runtime and PyTorch disagree"):
         export.check_parity(trainer.ema, content, manifest)
+
+
+def test_weights_that_are_not_numbers_are_not_exported(run: Path, tmp_path: Path) -> None:
+    trainer = average(run)
+    with torch.no_grad():
+        trainer.ema.to_image.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ExportError, match="not numbers"):
+        export.export(Run.open(run), trainer.ema, 0, tmp_path, None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_versions_are_never_overwritten(models: Path, run: Path) -> None:

@@ -170,6 +170,8 @@ def test_images_can_be_cached_for_ever(client: httpx.Client) -> None:
         assert cached.headers["etag"] == etag
     assert client.get(address, headers={"If-None-Match": '"other"'}).status_code == 200
 
+    assert first.headers["figment-model"] == "anime-faces"
+    assert first.headers["figment-latent-recipe"] == "1"
     head = client.head(address)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["etag"] == etag
@@ -209,6 +211,13 @@ def test_interpolation_loops_without_repeating_the_first_frame(client: httpx.Cli
 def test_interpolation_as_a_film_strip(client: httpx.Client) -> None:
     strip = pixels(ask(client, "/interpolate?format=png", WAY | {"steps": 20}).content)
     assert strip.shape == (64, 20 * 64, 3)
+
+
+def test_interpolation_from_the_mean(client: httpx.Client) -> None:
+    """A truncation so small that the latent is zero leaves no direction to turn from."""
+    ends = {"from": {"seed": 1, "truncation": 1e-300}, "to": {"seed": 2}, "steps": 3}
+    found = images(client, "/interpolate", ends)
+    assert len({frame["data"] for frame in found}) == 3
 
 
 def test_interpolation_of_an_unconditional_model(client: httpx.Client) -> None:
@@ -253,6 +262,13 @@ def test_health(client: httpx.Client) -> None:
     assert ready["status"] == "ready"
     assert ready["device"] in ("cpu", "cuda")
     assert ready["models"]["anime-faces"] == [1]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/models", "/docs", "/openapi.json"])
+def test_head_is_answered_wherever_get_is(client: httpx.Client, path: str) -> None:
+    head = client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == client.get(path).headers["content-type"]
 
 
 def test_documentation_needs_no_other_host(client: httpx.Client) -> None:

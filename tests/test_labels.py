@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from itertools import product
 
 import numpy as np
@@ -51,6 +52,7 @@ def read(vocabulary: Vocabulary, label: Label) -> dict[str, str]:
         ({"eyes": "red", "Hair": "BLACK"}, {"eyes": "red", "hair": "black"}),
         ({"Smiling": True}, {"Smiling": "yes"}),
         ({"wavy hair": False}, {"Wavy_Hair": "-1"}),
+        ({"wavy hair": "yes"}, {"Wavy_Hair": "1"}),
     ],
 )
 def test_ways_to_say_it(label: Label, meaning: dict[str, str]) -> None:
@@ -78,7 +80,8 @@ def test_values_that_need_no_attribute() -> None:
         ({}, "empty"),
         ({"eye": "red"}, "unknown attribute 'eye'"),
         ({"eyes": "rad"}, "did you mean 'red'"),
-        ({"eyes": True}, "unknown value 'True'"),
+        ({"eyes": True}, "unknown value 'true'"),
+        ("red eyes, black hair, Smiling, wavy hair, red eyes, red eyes", "more values than"),
     ],
 )
 def test_mistakes_are_named(label: Label, said: str) -> None:
@@ -91,6 +94,25 @@ def test_nearest_matches_come_as_data_too() -> None:
     with pytest.raises(InvalidLabel) as caught:
         FACES.parse("red eys")
     assert caught.value.extra["matches"][0] == "red eyes"
+
+
+def test_a_yes_is_no_digit() -> None:
+    with pytest.raises(InvalidLabel, match="unknown value 'true'"):
+        DIGITS.parse({"digit": True})
+
+
+def test_accents_may_be_composed_or_not() -> None:
+    cafes = Vocabulary([attribute("kind", "caf\u00e9", "bar")], "cafes")
+    assert read(cafes, "cafe\u0301") == {"kind": "caf\u00e9"}
+
+
+def test_a_phrase_costs_no_more_than_it_can_mean() -> None:
+    """Trying every run of parts, a long phrase would hold up all other requests for seconds."""
+    started = time.process_time()
+    for phrase in ("7," * 2000, "7 and " * 600, "x," * 2000, "7 and 7, " * 400):
+        with pytest.raises(InvalidLabel):
+            DIGITS.parse(phrase)
+    assert time.process_time() - started < 0.5
 
 
 def test_unconditional_model_takes_no_label() -> None:

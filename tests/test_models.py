@@ -87,11 +87,15 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
     assert "cannot load" in refusal(tmp_path, b"\x80\x04\x95 pickled, say")
 
 
-def test_a_file_with_external_data_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_external_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     built = onnx_files.model(PLAIN)
     path = onnx_files.put(tmp_path, "tiny", 1, b"")
     onnx.save(built, path, save_as_external_data=True, location="weights", size_threshold=0)
-    assert (path.parent / "weights").exists()
+    # Where ONNX Runtime would look, if it were let.
+    monkeypatch.chdir(path.parent)
+    assert Path("weights").exists()
     assert "cannot load" in refusal(tmp_path, path.read_bytes())
 
 
@@ -126,7 +130,17 @@ def changed(**fields: object) -> Callable[[dict[str, object]], str]:
         (changed(attributes=[]), "a conditional model has attributes"),
         (
             changed(attributes=[{"name": "x", "values": ["a", "a"], "frequencies": [0.5, 0.5]}]),
-            "has a value twice",
+            "which no label could tell apart",
+        ),
+        (
+            changed(
+                attributes=[{"name": "x", "values": ["Red", "red "], "frequencies": [0.5, 0.5]}]
+            ),
+            "which no label could tell apart",
+        ),
+        (
+            changed(attributes=[{"name": "x", "values": ["a", "and"], "frequencies": [0.5, 0.5]}]),
+            "cannot be asked for",
         ),
         (
             changed(attributes=[{"name": "x", "values": ["a", "b"], "frequencies": [0.5]}]),
@@ -177,6 +191,16 @@ def test_an_export_that_is_not_finished_is_passed_over(tmp_path: Path) -> None:
     onnx_files.put(tmp_path, "tiny", 1, onnx_files.model(PLAIN))
     onnx_files.put(tmp_path, "tiny", ".2.tmp", b"half")
     assert load(tmp_path).refused == []
+
+
+def test_a_model_without_a_version_folder_is_refused(tmp_path: Path) -> None:
+    onnx_files.put(tmp_path, "tiny", 1, onnx_files.model(PLAIN))
+    onnx_files.put(tmp_path, "tiny", ".", onnx_files.model(PLAIN))
+    (refused,) = load(tmp_path).refused
+    assert (refused.path, refused.reason) == (
+        "tiny/model.onnx",
+        "lies too high: put it into NAME/VERSION/",
+    )
 
 
 def test_missing_model_is_refused(tmp_path: Path) -> None:

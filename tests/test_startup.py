@@ -7,14 +7,12 @@ import re
 import socket
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import onnxruntime as ort
 import pytest
 
 from service import runtime
-from service.errors import StartupError
 from service.settings import Settings
 from tests import onnx_files
 from tests.conftest import attribute, manifest
@@ -140,19 +138,25 @@ def test_a_port_that_is_taken() -> None:
 @pytest.mark.parametrize(
     ("installed", "said"),
     [
-        ([], "no ONNX Runtime is installed; install figment[cpu]"),
-        (["onnxruntime", "onnxruntime-gpu"], "both onnxruntime and onnxruntime-gpu are installed"),
+        ([], "Error: no ONNX Runtime is installed; install figment[cpu]"),
+        (["onnxruntime", "onnxruntime-gpu"], "Error: both onnxruntime and onnxruntime-gpu are"),
     ],
 )
-def test_exactly_one_runtime_wheel_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, installed: list[str], said: str
-) -> None:
-    def version(name: str) -> str:
-        if name in installed:
-            return "1.31.1"
+def test_exactly_one_runtime_wheel_is_asked_for(installed: list[str], said: str) -> None:
+    pretend = f"""
+import importlib.metadata as metadata, runpy, sys
+def version(name, found=metadata.version):
+    if name.startswith("onnxruntime") and name not in {installed}:
         raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "version", version)
-    with pytest.raises(StartupError) as caught:
-        runtime.check_installation()
-    assert said in str(caught.value)
+    return "1.31.1" if name.startswith("onnxruntime") else found(name)
+metadata.version = version
+sys.modules["onnxruntime"] = None  # to import it is an ImportError
+sys.argv = ["service"]
+runpy.run_module("service", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", pretend], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

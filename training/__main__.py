@@ -18,12 +18,12 @@ from service.options import build, options_of
 from training import pictures, sampling
 from training.config import TrainingConfig
 from training.data import load
-from training.errors import TrainingError
+from training.errors import Interrupted, TrainingError
 from training.export import export
 from training.files import write_atomically
 from training.loop import train
 from training.networks import Generator
-from training.run import DatasetDescription, Run
+from training.run import DatasetDescription, Run, check_unused
 from training.trainer import Trainer
 
 EXPECTED = (TrainingError, InvalidLabel, OSError)
@@ -37,6 +37,9 @@ class Cli(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except Interrupted as stopped:
+            click.echo(stopped, err=True)
+            ctx.exit(128 + stopped.signal)  # as a shell has it, so that && does not go on
         except EXPECTED as error:
             raise click.ClickException(str(error)) from error
 
@@ -57,19 +60,23 @@ def train_command(out: Path | None, **given: Any) -> None:
     \b
     python -m training train --data avatars --name avatars --width 32 --kimg 200
     """
+    if given["data"] is not None and Path(given["data"]).exists():
+        given["data"] = str(Path(given["data"]).resolve())  # to be found again by `resume`
     config: TrainingConfig = build(TrainingConfig, given)
+    folder = out or Path("runs") / config.name
+    check_unused(folder)
     dataset = load(config.data, config.attributes)
-    licence = config.licence if config.licence != "unknown" else dataset.licence
-    description = DatasetDescription.of(dataset, licence)
-    train(Run.create(out or Path("runs") / config.name, config, description), dataset)
+    description = DatasetDescription.of(dataset, config.licence or dataset.licence)
+    train(Run.create(folder, config, description), dataset)
 
 
 @main.command()
 @RunFolder
-def resume(run: Path) -> None:
+@click.option("--data", help="Where the data lies now, if it has moved.")
+def resume(run: Path, data: str | None) -> None:
     """Go on with a run from its last checkpoint, as if it had never stopped."""
     opened = Run.open(run)
-    train(opened, load(opened.config.data, opened.config.attributes))
+    train(opened, load(data or opened.config.data, opened.config.attributes))
 
 
 @main.command()
@@ -111,7 +118,9 @@ def _average(folder: Path) -> tuple[Generator, Run, int]:
     """The average generator of a run's checkpoint, on the CPU, and how many images it was shown."""
     run = Run.open(folder)
     trainer = Trainer(run.config.model_copy(update={"device": "cpu"}), run.dataset)
-    return trainer.ema, run, trainer.load(run.checkpoint)
+    trainer.load(run.checkpoint)
+    trainer.settle()
+    return trainer.ema, run, trainer.shown
 
 
 if __name__ == "__main__":

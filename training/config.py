@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from service.manifest import NAME_PATTERN
 
-UNKNOWN_LICENCE = "unknown"
-
 
 class TrainingConfig(BaseModel):
     """Defaults are those of Radford et al. 2016, but for the width, which suits a GPU."""
@@ -32,8 +30,8 @@ class TrainingConfig(BaseModel):
         description="Labels to learn, as 'hair,eyes'. Left out, all that the data has; 'none' for "
         "an unconditional model.",
     )
-    licence: str = Field(
-        UNKNOWN_LICENCE,
+    licence: str | None = Field(
+        None,
         min_length=1,
         max_length=200,
         description="Licence of the data, as the model's card states it.",
@@ -79,6 +77,13 @@ class TrainingConfig(BaseModel):
         50, description="A sample grid and a checkpoint every so many thousand images."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
+
+    @field_validator("attributes")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError("an attribute is named twice")
+        return value
 
     @field_validator("attributes", mode="before")
     @classmethod

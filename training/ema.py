@@ -36,7 +36,7 @@ def update(
 def settle(ema: Generator, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Set the batch-norm statistics to those over ``batches`` of (latent, condition).
 
-    Left in inference mode, in which an image does not depend on its batch.
+    ``ema`` is left in inference mode, in which an image does not depend on its batch.
     """
     norms = [module for module in ema.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

@@ -42,5 +42,13 @@ class Diverged(TrainingError):
     """A loss is no longer a number; the last checkpoint is from before."""
 
 
+class Interrupted(TrainingError):
+    """A signal ended a run after its last whole step; ``signal`` is its number."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class ExportError(TrainingError):
     """The model file would not be what was trained."""

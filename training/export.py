@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import shutil
 import warnings
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from service import __version__, latents
+from service import latents
 from service.labels import Vocabulary
-from service.manifest import METADATA_KEY, Manifest, Provenance
+from service.manifest import METADATA_KEY, Manifest
 from training import card
 from training.errors import ExportError
 from training.files import write_atomically
@@ -44,7 +43,9 @@ def export(run: Run, generator: Generator, shown: int, folder: Path, version: in
     if target.exists():
         raise ExportError(f"{target} exists already; name another --version")
 
-    manifest = describe(run, shown)
+    if not all(bool(parameter.isfinite().all()) for parameter in generator.parameters()):
+        raise ExportError(f"{run.folder}: some weights are not numbers: the run has diverged")
+    manifest = run.manifest(shown)
     model = to_onnx(generator, manifest)
     check_parity(generator, model, manifest)
     picture = card.samples(generator, manifest)
@@ -56,31 +57,6 @@ def export(run: Run, generator: Generator, shown: int, folder: Path, version: in
     write_atomically(unfinished / "README.md", card.text(manifest, version))
     unfinished.replace(target)
     return target
-
-
-def describe(run: Run, shown: int) -> Manifest:
-    """The manifest of the run's generator after ``shown`` images."""
-    height, width, channels = run.dataset.image_shape
-    # The manifest says some of it elsewhere, and where the data lay says nothing about the model.
-    configuration = run.config.model_dump(
-        exclude={"data", "name", "attributes", "licence", "device"}
-    )
-    return Manifest(
-        name=run.config.name,
-        kind="conditional" if run.dataset.attributes else "unconditional",
-        latent_size=run.config.latent_size,
-        latent_recipe=latents.RECIPE,
-        height=height,
-        width=width,
-        channels=channels,
-        attributes=run.dataset.attributes,
-        provenance=Provenance(
-            dataset=run.dataset.info,
-            training={"images_shown": shown, **configuration},
-            code_version=__version__,
-            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        ),
-    )
 
 
 def to_onnx(generator: Generator, manifest: Manifest) -> bytes:

@@ -16,5 +16,8 @@ def write_atomically(path: Path, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # the new name, too, outlives a loss of power
+        os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)

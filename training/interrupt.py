@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 
 class Interrupt:
-    """``requested`` becomes true on the first SIGINT or SIGTERM; a second one ends at once."""
+    """``signal`` is set by the first SIGINT or SIGTERM; a second one ends the process at once."""
 
-    requested = False
+    signal: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.signal is not None:
             raise KeyboardInterrupt
-        self.requested = True
+        self.signal = number
+        sys.stderr.write("\nstopping after this step; once more to stop at once\n")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Never, TypeAlias
@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from training import pictures, sampling
 from training.data import Dataset
-from training.errors import Diverged, RunError
+from training.errors import Diverged, Interrupted, RunError
 from training.files import write_atomically
 from training.interrupt import watch
 from training.run import Run
-from training.trainer import STATISTICS, Trainer
+from training.trainer import Trainer
 
 GRID = 64
 Progress: TypeAlias = "tqdm[Never]"
@@ -29,30 +29,27 @@ class Tick:
     """What happened since the last line of the log."""
 
     steps: int = 0
-    total: Tensor | None = None
+    totals: dict[str, Tensor] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, statistics: Tensor) -> None:
-        self.total = statistics if self.total is None else self.total + statistics
+    def add(self, statistics: dict[str, Tensor]) -> None:
         self.steps += 1
+        for name, value in statistics.items():
+            self.totals[name] = self.totals.get(name, 0) + value
 
     def line(self, trainer: Trainer) -> dict[str, float]:
-        assert self.total is not None
-        means = (self.total / self.steps).tolist()  # the one wait for the device in a tick
+        # The one wait for the device in a tick.
+        means = (torch.stack(list(self.totals.values())) / self.steps).tolist()
         rate = self.steps * trainer.config.batch / (time.perf_counter() - self.started)
-        named = dict(zip(STATISTICS, means, strict=True))
-        if not trainer.sizes:
-            del named["d_mismatched"]
-        return {"shown": trainer.shown, "images_per_second": round(rate, 1)} | {
-            name: round(value, 4) for name, value in named.items()
-        }
+        line = {"shown": trainer.shown, "images_per_second": round(rate, 1)}
+        return line | {name: round(mean, 4) for name, mean in zip(self.totals, means, strict=True)}
 
 
 def train(run: Run, dataset: Dataset) -> None:
     """Train ``run`` on its data to the end, from its checkpoint where it has one.
 
-    A signal ends it after the step at hand, with a checkpoint. Raises ``Diverged``, and
-    ``RunError`` where the data is not the run's.
+    A signal ends it after the step at hand, with a checkpoint and ``Interrupted``. Raises
+    ``Diverged``, and ``RunError`` where the data is not the run's.
     """
     if dataset.sha256 != run.dataset.info.sha256:
         raise RunError(f"the data is not what {run.folder} was trained on: its digest has changed")
@@ -70,24 +67,25 @@ def train(run: Run, dataset: Dataset) -> None:
     total = round(run.config.kimg * 1000)
     tick = Tick()
     with watch() as interrupt, _progress(run, trainer.shown, total) as progress:
-        while trainer.shown < total and not interrupt.requested:
+        while trainer.shown < total:
             before = trainer.shown
             tick.add(trainer.step(images, labels))
             progress.update(run.config.batch)
-            ending = trainer.shown >= total or interrupt.requested
-            snapshot = _crossed(before, trainer.shown, run.config.snapshot_kimg) or ending
-            # Always before a snapshot: a run that has diverged must not replace its checkpoint.
-            if _crossed(before, trainer.shown, run.config.tick_kimg) or snapshot:
+            if interrupt.signal is not None:
+                _save(run, trainer)
+                raise Interrupted(
+                    f"stopped after {trainer.shown} images; go on with "
+                    f"`python -m training resume {run.folder}`",
+                    interrupt.signal,
+                )
+            if _crossed(before, trainer.shown, run.config.tick_kimg) or trainer.shown >= total:
                 _log(run, trainer, tick, progress)
-                if snapshot:
-                    _snapshot(run, trainer, labels)
-                tick = Tick()  # anew after the snapshot: the rate is that of training
-    if interrupt.requested:
-        print(
-            f"stopped after {trainer.shown} images; go on with "
-            f"`python -m training resume {run.folder}`",
-            file=sys.stderr,
-        )
+                tick = Tick()
+            if _crossed(before, trainer.shown, run.config.snapshot_kimg) or trainer.shown >= total:
+                began = time.perf_counter()
+                _save(run, trainer)
+                _draw(run, trainer)
+                tick.started += time.perf_counter() - began  # the rate is that of training
 
 
 def _crossed(before: int, after: int, kimg: float) -> bool:
@@ -96,14 +94,10 @@ def _crossed(before: int, after: int, kimg: float) -> bool:
 
 def _log(run: Run, trainer: Trainer, tick: Tick, progress: Progress) -> None:
     line = tick.line(trainer)
+    if not all(map(math.isfinite, line.values())):
+        raise _diverged(run, trainer)
     run.append_to_log(line)
-    losses = {name: line[name] for name in ("d_loss", "g_loss")}
-    if any(value != value for value in losses.values()):
-        raise Diverged(
-            f"{run.folder}: a loss is not a number after {trainer.shown} images; the last "
-            "checkpoint is kept. Try a lower --lr"
-        )
-    progress.set_postfix(losses)
+    progress.set_postfix({name: line[name] for name in ("d_loss", "g_loss")})
     if progress.disable:
         total = run.config.kimg * 1000
         minutes = max(total - trainer.shown, 0) / line["images_per_second"] / 60
@@ -111,11 +105,24 @@ def _log(run: Run, trainer: Trainer, tick: Tick, progress: Progress) -> None:
         print(f"{trainer.shown / total:4.0%}, {minutes:.0f} min left: {statistics}", flush=True)
 
 
-def _snapshot(run: Run, trainer: Trainer, labels: Tensor) -> None:
-    trainer.settle(labels)
+def _save(run: Run, trainer: Trainer) -> None:
+    if not trainer.is_finite():  # it must not replace the last checkpoint
+        raise _diverged(run, trainer)
+    trainer.save(run.checkpoint)
+
+
+def _draw(run: Run, trainer: Trainer) -> None:
+    trainer.settle()
     samples = sampling.fixed_samples(trainer.ema, run.dataset.attributes, GRID)
     write_atomically(run.sample_grid(trainer.shown), pictures.grid(samples))
-    trainer.save(run.checkpoint)
+
+
+def _diverged(run: Run, trainer: Trainer) -> Diverged:
+    kept = "the last checkpoint is kept" if run.checkpoint.exists() else "there is no checkpoint"
+    return Diverged(
+        f"{run.folder}: after {trainer.shown} images a loss or weight is not a number; {kept}. "
+        "Try a lower --lr"
+    )
 
 
 def _progress(run: Run, shown: int, total: int) -> Progress:

@@ -1,8 +1,8 @@
 """The DCGAN of Radford, Metz and Chintala 2016 (https://arxiv.org/abs/1511.06434, section 3).
 
-Strided and transposed convolutions of 4x4, no pooling, no fully connected hidden layers, batch norm
-except where images enter or leave, ReLU and tanh in the generator, LeakyReLU in the discriminator.
-Weights start as N(0, 0.02).
+Strided and transposed convolutions of 4x4, no pooling, no fully connected hidden layers on the way
+of the image, batch norm except where images enter or leave, ReLU and tanh in the generator,
+LeakyReLU in the discriminator. Convolutions start as N(0, 0.02).
 
 A condition is a row of one-hot vectors, one for each attribute, side by side: attributes are never
 multiplied into one class per combination. The generator reads it beside the latent; the
@@ -158,7 +158,7 @@ def _batch_norm(channels: int) -> nn.Module:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Radford et al. 2016, section 4: all weights from N(0, 0.02)."""
+    """Radford et al. 2016, section 4: N(0, 0.02). The embedding of conditions is not theirs."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0, 0.02)
         if module.bias is not None:

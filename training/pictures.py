@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+
+from service.formats.images import contact_sheet
 
 CAPTION_WIDTH = 120
 CAPTION_SIZE = 14
@@ -16,7 +17,7 @@ CAPTION_SIZE = 14
 
 def grid(images: npt.NDArray[np.uint8], columns: int | None = None) -> bytes:
     """PNG of ``images [N, H, W, C]`` in rows of ``columns`` (a near-square where None)."""
-    return _png(_sheet(images, columns or math.ceil(math.sqrt(len(images)))))
+    return _png(_sheet(images, columns))
 
 
 def captioned_rows(images: npt.NDArray[np.uint8], captions: Sequence[str], scale: int = 1) -> bytes:
@@ -37,14 +38,9 @@ def captioned_rows(images: npt.NDArray[np.uint8], captions: Sequence[str], scale
     return _png(picture)
 
 
-def _sheet(images: npt.NDArray[np.uint8], columns: int) -> Image.Image:
-    count, height, width, channels = images.shape
-    rows = math.ceil(count / columns)
-    places = np.full((rows * columns, height, width, channels), 255, dtype=np.uint8)
-    places[:count] = images
-    sheet = places.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
-    sheet = sheet.reshape(rows * height, columns * width, channels)
-    return Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+def _sheet(images: npt.NDArray[np.uint8], columns: int | None) -> Image.Image:
+    sheet = contact_sheet(list(images), columns)
+    return Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)
 
 
 def _png(image: Image.Image) -> bytes:

@@ -6,6 +6,7 @@ draws exactly what an uninterrupted one would have drawn.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 import torch
@@ -28,8 +29,12 @@ def batch_indices(seed: int, size: int, shown: int, batch: int, device: torch.de
     pieces = []
     while batch > 0:
         epoch, position = divmod(shown, size)
-        order = torch.randperm(size, generator=stream(seed, "epoch", epoch, device), device=device)
-        piece = order[position : position + batch]
+        piece = _order(seed, epoch, size, device)[position : position + batch]
         pieces.append(piece)
         shown, batch = shown + len(piece), batch - len(piece)
     return torch.cat(pieces)
+
+
+@functools.lru_cache(maxsize=2)  # a batch may lie across two epochs
+def _order(seed: int, epoch: int, size: int, device: torch.device) -> Tensor:
+    return torch.randperm(size, generator=stream(seed, "epoch", epoch, device), device=device)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 
 from service import latents
+from service.labels import Vocabulary
 from service.manifest import Attribute
-from training.conditioning import condition_rows
 from training.networks import Generator
 from training.pixels import to_uint8
 
@@ -26,8 +26,7 @@ def sample(
 ) -> npt.NDArray[np.uint8]:
     """Images ``[N, H, W, channels]`` of ``latent [N, Z]`` under ``labels [N, A]``."""
     device = next(generator.parameters()).device
-    sizes = [len(attribute.values) for attribute in attributes]
-    condition = condition_rows(torch.from_numpy(labels), sizes)
+    condition = torch.from_numpy(Vocabulary(attributes, "").condition(labels))
     batches = zip(torch.from_numpy(latent).split(BATCH), condition.split(BATCH), strict=True)
     return np.concatenate(
         [to_uint8(generator(z.to(device), c.to(device))).cpu().numpy() for z, c in batches]

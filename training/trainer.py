@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,7 +19,6 @@ from training.pixels import to_networks
 from training.randomness import batch_indices, stream
 from training.run import DatasetDescription
 
-STATISTICS = ("d_loss", "g_loss", "d_real", "d_fake", "d_mismatched")
 SETTLING_BATCHES = 64
 
 
@@ -38,6 +38,10 @@ class Trainer:
         self.config = config
         self.device = choose_device(config.device)
         self.sizes = dataset.attribute_sizes
+        self.frequencies = [
+            torch.tensor(attribute.frequencies, device=self.device)
+            for attribute in dataset.attributes
+        ]
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.generator = Generator(
@@ -65,10 +69,9 @@ class Trainer:
     def save(self, path: Path) -> None:
         checkpoint.write(path, self.shown, self._networks(), self._optimizers())
 
-    def load(self, path: Path) -> int:
-        """Become what ``save`` saved; returns the images shown. Raises ``CheckpointError``."""
+    def load(self, path: Path) -> None:
+        """Become what ``save`` saved. Raises ``CheckpointError``."""
         self.shown = checkpoint.read(path, self._networks(), self._optimizers())
-        return self.shown
 
     def _networks(self) -> dict[str, torch.nn.Module]:
         return {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema}
@@ -76,10 +79,10 @@ class Trainer:
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"g_adam": self.g_adam, "d_adam": self.d_adam}
 
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Show the next batch of the data, uint8 ``images [M, H, W, C]`` and ``labels [M, A]``.
 
-        Returns the ``STATISTICS`` of the step, still on the device.
+        Returns the losses, and how real the discriminator took images to be, still on the device.
         """
         # Draw the batch.
         chosen = batch_indices(
@@ -88,32 +91,32 @@ class Trainer:
         right = labels[chosen]
         condition = condition_rows(right, self.sizes)
         real = self._mirrored(to_networks(images[chosen]))
-        fake = self.generator(self.latents("latent", self.config.batch), condition)
+        fake = self.generator(self._latents("latent"), condition)
 
         # Update the discriminator.
         self._set_learning_rate(self.d_adam)
         features = self.discriminator.features(real)
-        real_logits = self.discriminator.judge(features, condition)
-        fake_logits = self.discriminator(fake.detach(), condition)
-        mismatched_logits = None
+        logits = {
+            "d_real": self.discriminator.judge(features, condition),
+            "d_fake": self.discriminator(fake.detach(), condition),
+        }
         if self.sizes:
             wrong = mismatch(right, self.sizes, self._stream("mismatch"))
-            mismatched_logits = self.discriminator.judge(
-                features, condition_rows(wrong, self.sizes)
-            )
-        d_loss = discriminator_loss(real_logits, fake_logits, mismatched_logits)
-        self.d_adam.zero_grad()
-        (d_loss + self._label_loss(features, right)).backward()
-        self.d_adam.step()
+            wrong_condition = condition_rows(wrong, self.sizes)
+            logits["d_mismatched"] = self.discriminator.judge(features, wrong_condition)
+        d_loss = discriminator_loss(logits["d_real"], logits["d_fake"], logits.get("d_mismatched"))
+        statistics = {"d_loss": d_loss} | self._label_loss("d_label_loss", features, right)
+        self._update(self.d_adam, statistics)
+        for name, values in logits.items():
+            statistics[name] = values.sigmoid().mean()
 
         # Update the generator, through a discriminator that takes no gradients of its own.
         self._set_learning_rate(self.g_adam)
         self.discriminator.requires_grad_(False)
         features = self.discriminator.features(fake)
         g_loss = generator_loss(self.discriminator.judge(features, condition))
-        self.g_adam.zero_grad()
-        (g_loss + self._label_loss(features, right)).backward()
-        self.g_adam.step()
+        losses = {"g_loss": g_loss} | self._label_loss("g_label_loss", features, right)
+        self._update(self.g_adam, losses)
         self.discriminator.requires_grad_(True)
 
         # Update the average.
@@ -125,38 +128,53 @@ class Trainer:
             batch=self.config.batch,
             halflife=self.config.ema_halflife_kimg * 1000,
         )
-        nothing = torch.full_like(real_logits, math.nan)
-        logits = (
-            real_logits,
-            fake_logits,
-            nothing if mismatched_logits is None else mismatched_logits,
-        )
-        return torch.stack([d_loss, g_loss, *(x.sigmoid().mean() for x in logits)]).detach()
+        return {name: value.detach() for name, value in (statistics | losses).items()}
 
-    def settle(self, labels: Tensor) -> None:
-        """Fit the average's batch-norm statistics to latents and the data's labels ``[M, A]``."""
-        batch = self.config.batch
-        latents = self.latents("settle", SETTLING_BATCHES * batch).split(batch)
-        chosen = torch.randint(
-            len(labels),
-            (SETTLING_BATCHES * batch,),
-            generator=self._stream("settle-labels"),
-            device=self.device,
-        )
-        conditions = condition_rows(labels[chosen], self.sizes).split(batch)
+    def settle(self) -> None:
+        """Fit the average's batch-norm statistics to latents and labels as the service draws them.
+
+        That is, each attribute by its frequencies, apart from the others. A function of the
+        configuration and of ``shown``, so it can be done at any time after.
+        """
+        generator = self._stream("settle-labels")
+        conditions = []
+        for _ in range(SETTLING_BATCHES):
+            columns = [
+                torch.multinomial(shares, self.config.batch, replacement=True, generator=generator)
+                for shares in self.frequencies
+            ]
+            labels = torch.stack(columns, dim=1) if columns else self._no_labels()
+            conditions.append(condition_rows(labels, self.sizes))
+        latents = self._latents("settle", SETTLING_BATCHES).split(self.config.batch)
         ema.settle(self.ema, zip(latents, conditions, strict=True))
 
-    def latents(self, purpose: str, count: int) -> Tensor:
-        """Standard normal latents ``[count, Z]`` of this position of the run."""
+    def is_finite(self) -> bool:
+        """Whether every weight is a number."""
+        networks = (self.generator, self.discriminator, self.ema)
+        return all(bool(p.isfinite().all()) for net in networks for p in net.parameters())
+
+    def _latents(self, purpose: str, batches: int = 1) -> Tensor:
         return torch.randn(
-            count, self.config.latent_size, generator=self._stream(purpose), device=self.device
+            batches * self.config.batch,
+            self.config.latent_size,
+            generator=self._stream(purpose),
+            device=self.device,
         )
 
-    def _label_loss(self, features: Tensor, labels: Tensor) -> Tensor | float:
+    def _no_labels(self) -> Tensor:
+        return torch.zeros(self.config.batch, 0, dtype=torch.long, device=self.device)
+
+    def _update(self, optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor]) -> None:
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+
+    def _label_loss(self, name: str, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Nothing where there are no labels or they have no weight."""
         if not self.sizes or self.config.label_weight == 0:
-            return 0.0
+            return {}
         logits = self.discriminator.read_labels(features)
-        return self.config.label_weight * label_loss(logits, labels, self.sizes)
+        return {name: self.config.label_weight * label_loss(logits, labels, self.sizes)}
 
     def _mirrored(self, images: Tensor) -> Tensor:
         if not self.config.mirror:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import Header, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.engine import Engine
 from service.formats import images
@@ -19,25 +20,31 @@ from service.schemas import Problem
 Frames: TypeAlias = Callable[[range], list[Frame]]
 """Computes the images at some positions of an answer."""
 
-FORMATS = ("json", *images.EXTENSIONS)
 Accept = Annotated[str, Header(include_in_schema=False)]
-Format = Annotated[
-    str | None, Query(alias="format", description=f"One of {', '.join(FORMATS)}; wins over Accept.")
-]
+
+
+class _Query(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    format: str | None = Field(None, description="Wins over the Accept header.")
+
+
+FormatQuery = Annotated[_Query, Query()]
 
 PROBLEM = {"application/problem+json": {"schema": Problem.model_json_schema()}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is not JSON.", "content": PROBLEM},
     404: {"description": "No such model or version.", "content": PROBLEM},
     406: {"description": "No such format.", "content": PROBLEM},
+    413: {"description": "The body is too large.", "content": PROBLEM},
     422: {"description": "A field is out of range, or a label unknown.", "content": PROBLEM},
 }
 
 
-def documented(answer: type) -> dict[int | str, dict[str, Any]]:
+def documented(answer: type, formats: Sequence[str]) -> dict[int | str, dict[str, Any]]:
     """The answers of a route that gives JSON or images, for the OpenAPI document."""
     binary = {"schema": {"type": "string", "format": "binary"}}
-    content = {MEDIA_TYPES[extension]: binary for extension in images.EXTENSIONS}
+    content = {MEDIA_TYPES[format_]: binary for format_ in formats if format_ != "json"}
     return {200: {"model": answer, "content": content}, **PROBLEMS}
 
 
@@ -48,6 +55,11 @@ def about(model: Model) -> dict[str, Any]:
         "version": model.version,
         "latent_recipe": model.manifest.latent_recipe,
     }
+
+
+def as_headers(head: Mapping[str, Any]) -> dict[str, str]:
+    """What JSON answers have in their head, for those that have none: ``Figment-Model`` ..."""
+    return {f"Figment-{name.replace('_', '-').title()}": str(v) for name, v in head.items()}
 
 
 async def json_answer(
@@ -79,7 +91,7 @@ async def image_answer(
 ) -> Response:
     """The image if ``count`` is 1, else a contact sheet; ``head`` becomes ``Figment-*`` headers."""
     computed = await engine.in_chunks(count, frames)
-    headers = {f"Figment-{name.replace('_', '-').title()}": str(v) for name, v in head.items()}
+    headers = as_headers(head)
     addresses = [frame.address.url(extension) for frame in computed if frame.address]
     if count == 1:
         headers["Content-Location"] = addresses[0]

@@ -8,14 +8,13 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from service.errors import InvalidRequest
-from service.formats import negotiation
+from service.formats import images, negotiation
 from service.latents import MAX_INDEX, MAX_SEED
 from service.manifest import Kind
 from service.models import Library, Model
 from service.routes.answers import (
-    FORMATS,
     Accept,
-    Format,
+    FormatQuery,
     about,
     documented,
     image_answer,
@@ -26,11 +25,12 @@ from service.sampling import Frame, Samples
 from service.schemas import GenerateAnswer, GenerateRequest
 
 router = APIRouter(tags=["generate"])
+FORMATS = ("json", *images.EXTENSIONS)
 
 
-@router.post("/generate", responses=documented(GenerateAnswer))
+@router.post("/generate", responses=documented(GenerateAnswer, FORMATS))
 async def generate(
-    body: GenerateRequest, state: CurrentState, accept: Accept = "", format_: Format = None
+    body: GenerateRequest, state: CurrentState, query: FormatQuery, accept: Accept = ""
 ) -> Response:
     """Images of any model.
 
@@ -38,12 +38,12 @@ async def generate(
     """
     labelled = body.label is not None
     model = default_model(state.library, body.model, body.version, labelled=labelled)
-    return await _answer(model, body, state, accept, format_)
+    return await _answer(model, body, state, accept, query.format)
 
 
-@router.post("/generate/conditional", responses=documented(GenerateAnswer))
+@router.post("/generate/conditional", responses=documented(GenerateAnswer, FORMATS))
 async def generate_conditional(
-    body: GenerateRequest, state: CurrentState, accept: Accept = "", format_: Format = None
+    body: GenerateRequest, state: CurrentState, query: FormatQuery, accept: Accept = ""
 ) -> Response:
     """Images of a conditional model under labels; what a label leaves open is drawn."""
     model = default_model(state.library, body.model, body.version, labelled=True)
@@ -53,7 +53,7 @@ async def generate_conditional(
             f"{', '.join(state.library.names('conditional'))}",
             models=state.library.names("conditional"),
         )
-    return await _answer(model, body, state, accept, format_)
+    return await _answer(model, body, state, accept, query.format)
 
 
 def default_model(

@@ -8,24 +8,36 @@ from typing import Annotated, Any
 import onnxruntime
 import PIL
 from fastapi import APIRouter, Header, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
 
+from service import __version__
 from service.errors import InvalidRequest
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.latents import MAX_INDEX
 from service.models import Model
-from service.routes.answers import PROBLEMS
+from service.routes.answers import PROBLEMS, about, as_headers
 from service.routes.state import CurrentState, State
 from service.sampling import Samples
-from service.schemas import Seed, Version
+from service.schemas import MAX_LABEL, Seed, Truncation, Version
 
 router = APIRouter(prefix="/images", tags=["images"])
 FOR_EVER = "public, max-age=31536000, immutable"
-FILE_PATTERN = rf"^[0-9]{{1,16}}\.({'|'.join(images.EXTENSIONS)})$"
+FILE_PATTERN = rf"^(?:0|[1-9][0-9]{{0,15}})\.({'|'.join(images.EXTENSIONS)})$"
+
+
+class _Query(BaseModel):
+    """An unknown parameter is refused: a misspelt one would give another image, for ever."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    label: Annotated[str, Field(max_length=MAX_LABEL)] | None = None
+    truncation: Truncation = 1
+
+
 BINARY: dict[str, Any] = {MEDIA_TYPES[extension]: {} for extension in images.EXTENSIONS}
 
 
-@router.head("/{model}/{version}/{seed}/{file}", include_in_schema=False)
 @router.get(
     "/{model}/{version}/{seed}/{file}",
     response_class=Response,
@@ -42,8 +54,7 @@ async def show_image(
     seed: Seed,
     file: Annotated[str, Path(pattern=FILE_PATTERN, description="INDEX.png, .webp or .jpeg")],
     state: CurrentState,
-    label: Annotated[str | None, Query(max_length=1000)] = None,
-    truncation: Annotated[float, Query(gt=0, le=1, allow_inf_nan=False)] = 1,
+    query: Annotated[_Query, Query()],
     if_none_match: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """The same bytes for ever, on one provider: cache it as long as you like."""
@@ -56,11 +67,12 @@ async def show_image(
         seed=seed,
         offset=int(index),
         n=1,
-        choices=[] if label is None else [found.vocabulary.parse(label)],
-        truncation=truncation,
+        choices=[] if query.label is None else [found.vocabulary.parse(query.label)],
+        truncation=query.truncation,
     )
     url = samples.address(int(index)).url(extension)
-    headers = {"ETag": _etag(found, state, url), "Cache-Control": FOR_EVER}
+    head = about(found) | {"seed": seed}
+    headers = {"ETag": _etag(found, state, url), "Cache-Control": FOR_EVER} | as_headers(head)
     if _matches(headers["ETag"], if_none_match):
         return Response(status_code=304, headers=headers)
 
@@ -74,8 +86,15 @@ async def show_image(
 
 
 def _etag(model: Model, state: State, url: str) -> str:
-    """Changes with all that may change the bytes, so that no image need be made to compare it."""
-    parts = (model.sha256, state.runtime.provider, url, onnxruntime.__version__, PIL.__version__)
+    """Changes with whatever of ours may change the bytes; so no image is made to compare it."""
+    parts = (
+        model.sha256,
+        state.runtime.provider,
+        url,
+        __version__,
+        onnxruntime.__version__,
+        PIL.__version__,
+    )
     return f'"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"'
 
 

@@ -10,9 +10,8 @@ from service.formats import negotiation
 from service.interpolation import Interpolation
 from service.models import Model
 from service.routes.answers import (
-    FORMATS,
     Accept,
-    Format,
+    FormatQuery,
     about,
     documented,
     image_answer,
@@ -24,17 +23,18 @@ from service.sampling import Frame, Samples
 from service.schemas import InterpolateAnswer, InterpolateRequest, Point
 
 router = APIRouter(tags=["generate"])
+FORMATS = ("json", "png")
 
 
-@router.post("/interpolate", responses=documented(InterpolateAnswer))
+@router.post("/interpolate", responses=documented(InterpolateAnswer, FORMATS))
 async def interpolate(
-    body: InterpolateRequest, state: CurrentState, accept: Accept = "", format_: Format = None
+    body: InterpolateRequest, state: CurrentState, query: FormatQuery, accept: Accept = ""
 ) -> Response:
     """Frames from one image to another; as an image, a film strip.
 
     The default model is the conditional one if an end has a label.
     """
-    chosen = negotiation.choose(accept, format_, FORMATS)
+    chosen = negotiation.choose(accept, query.format, FORMATS)
     labelled = body.start.label is not None or body.end.label is not None
     model = default_model(state.library, body.model, body.version, labelled=labelled)
     way = Interpolation(

@@ -10,8 +10,10 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from service.manifest import Attribute
+from training.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -52,22 +54,29 @@ class Dataset:
 
 
 def encode_labels(
-    columns: Mapping[str, Sequence[str]],
+    columns: Mapping[str, Sequence[str]], source: str
 ) -> tuple[npt.NDArray[np.int64], tuple[Attribute, ...]]:
     """Turn one list of values per attribute into value indices ``[N, A]`` and the vocabulary.
 
-    Values are put in natural order, so ``"10"`` follows ``"9"``.
+    Values are put in natural order, so ``"10"`` follows ``"9"``. Raises ``DataError`` for names and
+    values that cannot be labels.
     """
-    indices, attributes = [], []
+    indices: list[npt.NDArray[np.int64]] = []
+    attributes: list[Attribute] = []
+    problems: list[str] = []
     for name, column in columns.items():
         values = sorted(set(column), key=_natural)
         position = {value: index for index, value in enumerate(values)}
         index = np.array([position[value] for value in column], dtype=np.int64)
         counts = np.bincount(index, minlength=len(values))
         indices.append(index)
-        attributes.append(
-            Attribute(name=name, values=tuple(values), frequencies=tuple(counts / counts.sum()))
-        )
+        try:
+            frequencies = tuple(counts / counts.sum())
+            attributes.append(Attribute(name=name, values=tuple(values), frequencies=frequencies))
+        except ValidationError as error:
+            problems += [f"attribute {name[:80]!r}: {fault['msg']}" for fault in error.errors()]
+    if problems:
+        raise DataError(source, problems)
     return np.stack(indices, axis=1), tuple(attributes)
 
 

@@ -31,10 +31,13 @@ def find(folder: Path) -> Path | None:
 def read(images_path: Path, attributes: Sequence[str] | None = None) -> Dataset:
     """Read an images file and the labels file beside it, each plain or gzipped.
 
-    The one attribute is called ``label``, or as ``attributes`` says. Its values are the numbers,
+    The one attribute is called ``label``, or as ``attributes`` says; if that is empty, there is
+    none. Its values are the numbers,
     or, where a file ``classes.txt`` lies beside, its lines. Raises ``DataError``.
     """
-    attribute = _attribute_name(images_path, attributes)
+    names = ["label"] if attributes is None else list(attributes)
+    if len(names) > 1:
+        raise DataError(str(images_path), ["IDX files have one attribute; name just one"])
     images = _read_array(images_path, dimensions=3)
     labels_path = _labels_beside(images_path)
     labels = _read_array(labels_path, dimensions=1)
@@ -42,20 +45,15 @@ def read(images_path: Path, attributes: Sequence[str] | None = None) -> Dataset:
         raise DataError(str(labels_path), [f"holds {len(labels)} labels for {len(images)} images"])
     if len(images) == 0:
         raise DataError(str(images_path), ["holds no images"])
+    name = images_path.resolve().parent.name
+    if not names:
+        return Dataset(name, images[..., None], np.zeros((len(images), 0), dtype=np.int64), ())
     column = _names(images_path.parent / CLASSES, labels)
     once = [value for value in sorted(set(column)) if column.count(value) == 1]
     if once:
         raise DataError(str(labels_path), [f"label {value!r} stands only once" for value in once])
-    indices, vocabulary = encode_labels({attribute: column})
-    return Dataset(images_path.parent.name, images[..., None], indices, vocabulary)
-
-
-def _attribute_name(path: Path, attributes: Sequence[str] | None) -> str:
-    if attributes is None:
-        return "label"
-    if len(attributes) != 1:
-        raise DataError(str(path), ["IDX files have one attribute; name just one"])
-    return attributes[0]
+    indices, vocabulary = encode_labels({names[0]: column}, str(labels_path))
+    return Dataset(name, images[..., None], indices, vocabulary)
 
 
 def _labels_beside(images_path: Path) -> Path:
@@ -94,7 +92,10 @@ def _read_array(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
 def _names(classes: Path, labels: npt.NDArray[np.uint8]) -> list[str]:
     if not classes.is_file():
         return [str(label) for label in labels]
-    names = [line.strip() for line in classes.read_text(encoding="utf-8").splitlines()]
+    try:
+        names = [line.strip() for line in classes.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(str(classes), [f"is not UTF-8: {error}"]) from error
     if labels.max() >= len(names):
         raise DataError(str(classes), [f"has {len(names)} lines, but a label is {labels.max()}"])
     return [names[label] for label in labels]

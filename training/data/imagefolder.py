@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import posixpath
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +26,11 @@ from training.errors import DataError
 
 METADATA = "metadata.csv"
 FILE_NAME = "file_name"
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, Image.DecompressionBombError),  # Pillow
+    *(zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError),  # zipfile
+)
+"""What comes of a damaged, encrypted or exotic file."""
 
 Row: TypeAlias = tuple[int, list[str]]
 """A line number of the csv, counted from 1, and its fields."""
@@ -42,7 +49,10 @@ def read(path: Path, attributes: Sequence[str] | None = None) -> Dataset:
         raise DataError(str(path), [f"has no {METADATA}"])
 
     source, problems = f"{path}/{metadata}", list[str]()
-    header, rows = _read_table(archive.read(metadata), source, problems)
+    try:
+        header, rows = _read_table(archive.read(metadata), source, problems)
+    except (csv.Error, *UNREADABLE) as error:
+        raise DataError(source, [f"cannot be read: {error}"]) from error
     wanted = _choose_columns(header, attributes, source)
     columns = {name: [fields[header.index(name)] for _, fields in rows] for name in wanted}
     problems += _label_problems(columns, rows)
@@ -52,10 +62,10 @@ def read(path: Path, attributes: Sequence[str] | None = None) -> Dataset:
     if problems:
         raise DataError(source, problems)
     if columns:
-        labels, vocabulary = encode_labels(columns)
+        labels, vocabulary = encode_labels(columns, source)
     else:
         labels, vocabulary = np.zeros((len(images), 0), dtype=np.int64), ()
-    return Dataset(path.stem, images, labels, vocabulary)
+    return Dataset(path.resolve().stem, images, labels, vocabulary)
 
 
 def _read_table(data: bytes, source: str, problems: list[str]) -> tuple[list[str], list[Row]]:
@@ -143,7 +153,7 @@ def _read_images(
         try:
             image = Image.open(io.BytesIO(archive.read(location)))
             image.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             problems.append(f"line {line}: {name!r} is not a readable image: {error}")
             continue
         images.append((line, name, _on_white(image)))
