@@ -9,10 +9,12 @@ SERVE := .venv-$(RUNTIME)
 DEVELOP := .venv
 PIP := bin/python -m pip --disable-pip-version-check
 
-.PHONY: serve test check format bench requirements clean
+.PHONY: serve develop test check format bench requirements clean
 
 serve: $(SERVE)/ready  ## serve models/ on port 8000; RUNTIME=gpu for CUDA
 	@$(SERVE)/bin/python -m service
+
+develop: $(DEVELOP)/ready  ## install what training, tests and checks need
 
 test: $(DEVELOP)/ready  ## run the tests
 	$(DEVELOP)/bin/python -m pytest

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
+import shlex
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.models import load_model
+from service.runtime import Runtime
 from tests.server import ROOT, Server
+from training.data import avatars
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(sh|json)\n(.*?)```", README, re.DOTALL)
@@ -59,6 +67,35 @@ def test_commands(server: Server, tmp_path: Path, command: str, answer: str | No
         assert np.abs(difference).max() <= 2
     else:
         assert matches(json.loads(answer), json.loads(done.stdout)), done.stdout
+
+
+def test_training_on_a_folder_of_ones_own(tmp_path: Path) -> None:
+    faces = avatars.draw(48)
+    rows = ["file_name,hair,eyes"]
+    with zipfile.ZipFile(tmp_path / "my-faces.zip", "w") as archive:
+        for index, (pixels, labels) in enumerate(zip(faces.images, faces.labels, strict=True)):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels[::4, ::4]).save(buffer, "PNG")
+            archive.writestr(f"images/{index}.png", buffer.getvalue())
+            # Two colours of each, so that none stands only once.
+            hair, eyes = ("black", "blonde")[labels[0] % 2], ("red", "blue")[labels[1] % 2]
+            rows.append(f"images/{index}.png,{hair},{eyes}")
+        archive.writestr("metadata.csv", "\n".join(rows))
+
+    commands = re.findall(r"^\.venv/bin/python (-m training .*)$", README, re.MULTILINE)
+    assert [command.split()[2] for command in commands] == ["train", "sample", "export"]
+    for command in commands:
+        small = command.replace("--kimg 2000", "--kimg 0.1 --width 4 --batch 16")
+        subprocess.run(
+            [sys.executable, *shlex.split(small)],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            check=True,
+            timeout=120,
+        )
+    assert (tmp_path / "grid.png").exists()
+    model = load_model(tmp_path / "models" / "my-faces" / "1" / "model.onnx", Runtime("cpu"))
+    assert model.vocabulary.parse("red eyes, black hair")
 
 
 def test_links_lead_somewhere() -> None:
