@@ -115,8 +115,8 @@ def _provenance(manifest: Manifest) -> list[str]:
         f"| exported | {provenance.date}, by Figment {provenance.code_version} |",
         f"| training | `{json.dumps(provenance.training)}` |",
         "",
-        "The weights carry what was learnt from those images and nothing of their rights: whoever "
-        "uses or passes on what the model draws has to judge by the line above.",
+        "What may be done with the weights, and with what they draw, follows from the rights in "
+        "the training images. Judge by that line before you use or pass on either.",
     ]
 
 
