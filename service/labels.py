@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -51,10 +51,9 @@ class Vocabulary:
         for a, v in pairs:
             if choice.setdefault(a, v) != v:
                 attribute = self.attributes[a]
-                raise InvalidLabel(
-                    f"label {label!r} asks for two values of {attribute.name!r}: "
-                    f"{attribute.values[choice[a]]!r} and {attribute.values[v]!r}",
-                    labels=self._where,
+                raise self._mistake(
+                    f"label {_short(str(label))!r} asks for two values of {attribute.name!r}: "
+                    f"{attribute.values[choice[a]]!r} and {attribute.values[v]!r}"
                 )
         return choice
 
@@ -110,10 +109,9 @@ class Vocabulary:
                 at += 2
                 continue
             if len(pairs) > len(self.attributes):
-                raise InvalidLabel(
-                    f"the label names more values than the model has attributes, which are: "
-                    f"{', '.join(attribute.name for attribute in self.attributes)}",
-                    labels=self._where,
+                raise self._mistake(
+                    "the label names more values than the model has attributes, which are: "
+                    f"{', '.join(attribute.name for attribute in self.attributes)}"
                 )
             for end in range(min(at + self._longest, len(tokens)), at, -2):
                 piece = "".join(tokens[at:end])
@@ -124,20 +122,15 @@ class Vocabulary:
             else:
                 raise self._unknown(tokens[at])
         if not pairs:
-            raise InvalidLabel(
-                "the label is empty; leave it out to have every attribute drawn",
-                labels=self._where,
-            )
+            raise self._mistake("the label is empty; leave it out to have every attribute drawn")
         return pairs
 
     def _one_meaning(self, piece: str) -> tuple[int, int]:
         meanings = self._meanings[spoken(piece)]
         if len(meanings) > 1:
             matches = [self._canonical(a, v) for a, v in sorted(meanings)]
-            raise InvalidLabel(
-                f"label {piece.strip()!r} is ambiguous: say {_either(matches)}",
-                matches=matches,
-                labels=self._where,
+            raise self._mistake(
+                f"label {piece.strip()!r} is ambiguous: say {_either(matches)}", matches=matches
             )
         return next(iter(meanings))
 
@@ -152,10 +145,9 @@ class Vocabulary:
         near = difflib.get_close_matches(heard, phrases, n=SUGGESTIONS * 3, cutoff=0.5)
         matches = list(dict.fromkeys(phrases[phrase] for phrase in near))[:SUGGESTIONS]
         hint = f"did you mean {_either(matches)}?" if matches else "nothing is close to it;"
-        return InvalidLabel(
+        return self._mistake(
             f"unknown label {_short(piece)!r}: {hint} All labels: GET {self._where}",
             matches=matches,
-            labels=self._where,
         )
 
     def _parse_mapping(self, label: Mapping[str, str | int | bool]) -> list[tuple[int, int]]:
@@ -163,19 +155,15 @@ class Vocabulary:
         pairs = []
         for name, value in label.items():
             if spoken(name) not in names:
-                raise InvalidLabel(
-                    f"unknown attribute {_short(name)!r}; the model has: "
-                    f"{', '.join(attribute.name for attribute in self.attributes)}",
-                    matches=difflib.get_close_matches(name, [x.name for x in self.attributes]),
-                    labels=self._where,
+                known = [attribute.name for attribute in self.attributes]
+                raise self._mistake(
+                    f"unknown attribute {_short(name)!r}; the model has: {', '.join(known)}",
+                    matches=difflib.get_close_matches(_short(name), known),
                 )
             a = names[spoken(name)]
             pairs.append((a, self._value(a, value)))
         if not pairs:
-            raise InvalidLabel(
-                "the label is empty; leave it out to have every attribute drawn",
-                labels=self._where,
-            )
+            raise self._mistake("the label is empty; leave it out to have every attribute drawn")
         return pairs
 
     def _value(self, a: int, value: str | int | bool) -> int:
@@ -188,12 +176,14 @@ class Vocabulary:
                 return v
         near = difflib.get_close_matches(_short(said), attribute.values, SUGGESTIONS, cutoff=0.5)
         hint = f"did you mean {_either(near)}?" if near else "nothing is close to it;"
-        raise InvalidLabel(
+        raise self._mistake(
             f"unknown value {_short(said)!r} for {attribute.name!r}: {hint} "
             f"All labels: GET {self._where}",
             matches=near,
-            labels=self._where,
         )
+
+    def _mistake(self, detail: str, **extra: Any) -> InvalidLabel:
+        return InvalidLabel(detail, **extra, labels=self._where)
 
 
 def _is_yes_no(attribute: Attribute) -> bool:
