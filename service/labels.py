@@ -24,16 +24,20 @@ Choice: TypeAlias = dict[int, int]
 
 NO = ("no", "false", "0", "-1")
 YES = ("yes", "true", "1")
-SEPARATOR = re.compile(r"(\s*(?:(?:,|\band\b)\s*)+)", re.IGNORECASE)
+SEPARATOR = re.compile(r"(,|\band\b)", re.IGNORECASE)
 SUGGESTIONS = 5
+LIKENESS = 0.6
 
 
 class Vocabulary:
-    """The attributes of one model, and all the ways to say their values."""
+    """The attributes of one model, and all the ways to say their values.
 
-    def __init__(self, attributes: Sequence[Attribute], model: str) -> None:
+    ``where`` is told to those who make a mistake: there they find all labels.
+    """
+
+    def __init__(self, attributes: Sequence[Attribute], where: str) -> None:
         self.attributes = tuple(attributes)
-        self._where = f"/models/{model}/labels"
+        self._where = where
         self._meanings: dict[str, set[tuple[int, int]]] = {}
         self._longest = 1  # the most tokens of a phrase: some values hold a comma or an 'and'
         for a, attribute in enumerate(self.attributes):
@@ -142,13 +146,9 @@ class Vocabulary:
             for phrase in self._phrases(a, v)
         }
         heard = spoken(_short(piece))
-        near = difflib.get_close_matches(heard, phrases, n=SUGGESTIONS * 3, cutoff=0.5)
+        near = difflib.get_close_matches(heard, phrases, n=SUGGESTIONS * 3, cutoff=LIKENESS)
         matches = list(dict.fromkeys(phrases[phrase] for phrase in near))[:SUGGESTIONS]
-        hint = f"did you mean {_either(matches)}?" if matches else "nothing is close to it;"
-        return self._mistake(
-            f"unknown label {_short(piece)!r}: {hint} All labels: GET {self._where}",
-            matches=matches,
-        )
+        return self._unheard(f"unknown label {_short(piece)!r}", matches)
 
     def _parse_mapping(self, label: Mapping[str, str | int | bool]) -> list[tuple[int, int]]:
         names = {spoken(attribute.name): a for a, attribute in enumerate(self.attributes)}
@@ -174,13 +174,15 @@ class Vocabulary:
                 return v
             if spoken(name) == spoken(said) and not isinstance(value, bool):
                 return v
-        near = difflib.get_close_matches(_short(said), attribute.values, SUGGESTIONS, cutoff=0.5)
-        hint = f"did you mean {_either(near)}?" if near else "nothing is close to it;"
-        raise self._mistake(
-            f"unknown value {_short(said)!r} for {attribute.name!r}: {hint} "
-            f"All labels: GET {self._where}",
-            matches=near,
+        near = difflib.get_close_matches(_short(said), attribute.values, SUGGESTIONS, LIKENESS)
+        raise self._unheard(
+            f"unknown value {_short(said)!r} for {attribute.name!r}",
+            [] if isinstance(value, bool) else near,
         )
+
+    def _unheard(self, what: str, matches: list[str]) -> InvalidLabel:
+        hint = f"did you mean {_either(matches)}?" if matches else "nothing is close to it."
+        return self._mistake(f"{what}: {hint} All labels: {self._where}", matches=matches)
 
     def _mistake(self, detail: str, **extra: Any) -> InvalidLabel:
         return InvalidLabel(detail, **extra, labels=self._where)

@@ -7,9 +7,11 @@ A file that cannot be served is refused with a reason; the rest go on.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +128,7 @@ def load_library(folder: Path, runtime: Runtime, chosen: dict[Kind, str | None])
         raise StartupError(f"the models folder {folder} does not exist; set FIGMENT_MODELS")
     # Names that begin with a dot are an export at work.
     paths = sorted(folder.glob(f"[!.]*/[!.]*/{MODEL_FILE}"))
-    runtime.settle(path.read_bytes() for path in paths)
+    runtime.settle(_readable(paths))
     models: dict[str, dict[int, Model]] = {}
     refused = [
         Refusal(path.relative_to(folder).as_posix(), "lies too high: put it into NAME/VERSION/")
@@ -156,6 +158,13 @@ def load_library(folder: Path, runtime: Runtime, chosen: dict[Kind, str | None])
     return library
 
 
+def _readable(paths: Iterable[Path]) -> Iterator[bytes]:
+    """The contents of the files; what cannot be read is refused later, with its reason."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            yield path.read_bytes()
+
+
 def load_model(path: Path, runtime: Runtime) -> Model:
     """Load ``NAME/VERSION/model.onnx``, check it and run it once. Raises ``ModelRefused``."""
     name, version = path.parent.parent.name, path.parent.name
@@ -180,7 +189,7 @@ def load_model(path: Path, runtime: Runtime) -> Model:
         version=int(version),
         sha256=hashlib.sha256(content).hexdigest(),
         session=session,
-        vocabulary=Vocabulary(manifest.attributes, name),
+        vocabulary=Vocabulary(manifest.attributes, where=f"/models/{name}/labels"),
         fixed_batch=runtime.fixed_batch,
     )
     _warm(model)
@@ -188,7 +197,10 @@ def load_model(path: Path, runtime: Runtime) -> Model:
 
 
 def _read_manifest(session: ort.InferenceSession) -> Manifest:
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    try:
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    except UnicodeDecodeError as error:
+        raise ModelRefused(f"its metadata is not UTF-8: {error}") from error
     if text is None:
         raise ModelRefused(f"has no manifest (metadata key {METADATA_KEY!r})")
     try:

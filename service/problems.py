@@ -32,6 +32,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
+        if error.status_code == http.HTTPStatus.BAD_REQUEST:  # FastAPI's, for a body it cannot read
+            return _answer(problem(400, "Malformed JSON", "the body cannot be read as JSON"))
         title = http.HTTPStatus(error.status_code).phrase
         detail = f"{request.method} {request.url.path[:200]}: {error.detail}. See /docs"
         return _answer(problem(error.status_code, title, detail), error.headers)

@@ -91,9 +91,9 @@ def test_fields(client: httpx.Client, body: dict[str, Any], status: int, said: s
         (b"null", 422, "body: "),
         (b"[]", 422, "body: "),
         (b'"red eyes"', 422, "body: "),
-        (b"\xff\xfe", 400, ""),
-        (b"[" * 100_000, 400, ""),
-        (b'{"n": ' + b"9" * 10_000 + b"}", 400, ""),
+        (b"\x80\x81", 400, "cannot be read as JSON"),
+        (b"[" * 100_000, 400, "cannot be read as JSON"),
+        (b'{"n": ' + b"9" * 10_000 + b"}", 400, "cannot be read as JSON"),
         (b'{"truncation": NaN}', 422, ""),
         (b'{"truncation": Infinity}', 422, ""),
         (b'{"n": NaN}', 422, ""),
@@ -104,8 +104,9 @@ def test_fields(client: httpx.Client, body: dict[str, Any], status: int, said: s
 )
 @pytest.mark.parametrize("path", PATHS)
 def test_bodies(client: httpx.Client, path: str, content: bytes, status: int, said: str) -> None:
-    answer = client.post(path, content=content, headers=JSON)
-    assert said in problem(answer, status)["detail"]
+    found = problem(client.post(path, content=content, headers=JSON), status)
+    assert said in found["detail"]
+    assert (found["type"] == "urn:figment:malformed-json") == (status == 400)
 
 
 def test_a_body_that_is_not_declared_as_json(client: httpx.Client) -> None:
@@ -166,6 +167,10 @@ def test_interpolations(
         ("/images/digits/1/3/0.gif", 422, "file: "),
         ("/images/digits/1/3/x.png", 422, "file: "),
         ("/images/digits/1/3/007.png", 422, "file: "),
+        ("/images/digits/01/3/0.png", 422, "version: "),
+        ("/images/digits/1/1_0/0.png", 422, "seed: "),
+        ("/images/digits/1/3.0/0.png", 422, "seed: "),
+        ("/images/digits/1/3/0.png?label=7&label=8", 422, "label: stands twice in the query"),
         ("/images/digits/1/3/0.png?labl=7", 422, "labl: Extra inputs are not permitted"),
         ("/images/digits/1/3/0.png?label=eleven", 422, "unknown label 'eleven'"),
         ("/images/digits/1/3/0.png?label=", 422, "the label is empty"),
@@ -188,6 +193,8 @@ def test_addresses(client: httpx.Client, path: str, status: int, said: str) -> N
 def test_formats(client: httpx.Client, path: str) -> None:
     body = {"from": {"seed": 1}, "to": {"seed": 2}} if path == "/interpolate" else {}
     answer = problem(client.post(f"{path}?format=gif", json=body), 406)
+    twice = client.post(f"{path}?format=png&format=json", json=body)
+    assert "format: stands twice" in problem(twice, 422)["detail"]
     assert answer["formats"][:2] == ["json", "png"]
     assert "fromat: Extra" in problem(client.post(f"{path}?fromat=png", json=body), 422)["detail"]
     headers = {"Accept": "text/csv"}

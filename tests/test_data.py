@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from training.data import load
+from training.data import FEWEST_AVATARS, load
 from training.data.dataset import Dataset, encode_labels
 from training.errors import DataError
 
@@ -184,6 +184,7 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 cut short")
     assert "not a readable zip" in problems(tmp_path / "broken.zip")[0]
     assert "no number of avatars" in problems(Path("avatars:many"))[0]
+    assert "at least 128" in problems(Path("avatars:5"))[0]
 
 
 def idx(array: Images) -> bytes:
@@ -251,10 +252,12 @@ def test_idx_faults(digits: Path) -> None:
 
 
 def test_avatars() -> None:
-    dataset = load("avatars:20", ["eyes", "glasses"])
-    assert len(dataset) == 20
+    fewest = load(f"avatars:{FEWEST_AVATARS}")
+    assert all(min(x.frequencies) >= 2 / FEWEST_AVATARS for x in fewest.attributes)
+    dataset = load("avatars:128", ["eyes", "glasses"])
+    assert len(dataset) == 128
     assert [x.name for x in dataset.attributes] == ["eyes", "glasses"]
-    assert "no attribute 'beard'" in problems(Path("avatars:20"), ["beard"])[0]
+    assert "no attribute 'beard'" in problems(Path("avatars:128"), ["beard"])[0]
 
 
 def test_values_stand_in_natural_order() -> None:

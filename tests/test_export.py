@@ -161,9 +161,12 @@ def test_samples_of_a_run(run: Path, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["train", "--data", "nowhere", "--name", "x"], "nowhere: 1 problem"),
-        (["train", "--data", "avatars:8", "--name", "X"], "--name: should be: Name of the model"),
-        (["train", "--data", "avatars:8", "--name", "x", "--lr", "fast"], "--lr: Input should be"),
-        (["train", "--data", "avatars:8", "--name", "x", "--widht", "8"], "--width"),
+        (["train", "--data", "avatars:128", "--name", "X"], "--name: should be: Name of the model"),
+        (
+            ["train", "--data", "avatars:128", "--name", "x", "--lr", "fast"],
+            "--lr: Input should be",
+        ),
+        (["train", "--data", "avatars:128", "--name", "x", "--widht", "8"], "--width"),
         (["resume", "nowhere"], "is not the folder of a run"),
         (["export", "nowhere"], "is not the folder of a run"),
     ],

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from service.errors import ModelRefused, StartupError, UnknownModel
 from service.manifest import Kind, Manifest
-from service.models import Library, load_library, load_model
+from service.models import Library, _readable, load_library, load_model
 from service.runtime import Runtime
 from tests import onnx_files
 from tests.conftest import attribute, manifest
@@ -110,6 +110,23 @@ def test_a_file_without_a_manifest_is_refused(tmp_path: Path) -> None:
     built = onnx_files.model(PLAIN)
     del built.metadata_props[:]
     assert refusal(tmp_path, built) == "has no manifest (metadata key 'figment')"
+
+
+@pytest.mark.parametrize("text", ["figment", '"name"'])
+def test_metadata_that_is_not_text_is_refused(tmp_path: Path, text: str) -> None:
+    content = onnx_files.model(PLAIN).SerializeToString()
+    broken = content.replace(text.encode(), b"\xff" * len(text))
+    assert broken != content
+    assert "metadata is not UTF-8" in refusal(tmp_path, broken)
+
+
+def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tiny" / "1" / "model.onnx").mkdir(parents=True)
+    assert list(_readable([tmp_path / "tiny" / "1" / "model.onnx"])) == []
+    onnx_files.put(tmp_path, "good", 1, onnx_files.model(manifest(name="good")))
+    library = load(tmp_path)
+    assert list(library.models) == ["good"]
+    assert "cannot be read" in library.refused[0].reason
 
 
 def changed(**fields: object) -> Callable[[dict[str, object]], str]:

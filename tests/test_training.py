@@ -239,7 +239,7 @@ def test_resuming_equals_never_having_stopped(start: Start, faces: Dataset) -> N
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "training", "train", "--data", "avatars:64", "--name", "tiny"]
+    command = [sys.executable, "-m", "training", "train", "--data", "avatars:128", "--name", "tiny"]
     options = ["--width", "4", "--batch", "16", "--tick-kimg", "0.016", "--out", str(folder)]
     with subprocess.Popen(
         [*command, *options], cwd=ROOT, stderr=subprocess.PIPE, text=True
@@ -257,6 +257,23 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path: Path, number: signal.Si
     trainer.load(folder / "checkpoint.safetensors")
     assert trainer.shown > 0
     assert trainer.shown % 16 == 0
+
+
+def test_a_signal_in_the_last_step_costs_nothing(
+    start: Start, faces: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(kimg=0.032)
+    step = Trainer.step
+
+    def last(trainer: Trainer, *batch: Tensor) -> dict[str, Tensor]:
+        if trainer.shown == 16:
+            signal.raise_signal(signal.SIGINT)
+        return step(trainer, *batch)
+
+    monkeypatch.setattr(Trainer, "step", last)
+    train(run, faces)
+    assert json.loads(run.log.read_text())["shown"] == 32
+    assert run.sample_grid(32).exists()
 
 
 def test_a_run_that_diverges_ends_and_keeps_its_checkpoint(start: Start, faces: Dataset) -> None:

@@ -18,7 +18,7 @@ from service.options import build, options_of
 from training import pictures, sampling
 from training.config import TrainingConfig
 from training.data import load
-from training.errors import Interrupted, TrainingError
+from training.errors import Interrupted, RunError, TrainingError
 from training.export import export
 from training.files import write_atomically
 from training.loop import train
@@ -91,7 +91,8 @@ def sample(run: Path, n: int, seed: int, label: str | None, out: Path) -> None:
     attributes = opened.dataset.attributes
     labels = latents.draw_labels(seed, 0, n, attributes)
     if label is not None:
-        for attribute, value in Vocabulary(attributes, opened.config.name).parse(label).items():
+        vocabulary = Vocabulary(attributes, where=str(run / "dataset.json"))
+        for attribute, value in vocabulary.parse(label).items():
             labels[:, attribute] = value
     latent = latents.latents(seed, 0, n, generator.latent_size)
     images = sampling.sample(generator, latent, labels, attributes)
@@ -117,6 +118,8 @@ def export_command(run: Path, to: Path, version: int | None) -> None:
 def _average(folder: Path) -> tuple[Generator, Run, int]:
     """The average generator of a run's checkpoint, on the CPU, and how many images it was shown."""
     run = Run.open(folder)
+    if not run.checkpoint.exists():
+        raise RunError(f"{folder} has no checkpoint yet")
     trainer = Trainer(run.config.model_copy(update={"device": "cpu"}), run.dataset)
     trainer.load(run.checkpoint)
     trainer.settle()

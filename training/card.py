@@ -23,7 +23,7 @@ def samples(generator: Generator, manifest: Manifest) -> bytes:
     """
     if not manifest.attributes:
         return pictures.grid(sampling.fixed_samples(generator, (), COLUMNS * COLUMNS))
-    vocabulary = Vocabulary(manifest.attributes, manifest.name)
+    vocabulary = Vocabulary(manifest.attributes, where="Labels")
     rows, captions = [], []
     for a, attribute in enumerate(manifest.attributes):
         for v in range(len(attribute.values)):
@@ -132,7 +132,7 @@ def _request(manifest: Manifest, version: int) -> str:
     body: dict[str, object] = {"model": manifest.name, "version": version, "n": 16, "seed": 3}
     path = "/generate"
     if manifest.attributes:
-        vocabulary = Vocabulary(manifest.attributes, manifest.name)
+        vocabulary = Vocabulary(manifest.attributes, where="Labels")
         path, body["label"] = "/generate/conditional", vocabulary.phrase({0: 0})
     return (
         f"curl -s 'localhost:8000{path}?format=png' -H 'Content-Type: application/json' \\\n"

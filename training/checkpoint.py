@@ -20,18 +20,20 @@ from training.files import write_atomically
 FORMAT_VERSION = 1
 
 
-def write(
-    path: Path,
-    shown: int,
-    modules: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Optimizer],
-) -> None:
-    """Write networks, optimizers and the number of images shown."""
+def collect(
+    modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
+) -> dict[str, Tensor]:
+    """All tensors of networks and optimizers, by names that ``read`` understands."""
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
         tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
     for name, optimizer in optimizers.items():
         tensors |= dict(_optimizer_tensors(name, optimizer))
+    return tensors
+
+
+def write(path: Path, shown: int, tensors: dict[str, Tensor]) -> None:
+    """Write what ``collect`` collected, and the number of images shown."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     header = {"figment": json.dumps({"format_version": FORMAT_VERSION, "shown": shown})}
     write_atomically(path, save(tensors, header))

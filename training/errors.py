@@ -4,7 +4,8 @@ TrainingError
 ├── DataError           the data cannot be used; all problems at once
 ├── RunError            a run's folder or device cannot be used
 ├── CheckpointError     a checkpoint is damaged or belongs to other networks
-├── Diverged            a loss is no longer a number
+├── Diverged            a loss or a weight is no longer a number
+├── Interrupted         a signal ended a run, which can be resumed
 └── ExportError         the model file would not be what was trained
 """
 
@@ -39,7 +40,7 @@ class CheckpointError(TrainingError):
 
 
 class Diverged(TrainingError):
-    """A loss is no longer a number; the last checkpoint is from before."""
+    """A loss or a weight is no longer a number; a checkpoint, if there is one, is from before."""
 
 
 class Interrupted(TrainingError):

@@ -71,17 +71,18 @@ def train(run: Run, dataset: Dataset) -> None:
             before = trainer.shown
             tick.add(trainer.step(images, labels))
             progress.update(run.config.batch)
-            if interrupt.signal is not None:
+            done = trainer.shown >= total
+            if _crossed(before, trainer.shown, run.config.tick_kimg) or done:
+                _log(run, trainer, tick, progress)
+                tick = Tick()
+            if interrupt.signal is not None and not done:
                 _save(run, trainer)
                 raise Interrupted(
                     f"stopped after {trainer.shown} images; go on with "
                     f"`python -m training resume {run.folder}`",
                     interrupt.signal,
                 )
-            if _crossed(before, trainer.shown, run.config.tick_kimg) or trainer.shown >= total:
-                _log(run, trainer, tick, progress)
-                tick = Tick()
-            if _crossed(before, trainer.shown, run.config.snapshot_kimg) or trainer.shown >= total:
+            if _crossed(before, trainer.shown, run.config.snapshot_kimg) or done:
                 began = time.perf_counter()
                 _save(run, trainer)
                 _draw(run, trainer)
@@ -102,7 +103,10 @@ def _log(run: Run, trainer: Trainer, tick: Tick, progress: Progress) -> None:
         total = run.config.kimg * 1000
         minutes = max(total - trainer.shown, 0) / line["images_per_second"] / 60
         statistics = " ".join(f"{name}={value}" for name, value in line.items())
-        print(f"{trainer.shown / total:4.0%}, {minutes:.0f} min left: {statistics}", flush=True)
+        print(
+            f"{min(trainer.shown / total, 1):4.0%}, {minutes:.0f} min left: {statistics}",
+            flush=True,
+        )
 
 
 def _save(run: Run, trainer: Trainer) -> None:

@@ -26,7 +26,7 @@ def sample(
 ) -> npt.NDArray[np.uint8]:
     """Images ``[N, H, W, channels]`` of ``latent [N, Z]`` under ``labels [N, A]``."""
     device = next(generator.parameters()).device
-    condition = torch.from_numpy(Vocabulary(attributes, "").condition(labels))
+    condition = torch.from_numpy(Vocabulary(attributes, where="").condition(labels))
     batches = zip(torch.from_numpy(latent).split(BATCH), condition.split(BATCH), strict=True)
     return np.concatenate(
         [to_uint8(generator(z.to(device), c.to(device))).cpu().numpy() for z, c in batches]

@@ -67,7 +67,8 @@ class Trainer:
         return torch.optim.Adam(network.parameters(), self.config.lr, betas, fused=True)
 
     def save(self, path: Path) -> None:
-        checkpoint.write(path, self.shown, self._networks(), self._optimizers())
+        tensors = checkpoint.collect(self._networks(), self._optimizers())
+        checkpoint.write(path, self.shown, tensors)
 
     def load(self, path: Path) -> None:
         """Become what ``save`` saved. Raises ``CheckpointError``."""
@@ -149,9 +150,9 @@ class Trainer:
         ema.settle(self.ema, zip(latents, conditions, strict=True))
 
     def is_finite(self) -> bool:
-        """Whether every weight is a number."""
-        networks = (self.generator, self.discriminator, self.ema)
-        return all(bool(p.isfinite().all()) for net in networks for p in net.parameters())
+        """Whether all that ``save`` would save are numbers."""
+        tensors = checkpoint.collect(self._networks(), self._optimizers())
+        return all(bool(tensor.isfinite().all()) for tensor in tensors.values())
 
     def _latents(self, purpose: str, batches: int = 1) -> Tensor:
         return torch.randn(

@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
-from fastapi import Header, Query, Response
+from fastapi import Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.engine import Engine
+from service.errors import InvalidRequest
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.models import Model
@@ -39,6 +40,14 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     413: {"description": "The body is too large.", "content": PROBLEM},
     422: {"description": "A field is out of range, or a label unknown.", "content": PROBLEM},
 }
+
+
+def refuse_repeats(request: Request) -> None:
+    """Raise ``InvalidRequest`` where a query parameter stands twice: one would be ignored."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InvalidRequest(f"{repeated[0][:80]}: stands twice in the query")
 
 
 def documented(answer: type, formats: Sequence[str]) -> dict[int | str, dict[str, Any]]:

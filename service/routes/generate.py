@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
 from service.errors import InvalidRequest
 from service.formats import images, negotiation
@@ -19,12 +19,13 @@ from service.routes.answers import (
     documented,
     image_answer,
     json_answer,
+    refuse_repeats,
 )
 from service.routes.state import CurrentState, State
 from service.sampling import Frame, Samples
 from service.schemas import GenerateAnswer, GenerateRequest
 
-router = APIRouter(tags=["generate"])
+router = APIRouter(tags=["generate"], dependencies=[Depends(refuse_repeats)])
 FORMATS = ("json", *images.EXTENSIONS)
 
 

@@ -7,23 +7,25 @@ from typing import Annotated, Any
 
 import onnxruntime
 import PIL
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import __version__
 from service.errors import InvalidRequest
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
-from service.latents import MAX_INDEX
-from service.models import Model
-from service.routes.answers import PROBLEMS, about, as_headers
+from service.latents import MAX_INDEX, MAX_SEED
+from service.models import VERSION_PATTERN, Model
+from service.routes.answers import PROBLEMS, about, as_headers, refuse_repeats
 from service.routes.state import CurrentState, State
 from service.sampling import Samples
-from service.schemas import MAX_LABEL, Seed, Truncation, Version
+from service.schemas import MAX_LABEL, Truncation
 
-router = APIRouter(prefix="/images", tags=["images"])
+router = APIRouter(prefix="/images", tags=["images"], dependencies=[Depends(refuse_repeats)])
 FOR_EVER = "public, max-age=31536000, immutable"
-FILE_PATTERN = rf"^(?:0|[1-9][0-9]{{0,15}})\.({'|'.join(images.EXTENSIONS)})$"
+NUMBER = "(?:0|[1-9][0-9]{0,15})"
+"""One spelling for each number: an address that can be written in two ways is cached twice."""
+FILE_PATTERN = rf"^{NUMBER}\.({'|'.join(images.EXTENSIONS)})$"
 
 
 class _Query(BaseModel):
@@ -50,8 +52,8 @@ BINARY: dict[str, Any] = {MEDIA_TYPES[extension]: {} for extension in images.EXT
 )
 async def show_image(
     model: str,
-    version: Version,
-    seed: Seed,
+    version: Annotated[str, Path(pattern=VERSION_PATTERN)],
+    seed: Annotated[str, Path(pattern=rf"^{NUMBER}$")],
     file: Annotated[str, Path(pattern=FILE_PATTERN, description="INDEX.png, .webp or .jpeg")],
     state: CurrentState,
     query: Annotated[_Query, Query()],
@@ -61,10 +63,12 @@ async def show_image(
     index, _, extension = file.partition(".")
     if int(index) > MAX_INDEX:
         raise InvalidRequest(f"index: may be at most {MAX_INDEX}")
-    found = state.library.get(model, version)
+    if int(seed) > MAX_SEED:
+        raise InvalidRequest(f"seed: may be at most {MAX_SEED}")
+    found = state.library.get(model, int(version))
     samples = Samples(
         model=found,
-        seed=seed,
+        seed=int(seed),
         offset=int(index),
         n=1,
         choices=[] if query.label is None else [found.vocabulary.parse(query.label)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
 from service.formats import negotiation
 from service.interpolation import Interpolation
@@ -16,13 +16,14 @@ from service.routes.answers import (
     documented,
     image_answer,
     json_answer,
+    refuse_repeats,
 )
 from service.routes.generate import default_model
 from service.routes.state import CurrentState
 from service.sampling import Frame, Samples
 from service.schemas import InterpolateAnswer, InterpolateRequest, Point
 
-router = APIRouter(tags=["generate"])
+router = APIRouter(tags=["generate"], dependencies=[Depends(refuse_repeats)])
 FORMATS = ("json", "png")
 
 

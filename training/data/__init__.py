@@ -12,6 +12,7 @@ from training.errors import DataError
 
 __all__ = ["Dataset", "load"]
 
+FEWEST_AVATARS = 128
 ACCEPTED = (
     "a folder or zip of images with a metadata.csv, a folder with MNIST-format IDX files, "
     "or 'avatars' (drawn here; 'avatars:2000' for another number of them)"
@@ -42,8 +43,11 @@ def load(source: str, attributes: Sequence[str] | None = None) -> Dataset:
 def _avatars(source: str, count: str) -> Dataset:
     if not count:
         return avatars.draw()
-    if not count.isdecimal() or int(count) < 1:
-        raise DataError(source, [f"{count!r} is no number of avatars"])
+    if not count.isdecimal() or int(count) < FEWEST_AVATARS:
+        raise DataError(
+            source,
+            [f"{count!r} is no number of avatars: at least {FEWEST_AVATARS}, to show every label"],
+        )
     return avatars.draw(int(count))
 
 
