@@ -73,6 +73,10 @@ class _Request(BaseModel):
 class GenerateRequest(_Request):
     """What to generate. Everything may be left out."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"label": "red eyes", "n": 4, "seed": 3}]}
+    )
+
     n: Annotated[int, Field(ge=1)] = Field(1, description="Images.")
     seed: Seed | None = Field(None, description="Left out, one is drawn and returned.")
     offset: Index = Field(0, description="Index of the first image.")
@@ -99,6 +103,18 @@ class Point(_Request):
 
 class InterpolateRequest(_Request):
     """From one image to another. The ends are exactly the images at those addresses."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "from": {"seed": 1, "label": "red eyes"},
+                    "to": {"seed": 2, "label": "blue eyes"},
+                    "steps": 8,
+                }
+            ]
+        }
+    )
 
     start: Point = Field(alias="from")
     end: Point = Field(alias="to")

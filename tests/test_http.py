@@ -271,6 +271,17 @@ def test_head_is_answered_wherever_get_is(client: httpx.Client, path: str) -> No
     assert head.headers["content-type"] == client.get(path).headers["content-type"]
 
 
+def test_documented_examples_work(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    posts = {path: item["post"] for path, item in document["paths"].items() if "post" in item}
+    assert len(posts) == 3
+    for path, post in posts.items():
+        reference = post["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+        for example in schema["examples"]:
+            ask(client, path, example)
+
+
 def test_documentation_needs_no_other_host(client: httpx.Client) -> None:
     page = client.get("/", follow_redirects=True)
     assert page.url.path == "/docs"
