@@ -139,10 +139,11 @@ def load_library(folder: Path, runtime: Runtime, chosen: dict[Kind, str | None])
         try:
             model = load_model(path, runtime)
         except ModelRefused as error:
-            log.warning("refused %s: %s", place, error)
             refused.append(Refusal(place, str(error)))
         else:
             models.setdefault(model.name, {})[model.version] = model
+    for refusal in refused:
+        log.warning("refused %s: %s", refusal.path, refusal.reason)
     if not models:
         reasons = "".join(f"\n  {refusal.path}: {refusal.reason}" for refusal in refused)
         raise StartupError(
