@@ -110,6 +110,16 @@ class Library:
             )
         return versions[version]
 
+    def choose(self, name: str | None, version: int | None, *, labelled: bool) -> Model:
+        """The model of that name, else the default: a conditional one for what is labelled.
+
+        Raises ``UnknownModel``.
+        """
+        if name is None:
+            unlabelled: Kind = "unconditional" if self.names("unconditional") else "conditional"
+            name = self.default("conditional" if labelled else unlabelled).name
+        return self.get(name, version)
+
     def default(self, kind: Kind) -> Model:
         """The model for a request that names none. Raises ``UnknownModel``."""
         name = self.chosen.get(kind) or next(iter(self.names(kind)), None)

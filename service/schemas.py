@@ -55,12 +55,10 @@ class _Request(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_fields(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
         known = [field.alias or name for name, field in cls.model_fields.items()]
-        unknown = (
-            [repr(name[:40]) for name in data if name not in known]
-            if isinstance(data, dict)
-            else []
-        )
+        unknown = [repr(name[:40]) for name in data if name not in known]
         if unknown:
             raise PydanticCustomError(
                 "unknown_field",

@@ -41,7 +41,8 @@ class Tick:
         # The one wait for the device in a tick.
         means = (torch.stack(list(self.totals.values())) / self.steps).tolist()
         rate = self.steps * trainer.config.batch / (time.perf_counter() - self.started)
-        line = {"shown": trainer.shown, "images_per_second": round(rate, 1)}
+        # Four digits, so that the slowest of runs does not round to a rate of zero.
+        line = {"shown": trainer.shown, "images_per_second": float(f"{rate:.4g}")}
         return line | {name: round(mean, 4) for name, mean in zip(self.totals, means, strict=True)}
 
 

@@ -56,6 +56,7 @@ class Trainer:
                 width=config.width,
             )
         for network in (self.generator, self.discriminator):
+            # PyTorch's types leave out the overload that takes a device and a memory format.
             network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ema.start(self.generator)
         self.g_adam = self._adam(self.generator)

@@ -10,8 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from service.errors import InvalidRequest
 from service.formats import images, negotiation
 from service.latents import MAX_INDEX, MAX_SEED
-from service.manifest import Kind
-from service.models import Library, Model
+from service.models import Model
 from service.routes.answers import (
     Accept,
     FormatQuery,
@@ -38,7 +37,7 @@ async def generate(
     The default is the unconditional one, or the conditional one if there is a label.
     """
     labelled = body.label is not None
-    model = default_model(state.library, body.model, body.version, labelled=labelled)
+    model = state.library.choose(body.model, body.version, labelled=labelled)
     return await _answer(model, body, state, accept, query.format)
 
 
@@ -47,7 +46,7 @@ async def generate_conditional(
     body: GenerateRequest, state: CurrentState, query: FormatQuery, accept: Accept = ""
 ) -> Response:
     """Images of a conditional model under labels; what a label leaves open is drawn."""
-    model = default_model(state.library, body.model, body.version, labelled=True)
+    model = state.library.choose(body.model, body.version, labelled=True)
     if model.manifest.kind != "conditional":
         raise InvalidRequest(
             f"model {model.name!r} is unconditional; use POST /generate, or name one of: "
@@ -55,19 +54,6 @@ async def generate_conditional(
             models=state.library.names("conditional"),
         )
     return await _answer(model, body, state, accept, query.format)
-
-
-def default_model(
-    library: Library, name: str | None, version: int | None, *, labelled: bool
-) -> Model:
-    """The model of that name, else the default: a conditional one for what is labelled.
-
-    Raises ``UnknownModel``.
-    """
-    if name is None:
-        unlabelled: Kind = "unconditional" if library.names("unconditional") else "conditional"
-        name = library.default("conditional" if labelled else unlabelled).name
-    return library.get(name, version)
 
 
 async def _answer(

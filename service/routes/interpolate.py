@@ -18,7 +18,6 @@ from service.routes.answers import (
     json_answer,
     refuse_repeats,
 )
-from service.routes.generate import default_model
 from service.routes.state import CurrentState
 from service.sampling import Frame, Samples
 from service.schemas import InterpolateAnswer, InterpolateRequest, Point
@@ -37,7 +36,7 @@ async def interpolate(
     """
     chosen = negotiation.choose(accept, query.format, FORMATS)
     labelled = body.start.label is not None or body.end.label is not None
-    model = default_model(state.library, body.model, body.version, labelled=labelled)
+    model = state.library.choose(body.model, body.version, labelled=labelled)
     way = Interpolation(
         start=_samples(model, body.start),
         end=_samples(model, body.end),
