@@ -52,11 +52,14 @@ def _explain(model: type[BaseModel], given: dict[str, Any], error: ValidationErr
     prefix = str(model.model_config.get("env_prefix", ""))
     lines = []
     for fault in error.errors(include_url=False):
+        problem = fault["msg"].removeprefix("Value error, ")
+        if not fault["loc"]:  # options that contradict each other
+            lines.append(problem)
+            continue
         name = str(fault["loc"][0])
         flag = f"--{name.replace('_', '-')}"
         source = flag if given.get(name) is not None or not prefix else f"{prefix}{name.upper()}"
         value = "" if fault["type"] == "missing" else f" (it was {fault['input']!r})"
-        problem = fault["msg"]
         if fault["type"] == "string_pattern_mismatch":  # a person would rather read what it means
             problem = f"should be: {model.model_fields[name].description}"
         lines.append(f"{source}: {problem}{value}")

@@ -18,7 +18,9 @@ def test_condition_rows_are_one_hot_vectors_side_by_side() -> None:
 def test_mismatched_labels_are_wrong_in_exactly_one_attribute() -> None:
     sizes = [2, 3, 10]
     labels = torch.stack([torch.arange(6000) % size for size in sizes], dim=1)
-    wrong = mismatch(labels, sizes, stream(0, "test", 0, CPU))
+    everything = torch.ones_like(labels, dtype=torch.bool)
+    wrong, known = mismatch(labels, everything, sizes, stream(0, "test", 0, CPU))
+    assert known.all()
     changed = wrong != labels
     assert (changed.sum(dim=1) == 1).all()
     assert (wrong >= 0).all() and (wrong < torch.tensor(sizes)).all()
@@ -26,6 +28,23 @@ def test_mismatched_labels_are_wrong_in_exactly_one_attribute() -> None:
     assert torch.allclose(changed.float().mean(dim=0), torch.full((3,), 1 / 3), atol=0.03)
     shifts = ((wrong - labels) % 10)[changed[:, 2], 2]
     assert torch.bincount(shifts, minlength=10)[1:].min() > 150
+
+
+def test_open_labels_are_zeros_and_a_wrong_label_is_never_open() -> None:
+    sizes = [2, 3]
+    labels = torch.tensor([[1, 2]]).expand(1000, 2)
+    known = torch.tensor([[1, 0], [0, 1], [0, 0], [1, 1]], dtype=torch.bool).repeat(250, 1)
+    assert condition_rows(labels[:3], sizes, known[:3]).tolist() == [
+        [0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 1],
+        [0, 0, 0, 0, 0],
+    ]
+    wrong, now_known = mismatch(labels, known, sizes, stream(0, "test", 0, CPU))
+    changed = wrong != labels
+    assert (changed.sum(dim=1) == 1).all()
+    assert now_known[changed].all()  # or the row would be right after all
+    some = known.any(dim=1)
+    assert torch.equal(now_known[some], known[some])  # nor told by how much is open
 
 
 def test_pixels_survive_the_way_to_the_networks_and_back() -> None:

@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 from service import latents
+from service.manifest import Manifest
 from service.models import load_model
 from service.runtime import Runtime
 from tests.server import ROOT, serve
 from training import export, sampling
 from training.errors import ExportError
+from training.networks import Generator
 from training.run import Run
-from training.trainer import Trainer
 
 
 def training(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -54,12 +55,10 @@ def models(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def average(run: Path) -> Trainer:
+def average(run: Path) -> tuple[Generator, Manifest]:
     opened = Run.open(run)
-    trainer = Trainer(opened.config, opened.dataset)
-    trainer.load(opened.checkpoint)
-    trainer.settle()
-    return trainer
+    generator, shown = opened.load_snapshot("last")
+    return generator, opened.manifest(shown)
 
 
 def test_from_data_to_a_labelled_picture(models: Path) -> None:
@@ -107,7 +106,7 @@ def test_model_file_and_pytorch_draw_the_same(models: Path, run: Path) -> None:
     attributes = model.manifest.attributes
     latent = latents.latents(1, 0, 64, model.manifest.latent_size)
     labels = latents.draw_labels(1, 0, 64, attributes)
-    expected = sampling.sample(average(run).ema, latent, labels, attributes)
+    expected = sampling.sample(average(run)[0], latent, labels, attributes)
     images = model.generate(latent, model.vocabulary.condition(labels))
     difference = np.abs(images.astype(int) - expected)
     assert difference.max() <= 1
@@ -124,21 +123,20 @@ def test_the_manifest_says_where_the_model_comes_from(models: Path, run: Path) -
 
 
 def test_a_model_file_that_draws_something_else_is_refused(run: Path) -> None:
-    trainer = average(run)
-    manifest = Run.open(run).manifest(trainer.shown)
-    content = export.to_onnx(trainer.ema, manifest)
+    generator, manifest = average(run)
+    content = export.to_onnx(generator, manifest)
     with torch.no_grad():
-        trainer.ema.to_image.weight.mul_(1.01)
+        generator.to_image.weight.mul_(1.01)
     with pytest.raises(ExportError, match="ONNX Runtime and PyTorch disagree"):
-        export.check_parity(trainer.ema, content, manifest)
+        export.check_parity(generator, content, manifest)
 
 
 def test_weights_that_are_not_numbers_are_not_exported(run: Path, tmp_path: Path) -> None:
-    trainer = average(run)
+    generator, _ = average(run)
     with torch.no_grad():
-        trainer.ema.to_image.weight[0, 0, 0, 0] = torch.nan
+        generator.to_image.weight[0, 0, 0, 0] = torch.nan
     with pytest.raises(ExportError, match="not numbers"):
-        export.export(Run.open(run), trainer.ema, 0, tmp_path, None)
+        export.export(Run.open(run), generator, 0, tmp_path, None)
     assert list(tmp_path.iterdir()) == []
 
 

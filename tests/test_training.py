@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from training.errors import CheckpointError, Diverged, RunError
 from training.files import write_atomically
 from training.loop import train
 from training.networks import Discriminator, Generator
+from training.norms import BatchNorm
 from training.pixels import to_networks
 from training.randomness import batch_indices, stream
 from training.run import DatasetDescription, Run
@@ -40,6 +40,12 @@ def faces() -> Dataset:
     """64 avatars of 16x16, which trains in no time."""
     drawn = avatars.draw(64)
     return Dataset("avatars", drawn.images[:, ::4, ::4].copy(), drawn.labels, drawn.attributes)
+
+
+def laid_out(folder: Path, config: TrainingConfig, dataset: Dataset) -> Run:
+    run = Run.plan(folder, config, DatasetDescription.of(dataset, "MIT"))
+    run.lay_out()
+    return run
 
 
 @pytest.fixture
@@ -58,9 +64,11 @@ def start(tmp_path: Path, faces: Dataset) -> Start:
             "tick_kimg": 0.032,
             "snapshot_kimg": 0.048,
             "device": "cpu",
+            "precision": "float32",
+            "hold_out": 0,
         }
         config = TrainingConfig.model_validate(settings | options)
-        return Run.create(tmp_path / folder, config, DatasetDescription.of(faces, "MIT"))
+        return laid_out(tmp_path / folder, config, faces)
 
     return create
 
@@ -105,7 +113,8 @@ def written_out(
     chosen = batch_indices(config.seed, len(images), shown, config.batch, CPU)
     right = labels[chosen]
     condition = condition_rows(right, sizes)
-    wrong = condition_rows(mismatch(right, sizes, drawn("mismatch")), sizes)
+    known = torch.ones_like(right, dtype=torch.bool)
+    wrong = condition_rows(mismatch(right, known, sizes, drawn("mismatch"))[0], sizes)
     real = to_networks(images[chosen])
     coins = torch.rand(config.batch, generator=drawn("mirror"))
     real[coins < 0.5] = real[coins < 0.5].flip(-1)
@@ -113,15 +122,14 @@ def written_out(
         torch.randn(config.batch, config.latent_size, generator=drawn("latent")), condition
     )
 
-    d_loss = -logsigmoid(discriminator(real, condition)).mean()
-    d_loss = d_loss - logsigmoid(-discriminator(fake.detach(), condition)).mean() / 2
-    d_loss = d_loss - logsigmoid(-discriminator(real, wrong)).mean() / 2
-    read = discriminator.read_labels(discriminator.features(real))
+    (on_right, on_wrong), read = discriminator(real, condition, wrong)
+    (on_fake,), _ = discriminator(fake.detach(), condition)
+    d_loss = -logsigmoid(on_right).mean()
+    d_loss = d_loss - (logsigmoid(-on_fake).mean() + logsigmoid(-on_wrong).mean()) / 2
     adam_step(discriminator, d_loss + label_losses(read))
 
-    g_loss = -logsigmoid(discriminator(fake, condition)).mean()
-    read = discriminator.read_labels(discriminator.features(fake))
-    adam_step(generator, g_loss + label_losses(read))
+    (on_fake,), read = discriminator(fake, condition)
+    adam_step(generator, -logsigmoid(on_fake).mean() + label_losses(read))
     return generator, discriminator
 
 
@@ -159,7 +167,7 @@ def test_each_step_leaves_the_other_network_untouched(start: Start, faces: Datas
 
 def test_mirroring_swaps_left_and_right_of_every_other_image(start: Start) -> None:
     image = torch.arange(3 * 16 * 16.0).reshape(1, 3, 16, 16)
-    mirrored = trainer_of(start())._mirrored(image.expand(100, -1, -1, -1))
+    mirrored = trainer_of(start(batch=100))._mirrored(image.expand(100, -1, -1, -1))
     swapped = torch.tensor([torch.equal(one, image[0].flip(-1)) for one in mirrored])
     assert 30 < swapped.sum() < 70
     assert all(
@@ -174,10 +182,10 @@ def test_a_run_leaves_what_it_promises(start: Start, faces: Dataset, labelled: b
     run = start()
     if not labelled:
         faces = Dataset("avatars", faces.images, faces.labels[:, :0], ())
-        run = Run.create(run.folder / "free", run.config, DatasetDescription.of(faces, "MIT"))
+        run = laid_out(run.folder / "free", run.config, faces)
     train(run, faces)
 
-    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
+    lines = run.log.lines()
     assert [line["shown"] for line in lines] == [32, 64, 96, 128, 160, 192]
     assert all(line["images_per_second"] > 0 for line in lines)
     assert ("d_mismatched" in lines[0]) == labelled
@@ -224,16 +232,16 @@ def test_resuming_equals_never_having_stopped(start: Start, faces: Dataset) -> N
         trainer.step(*data(faces))
     trainer.save(run.checkpoint)
     # 2. It had gone on and logged, then died in the middle of a line.
-    run.append_to_log({"shown": 64})
-    run.append_to_log({"shown": 96})
-    with run.log.open("a") as file:
+    run.log.append({"shown": 64})
+    run.log.append({"shown": 96})
+    with run.log.path.open("a") as file:
         file.write('{"shown": 1')
     # 3. It is resumed.
     train(Run.open(run.folder), faces)
 
     # Result: the same weights, optimizer states and averages, and a log without gaps or doubles.
     assert equal(load_file(whole.checkpoint), load_file(run.checkpoint))
-    shown = [json.loads(line)["shown"] for line in run.log.read_text().splitlines()]
+    shown = [line["shown"] for line in run.log.lines()]
     assert shown == [64, 96, 128, 160, 192]
 
 
@@ -273,7 +281,7 @@ def test_a_signal_in_the_last_step_costs_nothing(
 
     monkeypatch.setattr(Trainer, "step", last)
     train(run, faces)
-    assert json.loads(run.log.read_text())["shown"] == 32
+    assert [line["shown"] for line in run.log.lines()] == [32]
     assert run.sample_grid(32).exists()
 
 
@@ -295,7 +303,7 @@ def test_the_learning_rate_holds_and_then_falls_along_a_cosine(
     rates = []
     for shown in (0, 500, 625, 750, 1000):
         trainer.shown = shown
-        trainer._set_learning_rate(trainer.g_adam)
+        trainer._schedule()
         rates.append(trainer.g_adam.param_groups[0]["lr"])
     assert rates == pytest.approx([1, 1, 0.8536, 0.5, 0], abs=1e-4)
 
@@ -319,9 +327,8 @@ def test_settled_average_has_the_statistics_of_what_it_will_draw(
     trainer = trainer_of(start())
     trainer.step(*data(faces))
     trainer.settle()
-    convolution = trainer.ema.get_submodule("start.0")
-    norm = trainer.ema.get_submodule("start.1")
-    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
+    convolution, norm = trainer.ema.blocks[0].convolution, trainer.ema.blocks[0].norm
+    assert isinstance(norm, BatchNorm) and norm.running_mean is not None
     assert norm.running_var is not None
     latent = torch.from_numpy(latents.latents(0, 0, 4096, 8))
     labels = latents.draw_labels(0, 0, 4096, faces.attributes)
@@ -340,14 +347,14 @@ def test_settled_average_has_the_statistics_of_what_it_will_draw(
 def test_a_used_folder_is_not_overwritten(start: Start, faces: Dataset) -> None:
     run = start()
     with pytest.raises(RunError, match=f"training resume {run.folder}"):
-        Run.create(run.folder, run.config, DatasetDescription.of(faces, "MIT"))
+        laid_out(run.folder, run.config, faces)
 
 
 def test_what_could_not_be_exported_is_not_trained(tmp_path: Path, faces: Dataset) -> None:
     odd = Dataset("odd", faces.images[:, :15, :15].copy(), faces.labels, faces.attributes)
     config = TrainingConfig(data="odd", name="odd")
     with pytest.raises(RunError, match="15x15 cannot be halved twice"):
-        Run.create(tmp_path / "run", config, DatasetDescription.of(odd, "MIT"))
+        laid_out(tmp_path / "run", config, odd)
     assert not (tmp_path / "run").exists()
 
 

@@ -15,16 +15,18 @@ from service.errors import InvalidLabel
 from service.labels import Vocabulary
 from service.latents import MAX_SEED
 from service.options import build, options_of
-from training import pictures, sampling
+from training import checkpoint, distributed, estimate, pictures, sampling
+from training.board import Board
 from training.config import TrainingConfig
 from training.data import load
+from training.device import choose_device, choose_precision
+from training.durations import duration
 from training.errors import Interrupted, RunError, TrainingError
 from training.export import export
 from training.files import write_atomically
 from training.loop import train
-from training.networks import Generator
+from training.presets import PRESETS
 from training.run import DatasetDescription, Run, check_unused
-from training.trainer import Trainer
 
 EXPECTED = (TrainingError, InvalidLabel, OSError)
 
@@ -44,6 +46,18 @@ class Cli(click.Group):
             raise click.ClickException(str(error)) from error
 
 
+SnapshotOption = click.option(
+    "--snapshot",
+    default="best",
+    show_default=True,
+    help="'best' by Frechet distance, 'last', or the name of a file in snapshots/, such as 000050.",
+)
+Judge = click.option(
+    "--judge/--no-judge", default=True, show_default=True, help="Stop a run that goes wrong."
+)
+TensorBoard = click.option("--tensorboard", is_flag=True, help="Log for TensorBoard, too.")
+
+
 @click.group(cls=Cli, context_settings={"max_content_width": 100})
 def main() -> None:
     """Train DCGANs on labelled images and export them for the service."""
@@ -53,41 +67,85 @@ def main() -> None:
 
 @main.command("train")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder [runs/NAME].")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help="Options that go together; those given beside it win.",
+)
+@click.option("--dry-run", is_flag=True, help="Print every option and how long it will take.")
+@click.option(
+    "--max-hours",
+    type=click.FloatRange(min=0, min_open=True),
+    default=24,
+    show_default=True,
+    help="Refuse to start what would take longer.",
+)
+@Judge
+@TensorBoard
 @options_of(TrainingConfig)
-def train_command(out: Path | None, **given: Any) -> None:
+def train_command(
+    out: Path | None,
+    preset: str | None,
+    dry_run: bool,
+    max_hours: float,
+    judge: bool,
+    tensorboard: bool,
+    **given: Any,
+) -> None:
     """Start a run.
 
     \b
     python -m training train --data avatars --name avatars --width 32 --kimg 200
+    torchrun --nproc-per-node 8 -m training train ...    on several GPUs
     """
     if given["data"] is not None and Path(given["data"]).exists():
         given["data"] = str(Path(given["data"]).resolve())  # to be found again by `resume`
-    config: TrainingConfig = build(TrainingConfig, given)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    config: TrainingConfig = build(TrainingConfig, PRESETS.get(preset or "", {}) | chosen)
     folder = out or Path("runs") / config.name
-    check_unused(folder)
-    dataset = load(config.data, config.attributes)
-    description = DatasetDescription.of(dataset, config.licence or dataset.licence)
-    train(Run.create(folder, config, description), dataset)
+    with distributed.joined():
+        if distributed.rank() == 0:
+            check_unused(folder)
+        # A run keeps its precision, wherever it is resumed.
+        precision = choose_precision(config.precision, choose_device(config.device))
+        config = config.model_copy(update={"precision": precision})
+        dataset = load(config.data, config.attributes)
+        description = DatasetDescription.of(dataset, config.licence or dataset.licence)
+        run = Run.plan(folder, config, description)
+        rate = estimate.images_per_second(config, dataset)
+        if dry_run:
+            _describe(run, rate)
+            return
+        _refuse_endless(config, rate, max_hours)
+        if distributed.rank() == 0:
+            run.lay_out()
+        train(run, dataset, judge=judge, board=_board(run, tensorboard))
 
 
 @main.command()
 @RunFolder
 @click.option("--data", help="Where the data lies now, if it has moved.")
-def resume(run: Path, data: str | None) -> None:
+@Judge
+@TensorBoard
+def resume(run: Path, data: str | None, judge: bool, tensorboard: bool) -> None:
     """Go on with a run from its last checkpoint, as if it had never stopped."""
     opened = Run.open(run)
-    train(opened, load(data or opened.config.data, opened.config.attributes))
+    with distributed.joined():
+        dataset = load(data or opened.config.data, opened.config.attributes)
+        train(opened, dataset, judge=judge, board=_board(opened, tensorboard))
 
 
 @main.command()
 @RunFolder
+@SnapshotOption
 @click.option("-n", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images.")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
 @click.option("--label", help="A phrase such as 'red eyes'; what it leaves open is drawn.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
-def sample(run: Path, n: int, seed: int, label: str | None, out: Path) -> None:
+def sample(run: Path, snapshot: str, n: int, seed: int, label: str | None, out: Path) -> None:
     """Draw a contact sheet from a run, the images that the service would give."""
-    generator, opened, _ = _average(run)
+    opened = Run.open(run)
+    generator, _ = opened.load_snapshot(snapshot)
     attributes = opened.dataset.attributes
     labels = latents.draw_labels(seed, 0, n, attributes)
     if label is not None:
@@ -101,6 +159,7 @@ def sample(run: Path, n: int, seed: int, label: str | None, out: Path) -> None:
 
 @main.command("export")
 @RunFolder
+@SnapshotOption
 @click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
@@ -109,21 +168,42 @@ def sample(run: Path, n: int, seed: int, label: str | None, out: Path) -> None:
     help="The models folder.",
 )
 @click.option("--version", type=click.IntRange(1), help="Left out, the next free one.")
-def export_command(run: Path, to: Path, version: int | None) -> None:
+def export_command(run: Path, snapshot: str, to: Path, version: int | None) -> None:
     """Write a run's generator as a model file that the service loads."""
-    generator, opened, shown = _average(run)
+    opened = Run.open(run)
+    generator, shown = opened.load_snapshot(snapshot)
     click.echo(export(opened, generator, shown, to, version))
 
 
-def _average(folder: Path) -> tuple[Generator, Run, int]:
-    """The average generator of a run's checkpoint, on the CPU, and how many images it was shown."""
-    run = Run.open(folder)
-    if not run.checkpoint.exists():
-        raise RunError(f"{folder} has no checkpoint yet")
-    trainer = Trainer(run.config.model_copy(update={"device": "cpu"}), run.dataset)
-    trainer.load(run.checkpoint)
-    trainer.settle()
-    return trainer.ema, run, trainer.shown
+def _describe(run: Run, rate: float) -> None:
+    """What `--dry-run` says."""
+    info, config = run.dataset.info, run.config
+    height, width, channels = run.dataset.image_shape
+    labels = ", ".join(f"{a.name} ({len(a.values)})" for a in run.dataset.attributes) or "none"
+    click.echo(config.model_dump_json(indent=2))
+    size = f"{width}x{height}x{channels}"
+    click.echo(f"data       {info.images:,} images of {size}; labels: {labels}")
+    click.echo(f"run        {run.folder}")
+    click.echo(
+        f"duration   {duration(config.kimg * 1000 / rate)}, at {rate:.0f} images/s, as measured "
+        "here on a few steps"
+    )
+
+
+def _refuse_endless(config: TrainingConfig, rate: float, max_hours: float) -> None:
+    seconds = config.kimg * 1000 / rate
+    if seconds > max_hours * 3600:
+        raise RunError(
+            f"{config.kimg:g} kimg would take about {duration(seconds)} here, at {rate:.0f} "
+            "images/s. Lower --kimg, --width or the images' --size, use a GPU, or allow it with "
+            "--max-hours"
+        )
+
+
+def _board(run: Run, wanted: bool) -> Board | None:
+    if not wanted or distributed.rank() != 0:
+        return None
+    return Board(run.folder, checkpoint.shown(run.checkpoint) if run.checkpoint.exists() else 0)
 
 
 if __name__ == "__main__":

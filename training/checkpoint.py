@@ -39,6 +39,11 @@ def write(path: Path, shown: int, tensors: dict[str, Tensor]) -> None:
     write_atomically(path, save(tensors, header))
 
 
+def shown(path: Path) -> int:
+    """After how many images a file was written. Raises ``CheckpointError``."""
+    return read(path, {}, {})
+
+
 def read(
     path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
 ) -> int:

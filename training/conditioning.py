@@ -9,28 +9,37 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 
-def condition_rows(labels: Tensor, sizes: Sequence[int]) -> Tensor:
+def condition_rows(labels: Tensor, sizes: Sequence[int], known: Tensor | None = None) -> Tensor:
     """Value indices ``[N, A]`` to float32 one-hot vectors side by side ``[N, C]``, C = sum(sizes).
 
-    ``sizes`` holds the number of values of each attribute. With no attributes C is 0.
+    ``sizes`` holds the number of values of each attribute. With no attributes C is 0. Attributes
+    that are not ``known`` (bool ``[N, A]``) are left open: zeros.
     """
     if not sizes:
         return torch.zeros(len(labels), 0, device=labels.device)
     columns = [one_hot(labels[:, a], size) for a, size in enumerate(sizes)]
+    if known is not None:
+        columns = [column * known[:, a, None] for a, column in enumerate(columns)]
     return torch.cat(columns, dim=1).float()
 
 
-def mismatch(labels: Tensor, sizes: Sequence[int], generator: torch.Generator) -> Tensor:
-    """A copy of ``labels [N, A]`` in which exactly one attribute of every row is wrong.
+def mismatch(
+    labels: Tensor, known: Tensor, sizes: Sequence[int], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Copies of ``labels`` and ``known`` (both ``[N, A]``) where one known attribute is wrong.
 
-    Which one, and what it becomes, is drawn uniformly.
+    Which one, and what it becomes, is drawn uniformly. Where no attribute is known one becomes so,
+    lest the row be right after all.
     """
-    rows = torch.arange(len(labels), device=labels.device)
-    attribute = torch.randint(len(sizes), (len(labels),), generator=generator, device=labels.device)
-    size = torch.tensor(sizes, device=labels.device)[attribute]
+    device = labels.device
+    rows = torch.arange(len(labels), device=device)
+    scores = torch.rand(labels.shape, generator=generator, device=device)
+    attribute = (scores + known).argmax(dim=1)
+    size = torch.tensor(sizes, device=device)[attribute]
     # A shift of 1 to size-1, modulo size, reaches every other value and never the right one.
-    uniform = torch.rand(len(labels), generator=generator, device=labels.device)
+    uniform = torch.rand(len(labels), generator=generator, device=device)
     shift = 1 + (uniform * (size - 1)).long().clamp(max=size - 2)
-    wrong = labels.clone()
+    wrong, known = labels.clone(), known.clone()
     wrong[rows, attribute] = (labels[rows, attribute] + shift) % size
-    return wrong
+    known[rows, attribute] = True
+    return wrong, known

@@ -5,15 +5,18 @@ The command line, the run folder's ``config.json`` and the manifest's provenance
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from service.manifest import NAME_PATTERN
 
+MINIBATCH_GROUPS = {"none": 1, "stddev": 4, "discrimination": 16}
+"""How many images are compared: for the deviation as in Karras et al. 2018, section 3."""
+
 
 class TrainingConfig(BaseModel):
-    """Defaults are those of Radford et al. 2016, but for the width, which suits a GPU."""
+    """Every option, its range and its default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -40,23 +43,85 @@ class TrainingConfig(BaseModel):
         False,
         description="Show every other image mirrored: right for faces, wrong for digits.",
     )
+    hold_out: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.1,
+        description="Share of the images that is kept from training, to measure samples against.",
+    )
     kimg: Annotated[float, Field(gt=0)] = Field(
         1000, description="How long to train, in thousands of images shown."
     )
     batch: Annotated[int, Field(ge=2)] = Field(128, description="Images in a step.")
     latent_size: Annotated[int, Field(ge=1, le=4096)] = Field(100, description="Z.")
+    network: Literal["dcgan", "dcgan-mnist"] = Field(
+        "dcgan",
+        description="'dcgan': 4x4 convolutions; 'dcgan-mnist': 5x5, one more at the generator's "
+        "start, and dropout in the discriminator.",
+    )
     width: Annotated[int, Field(ge=1)] = Field(
         64,
         description="Channels at half the image's size; 32 trains about 4 times as fast and draws "
         "less finely.",
     )
-    lr: Annotated[float, Field(gt=0)] = Field(
-        2e-4, description="Adam's learning rate, both networks."
+    loss: Literal["non-saturating", "hinge", "least-squares", "wgan-gp", "relativistic"] = Field(
+        "non-saturating", description="The adversarial loss."
+    )
+    lr: Annotated[float, Field(gt=0)] = Field(2e-4, description="Adam's learning rate.")
+    d_lr: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="The discriminator's learning rate. Left out, the same."
     )
     lr_hold: Annotated[float, Field(ge=0, le=1)] = Field(
         1.0,
         description="Share of the run at the full learning rate; over the rest it falls to 0 along "
         "a cosine.",
+    )
+    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Adam's beta 1.")
+    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="Adam's beta 2.")
+    d_steps: Annotated[int, Field(ge=1)] = Field(
+        1, description="The discriminator's steps for each of the generator's."
+    )
+    ema_halflife_kimg: Annotated[float, Field(ge=0)] = Field(
+        10,
+        description="Half-life of the generator's average, in thousands of images; 0 for no "
+        "average.",
+    )
+    d_norm: Literal["batch", "spectral", "none"] = Field(
+        "batch", description="Normalisation in the discriminator."
+    )
+    r1_gamma: Annotated[float, Field(ge=0)] = Field(
+        0, description="Weight of the gradient penalty on real images."
+    )
+    r2_gamma: Annotated[float, Field(ge=0)] = Field(
+        0, description="Weight of the gradient penalty on generated images."
+    )
+    penalty_every: Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="Compute the penalties in every so manieth step only, with so many times "
+        "their weight.",
+    )
+    minibatch: Literal["none", "stddev", "discrimination"] = Field(
+        "none", description="How the discriminator compares the images of a batch."
+    )
+    augment: tuple[Literal["translation", "cutout", "colour"], ...] = Field(
+        (),
+        description="Changes made to all that the discriminator sees, as 'translation,cutout': "
+        "for data of fewer than some 30,000 images. None may touch what a label says.",
+    )
+    augment_probability: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.7, description="Probability of each of these changes; near 1 they leak into the samples."
+    )
+    g_condition: Literal["input", "norm"] = Field(
+        "input",
+        description="Where the generator reads labels: beside the latent, or in every batch norm.",
+    )
+    d_condition: Literal["input", "mix", "projection", "none"] = Field(
+        "mix",
+        description="Where the discriminator reads labels: as maps beside the image, mixed into "
+        "its last features, projected onto them, or nowhere.",
+    )
+    mismatched_weight: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5,
+        description="What real images under wrong labels count among all that is to be told from "
+        "real ones.",
     )
     label_weight: Annotated[float, Field(ge=0)] = Field(
         0.5,
@@ -64,11 +129,17 @@ class TrainingConfig(BaseModel):
         "such as eyes, obey sooner, and images more typical of their label; 0 leaves labels to "
         "the judgement of the whole image.",
     )
-    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Adam's beta 1.")
-    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="Adam's beta 2.")
-    ema_halflife_kimg: Annotated[float, Field(gt=0)] = Field(
-        10, description="Half-life of the generator's average, in thousands of images."
+    label_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0, description="Share of labels that training leaves open."
     )
+    label_ramp_kimg: Annotated[float, Field(ge=0)] = Field(
+        0, description="Over so many thousand images labels fade in, from none at all."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Of convolutions; 'auto' is bfloat16 where the processor computes with it.",
+    )
+    compile: bool | None = Field(None, description="Compile the networks. Left out, on CUDA only.")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of everything random.")
     tick_kimg: Annotated[float, Field(gt=0)] = Field(
         4, description="A line of the log every so many thousand images."
@@ -85,9 +156,34 @@ class TrainingConfig(BaseModel):
             raise ValueError("an attribute is named twice")
         return value
 
-    @field_validator("attributes", mode="before")
+    @field_validator("attributes", "augment", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         return () if value == "none" else tuple(name.strip() for name in value.split(","))
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        penalised = self.r1_gamma or self.r2_gamma or self.loss == "wgan-gp"
+        if penalised and self.d_norm == "batch":
+            raise ValueError(
+                "gradient penalties (r1_gamma, r2_gamma, wgan-gp) judge each image by itself, "
+                "which batch norm does not: d_norm must be spectral or none"
+            )
+        if self.d_condition == "input" and self.label_weight:
+            raise ValueError(
+                "with d_condition input the labels could be read off the input: label_weight "
+                "must be 0"
+            )
+        if self.d_condition == "none" and self.mismatched_weight:
+            raise ValueError(
+                "with d_condition none the discriminator cannot tell wrong labels: "
+                "mismatched_weight must be 0"
+            )
+        if self.label_ramp_kimg > self.kimg:
+            raise ValueError("label_ramp_kimg is longer than the run (kimg)")
+        group = MINIBATCH_GROUPS[self.minibatch]
+        if self.batch % group:
+            raise ValueError(f"minibatch {self.minibatch} needs a batch that {group} divides")
+        return self

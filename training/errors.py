@@ -4,7 +4,8 @@ TrainingError
 ├── DataError           the data cannot be used; all problems at once
 ├── RunError            a run's folder or device cannot be used
 ├── CheckpointError     a checkpoint is damaged or belongs to other networks
-├── Diverged            a loss or a weight is no longer a number
+├── Failed              training went wrong and was stopped
+│   └── Diverged        a loss or a weight is no longer a number
 ├── Interrupted         a signal ended a run, which can be resumed
 └── ExportError         the model file would not be what was trained
 """
@@ -39,7 +40,11 @@ class CheckpointError(TrainingError):
     """A checkpoint is damaged or belongs to other networks."""
 
 
-class Diverged(TrainingError):
+class Failed(TrainingError):
+    """Training went wrong in a way that no further step would mend."""
+
+
+class Diverged(Failed):
     """A loss or a weight is no longer a number; a checkpoint, if there is one, is from before."""
 
 

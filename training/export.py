@@ -20,7 +20,8 @@ from service.manifest import METADATA_KEY, Manifest
 from training import card
 from training.errors import ExportError
 from training.files import write_atomically
-from training.networks import Generator
+from training.networks import Block, Generator
+from training.norms import ConditionalBatchNorm
 from training.pixels import to_uint8
 from training.run import Run
 
@@ -123,18 +124,40 @@ class _Exported(nn.Module):
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            nn.Sequential(fuse_conv_bn_eval(convolution, norm, transpose=True), activation)
-            for convolution, norm, activation in (generator.start, *generator.ups)
-        )
+        self.blocks = nn.ModuleList(_FoldedBlock(block) for block in generator.blocks)
         self.to_image = generator.to_image
+        self.reads_input = generator.reads_input
+        self.strength = float(generator.condition_strength)
 
     def forward(self, latent: Tensor, condition: Tensor | None = None) -> Tensor:
-        x = latent if condition is None else torch.cat([latent, condition], dim=1)
+        if condition is not None and self.strength != 1:
+            condition = condition * self.strength
+        x = latent
+        if condition is not None and self.reads_input:
+            x = torch.cat([latent, condition], dim=1)
         x = x[:, :, None, None]
         for block in self.blocks:
-            x = block(x)
+            x = block(x, condition)
         return to_uint8(torch.tanh(self.to_image(x)))
+
+
+class _FoldedBlock(nn.Module):
+    """A block of the generator whose batch norm is folded into its convolution."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        norm = block.norm
+        self.conditional: ConditionalBatchNorm | None = None
+        if isinstance(norm, ConditionalBatchNorm):
+            self.conditional, norm = norm, norm.norm
+        self.convolution = fuse_conv_bn_eval(block.convolution, norm, transpose=True)
+        self.activation: nn.Module = block.activation
+
+    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        x = self.convolution(x)
+        if self.conditional is not None and condition is not None:
+            x = self.conditional.modulate(x, condition)
+        return self.activation(x)
 
 
 def _strip(model: onnx.ModelProto) -> None:

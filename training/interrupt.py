@@ -10,19 +10,21 @@ from types import FrameType
 
 
 class Interrupt:
-    """``signal`` is set by the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Set by the first SIGINT or SIGTERM; a second one ends the process at once."""
 
-    signal: int | None = None
+    number: int = signal.SIGTERM
+    """The signal, where there was one; another process of the run may have got it instead."""
+    is_set = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.is_set:
             raise KeyboardInterrupt
-        self.signal = number
+        self.number, self.is_set = number, True
         sys.stderr.write("\nstopping after this step; once more to stop at once\n")
 
 
 @contextmanager
-def watch() -> Iterator[Interrupt]:
+def watch_signals() -> Iterator[Interrupt]:
     interrupt = Interrupt()
     signals = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, interrupt) for number in signals}

@@ -12,15 +12,22 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from training import pictures, sampling
+from training import checkpoint, distributed, features, pictures, sampling
+from training.board import Board
 from training.data import Dataset
-from training.errors import Diverged, Interrupted, RunError
+from training.durations import duration
+from training.errors import Diverged, Failed, Interrupted, RunError
+from training.evaluation import FEWEST, Evaluator
+from training.features import FeatureNetwork
 from training.files import write_atomically
-from training.interrupt import watch
+from training.interrupt import watch_signals
 from training.run import Run
 from training.trainer import Trainer
+from training.watch import diagnose
 
 GRID = 64
+KEPT = 3
+"""How many of the best snapshots are kept, beside the last one."""
 Progress: TypeAlias = "tqdm[Never]"
 
 
@@ -30,114 +37,195 @@ class Tick:
 
     steps: int = 0
     totals: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, statistics: dict[str, Tensor]) -> None:
         self.steps += 1
         for name, value in statistics.items():
             self.totals[name] = self.totals.get(name, 0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def line(self, trainer: Trainer) -> dict[str, float]:
         # The one wait for the device in a tick.
-        means = (torch.stack(list(self.totals.values())) / self.steps).tolist()
+        counts = torch.tensor(list(self.counts.values()), device=trainer.device)
+        means = distributed.mean(torch.stack(list(self.totals.values())) / counts).tolist()
         rate = self.steps * trainer.config.batch / (time.perf_counter() - self.started)
         # Four digits, so that the slowest of runs does not round to a rate of zero.
         line = {"shown": trainer.shown, "images_per_second": float(f"{rate:.4g}")}
         return line | {name: round(mean, 4) for name, mean in zip(self.totals, means, strict=True)}
 
 
-def train(run: Run, dataset: Dataset) -> None:
+def train(run: Run, dataset: Dataset, *, judge: bool = True, board: Board | None = None) -> None:
     """Train ``run`` on its data to the end, from its checkpoint where it has one.
 
     A signal ends it after the step at hand, with a checkpoint and ``Interrupted``. Raises
-    ``Diverged``, and ``RunError`` where the data is not the run's.
+    ``Diverged``; ``Failed`` where training goes wrong otherwise, unless ``judge`` is false; and
+    ``RunError`` where the data is not the run's.
     """
     if dataset.sha256 != run.dataset.info.sha256:
         raise RunError(f"the data is not what {run.folder} was trained on: its digest has changed")
+    trained, held_out = dataset.split(run.config.hold_out)
     trainer = Trainer(run.config, run.dataset)
     if run.checkpoint.exists():
         trainer.load(run.checkpoint)
-    else:
-        # Spread over the data, which may be sorted by label.
-        spread = np.linspace(0, len(dataset) - 1, min(GRID, len(dataset))).astype(int)
-        write_atomically(run.folder / "reals.png", pictures.grid(dataset.images[spread]))
-    run.rewind_log(trainer.shown)
-    images = torch.from_numpy(dataset.images).to(trainer.device)
-    labels = torch.from_numpy(dataset.labels).to(trainer.device)
+    keeper = Keeper(run, trainer, judge=judge, board=board) if distributed.rank() == 0 else None
+    if keeper is not None:
+        keeper.begin(trained, held_out)
+    images = torch.from_numpy(trained.images).to(trainer.device)
+    labels = torch.from_numpy(trained.labels).to(trainer.device)
 
     total = round(run.config.kimg * 1000)
     tick = Tick()
-    with watch() as interrupt, _progress(run, trainer.shown, total) as progress:
+    with watch_signals() as interrupt, _progress(run, trainer.shown, total) as progress:
         while trainer.shown < total:
             before = trainer.shown
             tick.add(trainer.step(images, labels))
             progress.update(run.config.batch)
             done = trainer.shown >= total
-            if _crossed(before, trainer.shown, run.config.tick_kimg) or done:
-                _log(run, trainer, tick, progress)
+            ticks = _crossed(before, trainer.shown, run.config.tick_kimg) or done
+            # Several processes stop together, and ask each other only as often as they log.
+            stops = (ticks or distributed.world() == 1) and distributed.any_of(interrupt.is_set)
+            if ticks:
+                line = tick.line(trainer)
+                if keeper is not None:
+                    keeper.log(line, progress)
                 tick = Tick()
-            if interrupt.signal is not None and not done:
-                _save(run, trainer)
+            if stops and not done:
+                if keeper is not None:
+                    keeper.save()
                 raise Interrupted(
                     f"stopped after {trainer.shown} images; go on with "
                     f"`python -m training resume {run.folder}`",
-                    interrupt.signal,
+                    interrupt.number,
                 )
             if _crossed(before, trainer.shown, run.config.snapshot_kimg) or done:
                 began = time.perf_counter()
-                _save(run, trainer)
-                _draw(run, trainer)
+                if keeper is not None:
+                    keeper.snapshot()
                 tick.started += time.perf_counter() - began  # the rate is that of training
+
+
+class Keeper:
+    """Everything that a run leaves in its folder, and what is made of it."""
+
+    def __init__(self, run: Run, trainer: Trainer, *, judge: bool, board: Board | None) -> None:
+        self.run = run
+        self.trainer = trainer
+        self.judge = judge
+        self.board = board
+        self.evaluator: Evaluator | None = None
+
+    def begin(self, trained: Dataset, held_out: Dataset) -> None:
+        """Take up the folder where the checkpoint left it."""
+        if not self.run.checkpoint.exists():
+            # Spread over the data, which may be sorted by label.
+            spread = np.linspace(0, len(trained) - 1, min(GRID, len(trained))).astype(int)
+            write_atomically(self.run.folder / "reals.png", pictures.grid(trained.images[spread]))
+        for log in (self.run.log, self.run.scores):
+            log.rewind(self.trainer.shown)
+        self.ticks = self.run.log.lines()
+        if len(held_out) >= FEWEST:
+            network = _feature_network(self.run, trained, self.trainer.device)
+            self.evaluator = Evaluator(held_out, network, self.run.config.augment)
+
+    def log(self, line: dict[str, float], progress: Progress) -> None:
+        if not all(map(math.isfinite, line.values())):
+            raise self._diverged()
+        self.run.log.append(line)
+        self.ticks.append(line)
+        if self.board is not None:
+            self.board.add_scalars(line)
+        progress.set_postfix({name: line[name] for name in ("d_loss", "g_loss") if name in line})
+        if progress.disable:
+            print(_summary(line, self.run.config.kimg * 1000), flush=True)
+
+    def save(self) -> None:
+        if not self.trainer.is_finite():  # it must not replace the last checkpoint
+            raise self._diverged()
+        self.trainer.save(self.run.checkpoint)
+
+    def snapshot(self) -> None:
+        """Draw, measure and save. The checkpoint comes last: a kill before it undoes the rest."""
+        if not self.trainer.is_finite():
+            raise self._diverged()
+        run, trainer = self.run, self.trainer
+        trainer.settle()
+        grid = sampling.fixed_samples(trainer.ema, run.dataset.attributes, GRID)
+        write_atomically(run.sample_grid(trainer.shown), pictures.grid(grid))
+        weights = checkpoint.collect({"ema": trainer.ema}, {})
+        checkpoint.write(run.snapshot(trainer.shown), trainer.shown, weights)
+        if self.evaluator is not None:
+            line = {"shown": trainer.shown} | self.evaluator.measure(trainer.ema).line()
+            run.scores.append(line)
+            if self.board is not None:
+                self.board.add_scalars(line)
+        if self.board is not None:
+            self.board.add_grid(grid, trainer.shown)
+        self._prune()
+        self.save()
+        self._diagnose()
+
+    def _prune(self) -> None:
+        kept = {self.run.snapshot(shown) for shown in self.run.best_shown(KEPT)}
+        for path in self.run.snapshot(0).parent.glob("*.safetensors"):
+            if path not in kept | {self.run.snapshot(self.trainer.shown)}:
+                path.unlink()
+
+    def _diagnose(self) -> None:
+        if not self.judge:
+            return
+        real_grey = self.evaluator.real_grey if self.evaluator is not None else 0.0
+        fault = diagnose(self.ticks, self.run.scores.lines(), self.run.config, real_grey)
+        if fault is not None:
+            best = self.run.best_shown()
+            kept = f" The best snapshot, after {best[0]} images, is kept." if best else ""
+            raise Failed(
+                f"{self.run.folder}: stopped after {self.trainer.shown} images: {fault}.{kept} "
+                f"To go on all the same: `python -m training resume --no-judge {self.run.folder}`"
+            )
+
+    def _diverged(self) -> Diverged:
+        kept = (
+            "the last checkpoint is kept"
+            if self.run.checkpoint.exists()
+            else "there is no checkpoint"
+        )
+        return Diverged(
+            f"{self.run.folder}: after {self.trainer.shown} images a loss or weight is not a "
+            f"number; {kept}. Try a lower --lr"
+        )
+
+
+def _feature_network(run: Run, trained: Dataset, device: torch.device) -> FeatureNetwork:
+    """Learnt once, then read from the run's folder."""
+    if not run.features.exists():
+        print("learning the features to measure samples in ...", flush=True)
+        network = features.fit(trained, mirror=run.config.mirror, device=device)
+        checkpoint.write(run.features, 0, checkpoint.collect({"features": network}, {}))
+    network = features.untrained(trained, device)
+    checkpoint.read(run.features, {"features": network}, {})
+    return network
 
 
 def _crossed(before: int, after: int, kimg: float) -> bool:
     return int(before / (kimg * 1000)) < int(after / (kimg * 1000))
 
 
-def _log(run: Run, trainer: Trainer, tick: Tick, progress: Progress) -> None:
-    line = tick.line(trainer)
-    if not all(map(math.isfinite, line.values())):
-        raise _diverged(run, trainer)
-    run.append_to_log(line)
-    progress.set_postfix({name: line[name] for name in ("d_loss", "g_loss")})
-    if progress.disable:
-        total = run.config.kimg * 1000
-        minutes = max(total - trainer.shown, 0) / line["images_per_second"] / 60
-        statistics = " ".join(f"{name}={value}" for name, value in line.items())
-        print(
-            f"{min(trainer.shown / total, 1):4.0%}, {minutes:.0f} min left: {statistics}",
-            flush=True,
-        )
-
-
-def _save(run: Run, trainer: Trainer) -> None:
-    if not trainer.is_finite():  # it must not replace the last checkpoint
-        raise _diverged(run, trainer)
-    trainer.save(run.checkpoint)
-
-
-def _draw(run: Run, trainer: Trainer) -> None:
-    trainer.settle()
-    samples = sampling.fixed_samples(trainer.ema, run.dataset.attributes, GRID)
-    write_atomically(run.sample_grid(trainer.shown), pictures.grid(samples))
-
-
-def _diverged(run: Run, trainer: Trainer) -> Diverged:
-    kept = "the last checkpoint is kept" if run.checkpoint.exists() else "there is no checkpoint"
-    return Diverged(
-        f"{run.folder}: after {trainer.shown} images a loss or weight is not a number; {kept}. "
-        "Try a lower --lr"
-    )
+def _summary(line: dict[str, float], total: float) -> str:
+    seconds = max(total - line["shown"], 0) / line["images_per_second"]
+    statistics = " ".join(f"{name}={value}" for name, value in line.items())
+    return f"{min(line['shown'] / total, 1):4.0%}, {duration(seconds)} left: {statistics}"
 
 
 def _progress(run: Run, shown: int, total: int) -> Progress:
-    """A bar with images/s and time left; where nobody watches, ``_log`` prints lines instead."""
+    """A bar with images/s and time left; where nobody watches, lines are printed instead."""
     return tqdm(
         desc=run.config.name,
         initial=shown,
         total=total,
         unit="img",
         unit_scale=True,
-        disable=None,
+        disable=None if distributed.rank() == 0 else True,
         smoothing=0.05,
     )

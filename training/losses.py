@@ -1,38 +1,92 @@
-"""Losses: logits in, a scalar out. No networks, no I/O."""
+"""Adversarial losses: logits ``[N]`` in, a scalar out. No networks, no I/O.
+
+Row i of the real and of the generated logits belong together: the relativistic loss compares them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, softplus
+from torch.nn.functional import cross_entropy, relu, softplus
 
 
-def discriminator_loss(real: Tensor, fake: Tensor, mismatched: Tensor | None) -> Tensor:
-    """Binary cross-entropy of the discriminator, from logits ``[N]``.
+@dataclass(frozen=True)
+class Loss:
+    """What the two networks minimise, each of (real logits, generated logits)."""
 
-    ``mismatched`` are the logits of real images under wrong labels; with the generated images they
-    share the weight of one (Reed et al. 2016, https://arxiv.org/abs/1605.05396, algorithm 1).
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor], Tensor]
+    generator_reads_real: bool = False
+    """Whether the generator's loss depends on the real logits at all."""
+
+
+# Goodfellow et al. 2014 (https://arxiv.org/abs/1406.2661), section 3, the non-saturating form.
+NON_SATURATING = Loss(
+    # -log(sigmoid(real)) - log(1 - sigmoid(fake))
+    discriminator=lambda real, fake: softplus(-real).mean() + softplus(fake).mean(),
+    # -log(sigmoid(fake))
+    generator=lambda real, fake: softplus(-fake).mean(),
+)
+
+# Lim and Ye 2017 (https://arxiv.org/abs/1705.02894).
+HINGE = Loss(
+    discriminator=lambda real, fake: relu(1 - real).mean() + relu(1 + fake).mean(),
+    generator=lambda real, fake: -fake.mean(),
+)
+
+# Mao et al. 2017 (https://arxiv.org/abs/1611.04076), equation 9: a = 0, b = c = 1.
+LEAST_SQUARES = Loss(
+    discriminator=lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2,
+    generator=lambda real, fake: (fake - 1).square().mean() / 2,
+)
+
+# Arjovsky et al. 2017 (https://arxiv.org/abs/1701.07875); the gradient penalty is a regulariser.
+WASSERSTEIN = Loss(
+    discriminator=lambda real, fake: fake.mean() - real.mean(),
+    generator=lambda real, fake: -fake.mean(),
+)
+
+# Jolicoeur-Martineau 2018 (https://arxiv.org/abs/1807.00734), section 4.1; RpGAN in Huang et al.
+# 2024 (https://arxiv.org/abs/2501.05441), which adds R1 and R2.
+RELATIVISTIC = Loss(
+    discriminator=lambda real, fake: softplus(fake - real).mean(),  # -log(sigmoid(real - fake))
+    generator=lambda real, fake: softplus(real - fake).mean(),  # -log(sigmoid(fake - real))
+    generator_reads_real=True,
+)
+
+LOSSES = {
+    "non-saturating": NON_SATURATING,
+    "hinge": HINGE,
+    "least-squares": LEAST_SQUARES,
+    "wgan-gp": WASSERSTEIN,
+    "relativistic": RELATIVISTIC,
+}
+
+
+def matching_aware(
+    loss: Loss, real: Tensor, fake: Tensor, mismatched: Tensor | None, weight: float
+) -> Tensor:
+    """The discriminator's loss where real images under wrong labels count as generated ones.
+
+    ``mismatched`` are their logits; they get the share ``weight`` of what generated images count
+    (Reed et al. 2016, https://arxiv.org/abs/1605.05396, algorithm 1: a half).
     """
-    loss_real = softplus(-real).mean()  # -log(sigmoid(real))
-    loss_fake = softplus(fake).mean()  # -log(1 - sigmoid(fake))
     if mismatched is None:
-        return loss_real + loss_fake
-    loss_mismatched = softplus(mismatched).mean()  # -log(1 - sigmoid(mismatched))
-    return loss_real + (loss_fake + loss_mismatched) / 2
+        return loss.discriminator(real, fake)
+    on_fake, on_mismatched = loss.discriminator(real, fake), loss.discriminator(real, mismatched)
+    return (1 - weight) * on_fake + weight * on_mismatched
 
 
-def generator_loss(fake: Tensor) -> Tensor:
-    """The non-saturating loss (Goodfellow et al. 2014, section 3), from logits ``[N]``."""
-    return softplus(-fake).mean()  # -log(sigmoid(fake))
-
-
-def label_loss(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:
+def label_loss(logits: Tensor, labels: Tensor, known: Tensor, sizes: Sequence[int]) -> Tensor:
     """Cross-entropy of the labels read off images, the sum over the attributes.
 
     ``logits [N, C]`` hold those of all attributes side by side, ``sizes`` the number of values of
-    each, ``labels [N, A]`` the indices of the right ones (Odena et al. 2017, equation 3).
+    each, ``labels [N, A]`` the indices of the right ones; those that are not ``known [N, A]`` do
+    not count (Odena et al. 2017, https://arxiv.org/abs/1610.09585, equation 3).
     """
     heads = logits.split(list(sizes), dim=1)
-    losses = [cross_entropy(head, labels[:, a]) for a, head in enumerate(heads)]
-    return sum(losses[1:], start=losses[0])
+    losses = [cross_entropy(head, labels[:, a], reduction="none") for a, head in enumerate(heads)]
+    return (torch.stack(losses, dim=1) * known).mean(dim=0).sum()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -19,6 +21,15 @@ def stream(seed: int, purpose: str, position: int, device: torch.device) -> torc
     generator = torch.Generator(device=device)
     generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     return generator
+
+
+@contextmanager
+def scoped_seed(seed: int, purpose: str, position: int, device: torch.device) -> Iterator[None]:
+    """Seed the global state, for initialisation and dropout can draw from nothing else."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(stream(seed, purpose, position, device).initial_seed())
+        yield
 
 
 def batch_indices(seed: int, size: int, shown: int, batch: int, device: torch.device) -> Tensor:

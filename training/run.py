@@ -5,6 +5,9 @@ dataset.json            vocabulary, licence, number and digest of the images
 log.jsonl               one line a tick
 reals.png               64 training images
 samples/000050.png      the average generator after 50 kimg, from latents that never change
+scores.jsonl            how good it was then, against held-out images
+snapshots/000050.safetensors  its weights: the last ones, and the best by Frechet distance
+features.safetensors    the network whose features the scores are taken in
 checkpoint.safetensors  everything that `resume` needs
 """
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +25,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service import __version__, latents
 from service.manifest import Attribute, DatasetInfo, Manifest, Provenance
+from training import checkpoint
+from training.augment import unfit
 from training.config import TrainingConfig
 from training.data import Dataset
 from training.errors import RunError
 from training.files import write_atomically
-from training.networks import halvings
+from training.networks import Generator, halvings
 
 
 def check_unused(folder: Path) -> None:
@@ -70,22 +76,30 @@ class Run:
     dataset: DatasetDescription
 
     @classmethod
-    def create(cls, folder: Path, config: TrainingConfig, dataset: DatasetDescription) -> Run:
-        """Lay out a new run.
+    def plan(cls, folder: Path, config: TrainingConfig, dataset: DatasetDescription) -> Run:
+        """A new run, nothing of which is on disk yet.
 
-        Raises ``RunError`` where the folder is in use, or such data could not be trained on or
-        its model not be exported in the end.
+        Raises ``RunError`` where such data could not be trained on so, or its model not be
+        exported in the end.
         """
-        check_unused(folder)
         run = cls(folder, config, dataset)
+        problems = unfit(config.augment, config.mirror, dataset.attributes)
         try:
             halvings(*dataset.image_shape[:2])
             run.manifest(shown=0)
         except ValueError as error:  # pydantic's ValidationError is one
-            raise RunError(f"{dataset.info.name}: {error}") from error
-        write_atomically(folder / "config.json", config.model_dump_json(indent=2) + "\n")
-        write_atomically(folder / "dataset.json", dataset.model_dump_json(indent=2) + "\n")
+            problems.append(str(error))
+        if problems:
+            raise RunError("\n".join(f"{dataset.info.name}: {problem}" for problem in problems))
         return run
+
+    def lay_out(self) -> None:
+        """Begin the folder. Raises ``RunError`` where it is in use."""
+        check_unused(self.folder)
+        write_atomically(self.folder / "config.json", self.config.model_dump_json(indent=2) + "\n")
+        write_atomically(
+            self.folder / "dataset.json", self.dataset.model_dump_json(indent=2) + "\n"
+        )
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -127,28 +141,76 @@ class Run:
         return self.folder / "checkpoint.safetensors"
 
     @property
-    def log(self) -> Path:
-        return self.folder / "log.jsonl"
+    def features(self) -> Path:
+        return self.folder / "features.safetensors"
+
+    @property
+    def log(self) -> Log:
+        return Log(self.folder / "log.jsonl")
+
+    @property
+    def scores(self) -> Log:
+        return Log(self.folder / "scores.jsonl")
 
     def sample_grid(self, shown: int) -> Path:
         return self.folder / "samples" / f"{shown // 1000:06d}.png"
 
-    def append_to_log(self, line: dict[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.log.open("a", encoding="utf-8") as file:
+    def snapshot(self, shown: int) -> Path:
+        return self.folder / "snapshots" / f"{shown // 1000:06d}.safetensors"
+
+    def load_snapshot(self, name: str) -> tuple[Generator, int]:
+        """A snapshot's generator on the CPU, and how many images it was shown.
+
+        ``name`` is ``best``, ``last`` or that of a file without its ending. Raises ``RunError``
+        and ``CheckpointError``.
+        """
+        kept = sorted(path.stem for path in self.snapshot(0).parent.glob("*.safetensors"))
+        if not kept:
+            raise RunError(f"{self.folder} has no snapshot yet")
+        best = self.best_shown()
+        chosen = kept[-1] if name == "last" or (name == "best" and not best) else name
+        path = self.snapshot(best[0]) if chosen == "best" else self.snapshot(0).with_stem(chosen)
+        if not path.exists():
+            raise RunError(f"{self.folder} has no snapshot {name!r}; there are: {', '.join(kept)}")
+        generator = Generator(
+            self.config,
+            condition_size=sum(self.dataset.attribute_sizes),
+            image_shape=self.dataset.image_shape,
+        ).eval()
+        return generator.requires_grad_(False), checkpoint.read(path, {"ema": generator}, {})
+
+    def best_shown(self, count: int = 1) -> list[int]:
+        """After how many images the best snapshots were taken, the best first."""
+        ranked = sorted(self.scores.lines(), key=lambda line: line["frechet"])
+        return [line["shown"] for line in ranked[:count]]
+
+
+@dataclass(frozen=True)
+class Log:
+    """One JSON object a line, each with ``shown``: how many images the run was shown."""
+
+    path: Path
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def rewind_log(self, shown: int) -> None:
+    def lines(self) -> list[dict[str, Any]]:
+        """Every line, up to one that a kill cut short."""
+        lines: list[dict[str, Any]] = []
+        if self.path.exists():
+            for text in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    lines.append(json.loads(text))
+                except ValueError:
+                    break
+        return lines
+
+    def rewind(self, shown: int) -> None:
         """Drop the lines after ``shown`` images, and one that a kill cut short."""
-        if not self.log.exists():
-            return
-        kept = []
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["shown"] <= shown:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError):
-                break
-        write_atomically(self.log, "".join(kept))
+        kept = [line for line in self.lines() if line["shown"] <= shown]
+        if self.path.exists():
+            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))

@@ -3,69 +3,81 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from training import checkpoint, ema
+from training import checkpoint, distributed, ema, regularisers
+from training.augment import DRAWS, augment
 from training.conditioning import condition_rows, mismatch
-from training.config import TrainingConfig
+from training.config import MINIBATCH_GROUPS, TrainingConfig
+from training.device import choose_device, choose_precision, convolutions_in
 from training.errors import RunError
-from training.losses import discriminator_loss, generator_loss, label_loss
-from training.networks import Discriminator, Generator
+from training.losses import LOSSES, label_loss, matching_aware
+from training.networks import STYLES, Discriminator, Generator
+from training.norms import spread_over_processes
 from training.pixels import to_networks
-from training.randomness import batch_indices, stream
+from training.randomness import batch_indices, scoped_seed, stream
 from training.run import DatasetDescription
 
 SETTLING_BATCHES = 64
 
 
-def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one. Raises ``RunError`` where ``cuda`` cannot be had."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RunError("device is cuda, but PyTorch finds no CUDA device here")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+@dataclass(frozen=True)
+class Batch:
+    """What one process sees of one step's data."""
+
+    real: Tensor
+    """``[N, channels, H, W]`` in [-1, 1], as the discriminator is shown them."""
+    labels: Tensor
+    """``[N, A]``."""
+    known: Tensor
+    """bool ``[N, A]``: the labels that are not left open."""
+    condition: Tensor
+    """``[N, C]``."""
+    wrong_condition: Tensor | None
+    """``[N, C]``, in which one attribute is wrong."""
 
 
 class Trainer:
     """The state of a run. It is a function of the configuration, the data and ``shown``."""
 
     def __init__(self, config: TrainingConfig, dataset: DatasetDescription) -> None:
+        """Raises ``RunError`` where the device cannot be had or the batch cannot be spread."""
         self.config = config
         self.device = choose_device(config.device)
+        self.precision = choose_precision(config.precision, self.device)
         self.sizes = dataset.attribute_sizes
+        self.loss = LOSSES[config.loss]
         self.frequencies = [
             torch.tensor(attribute.frequencies, device=self.device)
             for attribute in dataset.attributes
         ]
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            self.generator = Generator(
-                latent_size=config.latent_size,
-                condition_size=sum(self.sizes),
-                image_shape=dataset.image_shape,
-                width=config.width,
-            )
-            self.discriminator = Discriminator(
-                condition_size=sum(self.sizes),
-                image_shape=dataset.image_shape,
-                width=config.width,
-            )
+        with scoped_seed(config.seed, "networks", 0, self.device):
+            sizes: dict[str, Any] = {
+                "condition_size": sum(self.sizes),
+                "image_shape": dataset.image_shape,
+            }
+            self.generator = Generator(config, **sizes)
+            self.discriminator = Discriminator(config, **sizes)
         for network in (self.generator, self.discriminator):
             # PyTorch's types leave out the overload that takes a device and a memory format.
             network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ema.start(self.generator)
-        self.g_adam = self._adam(self.generator)
-        self.d_adam = self._adam(self.discriminator)
+        if distributed.world() > 1:
+            self._spread()
+        self.g_adam = self._adam(self.generator, config.lr)
+        self.d_adam = self._adam(self.discriminator, config.d_lr or config.lr)
+        compiles = self.device.type == "cuda" if config.compile is None else config.compile
+        self._generate = torch.compile(self.generator) if compiles else self.generator
+        self._judge = torch.compile(self.discriminator) if compiles else self.discriminator
         self.shown = 0
-
-    def _adam(self, network: torch.nn.Module) -> torch.optim.Adam:
-        betas = (self.config.beta1, self.config.beta2)
-        return torch.optim.Adam(network.parameters(), self.config.lr, betas, fused=True)
 
     def save(self, path: Path) -> None:
         tensors = checkpoint.collect(self._networks(), self._optimizers())
@@ -75,51 +87,32 @@ class Trainer:
         """Become what ``save`` saved. Raises ``CheckpointError``."""
         self.shown = checkpoint.read(path, self._networks(), self._optimizers())
 
-    def _networks(self) -> dict[str, torch.nn.Module]:
-        return {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema}
-
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {"g_adam": self.g_adam, "d_adam": self.d_adam}
+    def is_finite(self) -> bool:
+        """Whether all that ``save`` would save are numbers."""
+        tensors = checkpoint.collect(self._networks(), self._optimizers())
+        return all(bool(tensor.isfinite().all()) for tensor in tensors.values())
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Show the next batch of the data, uint8 ``images [M, H, W, C]`` and ``labels [M, A]``.
 
-        Returns the losses, and how real the discriminator took images to be, still on the device.
+        Returns the losses and what the discriminator made of the images, still on the device.
         """
         # Draw the batch.
-        chosen = batch_indices(
-            self.config.seed, len(images), self.shown, self.config.batch, self.device
-        )
-        right = labels[chosen]
-        condition = condition_rows(right, self.sizes)
-        real = self._mirrored(to_networks(images[chosen]))
-        fake = self.generator(self._latents("latent"), condition)
+        self._schedule()
+        batch = self._batch(images, labels)
+        generators_turn = (self.shown // self.config.batch) % self.config.d_steps == 0
+        with torch.set_grad_enabled(generators_turn), self._convolving():
+            fake = self._generate(self._latents("latent"), batch.condition).float()
+            fake = self._augmented("augment-fake", fake)
 
         # Update the discriminator.
-        self._set_learning_rate(self.d_adam)
-        features = self.discriminator.features(real)
-        logits = {
-            "d_real": self.discriminator.judge(features, condition),
-            "d_fake": self.discriminator(fake.detach(), condition),
-        }
-        if self.sizes:
-            wrong = mismatch(right, self.sizes, self._stream("mismatch"))
-            wrong_condition = condition_rows(wrong, self.sizes)
-            logits["d_mismatched"] = self.discriminator.judge(features, wrong_condition)
-        d_loss = discriminator_loss(logits["d_real"], logits["d_fake"], logits.get("d_mismatched"))
-        statistics = {"d_loss": d_loss} | self._label_loss("d_label_loss", features, right)
-        self._update(self.d_adam, statistics)
-        for name, values in logits.items():
-            statistics[name] = values.sigmoid().mean()
+        with self._dropout("d-dropout"):
+            statistics = self._update_discriminator(batch, fake.detach())
 
         # Update the generator, through a discriminator that takes no gradients of its own.
-        self._set_learning_rate(self.g_adam)
-        self.discriminator.requires_grad_(False)
-        features = self.discriminator.features(fake)
-        g_loss = generator_loss(self.discriminator.judge(features, condition))
-        losses = {"g_loss": g_loss} | self._label_loss("g_label_loss", features, right)
-        self._update(self.g_adam, losses)
-        self.discriminator.requires_grad_(True)
+        if generators_turn:
+            with self._dropout("g-dropout"):
+                statistics |= self._update_generator(batch, fake)
 
         # Update the average.
         self.shown += self.config.batch
@@ -130,7 +123,7 @@ class Trainer:
             batch=self.config.batch,
             halflife=self.config.ema_halflife_kimg * 1000,
         )
-        return {name: value.detach() for name, value in (statistics | losses).items()}
+        return {name: value.detach() for name, value in statistics.items()}
 
     def settle(self) -> None:
         """Fit the average's batch-norm statistics to latents and labels as the service draws them.
@@ -139,57 +132,198 @@ class Trainer:
         configuration and of ``shown``, so it can be done at any time after.
         """
         generator = self._stream("settle-labels")
-        conditions = []
-        for _ in range(SETTLING_BATCHES):
-            columns = [
-                torch.multinomial(shares, self.config.batch, replacement=True, generator=generator)
-                for shares in self.frequencies
-            ]
-            labels = torch.stack(columns, dim=1) if columns else self._no_labels()
-            conditions.append(condition_rows(labels, self.sizes))
-        latents = self._latents("settle", SETTLING_BATCHES).split(self.config.batch)
-        ema.settle(self.ema, zip(latents, conditions, strict=True))
+        count = self.config.batch * SETTLING_BATCHES
+        columns = [
+            torch.multinomial(shares, count, replacement=True, generator=generator)
+            for shares in self.frequencies
+        ]
+        no_labels = torch.zeros(count, 0, dtype=torch.long, device=self.device)
+        labels = torch.stack(columns, dim=1) if columns else no_labels
+        conditions = condition_rows(labels, self.sizes).split(self.config.batch)
+        latents = torch.randn(
+            count, self.config.latent_size, generator=self._stream("settle"), device=self.device
+        )
+        pairs = zip(latents.split(self.config.batch), conditions, strict=True)
+        ema.settle(self.ema, pairs)
 
-    def is_finite(self) -> bool:
-        """Whether all that ``save`` would save are numbers."""
-        tensors = checkpoint.collect(self._networks(), self._optimizers())
-        return all(bool(tensor.isfinite().all()) for tensor in tensors.values())
-
-    def _latents(self, purpose: str, batches: int = 1) -> Tensor:
-        return torch.randn(
-            batches * self.config.batch,
-            self.config.latent_size,
-            generator=self._stream(purpose),
-            device=self.device,
+    def _batch(self, images: Tensor, labels: Tensor) -> Batch:
+        """Draw for all processes, and take this one's share."""
+        config = self.config
+        chosen = batch_indices(config.seed, len(images), self.shown, config.batch, self.device)
+        right = labels[chosen]
+        draws = torch.rand(right.shape, generator=self._stream("dropout"), device=self.device)
+        known = draws >= config.label_dropout
+        wrong_condition = None
+        if self.sizes and config.mismatched_weight:
+            wrong, wrong_known = mismatch(right, known, self.sizes, self._stream("mismatch"))
+            wrong_condition = distributed.share(condition_rows(wrong, self.sizes, wrong_known))
+        real = to_networks(images[distributed.share(chosen)])
+        return Batch(
+            real=self._augmented("augment-real", self._mirrored(real)),
+            labels=distributed.share(right),
+            known=distributed.share(known),
+            condition=distributed.share(condition_rows(right, self.sizes, known)),
+            wrong_condition=wrong_condition,
         )
 
-    def _no_labels(self) -> Tensor:
-        return torch.zeros(self.config.batch, 0, dtype=torch.long, device=self.device)
+    def _update_discriminator(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
+        config = self.config
+        conditions = [batch.condition]
+        if batch.wrong_condition is not None:
+            conditions.append(batch.wrong_condition)
+        # One step of power iteration in an update, however often the weights are read.
+        with parametrize.cached(), self._convolving():
+            logits, label_logits = self._judge(batch.real, *conditions)
+            (fake_logits,), _ = self._judge(fake, batch.condition)
+            real_logits, *mismatched = logits
+        weight = config.mismatched_weight * self._label_strength
+        losses = {
+            "d_loss": matching_aware(
+                self.loss, real_logits, fake_logits, mismatched[0] if mismatched else None, weight
+            )
+        }
+        losses |= self._label_loss("d_label_loss", label_logits, batch)
+        if (self.shown // config.batch) % config.penalty_every == 0:
+            losses |= self._penalties(batch, fake)
+        self._update(self.discriminator, self.d_adam, losses)
+        statistics = losses | {
+            "d_real": real_logits.sigmoid().mean(),
+            "d_fake": fake_logits.sigmoid().mean(),
+            "d_ahead": (real_logits > fake_logits).float().mean(),
+        }
+        if mismatched:
+            statistics["d_mismatched"] = mismatched[0].sigmoid().mean()
+        return statistics
 
-    def _update(self, optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor]) -> None:
+    def _update_generator(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
+        with self._frozen_discriminator():
+            with parametrize.cached(), self._convolving():
+                (logits,), label_logits = self._judge(fake, batch.condition)
+                real_logits = logits.detach()
+                if self.loss.generator_reads_real:
+                    with torch.no_grad():
+                        (real_logits,), _ = self._judge(batch.real, batch.condition)
+            losses = {"g_loss": self.loss.generator(real_logits, logits)}
+            losses |= self._label_loss("g_label_loss", label_logits, batch)
+            self._update(self.generator, self.g_adam, losses)
+        return losses
+
+    def _penalties(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
+        config = self.config
+
+        def judge(images: Tensor) -> Tensor:
+            (logits,), _ = self.discriminator(images, batch.condition)
+            return logits
+
+        penalties = {}
+        self.discriminator.eval()  # spectral norm's power iteration rests
+        if config.r1_gamma:
+            penalties["r1"] = config.r1_gamma * regularisers.zero_centred(judge, batch.real)
+        if config.r2_gamma:
+            penalties["r2"] = config.r2_gamma * regularisers.zero_centred(judge, fake)
+        if config.loss == "wgan-gp":
+            between = self._uniform("between")
+            penalties["gp"] = regularisers.one_centred(judge, batch.real, fake, between)
+        self.discriminator.train()
+        return {name: config.penalty_every * value for name, value in penalties.items()}
+
+    def _label_loss(self, name: str, logits: Tensor | None, batch: Batch) -> dict[str, Tensor]:
+        """Nothing where there are no labels or they have no weight."""
+        if logits is None:
+            return {}
+        loss = label_loss(logits, batch.labels, batch.known, self.sizes)
+        return {name: self.config.label_weight * self._label_strength * loss}
+
+    def _update(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor]
+    ) -> None:
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
+        distributed.average_gradients(network)
         optimizer.step()
 
-    def _label_loss(self, name: str, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Nothing where there are no labels or they have no weight."""
-        if not self.sizes or self.config.label_weight == 0:
-            return {}
-        logits = self.discriminator.read_labels(features)
-        return {name: self.config.label_weight * label_loss(logits, labels, self.sizes)}
+    @contextmanager
+    def _frozen_discriminator(self) -> Iterator[None]:
+        """Neither its weights' gradients nor its power iterations: the generator's step needs
+        none, and to leave them out is a fifth of a step."""
+        self.discriminator.requires_grad_(False).eval()
+        yield
+        self.discriminator.requires_grad_(True).train()
+
+    def _schedule(self) -> None:
+        """Set what depends on how far the run is: the learning rates, how far labels are in."""
+        hold, done = self.config.lr_hold, self.shown / (self.config.kimg * 1000)
+        falling = 0.0 if done <= hold else min((done - hold) / (1 - hold), 1)
+        decay = (1 + math.cos(math.pi * falling)) / 2
+        for optimizer in self._optimizers().values():
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * decay
+        ramp = self.config.label_ramp_kimg * 1000
+        self._label_strength = min(self.shown / ramp, 1.0) if ramp else 1.0
+        for network in (self.generator, self.discriminator, self.ema):
+            network.condition_strength.fill_(self._label_strength)
 
     def _mirrored(self, images: Tensor) -> Tensor:
         if not self.config.mirror:
             return images
-        coins = torch.rand(len(images), generator=self._stream("mirror"), device=self.device)
-        return torch.where(coins[:, None, None, None] < 0.5, images.flip(3), images)
+        coins = self._uniform("mirror")[:, None, None, None]
+        return torch.where(coins < 0.5, images.flip(3), images)
 
-    def _set_learning_rate(self, optimizer: torch.optim.Optimizer) -> None:
-        """Full for the share ``lr_hold`` of the run, then down to 0 along half a cosine."""
-        hold, done = self.config.lr_hold, self.shown / (self.config.kimg * 1000)
-        falling = 0.0 if done <= hold else min((done - hold) / (1 - hold), 1)
-        for group in optimizer.param_groups:
-            group["lr"] = self.config.lr * (1 + math.cos(math.pi * falling)) / 2
+    def _augmented(self, purpose: str, images: Tensor) -> Tensor:
+        operations = self.config.augment
+        if not operations:
+            return images
+        uniform = self._uniform(purpose, len(operations), DRAWS)
+        return augment(images, operations, self.config.augment_probability, uniform)
+
+    def _latents(self, purpose: str) -> Tensor:
+        whole = torch.randn(
+            self.config.batch,
+            self.config.latent_size,
+            generator=self._stream(purpose),
+            device=self.device,
+        )
+        return distributed.share(whole)
+
+    def _uniform(self, purpose: str, *shape: int) -> Tensor:
+        """``[N, *shape]`` in [0, 1)."""
+        whole = torch.rand(
+            self.config.batch, *shape, generator=self._stream(purpose), device=self.device
+        )
+        return distributed.share(whole)
 
     def _stream(self, purpose: str) -> torch.Generator:
         return stream(self.config.seed, purpose, self.shown, self.device)
+
+    def _dropout(self, purpose: str) -> AbstractContextManager[None]:
+        if not STYLES[self.config.network].dropout:
+            return nullcontext()
+        purpose = f"{purpose}-{distributed.rank()}"
+        return scoped_seed(self.config.seed, purpose, self.shown, self.device)
+
+    def _convolving(self) -> AbstractContextManager[object]:
+        return convolutions_in(self.precision, self.device)
+
+    def _adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
+        betas = (self.config.beta1, self.config.beta2)
+        adam = torch.optim.Adam(network.parameters(), lr, betas, fused=True)
+        for group in adam.param_groups:
+            group["initial_lr"] = lr
+        return adam
+
+    def _spread(self) -> None:
+        share = self.config.batch / distributed.world()
+        group = MINIBATCH_GROUPS[self.config.minibatch]
+        if share % group:
+            raise RunError(
+                f"a batch of {self.config.batch} cannot be spread over {distributed.world()} "
+                f"processes" + (f" in groups of {group}" if group > 1 else "")
+            )
+        spread_over_processes(self.generator)
+        spread_over_processes(self.discriminator)
+
+    def _networks(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema}
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"g_adam": self.g_adam, "d_adam": self.d_adam}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -41,6 +41,19 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, rows: npt.NDArray[np.bool_]) -> Dataset:
+        """The images where ``rows [N]`` is true, under the same vocabulary."""
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
+
+    def split(self, share: float) -> tuple[Dataset, Dataset]:
+        """About ``1 - share`` of the images to train on, and the others to measure with.
+
+        Which, follows from an image's pixels alone, whatever its orientation: copies and mirrored
+        copies stay on one side, and a set that grows keeps its split.
+        """
+        held = np.array([_fraction(image) < share for image in self.images], dtype=np.bool_)
+        return self.take(~held), self.take(held)
+
     @cached_property
     def sha256(self) -> str:
         """Digest of pixels, labels and vocabulary: equal exactly where training would be."""
@@ -51,6 +64,13 @@ class Dataset:
             digest.update(repr((attribute.name, attribute.values)).encode())
             digest.update(np.ascontiguousarray(column, dtype="<i8").data)
         return digest.hexdigest()
+
+
+def _fraction(image: npt.NDArray[np.uint8]) -> float:
+    """A number in [0, 1) that an image shares with its mirror image only."""
+    sides = (np.ascontiguousarray(side).tobytes() for side in (image, image[:, ::-1]))
+    digest = min(hashlib.blake2b(side, digest_size=8).digest() for side in sides)
+    return int.from_bytes(digest, "little") / 2**64
 
 
 def encode_labels(

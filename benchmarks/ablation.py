@@ -1,0 +1,193 @@
+"""Train the same network in many ways, one change at a time, and measure each.
+
+    python -m benchmarks.ablation --data anime-faces-64.zip --out runs/ablation
+
+Every run is shown as many images as the base, at the same seed. A run that is done is not done
+again, so the command can be stopped and repeated, and several can work on one folder side by side.
+The table is printed at the end, and with ``--table`` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import click
+import torch
+
+from training import pictures, sampling
+from training.config import TrainingConfig
+from training.data import Dataset, load
+from training.evaluation import Evaluator
+from training.features import fit
+from training.files import write_atomically
+from training.metrics.frechet import frechet_distance
+from training.metrics.manifold import compare
+from training.randomness import batch_indices
+from training.run import DatasetDescription
+from training.trainer import Trainer
+
+BASE: dict[str, Any] = {
+    "mirror": True,
+    "width": 32,
+    "batch": 64,
+    "lr": 4e-4,
+    "lr_hold": 0.5,
+    "ema_halflife_kimg": 5,
+}
+SPECTRAL = {"d_norm": "spectral"}
+BARE = {"d_norm": "none"}
+CHANGES: dict[str, dict[str, Any]] = {
+    "base": {},
+    "lr 2e-4": {"lr": 2e-4},
+    "lr 8e-4": {"lr": 8e-4},
+    "lr 2e-4, discriminator 4e-4": {"lr": 2e-4, "d_lr": 4e-4},
+    "no decay of the rate": {"lr_hold": 1.0},
+    "beta1 0": {"beta1": 0.0},
+    "batch 128": {"batch": 128},
+    "no average": {"ema_halflife_kimg": 0},
+    "float32": {"precision": "float32"},
+    "spectral norm": SPECTRAL,
+    "no norm": BARE,
+    "no norm, R1 0.1": BARE | {"r1_gamma": 0.1},
+    "no norm, R1 1": BARE | {"r1_gamma": 1.0},
+    "spectral norm, R1 0.1": SPECTRAL | {"r1_gamma": 0.1},
+    "labels: as input maps": {"d_condition": "input", "label_weight": 0.0},
+    "labels: head alone": {"d_condition": "none", "mismatched_weight": 0.0},
+    "labels: projection": {"d_condition": "projection"},
+    "labels: in the generator's norms": {"g_condition": "norm"},
+    "labels: norms and projection, no head": {
+        "g_condition": "norm",
+        "d_condition": "projection",
+        "label_weight": 0.0,
+    },
+    "no head": {"label_weight": 0.0},
+    "no wrong labels": {"mismatched_weight": 0.0},
+    "no head, no wrong labels": {"label_weight": 0.0, "mismatched_weight": 0.0},
+    "head 0.2": {"label_weight": 0.2},
+    "label dropout 0.1": {"label_dropout": 0.1},
+    "labels fade in": {"label_ramp_kimg": 20.0},
+    "augment translation": {"augment": "translation"},
+    "augment translation,cutout": {"augment": "translation,cutout"},
+    "minibatch deviation": {"minibatch": "stddev"},
+    "minibatch discrimination": {"minibatch": "discrimination"},
+    "hinge": {"loss": "hinge"},
+    "least squares": {"loss": "least-squares"},
+    "relativistic, no norm, R1 and R2 0.1": BARE
+    | {"loss": "relativistic", "r1_gamma": 0.1, "r2_gamma": 0.1},
+    "WGAN-GP, no norm": BARE | {"loss": "wgan-gp"},
+}
+GRID = 64
+COLUMNS = ("frechet", "precision", "recall", "coverage", "labels_right")
+
+
+@click.command()
+@click.option("--data", required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--kimg", type=float, default=60, show_default=True)
+@click.option("--seeds", default="0", show_default=True, help="As '0,1,2'.")
+@click.option("--only", multiple=True, help="The name of a change; may be repeated.")
+@click.option("--table", is_flag=True, help="Only print what has been measured.")
+def main(data: str, out: Path, kimg: float, seeds: str, only: tuple[str, ...], table: bool) -> None:
+    """Ablate on DATA, a labelled set."""
+    if not table:
+        _run(data, out, kimg, [int(seed) for seed in seeds.split(",")], only or tuple(CHANGES))
+    print("\n".join(_table(out)))
+
+
+def _run(data: str, out: Path, kimg: float, seeds: list[int], names: tuple[str, ...]) -> None:
+    dataset = load(data)
+    trained, held_out = dataset.split(0.1)
+    network = fit(trained, mirror=True, device=torch.device("cpu"))
+    evaluator = Evaluator(held_out, network, ("translation", "cutout"))
+    _floor(out, trained, evaluator)
+    for seed in seeds:
+        for name in names:
+            target = out / f"{seed}" / f"{name}.json"
+            if _claim(target):
+                options = BASE | CHANGES[name] | {"kimg": kimg, "seed": seed}
+                config = TrainingConfig(data=data, name="ablation", **options)
+                result = _measure(config, dataset, trained, evaluator, target)
+                write_atomically(target, json.dumps(result, indent=2) + "\n")
+                print(name, seed, result, flush=True)
+
+
+def _claim(target: Path) -> bool:
+    """Whether nobody has done this run or is at it."""
+    if target.exists():
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    claim = target.with_suffix(".claim")
+    if claim.exists() and Path(f"/proc/{claim.read_text()}").exists():
+        return False
+    write_atomically(claim, str(os.getpid()))
+    return True
+
+
+def _measure(
+    config: TrainingConfig, dataset: Dataset, trained: Dataset, evaluator: Evaluator, target: Path
+) -> dict[str, Any]:
+    trainer = Trainer(config, DatasetDescription.of(dataset, "unknown"))
+    images, labels = torch.from_numpy(trained.images), torch.from_numpy(trained.labels)
+    began = time.process_time()
+    while trainer.shown < config.kimg * 1000:
+        trainer.step(images, labels)
+    seconds = time.process_time() - began
+    if not trainer.is_finite():
+        return {"diverged": True}
+    trainer.settle()
+    grid = pictures.grid(sampling.fixed_samples(trainer.ema, dataset.attributes, GRID))
+    write_atomically(target.with_suffix(".png"), grid)
+    trainer.save(target.with_suffix(".safetensors"))
+    return {
+        "shown": trainer.shown,
+        "images_per_cpu_second": round(trainer.shown / seconds, 1),
+    } | evaluator.measure(trainer.ema).line()
+
+
+def _floor(out: Path, trained: Dataset, evaluator: Evaluator) -> None:
+    """Real training images measured as if they were samples."""
+    target = out / "floor.json"
+    if target.exists():
+        return
+    chosen = batch_indices(0, len(trained), 0, evaluator.count, torch.device("cpu"))
+    features = evaluator.network.features(torch.from_numpy(trained.images)[chosen])
+    labels = torch.from_numpy(trained.labels)[chosen]
+    compared = compare(evaluator.real, features)
+    right = evaluator.network.read(features) == labels
+    line = {
+        "frechet": frechet_distance(evaluator.real, features),
+        "labels_right": float(right.all(dim=1).float().mean()),
+    }
+    write_atomically(target, json.dumps(line | compared._asdict(), indent=2) + "\n")
+
+
+def _table(out: Path) -> Iterator[str]:
+    """Markdown: the mean over the seeds, and the range of the Frechet distance."""
+    yield f"| change | seeds | {' | '.join(COLUMNS)} | images per CPU second |"
+    yield "| --- |" + " --- |" * (len(COLUMNS) + 2)
+    if (out / "floor.json").exists():
+        floor = json.loads((out / "floor.json").read_text())
+        yield f"| (real images) | | {' | '.join(f'{floor[c]:.3g}' for c in COLUMNS)} | |"
+    for name in CHANGES:
+        results = [json.loads(path.read_text()) for path in sorted(out.glob(f"*/{name}.json"))]
+        if not results:
+            continue
+        if any("diverged" in result for result in results):
+            yield f"| {name} | {len(results)} | diverged" + " |" * (len(COLUMNS) + 1)
+            continue
+        cells = [f"{mean(result[column] for result in results):.3g}" for column in COLUMNS]
+        if len(results) > 1:
+            distances = [result["frechet"] for result in results]
+            cells[0] += f" ({min(distances):.3g} to {max(distances):.3g})"
+        rate = mean(result["images_per_cpu_second"] for result in results)
+        yield f"| {name} | {len(results)} | {' | '.join(cells)} | {rate:.0f} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Differentiable augmentation: the discriminator only ever sees images that were changed at random.
+
+Real and generated images are changed alike and gradients pass through, so a small data set cannot
+be learnt by heart, and the generator still learns images that were not changed (Zhao et al. 2020,
+https://arxiv.org/abs/2006.10738). Each operation is applied to an image with a probability below
+1, or the changes would leak into what is generated (Karras et al. 2020,
+https://arxiv.org/abs/2006.06676, section 2.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+from service.manifest import Attribute
+
+LARGEST_SHIFT = 1 / 8
+CUTOUT_SIDE = 1 / 2
+DRAWS = 5
+"""Uniform numbers that one operation takes for one image: whether, and how."""
+
+FLATNESS = 0.08
+"""How far from grey a pixel may be, in [-1, 1], to count as greyed out."""
+FLAT_SHARE = 0.9
+
+COLOURS = frozenset(
+    {"aqua", "beige", "black", "blond", "blonde", "blue", "brown", "cyan", "gold", "golden"}
+    | {"gray", "green", "grey", "magenta", "orange", "pink", "purple", "red", "silver", "tan"}
+    | {"teal", "turquoise", "violet", "white", "yellow"}
+)
+
+
+def augment(
+    images: Tensor, operations: Sequence[str], probability: float, uniform: Tensor
+) -> Tensor:
+    """Change ``images [N, channels, H, W]`` in [-1, 1] by each of ``operations`` in turn.
+
+    ``uniform [N, len(operations), DRAWS]`` in [0, 1) is all the chance there is.
+    """
+    for position, name in enumerate(operations):
+        draws = uniform[:, position]
+        chosen = (draws[:, 0] < probability).to(images.dtype)
+        images = OPERATIONS[name](images, chosen, draws[:, 1:])
+    return images
+
+
+def unfit(operations: Sequence[str], mirror: bool, attributes: Sequence[Attribute]) -> list[str]:
+    """Why changes would destroy what these labels say, a sentence for each; none if all is well."""
+    problems = []
+    for attribute in attributes:
+        words = {word for value in attribute.values for word in value.casefold().split()}
+        words |= set(attribute.name.casefold().replace("_", " ").split())
+        if "colour" in operations and len(words & COLOURS) > 0:
+            problems.append(
+                f"augment: 'colour' would change what {attribute.name!r} says "
+                f"({', '.join(sorted(words & COLOURS)[:3])} ...); use translation,cutout"
+            )
+        if mirror and all(len(value) == 1 for value in attribute.values):
+            problems.append(
+                f"mirror: {attribute.name!r} is digits or letters ({attribute.values[0]} ... "
+                f"{attribute.values[-1]}), which read otherwise in a mirror; leave it out"
+            )
+    return problems
+
+
+def _translation(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
+    """Shift by up to an eighth of each side; what comes in is grey (0)."""
+    height, width = images.shape[2:]
+    sides = torch.tensor([width, height], device=images.device)
+    furthest = (sides * LARGEST_SHIFT).round()
+    pixels = ((2 * furthest + 1) * draws[:, :2]).floor() - furthest
+    shift = 2 * pixels * chosen[:, None] / sides  # in the units of affine_grid
+    theta = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
+    theta[:, :, 2] = shift
+    # Whole pixels, so "nearest" is exact.
+    grid = affine_grid(theta, list(images.shape), align_corners=False)
+    return grid_sample(images, grid.to(images.dtype), mode="nearest", align_corners=False)
+
+
+def _cutout(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
+    """Grey (0) out a rectangle of half of each side, centred anywhere."""
+    inside = []
+    for size, draw in zip(images.shape[2:], draws.T, strict=False):
+        centre = (size * draw).floor()
+        offset = torch.arange(size, device=images.device) - centre[:, None]
+        half = size * CUTOUT_SIDE / 2
+        inside.append((-half <= offset) & (offset < half))
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return images * (1 - hole.to(images.dtype) * chosen[:, None, None, None])
+
+
+def _colour(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
+    """Brightness by up to 0.5 of 2, saturation times 0 to 2, contrast times 0.5 to 1.5."""
+    apply = chosen[:, None, None, None]
+    draws = draws.to(images.dtype)[:, :, None, None, None]
+    images = images + apply * (draws[:, 0] - 0.5)
+    grey = images.mean(dim=1, keepdim=True)
+    images = torch.lerp(images, grey + (images - grey) * 2 * draws[:, 1], apply)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.lerp(images, mean + (images - mean) * (0.5 + draws[:, 2]), apply)
+
+
+OPERATIONS = {"translation": _translation, "cutout": _cutout, "colour": _colour}
+
+
+def grey_share(images: Tensor, operations: Sequence[str]) -> float:
+    """Share of ``images [N, channels, H, W]`` that look as if an operation had changed them.
+
+    That is, which hold a flat grey rectangle as cutout leaves, or a flat grey band at an edge as a
+    translation leaves. Samples that have more of these than the data show that augmentation leaks.
+    """
+    flat = images.abs().amax(dim=1) < FLATNESS
+    marks = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    if "cutout" in operations:
+        # Half of what is cut out, since a hole may lie partly beyond the edge.
+        height, width = (math.ceil(side * CUTOUT_SIDE / 2) for side in images.shape[2:])
+        windows = flat.unfold(1, height, max(height // 4, 1)).unfold(2, width, max(width // 4, 1))
+        marks |= (windows.float().mean(dim=(3, 4)) > FLAT_SHARE).flatten(1).any(dim=1)
+    if "translation" in operations:
+        bands = (flat[:, :2], flat[:, -2:], flat[:, :, :2], flat[:, :, -2:])
+        edges = torch.stack([band.float().mean(dim=(1, 2)) for band in bands])
+        marks |= (edges > FLAT_SHARE).any(dim=0)
+    return float(marks.float().mean())

@@ -1,0 +1,38 @@
+"""The logs once more, for TensorBoard: an extra that is imported only where it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from service.formats.images import contact_sheet
+from training.errors import RunError
+
+
+class Board:
+    def __init__(self, folder: Path, shown: int) -> None:
+        """Write event files to ``folder``, and let those after ``shown`` images be forgotten.
+
+        Raises ``RunError`` where TensorBoard is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise RunError("--tensorboard needs TensorBoard: pip install tensorboard") from error
+        self._writer = SummaryWriter(str(folder), purge_step=shown + 1)
+
+    def add_scalars(self, line: Mapping[str, float]) -> None:
+        """A line of the log or of the scores; the axis is images shown."""
+        for name, value in line.items():
+            if name != "shown":
+                self._writer.add_scalar(name, value, int(line["shown"]))
+        self._writer.flush()
+
+    def add_grid(self, images: npt.NDArray[np.uint8], shown: int) -> None:
+        """Samples ``[N, H, W, C]``, as one picture."""
+        sheet = contact_sheet(list(images), None)
+        self._writer.add_image("samples", sheet, shown, dataformats="HWC")
+        self._writer.flush()

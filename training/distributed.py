@@ -1,0 +1,75 @@
+"""One run on several processes, started by ``torchrun``: each computes its share of every batch.
+
+All draw what a single process would draw, for the whole batch, and take their rows of it; batch
+norm and gradients are averaged over all. So a run gives the same images, but for rounding, on one
+process and on eight. The process of rank 0 alone reads and writes the run's folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.nn.functional import all_reduce
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Join the group that ``torchrun`` describes in the environment; alone, do nothing."""
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        yield
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def world() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def share(rows: Tensor) -> Tensor:
+    """This process's rows of a whole batch."""
+    return rows if world() == 1 else rows.chunk(world())[rank()]
+
+
+def mean(value: Tensor) -> Tensor:
+    """The mean of ``value`` over the processes; gradients pass through."""
+    return value if world() == 1 else all_reduce(value) / world()
+
+
+def average_gradients(network: nn.Module) -> None:
+    """Replace each gradient by its mean over the processes, in one message."""
+    if world() == 1:
+        return
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= world()
+    pieces = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, piece in zip(gradients, pieces, strict=True):
+        gradient.copy_(piece.view(gradient.shape))
+
+
+def any_of(flag: bool) -> bool:
+    """Whether ``flag`` is set in any process. All must ask at the same time."""
+    if world() == 1:
+        return flag
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    total = torch.tensor(float(flag), device=device)
+    dist.all_reduce(total)
+    return bool(total > 0)

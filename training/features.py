@@ -1,0 +1,117 @@
+"""A feature space that belongs to the data: that of a classifier trained on its own labels.
+
+It needs no download, fits grey and small images, and sees what the labels say. Where there are no
+labels, the classifier learns by how much an image was turned (Gidaris et al. 2018,
+https://arxiv.org/abs/1803.07728).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from training.data import Dataset
+from training.losses import label_loss
+from training.networks import halvings
+from training.pixels import to_networks
+from training.randomness import batch_indices, scoped_seed, stream
+
+FEATURES = 128
+WIDTH = 24
+LARGEST_FACTOR = 4
+EPOCHS = 5
+MOST_SHOWN = 200_000
+BATCH = 64
+LR = 1e-3
+
+
+class FeatureNetwork(nn.Module):
+    """Images to features ``[N, 128]`` and to the labels read off them."""
+
+    def __init__(self, image_shape: tuple[int, int, int], sizes: Sequence[int]) -> None:
+        """``image_shape`` is height, width, channels; ``sizes`` the values of each attribute."""
+        super().__init__()
+        height, width, channels = image_shape
+        levels = halvings(height, width)
+        maps = [channels, *(WIDTH * min(2**level, LARGEST_FACTOR) for level in range(levels))]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(maps):
+            convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
+        flat = maps[-1] * (height >> levels) * (width >> levels)
+        self.to_features = nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(flat, FEATURES), nn.ReLU()
+        )
+        self.dropout = nn.Dropout(0.3)
+        self.to_logits = nn.Linear(FEATURES, sum(sizes))
+        self.sizes = tuple(sizes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[N, channels, H, W]`` in [-1, 1] to logits of all attributes, ``[N, sum(sizes)]``."""
+        return self.to_logits(self.dropout(self.to_features(images)))
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 ``[N, H, W, channels]`` to ``[N, 128]``."""
+        return torch.cat([self.to_features(to_networks(part)) for part in images.split(256)])
+
+    @torch.no_grad()
+    def read(self, features: Tensor) -> Tensor:
+        """Features ``[N, 128]`` to the likeliest value of each attribute, ``[N, A]``."""
+        logits = self.to_logits(features).split(list(self.sizes), dim=1)
+        return torch.stack([part.argmax(dim=1) for part in logits], dim=1)
+
+
+def untrained(dataset: Dataset, device: torch.device) -> FeatureNetwork:
+    """The network that ``fit`` trains for ``dataset``, ready for inference once it is loaded."""
+    height, width, channels = dataset.images.shape[1:]
+    sizes = [len(attribute.values) for attribute in dataset.attributes]
+    network = FeatureNetwork((height, width, channels), sizes or [_turns(dataset)])
+    return network.to(device).eval()
+
+
+def fit(dataset: Dataset, *, mirror: bool, device: torch.device, seed: int = 0) -> FeatureNetwork:
+    """Train a feature network on ``dataset``, with every other image mirrored where ``mirror``.
+
+    A function of its arguments: five epochs, or fewer where the data is large.
+    """
+    turns = _turns(dataset)
+    with scoped_seed(seed, "features", 0, device):
+        network = untrained(dataset, device).train()
+        optimizer = torch.optim.Adam(network.parameters(), LR, fused=True)
+        total = min(EPOCHS * len(dataset), MOST_SHOWN)
+        images, labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
+        for shown in range(0, total, BATCH):
+            chosen = batch_indices(seed, len(dataset), shown, BATCH, torch.device("cpu"))
+            batch = to_networks(images[chosen].to(device))
+            targets = labels[chosen].to(device)
+            coins = torch.rand(len(batch), generator=stream(seed, "mirror", shown, device))
+            if mirror:
+                batch = torch.where(coins[:, None, None, None] < 0.5, batch.flip(3), batch)
+            if not dataset.attributes:
+                turn = (coins * 2 * turns).long() % turns
+                batch, targets = _turned(batch, turn, turns), turn[:, None]
+            known = torch.ones_like(targets, dtype=torch.bool)
+            loss = label_loss(network(batch), targets, known, network.sizes)
+            for group in optimizer.param_groups:
+                group["lr"] = LR * (1 - shown / total)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return network.eval().requires_grad_(False)
+
+
+def _turns(dataset: Dataset) -> int:
+    """What an image may be turned by without changing its shape: quarters, or halves."""
+    height, width = dataset.images.shape[1:3]
+    return 4 if height == width else 2
+
+
+def _turned(images: Tensor, turn: Tensor, turns: int) -> Tensor:
+    """Each image turned by ``turn`` of ``turns`` equal parts of a circle."""
+    quarters = 4 // turns
+    every = torch.stack([images.rot90(k * quarters, (2, 3)) for k in range(turns)])
+    return every[turn, torch.arange(len(images), device=images.device)]

@@ -1,0 +1,1 @@
+"""Measures of samples against real images, each a pure function of their features ``[N, D]``."""

@@ -1,0 +1,32 @@
+"""The Frechet distance between two sets of features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Squared 2-Wasserstein distance between the Gaussians fitted to ``a [N, D]``, ``b [M, D]``.
+
+    At least 0; 0 for equal mean and covariance. It falls with N and M, so compare only distances
+    over the same numbers of images, and it cannot see what a Gaussian cannot hold (Heusel et al.
+    2017, https://arxiv.org/abs/1706.08500, equation 6). Raises ``ValueError`` for fewer than two
+    rows.
+    """
+    if min(len(a), len(b)) < 2:
+        raise ValueError("a Gaussian cannot be fitted to fewer than two rows")
+    a, b = a.double(), b.double()
+    means = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
+    cov_a, cov_b = a.T.cov(), b.T.cov()
+    # The eigenvalues of cov_a @ cov_b are those of a symmetric matrix, so they are real: the trace
+    # of the root is the sum of their roots.
+    root_a = _root(cov_a)
+    eigenvalues = torch.linalg.eigvalsh(root_a @ cov_b @ root_a)
+    cross = eigenvalues.clamp(min=0).sqrt().sum()
+    return max(float(means + cov_a.trace() + cov_b.trace() - 2 * cross), 0.0)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
