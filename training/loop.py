@@ -118,6 +118,8 @@ class Keeper:
 
     def begin(self, trained: Dataset, held_out: Dataset) -> None:
         """Take up the folder where the checkpoint left it."""
+        for unfinished in self.run.folder.rglob(".*.tmp"):  # a kill in the middle of a write
+            unfinished.unlink()
         if not self.run.checkpoint.exists():
             # Spread over the data, which may be sorted by label.
             spread = np.linspace(0, len(trained) - 1, min(GRID, len(trained))).astype(int)

@@ -253,8 +253,8 @@ class Trainer:
     def _schedule(self) -> None:
         """Set what depends on how far the run is: the learning rates, how far labels are in."""
         hold, done = self.config.lr_hold, self.shown / (self.config.kimg * 1000)
-        falling = 0.0 if done <= hold else min((done - hold) / (1 - hold), 1)
-        decay = (1 + math.cos(math.pi * falling)) / 2
+        falling = max(done - hold, 0) / (1 - hold) if hold < 1 else 0.0
+        decay = (1 + math.cos(math.pi * min(falling, 1))) / 2
         for optimizer in self._optimizers().values():
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * decay

@@ -1,0 +1,205 @@
+"""Time training against the loop that PyTorch's DCGAN tutorial made known.
+
+    python -m benchmarks.train [--data DATA]
+
+The same network (unconditional, 64 channels at half the image's size), the same images, batches of
+128, no labels. Each contender is a process of its own; they take turns, and the ratio is that of
+their best rounds, all in one run.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from training.config import TrainingConfig
+from training.data import load
+from training.run import DatasetDescription
+from training.trainer import Trainer
+
+BATCH = 128
+WARM_UP = 3
+IMAGES = 2560
+CONTENDERS = {
+    "tutorial": [],
+    "ours, float32": ["--precision", "float32"],
+    "ours": ["--precision", "auto"],
+}
+
+
+def measured(step: Callable[[], None], steps: int, wait: Callable[[], None]) -> float:
+    """Images per second over ``steps`` steps, after a few that do not count."""
+    for _ in range(WARM_UP):
+        step()
+    wait()
+    began = time.perf_counter()
+    for _ in range(steps):
+        step()
+    wait()
+    return steps * BATCH / (time.perf_counter() - began)
+
+
+def wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def tutorial(folder: Path, steps: int) -> float:
+    """The loop of https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html, by its
+    text: an ImageFolder, a DataLoader of two workers, BCELoss on sigmoids, and its readings of
+    losses in every step."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loader = torch.utils.data.DataLoader(
+        TutorialImages(folder), batch_size=BATCH, shuffle=True, num_workers=2, drop_last=True
+    )
+    generator, discriminator = tutorial_networks()
+    generator.to(device)
+    discriminator.to(device)
+    criterion = nn.BCELoss()
+    g_adam = torch.optim.Adam(generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    d_adam = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    batches = iter(loader)
+
+    def step() -> None:
+        nonlocal batches
+        try:
+            batch, _ = next(batches)
+        except StopIteration:
+            batches = iter(loader)
+            batch, _ = next(batches)
+        real = batch.to(device)
+        label = torch.full((BATCH,), 1.0, device=device)
+        discriminator.zero_grad()
+        output = discriminator(real).view(-1)
+        d_loss_real = criterion(output, label)
+        d_loss_real.backward()
+        output.mean().item()
+        fake = generator(torch.randn(BATCH, 100, 1, 1, device=device))
+        label.fill_(0)
+        output = discriminator(fake.detach()).view(-1)
+        d_loss_fake = criterion(output, label)
+        d_loss_fake.backward()
+        output.mean().item()
+        d_adam.step()
+        generator.zero_grad()
+        label.fill_(1)
+        output = discriminator(fake).view(-1)
+        g_loss = criterion(output, label)
+        g_loss.backward()
+        output.mean().item()
+        g_adam.step()
+        (d_loss_real + d_loss_fake).item()
+        g_loss.item()
+
+    return measured(step, steps, lambda: wait_for(device))
+
+
+class TutorialImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """Its ImageFolder with its transforms, less the two that do nothing to images of 64x64."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(folder.glob("*/*.png"))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        with Image.open(self.paths[index]) as image:
+            pixels = torch.from_numpy(np.array(image.convert("RGB")))
+        scaled = pixels.permute(2, 0, 1).contiguous().float() / 255  # ToTensor
+        return (scaled - 0.5) / 0.5, 0  # Normalize
+
+
+def tutorial_networks() -> tuple[nn.Module, nn.Module]:
+    """Its Generator and Discriminator: ngf = ndf = 64, nz = 100."""
+    up: list[nn.Module] = []
+    for inputs, outputs in ((100, 512), (512, 256), (256, 128), (128, 64)):
+        stride, padding = (1, 0) if not up else (2, 1)
+        convolution = nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False)
+        up += [convolution, nn.BatchNorm2d(outputs), nn.ReLU(True)]
+    up += [nn.ConvTranspose2d(64, 3, 4, 2, 1, bias=False), nn.Tanh()]
+    down: list[nn.Module] = [nn.Conv2d(3, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
+    for inputs, outputs in ((64, 128), (128, 256), (256, 512)):
+        down += [
+            nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.LeakyReLU(0.2, True),
+        ]
+    down += [nn.Conv2d(512, 1, 4, 1, 0, bias=False), nn.Sigmoid()]
+    return nn.Sequential(*up), nn.Sequential(*down)
+
+
+def ours(data: str, steps: int, precision: str) -> float:
+    """One of our steps after another, data and all."""
+    dataset = load(data, attributes=())
+    config = TrainingConfig.model_validate(
+        {"data": data, "name": "bench", "width": 64, "batch": BATCH, "precision": precision}
+    )
+    trainer = Trainer(config, DatasetDescription.of(dataset, "unknown"))
+    images = torch.from_numpy(dataset.images).to(trainer.device)
+    labels = torch.from_numpy(dataset.labels).to(trainer.device)
+
+    def step() -> None:
+        trainer.step(images, labels)
+
+    return measured(step, steps, lambda: wait_for(trainer.device))
+
+
+@click.command()
+@click.option("--data", default="avatars:2000", show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--steps", default=10, show_default=True, help="In each round, after 3 to warm up.")
+@click.option("--contender", type=click.Choice(list(CONTENDERS)), hidden=True)
+@click.option("--precision", default="auto", hidden=True)
+@click.option("--folder", type=click.Path(path_type=Path), hidden=True)
+def main(
+    data: str, rounds: int, steps: int, contender: str | None, precision: str, folder: Path | None
+) -> None:
+    """Time training against the tutorial's loop."""
+    if contender is not None:
+        assert folder is not None
+        theirs = contender == "tutorial"
+        print(tutorial(folder, steps) if theirs else ours(data, steps, precision))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        _write_images(data, Path(temporary) / "faces")
+        rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+        for _ in range(rounds):
+            for name, options in CONTENDERS.items():
+                command = [sys.executable, "-m", "benchmarks.train", "--contender", name, *options]
+                settings = ["--data", data, "--steps", str(steps), "--folder", temporary]
+                done = subprocess.run(
+                    [*command, *settings], check=True, capture_output=True, text=True
+                )
+                rates[name].append(float(done.stdout))
+                print(f"{name:14} {rates[name][-1]:8.1f} images/s", flush=True)
+    ratios = {name: round(max(each) / max(rates["tutorial"]), 2) for name, each in rates.items()}
+    print(json.dumps({"torch": torch.__version__, "device": _device(), "ratios": ratios}))
+
+
+def _write_images(data: str, folder: Path) -> None:
+    """What the tutorial reads: a folder of PNG files."""
+    folder.mkdir()
+    for index, image in enumerate(load(data, attributes=()).images[:IMAGES]):
+        Image.fromarray(image).save(folder / f"{index:05d}.png")
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Resumed runs equal uninterrupted ones, whatever ended them; what fails costs no checkpoint."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from training.config import TrainingConfig
+from training.data import Dataset, avatars
+from training.loop import train
+from training.run import DatasetDescription, Run
+
+KILLS = 20
+STEPS = 120
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.test_exactness"])  # PyTorch is imported once, not 30 times
+
+
+@pytest.fixture(scope="module")
+def faces() -> Dataset:
+    """160 avatars of 16x16 with two attributes."""
+    drawn = avatars.draw(160)
+    images, labels = drawn.images[:, ::4, ::4].copy(), drawn.labels[:, [1, 4]]
+    return Dataset("avatars", images, labels, (drawn.attributes[1], drawn.attributes[4]))
+
+
+def lay_out(folder: Path, faces: Dataset) -> Run:
+    """A small run with everything in it that draws at random or keeps state."""
+    config = TrainingConfig.model_validate(
+        {
+            "data": "avatars",
+            "name": "tiny",
+            "hold_out": 0.3,
+            "kimg": STEPS * 16 / 1000,
+            "batch": 16,
+            "network": "dcgan-mnist",
+            "width": 4,
+            "latent_size": 8,
+            "mirror": True,
+            "augment": "translation,cutout",
+            "d_norm": "spectral",
+            "r1_gamma": 0.1,
+            "penalty_every": 2,
+            "minibatch": "stddev",
+            "g_condition": "norm",
+            "label_dropout": 0.1,
+            "label_ramp_kimg": 1,
+            "tick_kimg": 0.032,
+            "snapshot_kimg": 0.16,
+            "device": "cpu",
+        }
+    )
+    run = Run.plan(folder, config, DatasetDescription.of(faces, "MIT"))
+    run.lay_out()
+    return run
+
+
+def go_on(folder: Path, faces: Dataset, largest_file: int | None = None) -> None:
+    """Train a run on, as a process of its own does; its output goes to the run's folder."""
+    torch.set_num_threads(1)
+    output = os.open(folder / "output.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    if largest_file is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond it is an error, no signal
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    train(Run.open(folder), faces, judge=False)
+
+
+def started(*arguments: object) -> ForkServerProcess:
+    process = PROCESSES.Process(target=go_on, args=arguments)
+    process.start()
+    return process
+
+
+def kept(run: Run) -> tuple[dict[str, list[float]], object, list[str]]:
+    """All that must not depend on what happened to a run."""
+    weights = {name: value.tolist() for name, value in load_file(run.checkpoint).items()}
+    snapshots = sorted(path.name for path in (run.folder / "snapshots").iterdir())
+    shown = [line["shown"] for line in run.log.lines()]
+    return weights, (run.scores.lines(), shown), snapshots
+
+
+def test_twenty_kills_change_nothing(tmp_path: Path, faces: Dataset) -> None:
+    # 1. A run that nobody disturbs.
+    whole = lay_out(tmp_path / "whole", faces)
+    began = time.monotonic()
+    process = started(whole.folder, faces)
+    process.join(120)
+    assert process.exitcode == 0, (whole.folder / "output.txt").read_text()
+    seconds = time.monotonic() - began
+
+    # 2. The same run, killed at 20 random times; should it end before, a further one.
+    chance, kills, runs = random.Random(0), 0, [lay_out(tmp_path / "0", faces)]
+    while kills < KILLS:
+        process = started(runs[-1].folder, faces)
+        process.join(chance.uniform(0, seconds / 4))
+        process.kill()
+        process.join(120)
+        if process.exitcode == 0:
+            runs.append(lay_out(tmp_path / str(len(runs)), faces))
+        kills += process.exitcode == -signal.SIGKILL
+    process = started(runs[-1].folder, faces)
+    process.join(120)
+    assert process.exitcode == 0
+
+    # Result: weights, optimizer states, averages, scores and snapshots are the same to the bit.
+    for run in runs:
+        assert kept(run) == kept(whole)
+        assert not list(run.folder.rglob("*.tmp"))
+
+
+def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, faces: Dataset) -> None:
+    # 1. A run has a checkpoint, and is stopped.
+    run = lay_out(tmp_path / "run", faces)
+    process = started(run.folder, faces)
+    while not run.checkpoint.exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    process.kill()
+    process.join(120)
+    good = run.checkpoint.read_bytes()
+    # 2. Resumed, it cannot write as much as a checkpoint takes.
+    process = started(run.folder, faces, len(good) // 2)
+    process.join(120)
+
+    # Result: it ends with an error; the checkpoint is what it was, and nothing half-written stays.
+    assert process.exitcode == 1
+    assert "File too large" in (run.folder / "output.txt").read_text()
+    assert run.checkpoint.read_bytes() == good
+    assert not list(run.folder.rglob("*.tmp"))
+    # 3. With room again, it goes on to the end.
+    process = started(run.folder, faces)
+    process.join(120)
+    assert process.exitcode == 0
+    assert load_file(run.checkpoint)
+    assert np.array([line["shown"] for line in run.log.lines()])[-1] == STEPS * 16
