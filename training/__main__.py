@@ -65,7 +65,7 @@ def train_command(out: Path | None, **given: Any) -> None:
     config: TrainingConfig = build(TrainingConfig, given)
     folder = out or Path("runs") / config.name
     check_unused(folder)
-    dataset = load(config.data, config.attributes)
+    dataset = load(config.data, config.attributes, config.size, config.crop)
     description = DatasetDescription.of(dataset, config.licence or dataset.licence)
     train(Run.create(folder, config, description), dataset)
 
@@ -76,7 +76,8 @@ def train_command(out: Path | None, **given: Any) -> None:
 def resume(run: Path, data: str | None) -> None:
     """Go on with a run from its last checkpoint, as if it had never stopped."""
     opened = Run.open(run)
-    train(opened, load(data or opened.config.data, opened.config.attributes))
+    config = opened.config
+    train(opened, load(data or config.data, config.attributes, config.size, config.crop))
 
 
 @main.command()

@@ -10,25 +10,50 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from service.manifest import NAME_PATTERN
+from training.data import ACCEPTED
 
 
-class TrainingConfig(BaseModel):
-    """Defaults are those of Radford et al. 2016, but for the width, which suits a GPU."""
+class DataConfig(BaseModel):
+    """What is learnt from: a source, and what of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    data: str = Field(
-        description="A folder or zip of images with a metadata.csv, a folder with MNIST-format IDX "
-        "files, or 'avatars' (drawn here; 'avatars:2000' for another number of them)."
-    )
-    name: str = Field(
-        pattern=NAME_PATTERN,
-        description="Name of the model: lower-case letters, digits and '-'.",
-    )
+    data: str = Field(description=f"{ACCEPTED[0].upper()}{ACCEPTED[1:]}.")
     attributes: tuple[str, ...] | None = Field(
         None,
         description="Labels to learn, as 'hair,eyes'. Left out, all that the data has; 'none' for "
         "an unconditional model.",
+    )
+    size: Annotated[int, Field(ge=16, le=1024, multiple_of=4)] | None = Field(
+        None,
+        description="Side in pixels at which images are drawn, out of their largest central square "
+        "or out of --crop. Left out, they keep their size, and all must have the same.",
+    )
+    crop: Annotated[int, Field(ge=16)] | None = Field(
+        None, description="Side in pixels of the central square that is kept of each image."
+    )
+
+    @field_validator("attributes")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError("an attribute is named twice")
+        return value
+
+    @field_validator("attributes", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return () if value == "none" else tuple(name.strip() for name in value.split(","))
+
+
+class TrainingConfig(DataConfig):
+    """Defaults are those of Radford et al. 2016, but for the width, which suits a GPU."""
+
+    name: str = Field(
+        pattern=NAME_PATTERN,
+        description="Name of the model: lower-case letters, digits and '-'.",
     )
     licence: str | None = Field(
         None,
@@ -77,17 +102,3 @@ class TrainingConfig(BaseModel):
         50, description="A sample grid and a checkpoint every so many thousand images."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
-
-    @field_validator("attributes")
-    @classmethod
-    def _each_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and len(set(value)) < len(value):
-            raise ValueError("an attribute is named twice")
-        return value
-
-    @field_validator("attributes", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return () if value == "none" else tuple(name.strip() for name in value.split(","))
