@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from training.data import avatars, idx, imagefolder
+from training.data import avatars, class_folders, idx, imagefolder
 from training.data.archive import Archive, open_archive
 from training.data.dataset import Dataset
 from training.data.decoding import Framing
@@ -18,8 +18,9 @@ __all__ = ["ACCEPTED", "Dataset", "load"]
 
 FEWEST_AVATARS = 128
 ACCEPTED = (
-    "a folder or zip of images with a metadata.csv, a folder with MNIST-format IDX files, "
-    "or 'avatars' (drawn here; 'avatars:2000' for another number of them)"
+    "a folder or zip of images with a metadata.csv or with a sub-folder for each class, a folder "
+    "with MNIST-format IDX files, or 'avatars' (drawn here; 'avatars:2000' for another number of "
+    "them)"
 )
 
 
@@ -33,7 +34,8 @@ class Reader(Protocol):
         """What it holds. Raises ``DataError``."""
 
 
-READERS: tuple[Reader, ...] = (imagefolder,)
+# Class folders come last: there are images below folders in the other layouts too.
+READERS: tuple[Reader, ...] = (imagefolder, class_folders)
 
 
 def load(
