@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from training.data import avatars, celeba, class_folders, idx, imagefolder
+from training.data import avatars, celeba, class_folders, idx, imagefolder, parquet
 from training.data.archive import Archive, open_archive
 from training.data.dataset import Dataset
 from training.data.decoding import Framing
@@ -19,8 +19,8 @@ __all__ = ["ACCEPTED", "Dataset", "load"]
 FEWEST_AVATARS = 128
 ACCEPTED = (
     "a folder or zip of images with a metadata.csv, with a sub-folder for each class, or with "
-    "CelebA's list_attr_celeba.txt; a folder with MNIST-format IDX files; or 'avatars' (drawn "
-    "here; 'avatars:2000' for another number of them)"
+    "CelebA's list_attr_celeba.txt; a Parquet file of images or a folder of them; a folder with "
+    "MNIST-format IDX files; or 'avatars' (drawn here; 'avatars:2000' for another number of them)"
 )
 
 
@@ -35,7 +35,7 @@ class Reader(Protocol):
 
 
 # Class folders come last: there are images below folders in the other layouts too.
-READERS: tuple[Reader, ...] = (imagefolder, celeba, class_folders)
+READERS: tuple[Reader, ...] = (imagefolder, celeba, parquet, class_folders)
 
 
 def load(
@@ -60,7 +60,7 @@ def load(
     if (images := _idx_images(path)) is not None:
         _refuse(framing, source, "IDX images keep their size")
         return idx.read(images, attributes)
-    if path.is_dir() or path.suffix.lower() == ".zip":
+    if path.is_dir() or path.suffix.lower() in (".zip", parquet.SUFFIX):
         archive = open_archive(path)
         for reader in READERS:
             if reader.recognises(archive):
