@@ -1,7 +1,8 @@
-"""The command line: ``python -m training train|resume|sample|export``."""
+"""The command line: ``python -m training train|resume|sample|export|audit``."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,8 +16,8 @@ from service.errors import InvalidLabel
 from service.labels import Vocabulary
 from service.latents import MAX_SEED
 from service.options import build, options_of
-from training import pictures, sampling
-from training.config import TrainingConfig
+from training import audit, audit_report, pictures, sampling
+from training.config import DataConfig, TrainingConfig
 from training.data import load
 from training.errors import Interrupted, RunError, TrainingError
 from training.export import export
@@ -66,6 +67,8 @@ def train_command(out: Path | None, **given: Any) -> None:
     folder = out or Path("runs") / config.name
     check_unused(folder)
     dataset = load(config.data, config.attributes, config.size, config.crop)
+    for warning in audit.warnings(audit.cheap(dataset), config.data):
+        click.echo(f"warning: {warning}", err=True)
     description = DatasetDescription.of(dataset, config.licence or dataset.licence)
     train(Run.create(folder, config, description), dataset)
 
@@ -114,6 +117,37 @@ def export_command(run: Path, to: Path, version: int | None) -> None:
     """Write a run's generator as a model file that the service loads."""
     generator, opened, shown = _average(run)
     click.echo(export(opened, generator, shown, to, version))
+
+
+@main.command("audit")
+@click.argument("data")
+@options_of(DataConfig, but={"data"})
+@click.option("--against", metavar="OTHER", help="Data that should hold none of the same images.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="The JSON to write.")
+@click.option("--out", type=click.Path(path_type=Path), help="The PNG of the worst pairs to write.")
+def audit_command(
+    against: str | None, json_file: Path | None, out: Path | None, **given: Any
+) -> None:
+    """Look for copies, contradictions and small classes in DATA.
+
+    \b
+    python -m training audit my-faces.zip --against held-out.zip --out pairs.png
+    """
+    config: DataConfig = build(DataConfig, given)
+    dataset = load(config.data, config.attributes, config.size, config.crop)
+    # What the other data is labelled with does not matter here.
+    other = None if against is None else load(against, (), config.size, config.crop)
+    report = audit.audit(dataset, other)
+    click.echo(audit_report.as_text(report, dataset, other))
+    if json_file is not None:
+        found = audit_report.as_json(report, dataset, other)
+        write_atomically(json_file, json.dumps(found, indent=2) + "\n")
+    if out is not None:
+        picture = audit_report.as_picture(report, dataset, other)
+        if picture is None:
+            click.echo(f"no pairs to draw: {out} is not written", err=True)
+        else:
+            write_atomically(out, picture)
 
 
 def _average(folder: Path) -> tuple[Generator, Run, int]:
