@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, TypeVar
 
 import click
@@ -12,8 +12,8 @@ from pydantic.fields import FieldInfo
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def options_of(model: type[BaseModel]) -> Callable[[Command], Command]:
-    """One option for each field of ``model``: ``lr_hold`` is ``--lr-hold``.
+def options_of(model: type[BaseModel], but: Container[str] = ()) -> Callable[[Command], Command]:
+    """One option for each field of ``model``, ``but`` some: ``lr_hold`` is ``--lr-hold``.
 
     Options that are not given arrive as None; ``build`` then leaves them to the model.
     """
@@ -21,7 +21,8 @@ def options_of(model: type[BaseModel]) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for name, field in reversed(model.model_fields.items()):
-            command = _option(name, field, prefix)(command)
+            if name not in but:
+                command = _option(name, field, prefix)(command)
         return command
 
     return decorate

@@ -9,6 +9,7 @@ import pytest
 
 from service.manifest import Attribute, DatasetInfo, Manifest, Provenance
 from tests.server import MODELS, ROOT, Server, serve
+from training.data import Dataset, load
 
 # The networks here are tiny: a second thread only waits for the first, and for whatever else runs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,12 +29,17 @@ def client(server: Server) -> httpx.Client:
     return server.client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with the anime faces and MNIST."""
     if not REAL_DATA.is_dir():
         pytest.skip(f"no real data at {REAL_DATA}; set TEST_DATA to its folder")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def anime_faces(real_data: Path) -> Dataset:
+    return load(str(real_data / "anime-faces-64.zip"))
 
 
 def attribute(name: str, *values: str) -> Attribute:

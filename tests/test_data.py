@@ -3,8 +3,6 @@ from __future__ import annotations
 import gzip
 import io
 import struct
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,39 +10,12 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from tests.image_files import Pack, as_folder, as_zip, as_zip_of_a_folder, picture, problems
 from training.data import FEWEST_AVATARS, load
-from training.data.dataset import Dataset, encode_labels
-from training.errors import DataError
+from training.data.dataset import Dataset
+from training.data.labelling import encode_labels
 
 Images = npt.NDArray[np.uint8]
-Pack = Callable[[Path, dict[str, bytes]], Path]
-
-
-def picture(value: int = 0, size: tuple[int, int] = (16, 16), mode: str = "RGB") -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, size, value if mode == "L" else (value, 0, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def as_folder(root: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        path = root / "faces" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return root / "faces"
-
-
-def as_zip(root: Path, files: dict[str, bytes]) -> Path:
-    path = root / "faces.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
-def as_zip_of_a_folder(root: Path, files: dict[str, bytes]) -> Path:
-    return as_zip(root, {f"inner/{name}": content for name, content in files.items()})
-
 
 ROWS = ["a.png,red,yes", "b.png,blue,no", "sub/c.png,red,no", "d.png,blue,yes"]
 FILES = {
@@ -54,14 +25,6 @@ FILES = {
 
 def csv(*rows: str, header: str = "file_name,eyes,glasses") -> dict[str, bytes]:
     return {"metadata.csv": "\n".join([header, *rows, ""]).encode()}
-
-
-def problems(path: Path, attributes: list[str] | None = None) -> list[str]:
-    with pytest.raises(DataError) as caught:
-        load(str(path), attributes)
-    for problem in caught.value.problems:
-        assert problem in str(caught.value)
-    return caught.value.problems
 
 
 @pytest.mark.parametrize("pack", [as_folder, as_zip, as_zip_of_a_folder])
@@ -75,6 +38,7 @@ def test_imagefolder(tmp_path: Path, pack: Pack) -> None:
         ("glasses", ("no", "yes")),
     ]
     assert dataset.labels.tolist() == [[1, 1], [0, 0], [1, 0], [0, 1]]
+    assert dataset.names == ("a.png", "b.png", "sub/c.png", "d.png")
     assert dataset.attributes[0].frequencies == (0.5, 0.5)
 
 
@@ -121,7 +85,7 @@ def test_everything_wrong_is_reported_at_once_with_its_place(tmp_path: Path) -> 
     text = "\n".join(found)
     assert "line 6: no image 'missing.png'" in text
     assert "line 7: 2 fields, the header has 3" in text
-    assert "line 8: 'f.png' is 20x16, the others are 16x16" in text
+    assert "line 8: 'f.png' is 20x16, the others are 16x16: --size draws all at one size" in text
     assert "line 9: 'g.png' is not a readable image" in text
     assert "line 10: 'a.png' stands on line 2 already" in text
     assert "line 11: no value for 'eyes'" in text
@@ -134,14 +98,14 @@ def test_everything_wrong_is_reported_at_once_with_its_place(tmp_path: Path) -> 
     [
         (csv(*ROWS, header="name,eyes,glasses"), None, "line 1: no column 'file_name'"),
         (csv(*ROWS, header="file_name,eyes,eyes"), None, "line 1: column 'eyes' stands twice"),
-        (csv(*ROWS), ["hair"], "line 1: no column 'hair'; there are: eyes, glasses"),
+        (csv(*ROWS), ["hair"], "no attribute 'hair'; there are: eyes, glasses"),
         (csv(), None, "has no rows"),
         ({"metadata.csv": b"\xff\xfe\x00"}, None, "is not UTF-8"),
         ({"metadata.csv": b""}, None, "no column 'file_name'"),
         (
             csv("a.png,red,1", "b.png,blue,2", "sub/c.png,red,3", "d.png,blue,4"),
             None,
-            "column 'glasses': 4 of 4 values stand only once: this is no label",
+            "attribute 'glasses': 4 of 4 values stand only once: this is no label",
         ),
         (csv(*ROWS, header="file_name,eyes,"), None, "attribute '': String should have at least 1"),
         (
@@ -158,7 +122,7 @@ def test_everything_wrong_is_reported_at_once_with_its_place(tmp_path: Path) -> 
         (
             csv("a.png,red,1", "b.png,red,2", "sub/c.png,red,1", "d.png,red,2"),
             None,
-            "column 'eyes': only one value",
+            "attribute 'eyes': only one value",
         ),
     ],
 )
@@ -261,29 +225,28 @@ def test_avatars() -> None:
 
 
 def test_values_stand_in_natural_order() -> None:
-    _, (attribute,) = encode_labels({"x": ["10", "9", "b2", "b10", "9"]}, "here")
+    _, (attribute,) = encode_labels({"x": ["10", "9", "b2", "b10", "9"]}, 5, "here")
     assert attribute.values == ("9", "10", "b2", "b10")
     assert attribute.frequencies == (0.4, 0.2, 0.2, 0.2)
 
 
 def test_digest_tells_pixels_labels_and_vocabularies_apart() -> None:
     images = np.zeros((4, 16, 16, 3), dtype=np.uint8)
-    labels, attributes = encode_labels({"x": ["a", "a", "b", "b"]}, "here")
+    labels, attributes = encode_labels({"x": ["a", "a", "b", "b"]}, 4, "here")
     digests = {
         Dataset("one", images, labels, attributes).sha256,
         Dataset("one", images + 1, labels, attributes).sha256,
         Dataset("one", images, labels[::-1], attributes).sha256,
-        Dataset("one", images, *encode_labels({"y": ["a", "a", "b", "b"]}, "here")).sha256,
-        Dataset("one", images, *encode_labels({"x": ["a", "a", "c", "c"]}, "here")).sha256,
+        Dataset("one", images, *encode_labels({"y": ["a", "a", "b", "b"]}, 4, "here")).sha256,
+        Dataset("one", images, *encode_labels({"x": ["a", "a", "c", "c"]}, 4, "here")).sha256,
     }
     assert len(digests) == 5
     assert Dataset("two", images.copy(), labels, attributes).sha256 in digests
 
 
-def test_anime_faces(real_data: Path) -> None:
-    dataset = load(str(real_data / "anime-faces-64.zip"))
-    assert dataset.images.shape == (15_698, 64, 64, 3)
-    assert [len(attribute.values) for attribute in dataset.attributes] == [12, 10]
+def test_anime_faces(anime_faces: Dataset) -> None:
+    assert anime_faces.images.shape == (15_698, 64, 64, 3)
+    assert [len(attribute.values) for attribute in anime_faces.attributes] == [12, 10]
 
 
 def test_mnist(real_data: Path) -> None:

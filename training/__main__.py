@@ -1,7 +1,8 @@
-"""The command line: ``python -m training train|resume|sample|export``."""
+"""The command line: ``python -m training train|resume|sample|export|audit``."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,9 +16,17 @@ from service.errors import InvalidLabel
 from service.labels import Vocabulary
 from service.latents import MAX_SEED
 from service.options import build, options_of
-from training import checkpoint, distributed, estimate, pictures, sampling
+from training import (
+    audit,
+    audit_report,
+    checkpoint,
+    distributed,
+    estimate,
+    pictures,
+    sampling,
+)
 from training.board import Board
-from training.config import TrainingConfig
+from training.config import DataConfig, TrainingConfig
 from training.data import load
 from training.device import choose_device, choose_precision
 from training.durations import duration
@@ -109,7 +118,10 @@ def train_command(
         # A run keeps its precision, wherever it is resumed.
         precision = choose_precision(config.precision, choose_device(config.device))
         config = config.model_copy(update={"precision": precision})
-        dataset = load(config.data, config.attributes)
+        dataset = load(config.data, config.attributes, config.size, config.crop)
+        if distributed.rank() == 0:
+            for warning in audit.warnings(audit.cheap(dataset), config.data):
+                click.echo(f"warning: {warning}", err=True)
         description = DatasetDescription.of(dataset, config.licence or dataset.licence)
         run = Run.plan(folder, config, description)
         rate = estimate.images_per_second(config, dataset)
@@ -130,8 +142,9 @@ def train_command(
 def resume(run: Path, data: str | None, judge: bool, tensorboard: bool) -> None:
     """Go on with a run from its last checkpoint, as if it had never stopped."""
     opened = Run.open(run)
+    config = opened.config
     with distributed.joined():
-        dataset = load(data or opened.config.data, opened.config.attributes)
+        dataset = load(data or config.data, config.attributes, config.size, config.crop)
         train(opened, dataset, judge=judge, board=_board(opened, tensorboard))
 
 
@@ -173,6 +186,37 @@ def export_command(run: Path, snapshot: str, to: Path, version: int | None) -> N
     opened = Run.open(run)
     generator, shown = opened.load_snapshot(snapshot)
     click.echo(export(opened, generator, shown, to, version))
+
+
+@main.command("audit")
+@click.argument("data")
+@options_of(DataConfig, but={"data"})
+@click.option("--against", metavar="OTHER", help="Data that should hold none of the same images.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="The JSON to write.")
+@click.option("--out", type=click.Path(path_type=Path), help="The PNG of the worst pairs to write.")
+def audit_command(
+    against: str | None, json_file: Path | None, out: Path | None, **given: Any
+) -> None:
+    """Look for copies, contradictions and small classes in DATA.
+
+    \b
+    python -m training audit my-faces.zip --against held-out.zip --out pairs.png
+    """
+    config: DataConfig = build(DataConfig, given)
+    dataset = load(config.data, config.attributes, config.size, config.crop)
+    # What the other data is labelled with does not matter here.
+    other = None if against is None else load(against, (), config.size, config.crop)
+    report = audit.audit(dataset, other)
+    click.echo(audit_report.as_text(report, dataset, other))
+    if json_file is not None:
+        found = audit_report.as_json(report, dataset, other)
+        write_atomically(json_file, json.dumps(found, indent=2) + "\n")
+    if out is not None:
+        picture = audit_report.as_picture(report, dataset, other)
+        if picture is None:
+            click.echo(f"no pairs to draw: {out} is not written", err=True)
+        else:
+            write_atomically(out, picture)
 
 
 def _describe(run: Run, rate: float) -> None:

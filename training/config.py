@@ -7,31 +7,59 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from service.manifest import NAME_PATTERN
+from training.data import ACCEPTED
 
 MINIBATCH_GROUPS = {"none": 1, "stddev": 4, "discrimination": 16}
 """How many images are compared: for the deviation as in Karras et al. 2018, section 3."""
 
 
-class TrainingConfig(BaseModel):
-    """Every option, its range and its default."""
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return () if value == "none" else tuple(name.strip() for name in value.split(","))
+
+
+Split = BeforeValidator(_split)
+"""Names as the command line gives them: ``"hair,eyes"``, or ``"none"``."""
+
+
+class DataConfig(BaseModel):
+    """What is learnt from: a source, and what of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    data: str = Field(
-        description="A folder or zip of images with a metadata.csv, a folder with MNIST-format IDX "
-        "files, or 'avatars' (drawn here; 'avatars:2000' for another number of them)."
-    )
-    name: str = Field(
-        pattern=NAME_PATTERN,
-        description="Name of the model: lower-case letters, digits and '-'.",
-    )
-    attributes: tuple[str, ...] | None = Field(
+    data: str = Field(description=f"{ACCEPTED[0].upper()}{ACCEPTED[1:]}.")
+    attributes: Annotated[tuple[str, ...] | None, Split] = Field(
         None,
         description="Labels to learn, as 'hair,eyes'. Left out, all that the data has; 'none' for "
         "an unconditional model.",
+    )
+    size: Annotated[int, Field(ge=16, le=1024, multiple_of=4)] | None = Field(
+        None,
+        description="Side in pixels at which images are drawn, out of their largest central square "
+        "or out of --crop. Left out, they keep their size, and all must have the same.",
+    )
+    crop: Annotated[int, Field(ge=16)] | None = Field(
+        None, description="Side in pixels of the central square that is kept of each image."
+    )
+
+    @field_validator("attributes")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError("an attribute is named twice")
+        return value
+
+
+class TrainingConfig(DataConfig):
+    """Every option, its range and its default."""
+
+    name: str = Field(
+        pattern=NAME_PATTERN,
+        description="Name of the model: lower-case letters, digits and '-'.",
     )
     licence: str | None = Field(
         None,
@@ -101,7 +129,7 @@ class TrainingConfig(BaseModel):
     minibatch: Literal["none", "stddev", "discrimination"] = Field(
         "none", description="How the discriminator compares the images of a batch."
     )
-    augment: tuple[Literal["translation", "cutout", "colour"], ...] = Field(
+    augment: Annotated[tuple[Literal["translation", "cutout", "colour"], ...], Split] = Field(
         (),
         description="Changes made to all that the discriminator sees, as 'translation,cutout': "
         "for data of fewer than some 30,000 images. None may touch what a label says.",
@@ -148,20 +176,6 @@ class TrainingConfig(BaseModel):
         50, description="A sample grid and a checkpoint every so many thousand images."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
-
-    @field_validator("attributes")
-    @classmethod
-    def _each_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and len(set(value)) < len(value):
-            raise ValueError("an attribute is named twice")
-        return value
-
-    @field_validator("attributes", "augment", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return () if value == "none" else tuple(name.strip() for name in value.split(","))
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from service.manifest import Attribute
-from training.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,8 @@ class Dataset:
     attributes: tuple[Attribute, ...]
     """The vocabulary, in the order of the columns of ``labels``."""
     licence: str = "unknown"
+    names: tuple[str, ...] | None = None
+    """Where each image came from, for people to find it; None where the images have no names."""
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
@@ -37,13 +36,16 @@ class Dataset:
                 f"labels of shape {self.labels.shape} do not fit {len(self.images)} images "
                 f"and {len(self.attributes)} attributes"
             )
+        if self.names is not None and len(self.names) != len(self.images):
+            raise ValueError(f"{len(self.names)} names do not fit {len(self.images)} images")
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Dataset:
         """The images where ``rows [N]`` is true, under the same vocabulary."""
-        return replace(self, images=self.images[rows], labels=self.labels[rows])
+        names = None if self.names is None else tuple(compress(self.names, rows))
+        return replace(self, images=self.images[rows], labels=self.labels[rows], names=names)
 
     def split(self, share: float) -> tuple[Dataset, Dataset]:
         """About ``1 - share`` of the images to train on, and the others to measure with.
@@ -71,35 +73,3 @@ def _fraction(image: npt.NDArray[np.uint8]) -> float:
     sides = (np.ascontiguousarray(side).tobytes() for side in (image, image[:, ::-1]))
     digest = min(hashlib.blake2b(side, digest_size=8).digest() for side in sides)
     return int.from_bytes(digest, "little") / 2**64
-
-
-def encode_labels(
-    columns: Mapping[str, Sequence[str]], source: str
-) -> tuple[npt.NDArray[np.int64], tuple[Attribute, ...]]:
-    """Turn one list of values per attribute into value indices ``[N, A]`` and the vocabulary.
-
-    Values are put in natural order, so ``"10"`` follows ``"9"``. Raises ``DataError`` for names and
-    values that cannot be labels.
-    """
-    indices: list[npt.NDArray[np.int64]] = []
-    attributes: list[Attribute] = []
-    problems: list[str] = []
-    for name, column in columns.items():
-        values = sorted(set(column), key=_natural)
-        position = {value: index for index, value in enumerate(values)}
-        index = np.array([position[value] for value in column], dtype=np.int64)
-        counts = np.bincount(index, minlength=len(values))
-        indices.append(index)
-        try:
-            frequencies = tuple(counts / counts.sum())
-            attributes.append(Attribute(name=name, values=tuple(values), frequencies=frequencies))
-        except ValidationError as error:
-            problems += [f"attribute {name[:80]!r}: {fault['msg']}" for fault in error.errors()]
-    if problems:
-        raise DataError(source, problems)
-    return np.stack(indices, axis=1), tuple(attributes)
-
-
-def _natural(value: str) -> list[tuple[bool, int, str]]:
-    parts = re.findall(r"\d+|\D+", value)
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]

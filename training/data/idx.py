@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from training.data.dataset import Dataset, encode_labels
+from training.data.dataset import Dataset
+from training.data.labelling import encode_labels, label_name
 from training.errors import DataError
 
 IMAGES = "images-idx3-ubyte"
@@ -32,12 +33,10 @@ def read(images_path: Path, attributes: Sequence[str] | None = None) -> Dataset:
     """Read an images file and the labels file beside it, each plain or gzipped.
 
     The one attribute is called ``label``, or as ``attributes`` says; if that is empty, there is
-    none. Its values are the numbers,
-    or, where a file ``classes.txt`` lies beside, its lines. Raises ``DataError``.
+    none. Its values are the numbers, or, where a file ``classes.txt`` lies beside, its lines.
+    Raises ``DataError``.
     """
-    names = ["label"] if attributes is None else list(attributes)
-    if len(names) > 1:
-        raise DataError(str(images_path), ["IDX files have one attribute; name just one"])
+    label = label_name(attributes, str(images_path))
     images = _read_array(images_path, dimensions=3)
     labels_path = _labels_beside(images_path)
     labels = _read_array(labels_path, dimensions=1)
@@ -46,13 +45,13 @@ def read(images_path: Path, attributes: Sequence[str] | None = None) -> Dataset:
     if len(images) == 0:
         raise DataError(str(images_path), ["holds no images"])
     name = images_path.resolve().parent.name
-    if not names:
+    if label is None:
         return Dataset(name, images[..., None], np.zeros((len(images), 0), dtype=np.int64), ())
     column = _names(images_path.parent / CLASSES, labels)
     once = [value for value in sorted(set(column)) if column.count(value) == 1]
     if once:
         raise DataError(str(labels_path), [f"label {value!r} stands only once" for value in once])
-    indices, vocabulary = encode_labels({names[0]: column}, str(labels_path))
+    indices, vocabulary = encode_labels({label: column}, len(column), str(labels_path))
     return Dataset(name, images[..., None], indices, vocabulary)
 
 

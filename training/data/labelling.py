@@ -1,0 +1,97 @@
+"""From columns of text to value indices and a vocabulary, the same way for every source."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from service.manifest import Attribute
+from training.errors import DataError
+
+NO_YES = ("no", "yes")
+"""The values of a yes/no attribute, which label phrases know: "Smiling", "not Smiling"."""
+
+
+def choose(available: Sequence[str], asked: Sequence[str] | None, source: str) -> list[str]:
+    """The attributes to learn: those ``asked`` for, or all. Raises ``DataError`` for others."""
+    if asked is None:
+        return list(available)
+    known = ", ".join(available) or "none"
+    unknown = [name for name in asked if name not in available]
+    if unknown:
+        raise DataError(source, [f"no attribute {name!r}; there are: {known}" for name in unknown])
+    return list(asked)
+
+
+def label_name(asked: Sequence[str] | None, source: str) -> str | None:
+    """What the one attribute of a source is called that has no name for it; None to leave it out.
+
+    Raises ``DataError`` where several are asked for.
+    """
+    if asked is None:
+        return "label"
+    if len(asked) > 1:
+        raise DataError(source, ["has one attribute; name just one with --attributes"])
+    return asked[0] if asked else None
+
+
+def label_problems(columns: Mapping[str, Sequence[str]], places: Sequence[str]) -> list[str]:
+    """A sentence for every value that is missing or cannot be learnt.
+
+    ``places`` says of each row where it stands, such as ``line 7``.
+    """
+    problems = []
+    for name, column in columns.items():
+        counts = Counter(column)
+        if len(counts) == 1 and len(column) > 1:
+            problems.append(f"attribute {name!r}: only one value, {column[0]!r}: nothing to learn")
+            continue
+        once = {value for value, count in counts.items() if count == 1 and value}
+        if len(once) > len(column) / 2:
+            problems.append(
+                f"attribute {name!r}: {len(once)} of {len(column)} values stand only once: this "
+                "is no label (name those to learn with --attributes)"
+            )
+            once = set()
+        if "" in counts or once:
+            for place, value in zip(places, column, strict=True):
+                if not value:
+                    problems.append(f"{place}: no value for {name!r}")
+                elif value in once:
+                    problems.append(f"{place}: {name} {value!r} stands only here: misspelt?")
+    return problems
+
+
+def encode_labels(
+    columns: Mapping[str, Sequence[str]], count: int, source: str
+) -> tuple[npt.NDArray[np.int64], tuple[Attribute, ...]]:
+    """Turn ``count`` values of each attribute into value indices ``[N, A]`` and the vocabulary.
+
+    Values are put in natural order, so ``"10"`` follows ``"9"``. Raises ``DataError`` for names and
+    values that cannot be labels.
+    """
+    labels = np.zeros((count, len(columns)), dtype=np.int64)
+    attributes: list[Attribute] = []
+    problems: list[str] = []
+    for index, (name, column) in enumerate(columns.items()):
+        values = sorted(set(column), key=_natural)
+        position = {value: at for at, value in enumerate(values)}
+        labels[:, index] = [position[value] for value in column]
+        try:
+            frequencies = tuple(np.bincount(labels[:, index], minlength=len(values)) / count)
+            attributes.append(Attribute(name=name, values=tuple(values), frequencies=frequencies))
+        except ValidationError as error:
+            problems += [f"attribute {name[:80]!r}: {fault['msg']}" for fault in error.errors()]
+    if problems:
+        raise DataError(source, problems)
+    return labels, tuple(attributes)
+
+
+def _natural(value: str) -> list[tuple[bool, int, str]]:
+    parts = re.findall(r"\d+|\D+", value)
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
