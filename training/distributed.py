@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.nn.functional import all_reduce
 
 
 @contextmanager
@@ -49,7 +49,19 @@ def share(rows: Tensor) -> Tensor:
 
 def mean(value: Tensor) -> Tensor:
     """The mean of ``value`` over the processes; gradients pass through."""
-    return value if world() == 1 else all_reduce(value) / world()
+    return value if world() == 1 else _Mean.apply(value)
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total / world()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return _Mean.forward(context, gradient)  # every process has used the mean
 
 
 def average_gradients(network: nn.Module) -> None:

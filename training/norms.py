@@ -19,7 +19,8 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """``[N, F, h, w]`` to the same; ``condition`` is for ``ConditionalBatchNorm``."""
-        if not (self.spread and self.training):
+        of_the_batch = self.training or not self.track_running_stats
+        if not (self.spread and of_the_batch):
             return super().forward(x)
         mean = distributed.mean(x.float().mean((0, 2, 3)))
         centred = x.float() - mean[:, None, None]
