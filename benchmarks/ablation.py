@@ -40,6 +40,8 @@ BASE: dict[str, Any] = {
     "lr_hold": 0.5,
     "ema_halflife_kimg": 5,
 }
+AUGMENT = {"augment": "translation,cutout"}
+PROJECTION = {"d_condition": "projection"}
 SPECTRAL = {"d_norm": "spectral"}
 BARE = {"d_norm": "none"}
 CHANGES: dict[str, dict[str, Any]] = {
@@ -59,7 +61,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "spectral norm, R1 0.1": SPECTRAL | {"r1_gamma": 0.1},
     "labels: as input maps": {"d_condition": "input", "label_weight": 0.0},
     "labels: head alone": {"d_condition": "none", "mismatched_weight": 0.0},
-    "labels: projection": {"d_condition": "projection"},
+    "labels: projection": PROJECTION,
     "labels: in the generator's norms": {"g_condition": "norm"},
     "labels: norms and projection, no head": {
         "g_condition": "norm",
@@ -73,7 +75,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "label dropout 0.1": {"label_dropout": 0.1},
     "labels fade in": {"label_ramp_kimg": 20.0},
     "augment translation": {"augment": "translation"},
-    "augment translation,cutout": {"augment": "translation,cutout"},
+    "augment translation,cutout": AUGMENT,
     "minibatch deviation": {"minibatch": "stddev"},
     "minibatch discrimination": {"minibatch": "discrimination"},
     "hinge": {"loss": "hinge"},
@@ -81,6 +83,12 @@ CHANGES: dict[str, dict[str, Any]] = {
     "relativistic, no norm, R1 and R2 0.1": BARE
     | {"loss": "relativistic", "r1_gamma": 0.1, "r2_gamma": 0.1},
     "WGAN-GP, no norm": BARE | {"loss": "wgan-gp"},
+    # What helped, put together, and what helps or hurts then.
+    "projection, augment": PROJECTION | AUGMENT,
+    "projection, augment, lr 8e-4": PROJECTION | AUGMENT | {"lr": 8e-4},
+    "projection, augment, head 0.2": PROJECTION | AUGMENT | {"label_weight": 0.2},
+    "projection, augment, no wrong labels": PROJECTION | AUGMENT | {"mismatched_weight": 0.0},
+    "projection, augment, minibatch deviation": PROJECTION | AUGMENT | {"minibatch": "stddev"},
 }
 GRID = 64
 COLUMNS = ("frechet", "precision", "recall", "coverage", "labels_right")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from pydantic import BaseModel, ValidationError
@@ -46,7 +46,8 @@ def _option(name: str, field: FieldInfo, prefix: str) -> Callable[[Command], Com
     text = f"{field.description} [{'; '.join(notes)}]" if notes else field.description
     if field.annotation is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)
-    return click.option(flag, metavar="VALUE", help=text)
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return click.option(flag, metavar="|".join(choices) or "VALUE", help=text)
 
 
 def _explain(model: type[BaseModel], given: dict[str, Any], error: ValidationError) -> list[str]:

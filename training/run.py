@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service import __version__, latents
-from service.manifest import Attribute, DatasetInfo, Manifest, Provenance
+from service.manifest import Attribute, DatasetInfo, Manifest, Metric, Provenance
 from training import checkpoint
 from training.augment import unfit
 from training.config import TrainingConfig
@@ -32,6 +32,15 @@ from training.data import Dataset
 from training.errors import RunError
 from training.files import write_atomically
 from training.networks import Generator, halvings
+
+MEASURED = {
+    "frechet": "Frechet distance (0 is best)",
+    "precision": "precision",
+    "recall": "recall",
+    "coverage": "coverage",
+    "labels_right": "all labels read as asked",
+}
+"""What a model file says of the scores."""
 
 
 def check_unused(folder: Path) -> None:
@@ -128,12 +137,28 @@ class Run:
             width=width,
             channels=channels,
             attributes=self.dataset.attributes,
+            metrics=self._metrics(shown),
             provenance=Provenance(
                 dataset=self.dataset.info,
                 training={"images_shown": shown} | self.config.model_dump(exclude=elsewhere),
                 code_version=__version__,
                 date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             ),
+        )
+
+    def _metrics(self, shown: int) -> tuple[Metric, ...]:
+        """What was measured of the snapshot after ``shown`` images, if anything was."""
+        line = next((line for line in self.scores.lines() if line["shown"] == shown), {})
+        return tuple(
+            Metric(
+                name=title,
+                value=line[name],
+                samples=line["images"],
+                against=f"{line['images']} images kept from training; features of a classifier of "
+                "the training images' labels",
+            )
+            for name, title in MEASURED.items()
+            if name in line
         )
 
     @property

@@ -76,6 +76,9 @@ class Trainer:
         self.d_adam = self._adam(self.discriminator, config.d_lr or config.lr)
         compiles = self.device.type == "cuda" if config.compile is None else config.compile
         self._generate = torch.compile(self.generator) if compiles else self.generator
+        # A compiled network would not honour the cache that keeps spectral norm to one step of
+        # power iteration in an update.
+        compiles = compiles and config.d_norm != "spectral"
         self._judge = torch.compile(self.discriminator) if compiles else self.discriminator
         self.shown = 0
 
