@@ -28,8 +28,9 @@ format: $(DEVELOP)/ready  ## mend what check finds, where it can
 	$(DEVELOP)/bin/ruff check --fix .
 	$(DEVELOP)/bin/ruff format .
 
-bench: $(DEVELOP)/ready  ## time the service against the runtime beneath it
+bench: $(DEVELOP)/ready  ## time serving and training against what they are built on
 	$(DEVELOP)/bin/python -m benchmarks.serve
+	$(DEVELOP)/bin/python -m benchmarks.train
 
 $(SERVE)/ready: requirements/serve-$(RUNTIME).txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Figment needs Python 3.11+")'

@@ -69,13 +69,11 @@ def unfit(operations: Sequence[str], mirror: bool, attributes: Sequence[Attribut
 
 def _translation(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
     """Shift by up to an eighth of each side; what comes in is grey (0)."""
-    height, width = images.shape[2:]
-    sides = torch.tensor([width, height], device=images.device)
-    furthest = (sides * LARGEST_SHIFT).round()
-    pixels = ((2 * furthest + 1) * draws[:, :2]).floor() - furthest
-    shift = 2 * pixels * chosen[:, None] / sides  # in the units of affine_grid
     theta = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
-    theta[:, :, 2] = shift
+    for axis, side in enumerate((images.shape[3], images.shape[2])):  # x, then y
+        furthest = round(side * LARGEST_SHIFT)
+        pixels = ((2 * furthest + 1) * draws[:, axis]).floor() - furthest
+        theta[:, axis, 2] = 2 * pixels * chosen / side  # in the units of affine_grid
     # Whole pixels, so "nearest" is exact.
     grid = affine_grid(theta, list(images.shape), align_corners=False)
     return grid_sample(images, grid.to(images.dtype), mode="nearest", align_corners=False)

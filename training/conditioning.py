@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -35,7 +36,7 @@ def mismatch(
     rows = torch.arange(len(labels), device=device)
     scores = torch.rand(labels.shape, generator=generator, device=device)
     attribute = (scores + known).argmax(dim=1)
-    size = torch.tensor(sizes, device=device)[attribute]
+    size = _sizes(tuple(sizes), device)[attribute]
     # A shift of 1 to size-1, modulo size, reaches every other value and never the right one.
     uniform = torch.rand(len(labels), generator=generator, device=device)
     shift = 1 + (uniform * (size - 1)).long().clamp(max=size - 2)
@@ -43,3 +44,8 @@ def mismatch(
     wrong[rows, attribute] = (labels[rows, attribute] + shift) % size
     known[rows, attribute] = True
     return wrong, known
+
+
+@functools.cache  # to copy them to a GPU in every step would make it wait
+def _sizes(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(sizes, device=device)
