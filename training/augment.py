@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from service.manifest import Attribute
+from service.manifest import Attribute, spoken
 
 LARGEST_SHIFT = 1 / 8
 CUTOUT_SIDE = 1 / 2
@@ -30,8 +30,10 @@ FLAT_SHARE = 0.9
 COLOURS = frozenset(
     {"aqua", "beige", "black", "blond", "blonde", "blue", "brown", "cyan", "gold", "golden"}
     | {"gray", "green", "grey", "magenta", "orange", "pink", "purple", "red", "silver", "tan"}
-    | {"teal", "turquoise", "violet", "white", "yellow"}
+    | {"teal", "turquoise", "violet", "white", "yellow", "color", "colour", "coloured"}
 )
+CODES = 5
+"""So few single characters are codes, such as 0 and 1 or f and m: the images do not show them."""
 
 
 def augment(
@@ -52,14 +54,18 @@ def unfit(operations: Sequence[str], mirror: bool, attributes: Sequence[Attribut
     """Why changes would destroy what these labels say, a sentence for each; none if all is well."""
     problems = []
     for attribute in attributes:
-        words = {word for value in attribute.values for word in value.casefold().split()}
-        words |= set(attribute.name.casefold().replace("_", " ").split())
+        texts = (attribute.name, *attribute.values)
+        words = {word for text in texts for word in spoken(text).split()}
         if "colour" in operations and len(words & COLOURS) > 0:
             problems.append(
                 f"augment: 'colour' would change what {attribute.name!r} says "
                 f"({', '.join(sorted(words & COLOURS)[:3])} ...); use translation,cutout"
             )
-        if mirror and all(len(value) == 1 for value in attribute.values):
+        if mirror and "left" in words:
+            problems.append(
+                f"mirror: {attribute.name!r} says which side, and a mirror swaps them; leave it out"
+            )
+        if mirror and len(attribute.values) > CODES and max(map(len, attribute.values)) == 1:
             problems.append(
                 f"mirror: {attribute.name!r} is digits or letters ({attribute.values[0]} ... "
                 f"{attribute.values[-1]}), which read otherwise in a mirror; leave it out"

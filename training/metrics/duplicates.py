@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from training.metrics.distances import distances
+
 SIDE = 8
 
 
@@ -18,15 +20,13 @@ def duplicate_share(samples: Tensor, real: Tensor) -> float:
     """Share of ``samples`` that are nearer to another sample than real images are to each other.
 
     Both are thumbnails ``[N, D]``, of as many images. "Than real images are": than the 1st
-    percentile of a real image's distance to its nearest other. About 0.01 where samples are as
-    varied as the data.
+    percentile of a real image's distance to its nearest other that is no copy of it, for no
+    sample could be nearer than a copy. About 0.01 where samples are as varied as the data.
     """
     count = min(len(samples), len(real))
-    threshold = _nearest(real[:count]).quantile(0.01)
-    return float((_nearest(samples[:count]) < threshold).float().mean())
-
-
-def _nearest(rows: Tensor) -> Tensor:
-    # Computed as differences: the faster way through products is not exact near 0.
-    distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
-    return distances.fill_diagonal_(float("inf")).min(dim=1).values
+    real, samples = real[:count], samples[:count]
+    among_real = distances(real, real)
+    among_real[among_real == 0] = torch.inf  # to itself and to copies
+    threshold = among_real.min(dim=1).values.quantile(0.01)
+    nearest = distances(samples, samples).fill_diagonal_(torch.inf).min(dim=1).values
+    return float((nearest < threshold).float().mean())

@@ -18,7 +18,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         raise ValueError("a Gaussian cannot be fitted to fewer than two rows")
     a, b = a.double(), b.double()
     means = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
-    cov_a, cov_b = a.T.cov(), b.T.cov()
+    cov_a, cov_b = torch.atleast_2d(a.T.cov(), b.T.cov())  # of one feature it is a number
     # The eigenvalues of cov_a @ cov_b are those of a symmetric matrix, so they are real: the trace
     # of the root is the sum of their roots.
     root_a = _root(cov_a)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
+
+from training.metrics.distances import distances
 
 NEIGHBOURS = 5
 
@@ -35,9 +36,9 @@ def compare(real: Tensor, samples: Tensor, neighbours: int = NEIGHBOURS) -> Mani
         raise ValueError(f"{neighbours} neighbours need more than {neighbours} images on each side")
     real_radii = _radii(real, neighbours)
     sample_radii = _radii(samples, neighbours)
-    distances = torch.cdist(real, samples)
-    in_real = distances <= real_radii[:, None]
-    in_samples = distances <= sample_radii[None, :]
+    between = distances(real, samples)
+    in_real = between <= real_radii[:, None]
+    in_samples = between <= sample_radii[None, :]
     return Manifold(
         precision=float(in_real.any(dim=0).float().mean()),
         recall=float(in_samples.any(dim=1).float().mean()),
@@ -48,4 +49,4 @@ def compare(real: Tensor, samples: Tensor, neighbours: int = NEIGHBOURS) -> Mani
 
 def _radii(rows: Tensor, neighbours: int) -> Tensor:
     """The distance from each row to its ``neighbours``-th nearest other row."""
-    return torch.cdist(rows, rows).kthvalue(neighbours + 1, dim=1).values  # itself is the first
+    return distances(rows, rows).kthvalue(neighbours + 1, dim=1).values  # itself is the first
