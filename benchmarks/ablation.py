@@ -20,11 +20,10 @@ from typing import Any
 import click
 import torch
 
-from training import pictures, sampling
+from training import features, pictures, sampling
 from training.config import TrainingConfig
 from training.data import Dataset, load
 from training.evaluation import Evaluator
-from training.features import fit
 from training.files import write_atomically
 from training.metrics.frechet import frechet_distance
 from training.metrics.manifold import compare
@@ -90,6 +89,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "projection, augment, no wrong labels": PROJECTION | AUGMENT | {"mismatched_weight": 0.0},
     "projection, augment, minibatch deviation": PROJECTION | AUGMENT | {"minibatch": "stddev"},
 }
+CPU = torch.device("cpu")
 GRID = 64
 COLUMNS = ("frechet", "precision", "recall", "coverage", "labels_right")
 
@@ -111,7 +111,7 @@ def main(data: str, out: Path, kimg: float, seeds: str, only: tuple[str, ...], t
 def _run(data: str, out: Path, kimg: float, seeds: list[int], names: tuple[str, ...]) -> None:
     dataset = load(data)
     trained, held_out = dataset.split(0.1)
-    network = fit(trained, mirror=True, device=torch.device("cpu"))
+    network = features.learnt(out / "features.safetensors", trained, mirror=True, device=CPU)
     evaluator = Evaluator(held_out, network, ("translation", "cutout"))
     _floor(out, trained, evaluator)
     for seed in seeds:
@@ -163,13 +163,13 @@ def _floor(out: Path, trained: Dataset, evaluator: Evaluator) -> None:
     target = out / "floor.json"
     if target.exists():
         return
-    chosen = batch_indices(0, len(trained), 0, evaluator.count, torch.device("cpu"))
-    features = evaluator.network.features(torch.from_numpy(trained.images)[chosen])
+    chosen = batch_indices(0, len(trained), 0, evaluator.count, CPU)
+    found = evaluator.network.features(torch.from_numpy(trained.images)[chosen])
     labels = torch.from_numpy(trained.labels)[chosen]
-    compared = compare(evaluator.real, features)
-    right = evaluator.network.read(features) == labels
+    compared = compare(evaluator.real, found)
+    right = evaluator.network.read(found) == labels
     line = {
-        "frechet": frechet_distance(evaluator.real, features),
+        "frechet": frechet_distance(evaluator.real, found),
         "labels_right": float(right.all(dim=1).float().mean()),
     }
     write_atomically(target, json.dumps(line | compared._asdict(), indent=2) + "\n")

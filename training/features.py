@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from training import checkpoint
 from training.data import Dataset
 from training.losses import label_loss
 from training.networks import halvings
@@ -108,6 +110,20 @@ def _turns(dataset: Dataset) -> int:
     """What an image may be turned by without changing its shape: quarters, or halves."""
     height, width = dataset.images.shape[1:3]
     return 4 if height == width else 2
+
+
+def learnt(path: Path, dataset: Dataset, *, mirror: bool, device: torch.device) -> FeatureNetwork:
+    """The network in ``path``, which is fitted and written first where there is none.
+
+    Raises ``CheckpointError``.
+    """
+    if not path.exists():
+        print("learning the features to measure samples in ...", flush=True)
+        network = fit(dataset, mirror=mirror, device=device)
+        checkpoint.write(path, 0, checkpoint.collect({"features": network}, {}))
+    network = untrained(dataset, device).requires_grad_(False)
+    checkpoint.read(path, {"features": network}, {})
+    return network
 
 
 def _turned(images: Tensor, turn: Tensor, turns: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Never, TypeAlias
+from typing import Any, Never, TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from training.data import Dataset
 from training.durations import duration
 from training.errors import Diverged, Failed, Interrupted, RunError
 from training.evaluation import FEWEST, Evaluator
-from training.features import FeatureNetwork
 from training.files import write_atomically
 from training.interrupt import watch_signals
 from training.run import Run
@@ -115,6 +114,7 @@ class Keeper:
         self.judge = judge
         self.board = board
         self.evaluator: Evaluator | None = None
+        self.ticks: list[dict[str, Any]] = []
 
     def begin(self, trained: Dataset, held_out: Dataset) -> None:
         """Take up the folder where the checkpoint left it."""
@@ -128,8 +128,19 @@ class Keeper:
             log.rewind(self.trainer.shown)
         self.ticks = self.run.log.lines()
         if len(held_out) >= FEWEST:
-            network = _feature_network(self.run, trained, self.trainer.device)
+            network = features.learnt(
+                self.run.features,
+                trained,
+                mirror=self.run.config.mirror,
+                device=self.trainer.device,
+            )
             self.evaluator = Evaluator(held_out, network, self.run.config.augment)
+        else:
+            print(
+                f"{len(held_out)} images are kept from training: too few (below {FEWEST}) to "
+                "measure snapshots",
+                flush=True,
+            )
 
     def log(self, line: dict[str, float], progress: Progress) -> None:
         if not all(map(math.isfinite, line.values())):
@@ -197,17 +208,6 @@ class Keeper:
             f"{self.run.folder}: after {self.trainer.shown} images a loss or weight is not a "
             f"number; {kept}. Try a lower --lr"
         )
-
-
-def _feature_network(run: Run, trained: Dataset, device: torch.device) -> FeatureNetwork:
-    """Learnt once, then read from the run's folder."""
-    if not run.features.exists():
-        print("learning the features to measure samples in ...", flush=True)
-        network = features.fit(trained, mirror=run.config.mirror, device=device)
-        checkpoint.write(run.features, 0, checkpoint.collect({"features": network}, {}))
-    network = features.untrained(trained, device)
-    checkpoint.read(run.features, {"features": network}, {})
-    return network
 
 
 def _crossed(before: int, after: int, kimg: float) -> bool:
