@@ -40,6 +40,7 @@ BASE: dict[str, Any] = {
     "ema_halflife_kimg": 5,
 }
 AUGMENT = {"augment": "translation,cutout"}
+DEVIATION = {"minibatch": "stddev"}
 PROJECTION = {"d_condition": "projection"}
 SPECTRAL = {"d_norm": "spectral"}
 BARE = {"d_norm": "none"}
@@ -75,7 +76,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "labels fade in": {"label_ramp_kimg": 20.0},
     "augment translation": {"augment": "translation"},
     "augment translation,cutout": AUGMENT,
-    "minibatch deviation": {"minibatch": "stddev"},
+    "minibatch deviation": DEVIATION,
     "minibatch discrimination": {"minibatch": "discrimination"},
     "hinge": {"loss": "hinge"},
     "least squares": {"loss": "least-squares"},
@@ -83,11 +84,12 @@ CHANGES: dict[str, dict[str, Any]] = {
     | {"loss": "relativistic", "r1_gamma": 0.1, "r2_gamma": 0.1},
     "WGAN-GP, no norm": BARE | {"loss": "wgan-gp"},
     # What helped, put together, and what helps or hurts then.
+    "augment, minibatch deviation": AUGMENT | DEVIATION,
     "projection, augment": PROJECTION | AUGMENT,
     "projection, augment, lr 8e-4": PROJECTION | AUGMENT | {"lr": 8e-4},
     "projection, augment, head 0.2": PROJECTION | AUGMENT | {"label_weight": 0.2},
     "projection, augment, no wrong labels": PROJECTION | AUGMENT | {"mismatched_weight": 0.0},
-    "projection, augment, minibatch deviation": PROJECTION | AUGMENT | {"minibatch": "stddev"},
+    "projection, augment, minibatch deviation": PROJECTION | AUGMENT | DEVIATION,
 }
 CPU = torch.device("cpu")
 GRID = 64
