@@ -1,4 +1,4 @@
-"""The command line: ``python -m training train|resume|sample|export``."""
+"""The command line: ``python -m training train|resume|sample|export|demo``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import torch
+from tqdm import tqdm
 
 from service import cpus, latents
 from service.errors import InvalidLabel
@@ -18,6 +19,7 @@ from service.options import build, options_of
 from training import pictures, sampling
 from training.config import TrainingConfig
 from training.data import load
+from training.demo import drawing, gaussian
 from training.errors import Interrupted, RunError, TrainingError
 from training.export import export
 from training.files import write_atomically
@@ -113,6 +115,44 @@ def export_command(run: Path, to: Path, version: int | None) -> None:
     """Write a run's generator as a model file that the service loads."""
     generator, opened, shown = _average(run)
     click.echo(export(opened, generator, shown, to, version))
+
+
+@main.group()
+def demo() -> None:
+    """Watch GANs learn on examples that take a minute."""
+
+
+@demo.command("gaussian")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/demo-gaussian"),
+    show_default=True,
+    help="The folder for the pictures.",
+)
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=gaussian.SEED, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=gaussian.STEPS, show_default=True)
+def gaussian_command(out: Path, seed: int, steps: int) -> None:
+    """Learn N(4, 0.5), with and without minibatch discrimination.
+
+    Writes gaussian.webp, an animation; gaussian.png, its end; and curves.png, mean and standard
+    deviation over the steps.
+    """
+    torch.set_num_threads(1)  # sharing work this small costs more than doing it
+    runs = []
+    for minibatch in (False, True):
+        name = f"{'with' if minibatch else 'without'} minibatch discrimination"
+        states = gaussian.train(minibatch=minibatch, seed=seed, steps=steps)
+        total = len(gaussian.shown_steps(steps))
+        watched = tqdm(states, name, total, unit="state", disable=None)
+        runs.append(drawing.Variant(name, list(watched)))
+    variants = (runs[0], runs[1])
+    write_atomically(out / "gaussian.webp", drawing.animation(variants))
+    write_atomically(out / "gaussian.png", drawing.png(drawing.densities(variants, -1)))
+    write_atomically(out / "curves.png", drawing.png(drawing.curves(variants)))
+    for variant in variants:
+        end = variant.states[-1]
+        click.echo(f"{variant.name}: mean {end.mean:.2f}, standard deviation {end.stddev:.2f}")
 
 
 def _average(folder: Path) -> tuple[Generator, Run, int]:
