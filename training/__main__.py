@@ -1,4 +1,4 @@
-"""The command line: ``python -m training train|resume|sample|export|audit``."""
+"""The command line: ``python -m training train|resume|sample|export|audit|demo``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import torch
+from tqdm import tqdm
 
 from service import cpus, latents
 from service.errors import InvalidLabel
@@ -28,6 +29,7 @@ from training import (
 from training.board import Board
 from training.config import DataConfig, TrainingConfig
 from training.data import load
+from training.demo import drawing, gaussian
 from training.device import choose_device, choose_precision
 from training.durations import duration
 from training.errors import Interrupted, RunError, TrainingError
@@ -217,6 +219,44 @@ def audit_command(
             click.echo(f"no pairs to draw: {out} is not written", err=True)
         else:
             write_atomically(out, picture)
+
+
+@main.group()
+def demo() -> None:
+    """Watch GANs learn on examples that take a minute."""
+
+
+@demo.command("gaussian")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/demo-gaussian"),
+    show_default=True,
+    help="The folder for the pictures.",
+)
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=gaussian.SEED, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=gaussian.STEPS, show_default=True)
+def gaussian_command(out: Path, seed: int, steps: int) -> None:
+    """Learn N(4, 0.5), with and without minibatch discrimination.
+
+    Writes gaussian.webp, an animation; gaussian.png, its end; and curves.png, mean and standard
+    deviation over the steps.
+    """
+    torch.set_num_threads(1)  # sharing work this small costs more than doing it
+    runs = []
+    for minibatch in (False, True):
+        name = f"{'with' if minibatch else 'without'} minibatch discrimination"
+        states = gaussian.train(minibatch=minibatch, seed=seed, steps=steps)
+        total = len(gaussian.shown_steps(steps))
+        watched = tqdm(states, name, total, unit="state", disable=None)
+        runs.append(drawing.Variant(name, list(watched)))
+    variants = (runs[0], runs[1])
+    write_atomically(out / "gaussian.webp", drawing.animation(variants))
+    write_atomically(out / "gaussian.png", drawing.png(drawing.densities(variants, -1)))
+    write_atomically(out / "curves.png", drawing.png(drawing.curves(variants)))
+    for variant in variants:
+        end = variant.states[-1]
+        click.echo(f"{variant.name}: mean {end.mean:.2f}, standard deviation {end.stddev:.2f}")
 
 
 def _describe(run: Run, rate: float) -> None:

@@ -1,0 +1,1 @@
+"""Small experiments in which a GAN can be watched while it learns."""
