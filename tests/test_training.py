@@ -191,8 +191,10 @@ def test_a_run_leaves_what_it_promises(start: Start, faces: Dataset, labelled: b
     assert ("d_mismatched" in lines[0]) == labelled
     with Image.open(run.folder / "reals.png") as reals:
         assert reals.size == (128, 128)
+    with Image.open(run.folder / "curves.png") as curves:
+        assert len(curves.getcolors(1 << 20) or []) > 100  # lines, text and what lies between
     grids = sorted(path.name for path in (run.folder / "samples").iterdir())
-    assert grids == ["000000.png"]  # named by kimg, and this run is shorter than one
+    assert grids == [f"{shown:09d}.png" for shown in (48, 96, 144, 192)]
     assert load_file(run.checkpoint)
     reopened = Run.open(run.folder)
     assert (reopened.config, reopened.dataset) == (run.config, run.dataset)

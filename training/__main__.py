@@ -61,7 +61,7 @@ SnapshotOption = click.option(
     "--snapshot",
     default="best",
     show_default=True,
-    help="'best' by Frechet distance, 'last', or the name of a file in snapshots/, such as 000050.",
+    help="'best' by Frechet distance, 'last', or a file in snapshots/, such as 000050048.",
 )
 Judge = click.option(
     "--judge/--no-judge", default=True, show_default=True, help="Stop a run that goes wrong."
@@ -252,8 +252,8 @@ def gaussian_command(out: Path, seed: int, steps: int) -> None:
         runs.append(drawing.Variant(name, list(watched)))
     variants = (runs[0], runs[1])
     write_atomically(out / "gaussian.webp", drawing.animation(variants))
-    write_atomically(out / "gaussian.png", drawing.png(drawing.densities(variants, -1)))
-    write_atomically(out / "curves.png", drawing.png(drawing.curves(variants)))
+    write_atomically(out / "gaussian.png", pictures.png(drawing.densities(variants, -1)))
+    write_atomically(out / "curves.png", pictures.png(drawing.curves(variants)))
     for variant in variants:
         end = variant.states[-1]
         click.echo(f"{variant.name}: mean {end.mean:.2f}, standard deviation {end.stddev:.2f}")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from training import checkpoint, distributed, features, pictures, sampling
 from training.board import Board
+from training.curves import draw as draw_curves
 from training.data import Dataset
 from training.durations import duration
 from training.errors import Diverged, Failed, Interrupted, RunError
@@ -175,6 +176,8 @@ class Keeper:
                 self.board.add_scalars(line)
         if self.board is not None:
             self.board.add_grid(grid, trainer.shown)
+        curves = draw_curves(self.ticks, run.scores.lines())
+        write_atomically(run.folder / "curves.png", curves)
         self._prune()
         self.save()
         self._diagnose()

@@ -17,7 +17,7 @@ CAPTION_SIZE = 14
 
 def grid(images: npt.NDArray[np.uint8], columns: int | None = None) -> bytes:
     """PNG of ``images [N, H, W, C]`` in rows of ``columns`` (a near-square where None)."""
-    return _png(_sheet(images, columns))
+    return png(_sheet(images, columns))
 
 
 def captioned_rows(images: npt.NDArray[np.uint8], captions: Sequence[str], scale: int = 1) -> bytes:
@@ -35,7 +35,7 @@ def captioned_rows(images: npt.NDArray[np.uint8], captions: Sequence[str], scale
     for row, caption in enumerate(captions):
         middle = (CAPTION_WIDTH - 8, (row + 0.5) * height)
         draw.text(middle, caption, "black", font, anchor="rm")
-    return _png(picture)
+    return png(picture)
 
 
 def _sheet(images: npt.NDArray[np.uint8], columns: int | None) -> Image.Image:
@@ -43,7 +43,8 @@ def _sheet(images: npt.NDArray[np.uint8], columns: int | None) -> Image.Image:
     return Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)
 
 
-def _png(image: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
+    """A PNG file of ``image``."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

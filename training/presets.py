@@ -27,7 +27,7 @@ FOUND: dict[str, Any] = {
     "lr_hold": 0.5,
     "d_norm": "batch",
     "g_condition": "input",
-    "d_condition": "projection",
+    "d_condition": "mix",
     "mismatched_weight": 0.5,
     "label_weight": 0.5,
 }

@@ -4,9 +4,10 @@ config.json             the resolved options
 dataset.json            vocabulary, licence, number and digest of the images
 log.jsonl               one line a tick
 reals.png               64 training images
-samples/000050.png      the average generator after 50 kimg, from latents that never change
+samples/000050048.png   the average generator after so many images; its latents never change
 scores.jsonl            how good it was then, against held-out images
-snapshots/000050.safetensors  its weights: the last ones, and the best by Frechet distance
+snapshots/000050048.safetensors  its weights: the last ones, and the best by Frechet distance
+curves.png              both logs as a picture
 features.safetensors    the network whose features the scores are taken in
 checkpoint.safetensors  everything that `resume` needs
 """
@@ -178,10 +179,10 @@ class Run:
         return Log(self.folder / "scores.jsonl")
 
     def sample_grid(self, shown: int) -> Path:
-        return self.folder / "samples" / f"{shown // 1000:06d}.png"
+        return self.folder / "samples" / f"{shown:09d}.png"
 
     def snapshot(self, shown: int) -> Path:
-        return self.folder / "snapshots" / f"{shown // 1000:06d}.safetensors"
+        return self.folder / "snapshots" / f"{shown:09d}.safetensors"
 
     def load_snapshot(self, name: str) -> tuple[Generator, int]:
         """A snapshot's generator on the CPU, and how many images it was shown.

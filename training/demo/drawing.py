@@ -113,13 +113,6 @@ def curves(variants: Variants) -> Image.Image:
     return canvas.finish()
 
 
-def png(image: Image.Image) -> bytes:
-    """A PNG of ``image``."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def density(samples: Floats) -> Floats:
     """The density of ``samples [N]`` on AXIS, by a Gaussian kernel of BANDWIDTH."""
     distances = (AXIS[:, None] - samples) / BANDWIDTH
