@@ -26,7 +26,7 @@ from training import (
     pictures,
     sampling,
 )
-from training.board import Board
+from training.board import Board, check_installed
 from training.config import DataConfig, TrainingConfig
 from training.data import load
 from training.demo import drawing, gaussian
@@ -114,6 +114,8 @@ def train_command(
     chosen = {name: value for name, value in given.items() if value is not None}
     config: TrainingConfig = build(TrainingConfig, PRESETS.get(preset or "", {}) | chosen)
     folder = out or Path("runs") / config.name
+    if tensorboard:
+        check_installed()  # before anything is on disk
     with distributed.joined():
         if distributed.rank() == 0:
             check_unused(folder)
@@ -128,7 +130,8 @@ def train_command(
         run = Run.plan(folder, config, description)
         rate = estimate.images_per_second(config, dataset)
         if dry_run:
-            _describe(run, rate)
+            if distributed.rank() == 0:
+                _describe(run, rate)
             return
         _refuse_endless(config, rate, max_hours)
         if distributed.rank() == 0:
@@ -145,6 +148,8 @@ def resume(run: Path, data: str | None, judge: bool, tensorboard: bool) -> None:
     """Go on with a run from its last checkpoint, as if it had never stopped."""
     opened = Run.open(run)
     config = opened.config
+    if tensorboard:
+        check_installed()
     with distributed.joined():
         dataset = load(data or config.data, config.attributes, config.size, config.crop)
         train(opened, dataset, judge=judge, board=_board(opened, tensorboard))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +13,18 @@ from service.formats.images import contact_sheet
 from training.errors import RunError
 
 
+def check_installed() -> None:
+    """Raise ``RunError`` where TensorBoard is not installed."""
+    _summary_writer()
+
+
 class Board:
     def __init__(self, folder: Path, shown: int) -> None:
         """Write event files to ``folder``, and let those after ``shown`` images be forgotten.
 
         Raises ``RunError`` where TensorBoard is not installed.
         """
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise RunError("--tensorboard needs TensorBoard: pip install tensorboard") from error
-        self._writer = SummaryWriter(str(folder), purge_step=shown + 1)
+        self._writer = _summary_writer()(str(folder), purge_step=shown + 1)
 
     def add_scalars(self, line: Mapping[str, float]) -> None:
         """A line of the log or of the scores; the axis is images shown."""
@@ -36,3 +38,11 @@ class Board:
         sheet = contact_sheet(list(images), None)
         self._writer.add_image("samples", sheet, shown, dataformats="HWC")
         self._writer.flush()
+
+
+def _summary_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RunError("--tensorboard needs TensorBoard: pip install tensorboard") from error
+    return SummaryWriter

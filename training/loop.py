@@ -196,10 +196,11 @@ class Keeper:
         if fault is not None:
             best = self.run.best_shown()
             kept = f" The best snapshot, after {best[0]} images, is kept." if best else ""
-            raise Failed(
-                f"{self.run.folder}: stopped after {self.trainer.shown} images: {fault}.{kept} "
-                f"To go on all the same: `python -m training resume --no-judge {self.run.folder}`"
-            )
+            shown, more = self.trainer.shown, ""
+            if shown < self.run.config.kimg * 1000:
+                command = f"python -m training resume --no-judge {self.run.folder}"
+                more = f" To go on all the same: `{command}`"
+            raise Failed(f"{self.run.folder}: stopped after {shown} images: {fault}.{kept}{more}")
 
     def _diverged(self) -> Diverged:
         kept = (

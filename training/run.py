@@ -194,15 +194,19 @@ class Run:
         if not kept:
             raise RunError(f"{self.folder} has no snapshot yet")
         best = self.best_shown()
-        chosen = kept[-1] if name == "last" or (name == "best" and not best) else name
-        path = self.snapshot(best[0]) if chosen == "best" else self.snapshot(0).with_stem(chosen)
-        if not path.exists():
+        chosen = name
+        if name == "last" or (name == "best" and not best):
+            chosen = kept[-1]
+        elif name == "best":
+            chosen = self.snapshot(best[0]).stem
+        if chosen not in kept:
             raise RunError(f"{self.folder} has no snapshot {name!r}; there are: {', '.join(kept)}")
         generator = Generator(
             self.config,
             condition_size=sum(self.dataset.attribute_sizes),
             image_shape=self.dataset.image_shape,
         ).eval()
+        path = self.snapshot(0).with_stem(chosen)
         return generator.requires_grad_(False), checkpoint.read(path, {"ema": generator}, {})
 
     def best_shown(self, count: int = 1) -> list[int]:

@@ -6,7 +6,7 @@ loop's own affair, since it must not even be saved.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from training.config import TrainingConfig
 
@@ -15,10 +15,11 @@ Line = Mapping[str, float]
 
 PATIENCE_KIMG = 50
 """A discriminator must be ahead for so long, with no better snapshot, to have won. Ahead it is in
-many good runs."""
+many good runs, so nothing is said where snapshots are not measured."""
 ALWAYS_AHEAD = 0.999
-GRACE = 0.1
-"""Early samples are all alike: nothing is said of them in this share of the run."""
+GRACE, GRACE_KIMG = 0.1, 20
+"""Early samples are all alike: nothing is said of them in this share of the run, and not before so
+many thousand images."""
 MANY_DUPLICATES = 0.5
 LOST_RECALL = 1 / 3
 RECALL_WORTH_LOSING = 0.1
@@ -34,13 +35,13 @@ def diagnose(
     ``ticks`` and ``scores`` hold the whole run so far. ``real_grey`` is the share of real images
     that look augmented. A fault of the samples counts once two snapshots in a row have it.
     """
-    grace = GRACE * config.kimg * 1000
+    grace = max(GRACE * config.kimg, GRACE_KIMG) * 1000
     late = [line for line in scores if line["shown"] >= grace][-2:]
     pair = late if len(late) == 2 else []
     return (
         _collapsed(pair, scores)
         or _leaking(pair, config, real_grey)
-        or _discriminator_won(ticks, scores, config)
+        or _discriminator_won(ticks, scores, grace)
     )
 
 
@@ -78,23 +79,20 @@ def _leaking(pair: Sequence[Line], config: TrainingConfig, real_grey: float) -> 
     )
 
 
-def _discriminator_won(
-    ticks: Sequence[Line], scores: Sequence[Line], config: TrainingConfig
-) -> str | None:
+def _discriminator_won(ticks: Sequence[Line], scores: Sequence[Line], grace: float) -> str | None:
     if not ticks:
         return None
     since = ticks[-1]["shown"] - PATIENCE_KIMG * 1000
     recent = [line for line in ticks if line["shown"] > since]
-    if since < GRACE * config.kimg * 1000 or any(line["d_ahead"] < ALWAYS_AHEAD for line in recent):
+    if since < grace or any(line["d_ahead"] < ALWAYS_AHEAD for line in recent):
         return None
-    if scores and _best(scores)["shown"] > since:
-        return None  # far ahead, and yet the samples get better
+    if not scores:
+        return None  # far ahead it is in good runs, too
+    best = min(scores, key=lambda line: line["frechet"])["shown"]
+    if best > since or sum(line["shown"] > best for line in scores) < 2:
+        return None  # the samples get better all the same, or may do so yet
     return (
         f"the discriminator has won: for {PATIENCE_KIMG},000 images it has told nearly every real "
         "image from a generated one, and the samples have not become better. Try --d-norm "
         "spectral with --r1-gamma 0.1, --augment translation,cutout, or a lower --d-lr"
     )
-
-
-def _best(scores: Iterable[Line]) -> Line:
-    return min(scores, key=lambda line: line["frechet"])

@@ -1,0 +1,44 @@
+"""Runs that train in a second or two, on avatars of 16x16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.config import TrainingConfig
+from training.data import Dataset, avatars
+from training.run import DatasetDescription, Run
+
+
+def small_faces(count: int) -> Dataset:
+    """Avatars of 16x16, labelled with eyes and glasses."""
+    drawn = avatars.draw(count)
+    return Dataset(
+        "avatars",
+        drawn.images[:, ::4, ::4].copy(),
+        drawn.labels[:, [1, 4]],
+        (drawn.attributes[1], drawn.attributes[4]),
+    )
+
+
+def small_config(**options: object) -> TrainingConfig:
+    """Of a run of 4,000 images, a snapshot every 1,000."""
+    settings: dict[str, object] = {
+        "data": "avatars",
+        "name": "small",
+        "hold_out": 0.3,
+        "kimg": 4,
+        "batch": 32,
+        "width": 4,
+        "latent_size": 8,
+        "tick_kimg": 0.5,
+        "snapshot_kimg": 1,
+        "device": "cpu",
+        "precision": "float32",
+    }
+    return TrainingConfig.model_validate(settings | options)
+
+
+def lay_out(folder: Path, dataset: Dataset, **options: object) -> Run:
+    run = Run.plan(folder, small_config(**options), DatasetDescription.of(dataset, "MIT"))
+    run.lay_out()
+    return run
