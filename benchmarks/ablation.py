@@ -133,9 +133,13 @@ def _claim(target: Path) -> bool:
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     claim = target.with_suffix(".claim")
-    if claim.exists() and Path(f"/proc/{claim.read_text()}").exists():
-        return False
-    write_atomically(claim, str(os.getpid()))
+    try:
+        with claim.open("x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        if Path(f"/proc/{claim.read_text()}").exists():
+            return False
+        write_atomically(claim, str(os.getpid()))  # of one that was stopped
     return True
 
 

@@ -166,7 +166,8 @@ def test_tensorboard_that_is_not_installed_is_asked_for_before_anything_begins(
     with pytest.raises(RunError, match="pip install tensorboard"):
         Board(tmp_path, 0)
     start = ("train", "--data", "avatars:128", "--name", "x", "--out", tmp_path / "run")
-    for command in (start, (*start, "--dry-run"), ("resume", trained.folder)):
+    again = ("resume", trained.folder, "--data", "nowhere")  # not even looked for
+    for command in (start, (*start, "--dry-run"), again):
         done = training(*command, "--tensorboard")
         assert done.exit_code == 1
         assert "--tensorboard needs TensorBoard: pip install tensorboard" in done.output

@@ -21,7 +21,7 @@ from training import ema
 from training.conditioning import condition_rows, mismatch
 from training.config import TrainingConfig
 from training.data import Dataset, avatars
-from training.errors import CheckpointError, Diverged, RunError
+from training.errors import CheckpointError, Diverged, Interrupted, RunError
 from training.files import write_atomically
 from training.loop import train
 from training.networks import Discriminator, Generator
@@ -285,6 +285,42 @@ def test_a_signal_in_the_last_step_costs_nothing(
     train(run, faces)
     assert [line["shown"] for line in run.log.lines()] == [32]
     assert run.sample_grid(32).exists()
+
+
+def test_a_signal_in_a_snapshots_step_does_not_cost_the_snapshot(
+    start: Start, faces: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, step = start(), Trainer.step
+
+    def interrupted(trainer: Trainer, *batch: Tensor) -> dict[str, Tensor]:
+        if trainer.shown == 80:  # the step to 96, where a snapshot is due
+            signal.raise_signal(signal.SIGINT)
+        return step(trainer, *batch)
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted, match="after 96 images"):
+        patched.setattr(Trainer, "step", interrupted)
+        train(run, faces)
+    train(run, faces)
+    grids = sorted(path.stem for path in (run.folder / "samples").iterdir())
+    assert grids == [f"{shown:09d}" for shown in (48, 96, 144, 192)]
+
+
+def test_weights_that_are_no_numbers_are_neither_measured_nor_kept(
+    start: Start, faces: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(snapshot_kimg=0.096)
+    step = Trainer.step
+
+    def overflowing(trainer: Trainer, *batch: Tensor) -> dict[str, Tensor]:
+        statistics = step(trainer, *batch)
+        if trainer.shown == 192:  # finite, but not what batch norm makes of it
+            trainer.ema.blocks[0].convolution.weight.fill_(3e38)
+        return statistics
+
+    monkeypatch.setattr(Trainer, "step", overflowing)
+    with pytest.raises(Diverged, match="after 192 images .* the last checkpoint is kept"):
+        train(run, faces)
+    assert [path.stem for path in (run.folder / "snapshots").iterdir()] == ["000000096"]
 
 
 def test_a_run_that_diverges_ends_and_keeps_its_checkpoint(start: Start, faces: Dataset) -> None:

@@ -30,7 +30,7 @@ CONFIG = TrainingConfig(data="avatars", name="x", kimg=1000, augment=("translati
 
 def score(kimg: float, **changes: float) -> Line:
     """A line of the scores of a run that goes well, but for ``changes``."""
-    well = {"frechet": 2.0, "recall": 0.3, "duplicates": 0.01, "grey": 0.02}
+    well = {"frechet": 2.0, "recall": 0.3, "coverage": 0.6, "duplicates": 0.01, "grey": 0.02}
     return {"shown": kimg * 1000} | well | changes
 
 
@@ -47,6 +47,7 @@ def ticks(
 COPIES = {"duplicates": 0.5}
 LOST = {"recall": 0.09, "frechet": 4.1}
 GREY = {"grey": 0.2}
+NOTHING = {"coverage": 0.004}
 
 
 @pytest.mark.parametrize(
@@ -55,8 +56,9 @@ GREY = {"grey": 0.2}
         (COPIES, "has collapsed: 50% of its samples are nearly copies of another one"),
         (LOST, "is collapsing: its samples once covered 30% of the real images, and now 9%"),
         (GREY, "leaks: 20% of the samples have grey areas as translation and cutout leave them"),
+        (NOTHING, "has learnt nothing: its samples cover 0.4% of the real images"),
     ],
-    ids=["copies", "lost", "grey"],
+    ids=["copies", "lost", "grey", "nothing"],
 )
 def test_a_fault_of_the_samples_counts_once_two_snapshots_in_a_row_have_it(
     fault: dict[str, float], said: str

@@ -39,7 +39,7 @@ from training.loop import train
 from training.presets import PRESETS
 from training.run import DatasetDescription, Run, check_unused
 
-EXPECTED = (TrainingError, InvalidLabel, OSError)
+EXPECTED = (TrainingError, InvalidLabel, OSError, MemoryError, torch.OutOfMemoryError)
 
 RunFolder = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 
@@ -128,6 +128,8 @@ def train_command(
                 click.echo(f"warning: {warning}", err=True)
         description = DatasetDescription.of(dataset, config.licence or dataset.licence)
         run = Run.plan(folder, config, description)
+        if distributed.rank() == 0:
+            click.echo("timing a few steps ...", err=True)
         rate = estimate.images_per_second(config, dataset)
         if dry_run:
             if distributed.rank() == 0:
@@ -275,7 +277,7 @@ def _describe(run: Run, rate: float) -> None:
     click.echo(f"run        {run.folder}")
     click.echo(
         f"duration   {duration(config.kimg * 1000 / rate)}, at {rate:.0f} images/s, as measured "
-        "here on a few steps"
+        "here on a few steps, and snapshots beside"
     )
 
 

@@ -177,10 +177,14 @@ class TrainingConfig(DataConfig):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
 
+    @property
+    def is_penalised(self) -> bool:
+        """Whether the discriminator has a gradient penalty."""
+        return bool(self.r1_gamma or self.r2_gamma) or self.loss == "wgan-gp"
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        penalised = self.r1_gamma or self.r2_gamma or self.loss == "wgan-gp"
-        if penalised and self.d_norm == "batch":
+        if self.is_penalised and self.d_norm == "batch":
             raise ValueError(
                 "gradient penalties (r1_gamma, r2_gamma, wgan-gp) judge each image by itself, "
                 "which batch norm does not: d_norm must be spectral or none"

@@ -91,19 +91,20 @@ def train(run: Run, dataset: Dataset, *, judge: bool = True, board: Board | None
                 if keeper is not None:
                     keeper.log(line, progress)
                 tick = Tick()
-            if stops and not done:
+            snapshots = _crossed(before, trainer.shown, run.config.snapshot_kimg) or done
+            if snapshots:
+                began = time.perf_counter()
                 if keeper is not None:
+                    keeper.snapshot()
+                tick.started += time.perf_counter() - began  # the rate is that of training
+            if stops and not done:
+                if keeper is not None and not snapshots:
                     keeper.save()
                 raise Interrupted(
                     f"stopped after {trainer.shown} images; go on with "
                     f"`python -m training resume {run.folder}`",
                     interrupt.number,
                 )
-            if _crossed(before, trainer.shown, run.config.snapshot_kimg) or done:
-                began = time.perf_counter()
-                if keeper is not None:
-                    keeper.snapshot()
-                tick.started += time.perf_counter() - began  # the rate is that of training
 
 
 class Keeper:
@@ -139,7 +140,7 @@ class Keeper:
         else:
             print(
                 f"{len(held_out)} images are kept from training: too few (below {FEWEST}) to "
-                "measure snapshots",
+                "measure snapshots, so only divergence will be noticed",
                 flush=True,
             )
 
@@ -161,10 +162,10 @@ class Keeper:
 
     def snapshot(self) -> None:
         """Draw, measure and save. The checkpoint comes last: a kill before it undoes the rest."""
-        if not self.trainer.is_finite():
-            raise self._diverged()
         run, trainer = self.run, self.trainer
         trainer.settle()
+        if not trainer.is_finite():  # nor may it be measured, or it could pass for the best
+            raise self._diverged()
         grid = sampling.fixed_samples(trainer.ema, run.dataset.attributes, GRID)
         write_atomically(run.sample_grid(trainer.shown), pictures.grid(grid))
         weights = checkpoint.collect({"ema": trainer.ema}, {})

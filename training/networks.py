@@ -38,6 +38,8 @@ class Style:
     """Whether the generator begins with one more convolution, at its smallest size."""
     leak: float
     """Slope below 0 of the generator's ReLU."""
+    d_leak: float
+    """The same of the discriminator's."""
     dropout: float
     """Share of the discriminator's features that is dropped after every convolution."""
 
@@ -55,9 +57,9 @@ class Style:
 
 
 STYLES = {
-    "dcgan": Style(kernel=4, refine=False, leak=0, dropout=0),
+    "dcgan": Style(kernel=4, refine=False, leak=0, d_leak=0.2, dropout=0),
     # TensorFlow's tutorial on MNIST (https://www.tensorflow.org/tutorials/generative/dcgan).
-    "dcgan-mnist": Style(kernel=5, refine=True, leak=0.3, dropout=0.3),
+    "dcgan-mnist": Style(kernel=5, refine=True, leak=0.3, d_leak=0.3, dropout=0.3),
 }
 
 
@@ -251,7 +253,7 @@ class Discriminator(nn.Module):
 
 def _activation(style: Style) -> list[nn.Module]:
     dropout = [Dropout(style.dropout)] if style.dropout else []
-    return [nn.LeakyReLU(0.2), *dropout]
+    return [nn.LeakyReLU(style.d_leak), *dropout]
 
 
 class Dropout(nn.Dropout):

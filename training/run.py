@@ -156,7 +156,7 @@ class Run:
                 value=line[name],
                 samples=line["images"],
                 against=f"{line['images']} images kept from training; features of a classifier of "
-                "the training images' labels",
+                + ("the images' labels" if self.dataset.attributes else "how images were turned"),
             )
             for name, title in MEASURED.items()
             if name in line

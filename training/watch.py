@@ -20,6 +20,7 @@ ALWAYS_AHEAD = 0.999
 GRACE, GRACE_KIMG = 0.1, 20
 """Early samples are all alike: nothing is said of them in this share of the run, and not before so
 many thousand images."""
+NO_COVERAGE = 0.01
 MANY_DUPLICATES = 0.5
 LOST_RECALL = 1 / 3
 RECALL_WORTH_LOSING = 0.1
@@ -40,8 +41,18 @@ def diagnose(
     pair = late if len(late) == 2 else []
     return (
         _collapsed(pair, scores)
+        or _learnt_nothing(pair)
         or _leaking(pair, config, real_grey)
         or _discriminator_won(ticks, scores, grace)
+    )
+
+
+def _learnt_nothing(pair: Sequence[Line]) -> str | None:
+    if not pair or any(line["coverage"] > NO_COVERAGE for line in pair):
+        return None
+    return (
+        f"the generator has learnt nothing: its samples cover {pair[-1]['coverage']:.1%} of the "
+        "real images. Try a lower --lr, or one of the presets"
     )
 
 
