@@ -318,7 +318,7 @@ def test_weights_that_are_no_numbers_are_neither_measured_nor_kept(
         return statistics
 
     monkeypatch.setattr(Trainer, "step", overflowing)
-    with pytest.raises(Diverged, match="after 192 images .* the last checkpoint is kept"):
+    with pytest.raises(Diverged, match=r"after 192 images .* the last checkpoint is kept"):
         train(run, faces)
     assert [path.stem for path in (run.folder / "snapshots").iterdir()] == ["000000096"]
 
