@@ -180,7 +180,7 @@ class Keeper:
         curves = draw_curves(self.ticks, run.scores.lines())
         write_atomically(run.folder / "curves.png", curves)
         self._prune()
-        self.save()
+        trainer.save(run.checkpoint)
         self._diagnose()
 
     def _prune(self) -> None:
