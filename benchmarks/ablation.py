@@ -23,7 +23,7 @@ import torch
 from training import features, pictures, sampling
 from training.config import TrainingConfig
 from training.data import Dataset, load
-from training.evaluation import Evaluator
+from training.scores import Scorer
 from training.files import write_atomically
 from training.metrics.frechet import frechet_distance
 from training.metrics.manifold import compare
@@ -114,15 +114,15 @@ def _run(data: str, out: Path, kimg: float, seeds: list[int], names: tuple[str, 
     dataset = load(data)
     trained, held_out = dataset.split(0.1)
     network = features.learnt(out / "features.safetensors", trained, mirror=True, device=CPU)
-    evaluator = Evaluator(held_out, network, ("translation", "cutout"))
-    _floor(out, trained, evaluator)
+    scorer = Scorer(held_out, network, ("translation", "cutout"))
+    _floor(out, trained, scorer)
     for seed in seeds:
         for name in names:
             target = out / f"{seed}" / f"{name}.json"
             if _claim(target):
                 options = BASE | CHANGES[name] | {"kimg": kimg, "seed": seed}
                 config = TrainingConfig(data=data, name="ablation", **options)
-                result = _measure(config, dataset, trained, evaluator, target)
+                result = _measure(config, dataset, trained, scorer, target)
                 write_atomically(target, json.dumps(result, indent=2) + "\n")
                 print(name, seed, result, flush=True)
 
@@ -144,7 +144,7 @@ def _claim(target: Path) -> bool:
 
 
 def _measure(
-    config: TrainingConfig, dataset: Dataset, trained: Dataset, evaluator: Evaluator, target: Path
+    config: TrainingConfig, dataset: Dataset, trained: Dataset, scorer: Scorer, target: Path
 ) -> dict[str, Any]:
     trainer = Trainer(config, DatasetDescription.of(dataset, "unknown"))
     images, labels = torch.from_numpy(trained.images), torch.from_numpy(trained.labels)
@@ -161,21 +161,21 @@ def _measure(
     return {
         "shown": trainer.shown,
         "images_per_cpu_second": round(trainer.shown / seconds, 1),
-    } | evaluator.measure(trainer.ema).line()
+    } | scorer.measure(trainer.ema).line()
 
 
-def _floor(out: Path, trained: Dataset, evaluator: Evaluator) -> None:
+def _floor(out: Path, trained: Dataset, scorer: Scorer) -> None:
     """Real training images measured as if they were samples."""
     target = out / "floor.json"
     if target.exists():
         return
-    chosen = batch_indices(0, len(trained), 0, evaluator.count, CPU)
-    found = evaluator.network.features(torch.from_numpy(trained.images)[chosen])
+    chosen = batch_indices(0, len(trained), 0, scorer.count, CPU)
+    found = scorer.network.features(torch.from_numpy(trained.images)[chosen])
     labels = torch.from_numpy(trained.labels)[chosen]
-    compared = compare(evaluator.real, found)
-    right = evaluator.network.read(found) == labels
+    compared = compare(scorer.real, found)
+    right = scorer.network.read(found) == labels
     line = {
-        "frechet": frechet_distance(evaluator.real, found),
+        "frechet": frechet_distance(scorer.real, found),
         "labels_right": float(right.all(dim=1).float().mean()),
     }
     write_atomically(target, json.dumps(line | compared._asdict(), indent=2) + "\n")

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from training.data import avatars
+from training.metrics.diversity import diversity
 from training.metrics.duplicates import duplicate_share, thumbnails
+from training.metrics.entropy import entropies
 from training.metrics.frechet import frechet_distance
+from training.metrics.kernel import kernel_distance
 from training.metrics.manifold import Manifold, compare
 
 
@@ -171,3 +177,63 @@ def test_fewer_real_images_than_samples_are_compared_with_as_many(faces: Tensor)
     samples = faces.clone()
     samples[100:] = samples[:1]
     assert duplicate_share(samples, faces[:100]) <= 0.05
+
+
+def cubic(a: Tensor, b: Tensor) -> Tensor:
+    return (a.double() @ b.double().T / a.shape[1] + 1) ** 3
+
+
+def test_kernel_distance_is_the_unbiased_discrepancy_under_a_cubic_kernel() -> None:
+    """Binkowski et al. 2018, equations 3 and 4, where every subset is the whole set."""
+    a, b = normal(60, 5), normal(60, 5, seed=1) * 1.5 + 0.5
+    count = len(a)
+    within = sum(float(x.sum() - x.trace()) for x in (cubic(a, a), cubic(b, b)))
+    expected = within / (count * (count - 1)) - 2 * float(cubic(a, b).mean())
+    found = kernel_distance(a, b)
+    assert found.value == pytest.approx(expected, rel=1e-6)
+    assert found.deviation == pytest.approx(0, abs=1e-6)
+
+
+def test_kernel_distance_of_sets_of_one_kind_is_about_zero_whatever_their_size() -> None:
+    for count in (100, 1200):
+        found = kernel_distance(normal(count, 16), normal(count, 16, seed=1))
+        assert abs(found.value) < 0.05
+    assert kernel_distance(normal(100, 16), normal(100, 16, seed=1) + 1).value > 1
+
+
+def test_kernel_distance_is_a_function_of_its_arguments() -> None:
+    a, b = normal(1100, 4), normal(1200, 4, seed=1)
+    torch.manual_seed(5)
+    first = kernel_distance(a, b)
+    torch.manual_seed(6)
+    assert kernel_distance(a, b) == first
+    assert first.deviation > 0
+    with pytest.raises(ValueError, match="two rows"):
+        kernel_distance(a[:1], b)
+
+
+def test_frechet_distance_is_what_torchmetrics_gives() -> None:
+    identity = nn.Identity()
+    identity.num_features = 8  # type: ignore[assignment]
+    theirs = FrechetInceptionDistance(feature=identity).set_dtype(torch.float64)
+    a, b = normal(300, 8).double(), normal(200, 8, seed=1).double() * 2 + 1
+    theirs.update(a, real=True)
+    theirs.update(b, real=False)
+    assert frechet_distance(a, b) == pytest.approx(float(theirs.compute()), rel=1e-6)
+
+
+def test_entropies_by_hand() -> None:
+    sure = torch.eye(4)
+    assert entropies(sure) == pytest.approx((0, math.log(4)))
+    assert entropies(torch.full((5, 4), 0.25)) == pytest.approx((math.log(4), math.log(4)))
+    assert entropies(sure[:1].repeat(9, 1)) == pytest.approx((0, 0))
+    half = torch.tensor([[0.5, 0.5, 0], [0, 0.5, 0.5]])
+    expected = 0.5 * math.log(2) + 2 * 0.25 * math.log(4)
+    assert entropies(half) == pytest.approx((math.log(2), expected))
+
+
+def test_diversity_by_hand() -> None:
+    assert diversity(column(0, 3, 4)) == pytest.approx((3 + 4 + 1) / 3)
+    assert diversity(column(2, 2)) == 0
+    with pytest.raises(ValueError, match="fewer than two"):
+        diversity(column(1))

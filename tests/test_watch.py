@@ -17,7 +17,7 @@ from training.conditioning import condition_rows
 from training.config import TrainingConfig
 from training.data import Dataset
 from training.errors import Diverged, Failed
-from training.evaluation import Evaluator, Scores
+from training.scores import Scorer, Scores
 from training.features import fit
 from training.loop import train
 from training.networks import Generator
@@ -172,10 +172,10 @@ def faces() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def evaluator(faces: Dataset) -> Evaluator:
+def scorer(faces: Dataset) -> Scorer:
     trained, held_out = faces.split(0.3)
     network = fit(trained, mirror=False, device=torch.device("cpu"))
-    return Evaluator(held_out, network, ["cutout"])
+    return Scorer(held_out, network, ["cutout"])
 
 
 def generator_of(faces: Dataset) -> Generator:
@@ -206,57 +206,53 @@ def twice(scores: Scores) -> list[Line]:
     return [{"shown": kimg * 1000} | scores.line() for kimg in (150, 200)]
 
 
-def test_a_generator_that_draws_one_picture_has_collapsed(
-    faces: Dataset, evaluator: Evaluator
-) -> None:
+def test_a_generator_that_draws_one_picture_has_collapsed(faces: Dataset, scorer: Scorer) -> None:
     generator = generator_of(faces)
     with torch.no_grad():
         for parameter in generator.parameters():
             parameter.zero_()
-    scores = evaluator.measure(generator)
-    assert scores.images == evaluator.count > 100
+    scores = scorer.measure(generator)
+    assert scores.images == scorer.count > 100
     assert scores.duplicates == 1
     assert (scores.recall, scores.grey) == (0, 1)
     assert scores.coverage < 0.1
     assert "has collapsed: 100%" in (diagnose(ticks(), twice(scores), CONFIG, 0.0) or "")
 
 
-def test_real_images_are_good_samples(faces: Dataset, evaluator: Evaluator) -> None:
+def test_real_images_are_good_samples(faces: Dataset, scorer: Scorer) -> None:
     trained, _ = faces.split(0.3)
     shape: dict[str, tuple[int, int, int]] = {"image_shape": (16, 16, 3)}
     replay = Replay(small_config(), condition_size=12, **shape).remember(trained).eval()
-    scores = evaluator.measure(replay)
-    untrained = evaluator.measure(generator_of(faces))
+    scores = scorer.measure(replay)
+    untrained = scorer.measure(generator_of(faces))
     assert scores.frechet < 0.2 * untrained.frechet
     assert min(scores.precision, scores.recall, scores.coverage) > 0.7
     assert scores.duplicates < 0.06
-    assert scores.grey == evaluator.real_grey < 0.05
+    assert scores.grey == scorer.real_grey < 0.05
     # Labels are read as asked, far more often than by chance: eyes 1/10, glasses 1/2.
     assert scores.attributes_right["eyes"] > 0.3 > untrained.attributes_right["eyes"]
     assert scores.attributes_right["glasses"] > 0.55
     assert scores.labels_right is not None
     assert scores.labels_right <= min(scores.attributes_right.values())
-    assert diagnose(ticks(), twice(scores), CONFIG, evaluator.real_grey) is None
+    assert diagnose(ticks(), twice(scores), CONFIG, scorer.real_grey) is None
     line = scores.line()
     assert line["eyes_right"] == round(scores.attributes_right["eyes"], 4)
 
 
-def test_a_measure_is_a_function_of_the_generator(faces: Dataset, evaluator: Evaluator) -> None:
+def test_a_measure_is_a_function_of_the_generator(faces: Dataset, scorer: Scorer) -> None:
     generator = generator_of(faces)
-    assert evaluator.measure(generator) == evaluator.measure(generator)
+    assert scorer.measure(generator) == scorer.measure(generator)
 
 
-def test_an_unconditional_model_is_measured_without_labels(
-    faces: Dataset, evaluator: Evaluator
-) -> None:
+def test_an_unconditional_model_is_measured_without_labels(faces: Dataset, scorer: Scorer) -> None:
     bare = replace(faces, labels=faces.labels[:, :0], attributes=())
     trained, held_out = bare.split(0.3)
     network = fit(trained, mirror=False, device=torch.device("cpu"))
     generator = Generator(small_config(), condition_size=0, image_shape=(16, 16, 3)).eval()
-    scores = Evaluator(held_out, network, []).measure(generator)
+    scores = Scorer(held_out, network, []).measure(generator)
     assert (scores.labels_right, scores.attributes_right, scores.grey) == (None, {}, 0)
     assert "labels_right" not in scores.line()
-    assert evaluator.measure(generator).labels_right is None  # though the data has some
+    assert scorer.measure(generator).labels_right is None  # though the data has some
     assert scores.frechet > 0
 
 

@@ -50,7 +50,7 @@ def as_json(report: Report, dataset: Dataset, other: Dataset | None = None) -> d
         "pairs": {
             what: [
                 vars(pair)
-                | {"first": _name(dataset, pair.first), "second": _name(seconds, pair.second)}
+                | {"first": dataset.title(pair.first), "second": seconds.title(pair.second)}
                 for pair in pairs
             ]
             for what, pairs, seconds in _kinds(report, dataset, other)
@@ -102,7 +102,7 @@ def _combinations(found: Combinations) -> str:
 
 
 def _pair(what: str, pair: Pair, dataset: Dataset, seconds: Dataset) -> str:
-    first, second = _name(dataset, pair.first), _name(seconds, pair.second)
+    first, second = dataset.title(pair.first), seconds.title(pair.second)
     line = f"{first} {'~' if pair.distance else '='} {second}"
     if pair.mirrored:
         line += ", mirrored"
@@ -116,7 +116,3 @@ def _pair(what: str, pair: Pair, dataset: Dataset, seconds: Dataset) -> str:
             if a != b
         )
     return line
-
-
-def _name(dataset: Dataset, index: int) -> str:
-    return f"image {index}" if dataset.names is None else dataset.names[index]

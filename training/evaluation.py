@@ -1,9 +1,12 @@
-"""Samples measured against images that training never saw."""
+"""How good a generator is: everything that is measured of it, as plain numbers.
+
+Pure but for the networks that are passed in: ``evaluation_report`` tells it to people.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,93 +15,276 @@ from torch import Tensor
 from service import latents
 from service.manifest import Attribute
 from training import sampling
-from training.augment import grey_share
 from training.data import Dataset
-from training.features import FeatureNetwork
+from training.memorisation import Embedding, Memorisation, memorisation, pixels
 from training.metrics import manifold
+from training.metrics.diversity import diversity
 from training.metrics.duplicates import duplicate_share, thumbnails
+from training.metrics.entropy import Entropies, entropies
 from training.metrics.frechet import frechet_distance
+from training.metrics.kernel import kernel_distance
 from training.networks import Generator
-from training.pixels import to_networks
+from training.randomness import batch_indices
+from training.scores import MOST
+from training.verifier import Verifier
 
-FEWEST = 32
-MOST = 2048
-SEED = 1
+SEED = 2
+"""Of the samples. Snapshots are chosen by those of another seed (``scores``)."""
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What one snapshot of a generator is worth, over as many samples as held-out images."""
+class Images:
+    """Images ``[N, H, W, channels]`` on the device, and their labels ``[N, A]``."""
 
-    images: int
-    """How many."""
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True)
+class Space:
+    """Features to compare images in."""
+
+    name: str
+    """Short, such as ``classifier``."""
+    description: str
+    """What a reader of a number must know of it."""
+    embed: Embedding
+
+
+PIXELS = Space("pixels", "root mean square of the differences of pixels, of 255", pixels)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A set of images against as many held-out ones."""
+
     frechet: float
+    kernel: float
+    kernel_deviation: float
     precision: float
     recall: float
     density: float
     coverage: float
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How close samples come to held-out images in one space."""
+
+    space: str
+    samples: Comparison
+    real: Comparison
+    """The floor: as many training images, compared in the same way."""
+
+
+@dataclass(frozen=True)
+class ValueScore:
+    """Images with one value of an attribute.
+
+    Of samples, those asked for it, or read as it where the model is unconditional; of held-out
+    images, those labelled with it.
+    """
+
+    value: str
+    samples: int
+    right: float | None
+    """Share of them that the classifier reads as asked; None where nothing can be asked."""
+    diversity: float | None
+    """Mean distance between two of them; None where there are fewer than two."""
+    real: int
+    real_right: float | None
+    real_diversity: float | None
+
+
+@dataclass(frozen=True)
+class AttributeScore:
+    name: str
+    right: float | None
+    real_right: float
+    entropies: Entropies
+    real_entropies: Entropies
+    values: tuple[ValueScore, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Of samples 0, 1, 2 ... of seed 2, labels drawn by frequency."""
+
+    samples: Images
+    real: Images
+    """As many held-out images."""
+    closeness: tuple[Closeness, ...]
+    """In each space; that of the classifier first."""
+    attributes: tuple[AttributeScore, ...]
+    right: float | None
+    """Share of samples whose every label is read as asked."""
+    real_right: float | None
+    """Share of held-out images whose every label is read right."""
     duplicates: float
-    """Share of samples that are nearly another sample; about 0.01 for real images."""
-    labels_right: float | None
-    """Share of samples whose every label is read as asked; None for an unconditional model."""
-    attributes_right: dict[str, float]
-    """The same of each attribute alone."""
-    grey: float
-    """Share of samples that look augmented."""
-
-    def line(self) -> dict[str, float]:
-        """Flat, for the log."""
-        values = asdict(self)
-        each = {f"{name}_right": share for name, share in values.pop("attributes_right").items()}
-        return {
-            name: round(value, 4) for name, value in (values | each).items() if value is not None
-        }
+    real_duplicates: float
+    memorisation: tuple[Memorisation, ...]
+    """By pixels, and in the classifier's features."""
 
 
-class Evaluator:
-    """Held-out images and the feature space to compare samples with them in."""
+def evaluate(
+    generator: Generator,
+    trained: Dataset,
+    held_out: Dataset,
+    spaces: Sequence[Space],
+    verifier: Verifier | None,
+    progress: Callable[[str], None],
+) -> Evaluation:
+    """Measure ``generator`` against ``held_out``, which has at least ``scores.FEWEST`` images.
 
-    def __init__(
-        self, held_out: Dataset, network: FeatureNetwork, augmentations: Sequence[str]
-    ) -> None:
-        """``held_out`` has at least ``FEWEST`` images; at most ``MOST`` are used."""
-        self.network = network
-        self.device = next(network.parameters()).device
-        self.attributes = held_out.attributes
-        self.augmentations = augmentations
-        # Spread over the data, which may be sorted by label.
-        spread = np.linspace(0, len(held_out) - 1, min(MOST, len(held_out))).astype(int)
-        real = torch.from_numpy(held_out.images[spread]).to(self.device)
-        self.count = len(real)
-        self.real = network.features(real)
-        self.real_thumbnails = thumbnails(real)
-        self.real_grey = grey_share(to_networks(real), augmentations)
+    The first of ``spaces`` is the classifier's, whose ``verifier`` reads labels; it is None where
+    the data has none. ``progress`` is told of each part before it begins.
+    """
+    device = next(generator.parameters()).device
+    count = min(len(held_out), len(trained), MOST)
+    # Spread over the data, which may be sorted by label.
+    real = _images(held_out, np.linspace(0, len(held_out) - 1, count).astype(int), device)
+    others = _images(trained, batch_indices(0, len(trained), 0, count, CPU).numpy(), device)
+    progress(f"drawing {count} samples")
+    conditional = generator.condition_size > 0
+    samples = draw(generator, held_out.attributes if conditional else (), count)
 
-    def measure(self, generator: Generator) -> Scores:
-        """Measure images 0, 1, 2 ... of a seed of its own, as the service would answer."""
-        attributes: Sequence[Attribute] = self.attributes if generator.condition_size else ()
-        labels = latents.draw_labels(SEED, 0, self.count, attributes)
-        latent = latents.latents(SEED, 0, self.count, generator.latent_size)
-        pixels = sampling.sample(generator, latent, labels, attributes)
-        samples = torch.from_numpy(pixels).to(self.device)
-        features = self.network.features(samples)
-        compared = manifold.compare(self.real, features)
-        right = self._right(features, torch.from_numpy(labels).to(self.device))
-        return Scores(
-            images=self.count,
-            frechet=frechet_distance(self.real, features),
-            precision=compared.precision,
-            recall=compared.recall,
-            density=compared.density,
-            coverage=compared.coverage,
-            duplicates=duplicate_share(thumbnails(samples), self.real_thumbnails),
-            labels_right=float(right.all(dim=1).float().mean()) if attributes else None,
-            attributes_right={
-                attribute.name: float(right[:, a].float().mean())
-                for a, attribute in enumerate(attributes)
-            },
-            grey=grey_share(to_networks(samples), self.augmentations),
+    closeness = []
+    for space in spaces:
+        progress(f"comparing features of {space.name}")
+        features = space.embed(real.pixels)
+        closeness.append(
+            Closeness(
+                space.name,
+                samples=compare(features, space.embed(samples.pixels)),
+                real=compare(features, space.embed(others.pixels)),
+            )
         )
+    attributes: tuple[AttributeScore, ...] = ()
+    right = real_right = None
+    if verifier is not None:
+        progress("reading labels")
+        read, real_read = (_read(verifier, images) for images in (samples, real))
+        embedded = spaces[0].embed(samples.pixels), spaces[0].embed(real.pixels)
+        labels = samples.labels if conditional else read.values
+        attributes = tuple(
+            _attribute(a, attribute, read, real_read, labels, real.labels, embedded, conditional)
+            for a, attribute in enumerate(held_out.attributes)
+        )
+        real_right = _share((real_read.values == real.labels).all(dim=1))
+        right = _share((read.values == labels).all(dim=1)) if conditional else None
 
-    def _right(self, features: Tensor, labels: Tensor) -> Tensor:
-        return self.network.read(features) == labels if labels.shape[1] else labels.bool()
+    progress("looking for training images among the samples")
+    everything = torch.from_numpy(trained.images).to(device)
+    thumbs = [thumbnails(images.pixels) for images in (samples, others, real)]
+    return Evaluation(
+        samples=samples,
+        real=real,
+        closeness=tuple(closeness),
+        attributes=attributes,
+        right=right,
+        real_right=real_right,
+        duplicates=duplicate_share(thumbs[0], thumbs[2]),
+        real_duplicates=duplicate_share(thumbs[1], thumbs[2]),
+        memorisation=tuple(
+            memorisation(space.name, space.embed, everything, real.pixels, samples.pixels)
+            for space in (PIXELS, spaces[0])
+        ),
+    )
+
+
+def draw(
+    generator: Generator, attributes: Sequence[Attribute], count: int, seed: int = SEED
+) -> Images:
+    """Images 0 to ``count - 1`` of ``seed``, as the service would answer."""
+    device = next(generator.parameters()).device
+    labels = latents.draw_labels(seed, 0, count, attributes)
+    latent = latents.latents(seed, 0, count, generator.latent_size)
+    drawn = sampling.sample(generator, latent, labels, attributes)
+    return Images(torch.from_numpy(drawn).to(device), torch.from_numpy(labels).to(device))
+
+
+def compare(real: Tensor, features: Tensor) -> Comparison:
+    """Features ``[N, D]`` of a set of images with those of ``real [M, D]`` ones."""
+    kernel = kernel_distance(real, features)
+    found = manifold.compare(real, features)
+    return Comparison(
+        frechet=frechet_distance(real, features),
+        kernel=kernel.value,
+        kernel_deviation=kernel.deviation,
+        precision=found.precision,
+        recall=found.recall,
+        density=found.density,
+        coverage=found.coverage,
+    )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    probabilities: tuple[Tensor, ...]
+    """Of each attribute, ``[N, values]``."""
+    values: Tensor
+    """The likeliest, ``[N, A]``."""
+
+
+def _read(verifier: Verifier, images: Images) -> _Reading:
+    with torch.no_grad():
+        parts = [verifier(part) for part in images.pixels.split(256)]
+    probabilities = tuple(torch.cat(attribute) for attribute in zip(*parts, strict=True))
+    values = torch.stack([each.argmax(dim=1) for each in probabilities], dim=1)
+    return _Reading(probabilities, values)
+
+
+def _attribute(
+    a: int,
+    attribute: Attribute,
+    read: _Reading,
+    real_read: _Reading,
+    labels: Tensor,
+    real_labels: Tensor,
+    features: tuple[Tensor, Tensor],
+    conditional: bool,
+) -> AttributeScore:
+    """What is read of one attribute; ``features`` are those of samples and of held-out images."""
+    right = read.values[:, a] == labels[:, a]
+    real_right = real_read.values[:, a] == real_labels[:, a]
+    values = []
+    for v, value in enumerate(attribute.values):
+        rows, real_rows = labels[:, a] == v, real_labels[:, a] == v
+        values.append(
+            ValueScore(
+                value=value,
+                samples=int(rows.sum()),
+                right=_share(right[rows]) if conditional else None,
+                diversity=_diversity(features[0][rows]),
+                real=int(real_rows.sum()),
+                real_right=_share(real_right[real_rows]),
+                real_diversity=_diversity(features[1][real_rows]),
+            )
+        )
+    return AttributeScore(
+        name=attribute.name,
+        right=_share(right) if conditional else None,
+        real_right=float(real_right.float().mean()),
+        entropies=entropies(read.probabilities[a]),
+        real_entropies=entropies(real_read.probabilities[a]),
+        values=tuple(values),
+    )
+
+
+def _share(which: Tensor) -> float | None:
+    return float(which.float().mean()) if len(which) else None
+
+
+def _diversity(features: Tensor) -> float | None:
+    return diversity(features) if len(features) > 1 else None
+
+
+def _images(dataset: Dataset, rows: np.ndarray, device: torch.device) -> Images:
+    return Images(
+        torch.from_numpy(dataset.images[rows]).to(device),
+        torch.from_numpy(dataset.labels[rows]).to(device),
+    )

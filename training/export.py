@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
-import warnings
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import torch
 from torch import Tensor, nn
@@ -22,10 +19,12 @@ from training.errors import ExportError
 from training.files import write_atomically
 from training.networks import Block, Generator
 from training.norms import ConditionalBatchNorm
+from training.onnx_model import convert, to_bytes
 from training.pixels import to_uint8
 from training.run import Run
 
-OPSET = 20
+MEASURED = ("verifier.onnx", "report.json", "memorisation.png", "utility.png")
+"""What an evaluation adds to a model, but for its text, which the card takes up."""
 PARITY_LATENTS = 256
 PARITY_SHARE = 1e-4
 """At most one byte in 10,000 may differ, and by no more than one level of 255: rounding falls the
@@ -50,47 +49,33 @@ def export(run: Run, generator: Generator, shown: int, folder: Path, version: in
     model = to_onnx(generator, manifest)
     check_parity(generator, model, manifest)
     picture = card.samples(generator, manifest)
+    evaluated = run.report(shown) is not None
+    report = (run.evaluation / "report.md").read_text("utf-8") if evaluated else None
 
     unfinished = versions / f".{version}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     write_atomically(unfinished / "model.onnx", model)
     write_atomically(unfinished / "samples.png", picture)
-    write_atomically(unfinished / "README.md", card.text(manifest, version))
+    for name in MEASURED if evaluated else ():
+        if (found := run.evaluation / name).exists():
+            write_atomically(unfinished / name, found.read_bytes())
+    write_atomically(unfinished / "README.md", card.text(manifest, version, report))
     unfinished.replace(target)
     return target
 
 
 def to_onnx(generator: Generator, manifest: Manifest) -> bytes:
     """The model file: inputs ``latent`` and ``condition``, output ``image``, manifest inside."""
-    module = _Exported(generator).eval()
+    module = _Exported(generator)
     examples = [torch.zeros(2, generator.latent_size)]
     names = ["latent"]
     if generator.condition_size:
         examples.append(torch.zeros(2, generator.condition_size))
         names.append("condition")
-    batch = torch.export.Dim("N", min=1, max=65536)
-    with warnings.catch_warnings():
-        # The exporter warns of deprecations in its own code and of operators not used here.
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            module,
-            tuple(examples),
-            input_names=names,
-            output_names=["image"],
-            dynamic_shapes=tuple({0: batch} for _ in examples),
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    _strip(model)
+    model = convert(module, examples, names, ["image"])
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, manifest.model_dump_json()
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    return to_bytes(model)
 
 
 def check_parity(generator: Generator, model: bytes, manifest: Manifest) -> None:
@@ -158,21 +143,6 @@ class _FoldedBlock(nn.Module):
         if self.conditional is not None and condition is not None:
             x = self.conditional.modulate(x, condition)
         return self.activation(x)
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Drop what the exporter notes about the source code: paths, lines, class names."""
-    for part in (
-        model.graph,
-        *model.graph.node,
-        *model.graph.input,
-        *model.graph.output,
-        *model.graph.value_info,
-        *model.graph.initializer,
-    ):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    del model.metadata_props[:]
 
 
 def _next_version(versions: Path) -> int:

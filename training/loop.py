@@ -18,10 +18,10 @@ from training.curves import draw as draw_curves
 from training.data import Dataset
 from training.durations import duration
 from training.errors import Diverged, Failed, Interrupted, RunError
-from training.evaluation import FEWEST, Evaluator
 from training.files import write_atomically
 from training.interrupt import watch_signals
 from training.run import Run
+from training.scores import FEWEST, Scorer
 from training.trainer import Trainer
 from training.watch import diagnose
 
@@ -115,7 +115,7 @@ class Keeper:
         self.trainer = trainer
         self.judge = judge
         self.board = board
-        self.evaluator: Evaluator | None = None
+        self.scorer: Scorer | None = None
         self.ticks: list[dict[str, Any]] = []
 
     def begin(self, trained: Dataset, held_out: Dataset) -> None:
@@ -136,7 +136,7 @@ class Keeper:
                 mirror=self.run.config.mirror,
                 device=self.trainer.device,
             )
-            self.evaluator = Evaluator(held_out, network, self.run.config.augment)
+            self.scorer = Scorer(held_out, network, self.run.config.augment)
         else:
             print(
                 f"{len(held_out)} images are kept from training: too few (below {FEWEST}) to "
@@ -170,8 +170,8 @@ class Keeper:
         write_atomically(run.sample_grid(trainer.shown), pictures.grid(grid))
         weights = checkpoint.collect({"ema": trainer.ema}, {})
         checkpoint.write(run.snapshot(trainer.shown), trainer.shown, weights)
-        if self.evaluator is not None:
-            line = {"shown": trainer.shown} | self.evaluator.measure(trainer.ema).line()
+        if self.scorer is not None:
+            line = {"shown": trainer.shown} | self.scorer.measure(trainer.ema).line()
             run.scores.append(line)
             if self.board is not None:
                 self.board.add_scalars(line)
@@ -192,7 +192,7 @@ class Keeper:
     def _diagnose(self) -> None:
         if not self.judge:
             return
-        real_grey = self.evaluator.real_grey if self.evaluator is not None else 0.0
+        real_grey = self.scorer.real_grey if self.scorer is not None else 0.0
         fault = diagnose(self.ticks, self.run.scores.lines(), self.run.config, real_grey)
         if fault is not None:
             best = self.run.best_shown()

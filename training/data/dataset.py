@@ -42,6 +42,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def title(self, index: int) -> str:
+        """How a person finds image ``index``."""
+        return f"image {index}" if self.names is None else self.names[index]
+
     def take(self, rows: npt.NDArray[np.bool_]) -> Dataset:
         """The images where ``rows [N]`` is true, under the same vocabulary."""
         names = None if self.names is None else tuple(compress(self.names, rows))

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from training import features, verifier
+from training.data import Dataset, avatars
+from training.errors import ExportError
+from training.features import FeatureNetwork
+from training.verifier import calibrated, to_onnx
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def split() -> tuple[Dataset, Dataset]:
+    """Avatars of 16x16: their hair is easily read, their eyes hardly."""
+    drawn = avatars.draw(900)
+    faces = Dataset(
+        "avatars", drawn.images[:, ::4, ::4].copy(), drawn.labels[:, :2], drawn.attributes[:2]
+    )
+    return faces.split(0.4)
+
+
+@pytest.fixture(scope="module")
+def network(split: tuple[Dataset, Dataset]) -> FeatureNetwork:
+    return features.fit(split[0], mirror=True, device=CPU, schedule=features.THOROUGH)
+
+
+def test_accuracy_is_the_share_of_held_out_images_read_right(
+    split: tuple[Dataset, Dataset], network: FeatureNetwork
+) -> None:
+    _, held_out = split
+    reader, accuracies = calibrated(network, held_out)
+    probabilities = reader(torch.from_numpy(held_out.images))
+    for a, (accuracy, each) in enumerate(zip(accuracies, probabilities, strict=True)):
+        right = each.argmax(dim=1).numpy() == held_out.labels[:, a]
+        assert accuracy.right == pytest.approx(right.mean())
+        assert accuracy.images == len(held_out)
+        assert each.sum(dim=1).tolist() == pytest.approx([1] * len(held_out))
+    hair, eyes = accuracies
+    assert hair.right > 0.95 > eyes.right
+
+
+def test_a_network_that_is_too_sure_is_calibrated_to_the_same_confidence(
+    split: tuple[Dataset, Dataset], network: FeatureNetwork
+) -> None:
+    _, held_out = split
+    louder = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in louder.to_logits.parameters():
+            parameter.mul_(3)
+    (_, eyes), (_, louder_eyes) = (calibrated(each, held_out)[1] for each in (network, louder))
+    assert louder_eyes.temperature == pytest.approx(3 * eyes.temperature, rel=0.05)
+    assert louder_eyes.calibration_error == pytest.approx(eyes.calibration_error, abs=0.02)
+    assert louder_eyes.calibration_error < louder_eyes.uncalibrated_error
+
+
+def test_a_temperature_is_that_of_the_labels() -> None:
+    """Of labels drawn with the probabilities of logits, three times as large logits are too sure by
+    a factor of three."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(4000, 5, generator=generator)
+    truth = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
+    assert verifier._temperature(3 * logits, truth) == pytest.approx(3, rel=0.1)
+    assert verifier._temperature(logits, truth) == pytest.approx(1, rel=0.1)
+
+
+def test_the_model_file_keeps_the_contract(
+    split: tuple[Dataset, Dataset], network: FeatureNetwork
+) -> None:
+    _, held_out = split
+    reader, _ = calibrated(network, held_out)
+    session = ort.InferenceSession(to_onnx(reader, held_out), providers=["CPUExecutionProvider"])
+    (image,) = session.get_inputs()
+    assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(uint8)", [16, 16, 3])
+    assert [each.name for each in session.get_outputs()] == ["hair", "eyes"]
+    for count in (1, 5):
+        found = session.run(None, {"image": held_out.images[:count]})
+        expected = reader(torch.from_numpy(held_out.images[:count]))
+        for theirs, ours, attribute in zip(found, expected, held_out.attributes, strict=True):
+            assert theirs.dtype == np.float32
+            assert theirs.shape == (count, len(attribute.values))
+            assert np.abs(theirs - ours.detach().numpy()).max() < 1e-5
+
+
+def test_an_attribute_cannot_have_the_name_of_the_input(
+    split: tuple[Dataset, Dataset], network: FeatureNetwork
+) -> None:
+    _, held_out = split
+    reader, _ = calibrated(network, held_out)
+    hair, eyes = held_out.attributes
+    renamed = Dataset(
+        "faces",
+        held_out.images,
+        held_out.labels,
+        (hair.model_copy(update={"name": "image"}), eyes),
+    )
+    with pytest.raises(ExportError, match="'image'"):
+        to_onnx(reader, renamed)

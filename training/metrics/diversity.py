@@ -1,0 +1,18 @@
+"""How much images differ from each other."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from training.metrics.distances import distances
+
+
+def diversity(features: Tensor) -> float:
+    """Mean Euclidean distance between two different rows of ``features [N, D]``.
+
+    0 where all are the same. Raises ``ValueError`` for fewer than two rows.
+    """
+    count = len(features)
+    if count < 2:
+        raise ValueError("the diversity of fewer than two images is not defined")
+    return float(distances(features, features).sum() / (count * (count - 1)))

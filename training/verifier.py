@@ -1,0 +1,127 @@
+"""The classifier that reads an image's labels, and says how sure it is.
+
+It is the network whose features samples are measured in, with its confidence made true: exported as
+``verifier.onnx`` beside the generator, it lets the service leave out images whose labels it doubts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from training.data import Dataset
+from training.errors import ExportError
+from training.features import FeatureNetwork
+from training.onnx_model import convert, to_bytes
+from training.pixels import to_networks
+
+COLDEST, HOTTEST, CANDIDATES = 0.25, 4.0, 241
+BINS = 15
+IMAGE = "image"
+PARITY = 1e-4
+
+
+class Verifier(nn.Module):
+    """uint8 ``[N, H, W, channels]`` to probabilities ``[N, values]`` of each attribute."""
+
+    def __init__(self, network: FeatureNetwork, temperatures: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.temperatures = tuple(temperatures)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.of_features(self.network.to_features(to_networks(image)))
+
+    def of_features(self, features: Tensor) -> tuple[Tensor, ...]:
+        """The same from ``features [N, 128]`` of the network."""
+        logits = self.network.to_logits(features).split(list(self.network.sizes), dim=1)
+        return tuple(
+            (part / temperature).softmax(dim=1)
+            for part, temperature in zip(logits, self.temperatures, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How far one attribute of a verifier can be trusted, on images that it was not trained on."""
+
+    right: float
+    """Share that it reads right."""
+    images: int
+    calibration_error: float
+    """By how much its confidence is off on average, 0 to 1 (expected calibration error over 15
+    bins, Guo et al. 2017, https://arxiv.org/abs/1706.04599), on half of the images ..."""
+    uncalibrated_error: float
+    """... and what it would be without the temperature."""
+    temperature: float
+    """Fitted on the other half."""
+
+
+def calibrated(network: FeatureNetwork, held_out: Dataset) -> tuple[Verifier, tuple[Accuracy, ...]]:
+    """A verifier whose confidence is fitted to every other image of ``held_out``.
+
+    One temperature for each attribute (Guo et al. 2017, section 4.2). The errors are those on the
+    images between, so both halves are of one kind.
+    """
+    device = next(network.parameters()).device
+    labels = torch.from_numpy(held_out.labels).to(device)
+    features = network.features(torch.from_numpy(held_out.images).to(device))
+    logits = network.to_logits(features).split(list(network.sizes), dim=1)
+    found = []
+    for part, truth in zip(logits, labels.T, strict=True):
+        temperature = _temperature(part[::2], truth[::2])
+        found.append(
+            Accuracy(
+                right=float((part.argmax(dim=1) == truth).float().mean()),
+                images=len(truth),
+                calibration_error=_calibration_error(part[1::2] / temperature, truth[1::2]),
+                uncalibrated_error=_calibration_error(part[1::2], truth[1::2]),
+                temperature=temperature,
+            )
+        )
+    verifier = Verifier(network, [accuracy.temperature for accuracy in found])
+    return verifier.eval(), tuple(found)
+
+
+def _temperature(logits: Tensor, truth: Tensor) -> float:
+    """That under which ``truth`` is likeliest, to within 1.2 %."""
+    low, high = torch.tensor([COLDEST, HOTTEST]).log()
+    candidates = torch.linspace(float(low), float(high), CANDIDATES).exp().tolist()
+    return float(min(candidates, key=lambda t: float(cross_entropy(logits / t, truth))))
+
+
+def _calibration_error(logits: Tensor, truth: Tensor) -> float:
+    probabilities = logits.softmax(dim=1)
+    return float(
+        multiclass_calibration_error(probabilities, truth, probabilities.shape[1], n_bins=BINS)
+    )
+
+
+def to_onnx(verifier: Verifier, held_out: Dataset) -> bytes:
+    """``verifier.onnx``: input ``image``, an output named after each attribute.
+
+    Raises ``ExportError`` where an attribute cannot be an output's name, or where ONNX Runtime
+    reads the first images of ``held_out`` differently from PyTorch.
+    """
+    names = [attribute.name for attribute in held_out.attributes]
+    if IMAGE in names:
+        raise ExportError(f"a verifier cannot have an output {IMAGE!r}: so its input is called")
+    images = held_out.images[:64]
+    verifier = verifier.cpu()
+    model = to_bytes(convert(verifier, [torch.from_numpy(images[:2])], [IMAGE], names))
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = verifier(torch.from_numpy(images))
+    for name, theirs, ours in zip(
+        names, session.run(names, {IMAGE: images}), expected, strict=True
+    ):
+        if (off := float(np.abs(theirs - ours.numpy()).max())) > PARITY:
+            raise ExportError(f"ONNX Runtime and PyTorch disagree over {name!r} by {off:.1e}")
+    return model
