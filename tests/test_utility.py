@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from service.manifest import Attribute
+from training import utility
+from training.data import Dataset
+from training.features import FeatureNetwork
+from training.utility import CLASSIC, MIXED, REAL, SYNTHETIC, Experiment, Plan, Trial, planned
+from training.utility_report import COLOURS, as_json, as_markdown, as_picture, summarise
+
+CPU = torch.device("cpu")
+COLOUR = Attribute(name="colour", values=("red", "blue"), frequencies=(0.5, 0.5))
+SHAPE = Attribute(name="shape", values=("round", "square", "flat"), frequencies=(0.8, 0.2, 0))
+
+
+def noise(count: int, seed: int) -> Dataset:
+    """Noise of 16x16 with a little more red or a little more blue, labelled with which."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, (count, 1))
+    images = rng.integers(0, 226, (count, 16, 16, 3))
+    images[np.arange(count), :, :, 2 * labels[:, 0]] += 30
+    return Dataset("noise", images.astype(np.uint8), labels, (COLOUR,))
+
+
+def experiment(synthetic: Dataset, steps: int) -> Experiment:
+    held_out = noise(200, 3)
+    return Experiment(noise(200, 1), synthetic, held_out, mirror=True, device=CPU, steps=steps)
+
+
+def trials_of(arm: str, accuracies: Sequence[float], budget: int | None = 5) -> list[Trial]:
+    return [
+        Trial(arm, budget, seed, 10 + seed, accuracy, {"colour": accuracy})
+        for seed, accuracy in enumerate(accuracies)
+    ]
+
+
+@pytest.mark.parametrize("budget", [1, 7, 90])
+def test_a_budget_buys_images_of_every_value_or_all_there_are(budget: int) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.stack([rng.integers(0, 2, 300), rng.choice(2, 300, p=[0.8, 0.2])], axis=1)
+    both = replace(noise(300, 0), labels=labels, attributes=(COLOUR, SHAPE))
+    counts = [np.bincount(column, minlength=3) for column in labels.T]
+    enough = np.minimum(counts, budget)  # nothing is flat
+    rows = utility.subset(both, budget, 0)
+    bought = np.array([np.bincount(column, minlength=3) for column in labels[rows].T])
+    assert (bought >= enough).all()
+    assert rows.sum() <= enough.sum()
+    one = replace(both, labels=labels[:, 1:], attributes=(SHAPE,))
+    assert np.bincount(labels[utility.subset(one, budget, 0), 1]).tolist() == enough[1][:2].tolist()
+
+
+def test_a_budget_is_drawn_from_its_seed_alone_and_grows() -> None:
+    data = noise(100, 0)
+    torch.manual_seed(1)
+    rows = utility.subset(data, 7, 0)
+    torch.manual_seed(2)
+    assert np.array_equal(utility.subset(data, 7, 0), rows)
+    assert not np.array_equal(utility.subset(data, 7, 1), rows)
+    assert (utility.subset(data, 9, 0) >= rows).all()
+    assert utility.subset(data, 1000, 0).all()
+    with pytest.raises(ValueError, match="a budget of 0 buys no images"):
+        utility.subset(data, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "half"),
+    [
+        ((0.5, 0.7), 0.6, 1.2706),  # 12.706 * 0.14142 / sqrt(2)
+        ((1, 2, 3, 4), 2.5, 2.05397),  # 3.182 * 1.29099 / sqrt(4)
+        ((1, 3) * 16, 2, 0.36675),  # 2.042 * 1.01600 / sqrt(32), the t of 31 values
+        ((0.25, 0.25, 0.25), 0.25, 0),
+    ],
+)
+def test_intervals_are_those_of_student(values: Sequence[float], mean: float, half: float) -> None:
+    found = utility.estimate(values)
+    numbers = (found.mean, found.low, found.high, found.seeds)
+    assert numbers == pytest.approx((mean, mean - half, mean + half, len(values)), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gains", "low", "high", "verdict"),
+    [
+        ((0.04, 0.05, 0.06), 0.025157, 0.074843, "helps"),  # 0.05 -+ 4.303 * 0.01 / sqrt(3)
+        ((-0.04, -0.05, -0.06), -0.074843, -0.025157, "hurts"),
+        ((0.01, 0.02, 0.03), -0.004843, 0.044843, "no difference that 3 seeds could show"),
+        ((-0.01, -0.02, -0.03), -0.044843, 0.004843, "no difference that 3 seeds could show"),
+    ],
+)
+def test_gains_are_paired_by_seed(
+    gains: Sequence[float], low: float, high: float, verdict: str
+) -> None:
+    # The seeds differ far more than the arms: unpaired, no gain would show. The fourth has no pair.
+    real = trials_of(REAL, (0.2, 0.5, 0.8, 0.99))
+    mixed = trials_of(MIXED, [r.accuracy + g for r, g in zip(real, gains, strict=False)])
+    other = trials_of(REAL, (0.9, 0.9, 0.9), budget=50)
+    first, second, third = summarise([*mixed[::-1], *other, *real])
+    assert [(x.budget, x.arm) for x in (first, second, third)] == [
+        (5, REAL),
+        (5, MIXED),
+        (50, REAL),
+    ]
+    assert (first.gain, first.verdict, first.images) == (None, None, (10, 13))
+    assert second.gain is not None
+    assert (second.gain.low, second.gain.high) == pytest.approx((low, high), abs=1e-6)
+    assert second.verdict == verdict
+
+
+@pytest.mark.parametrize(("budget", "true", "verdict"), [(1, True, "helps"), (16, False, "hurts")])
+def test_labels_that_are_true_help_and_others_hurt(budget: int, true: bool, verdict: str) -> None:
+    synthetic = noise(300, 2)
+    if not true:
+        shuffled = np.random.default_rng(4).permutation(synthetic.labels)
+        synthetic = replace(synthetic, labels=shuffled)
+    plans = [plan for plan in planned([budget], range(3)) if plan.arm in (REAL, MIXED)]
+    real, mixed = summarise(experiment(synthetic, steps=30).trials(plans))
+    assert real.images == (2 * budget, 2 * budget)
+    assert mixed.verdict == verdict
+
+
+def test_what_was_interrupted_goes_on_to_the_same_numbers() -> None:
+    few = experiment(noise(100, 2), steps=12)
+    plans = planned([4], [0, 1])
+    torch.manual_seed(1)
+    whole = list(few.trials(plans))
+    assert [(x.arm, x.budget, x.seed) for x in whole] == plans
+    assert len(plans) == 2 * 4 and len({trial.accuracy for trial in whole}) > 4
+    done = [Trial(**json.loads(json.dumps(asdict(trial)))) for trial in whole[::2]]
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert list(few.trials(planned([4], [0, 1], done))) == whole[1::2]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_every_arm_sees_its_own_images(mirror: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic = replace(noise(50, 0), images=np.full((50, 16, 16, 3), 255, dtype=np.uint8))
+    real = replace(synthetic, images=synthetic.images.copy())
+    real.images[:, :, :8] = 0
+    white = torch.ones(3, 16, 16)
+    dark_left = torch.cat([-white[..., :8], white[..., 8:]], dim=2)
+    seen: list[Tensor] = []
+    forward = FeatureNetwork.forward
+
+    def watched(network: FeatureNetwork, images: Tensor) -> Tensor:
+        seen.append(images)
+        return forward(network, images)
+
+    def counts(arm: str, budget: int | None = 3) -> list[list[int]]:
+        """For every step: dark at the left, dark at the right, white, and changed otherwise."""
+        seen.clear()
+        (trial,) = setting.trials([Plan(arm, budget, 0)])
+        assert trial.images == 2 * (budget or 0)
+        kinds = (dark_left, dark_left.flip(2), white)
+        known = [[int((x == kind).all(3).all(2).all(1).sum()) for kind in kinds] for x in seen]
+        return [[*row, len(x) - sum(row)] for row, x in zip(known, seen, strict=True)]
+
+    monkeypatch.setattr(FeatureNetwork, "forward", watched)
+    setting = Experiment(real, synthetic, real, mirror=mirror, device=CPU, steps=5)
+    assert counts(REAL) == [[64, 0, 0, 0]] * 5
+    assert counts(MIXED) == [[32, 0, 32, 0]] * 5
+    assert counts(SYNTHETIC, None) == [[0, 0, 64, 0]] * 5
+    left, right, none, changed = np.sum(counts(CLASSIC), axis=0)
+    assert left + right + none + changed == 5 * 64 and none == 0
+    assert 0.8 < changed / (5 * 64) < 0.95  # 1 - 0.3 ** 2, but for moves by 0
+    assert (right > 5) == mirror and left > 5
+
+
+def test_accuracy_is_the_mean_over_the_attributes() -> None:
+    # All are round, which is soon learnt.
+    labels = np.pad(noise(100, 0).labels, ((0, 0), (0, 1)))
+    data = replace(noise(100, 0), labels=labels, attributes=(COLOUR, SHAPE))
+    setting = Experiment(data, data, data, mirror=False, device=CPU, steps=12)
+    (trial,) = setting.trials([Plan(REAL, 1, 0)])
+    assert trial.attributes == {"colour": pytest.approx(0.7, abs=0.25), "shape": 1}
+    assert trial.accuracy == pytest.approx((trial.attributes["colour"] + 1) / 2)
+
+
+def test_data_that_do_not_go_together_are_refused() -> None:
+    data = noise(20, 0)
+    unlabelled = replace(data, labels=data.labels[:, :0], attributes=())
+    for odd, said in (
+        (replace(data, attributes=(SHAPE,)), "what their labels mean"),
+        (replace(data, images=data.images[:, :8]), "differ in their shape"),
+        (data.take(np.zeros(20, dtype=np.bool_)), "needs images with labels"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Experiment(data, odd, data, mirror=True, device=CPU)
+    with pytest.raises(ValueError, match="needs images with labels"):
+        Experiment(unlabelled, unlabelled, unlabelled, mirror=True, device=CPU)
+
+
+REPORTED = [
+    *trials_of(SYNTHETIC, (0.61, 0.62, 0.63), None),
+    *trials_of(REAL, (0.5, 0.6, 0.7)),
+    *trials_of(CLASSIC, (0.5, 0.6, 0.7)),
+    *trials_of(MIXED, (0.46, 0.55, 0.64)),
+    *trials_of(REAL, (0.7, 0.71, 0.72), 1000),
+    *trials_of(MIXED, (0.75, 0.76, 0.78), 1000),
+]
+ONE_SEED = [trial for trial in REPORTED if trial.seed == 0 and trial.budget in (None, 5)]
+
+
+def test_people_read_plainly_what_helps_and_what_hurts() -> None:
+    about = experiment(noise(300, 2), steps=123)
+    text = as_markdown(about, REPORTED)
+    for row in (
+        "| 5 | real | 10 to 12 | 60.0 [35.2, 84.8] |  |  |",
+        "| 5 | real + classic | 10 to 12 | 60.0 [35.2, 84.8] | +0.0 [+0.0, +0.0] "
+        "| no difference that 3 seeds could show |",
+        "| 5 | real + synthetic | 10 to 12 | 55.0 [32.6, 77.4] | -5.0 [-7.5, -2.5] | hurts |",
+        "| 1,000 | real + synthetic | 10 to 12 | 76.3 [72.5, 80.1] | +5.3 [+3.9, +6.8] | helps |",
+        "|  | synthetic | 10 to 12 | 62.0 [59.5, 64.5] |  |  |",
+    ):
+        assert row in text.splitlines()
+    for said in ("3 seeds", "123 steps", "200 held-out", "of 300", "not what a GAN trained on"):
+        assert said in text
+    # One seed has no interval, and so no verdict.
+    text = as_markdown(about, ONE_SEED)
+    assert "| 5 | real + synthetic | 10 | 46.0 | -4.0 | one seed cannot tell |" in text
+    assert "|  | synthetic | 10 | 61.0 |  |  |" in text
+
+
+def test_programs_read_all_of_it() -> None:
+    read = json.loads(json.dumps(as_json(experiment(noise(300, 2), steps=9), REPORTED)))
+    assert [Trial(**trial) for trial in read["trials"]] == REPORTED
+    assert [x["verdict"] for x in read["summaries"]] == [x.verdict for x in summarise(REPORTED)]
+    assert read["summaries"][2]["gain"]["mean"] == pytest.approx(-0.05)
+    assert (read["synthetic"]["images"], read["held_out"]["images"], read["steps"]) == (300, 200, 9)
+
+
+@pytest.mark.parametrize("trials", [REPORTED, ONE_SEED], ids=["intervals", "one-seed"])
+def test_the_picture_shows_every_arm(trials: list[Trial]) -> None:
+    picture = Image.open(io.BytesIO(as_picture(trials)))
+    assert (picture.format, picture.size) == ("PNG", (760, 440))
+    plot = np.asarray(picture.crop((50, 45, 740, 345)), dtype=int)  # without the legend
+    for arm, colour in COLOURS.items():
+        rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+        assert (np.abs(plot - rgb).max(axis=2) < 30).sum() > 20, arm
+    tint = 255 - (255 - rgb) * 0x30 / 255  # of the band, the interval of synthetic images alone
+    assert ((np.abs(plot - tint).max(axis=2) < 3).sum() > 1000) == (trials is REPORTED)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        as_picture(trials_of(SYNTHETIC, (0.5, 0.6), None))

@@ -1,0 +1,199 @@
+"""What synthetic data is worth to a classifier, as Markdown, JSON and a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from training.canvas import GRID, LABEL_SIZE, SCALE, Canvas, Plot, Point
+from training.pictures import png
+from training.utility import ARMS, BATCH, OPERATIONS, REAL, Estimate, Experiment, Trial, estimate
+
+PICTURE = "utility.png"
+"""The name under which the Markdown shows the picture."""
+
+SIZE, BOX = (760, 440), (50, 45, 740, 345)
+COLOURS = dict(zip(ARMS, ("#0969da", "#bf8700", "#cf222e", "#8250df"), strict=True))
+ASIDE = dict(zip(ARMS, (-9, 0, 9, 0), strict=True))
+"""Pixels by which the intervals under one budget stand apart."""
+INSET = 0.08
+"""Share of the width that is left free beside the first and the last budget."""
+
+CAVEATS = (
+    "The generator learnt from all training images, so under a small budget it brings knowledge of "
+    "images that the budget does not have. This is what somebody gains who has the finished model "
+    "and few labelled images, not what a GAN trained on those few would give.",
+    "A snapshot chosen by its distance to the held-out images, as a run's best one is, knows a "
+    "little of the test.",
+    "The classifier is small and trained briefly; a larger or a pretrained one may gain less.",
+    "Intervals cover what differs between seeds: which images a budget draws, and the classifier's "
+    "weights and batches. They do not cover another generator or other held-out images.",
+    "Every verdict stands alone: of 20 arms that make no difference, about one will seem to.",
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the seeds of one arm under one budget say together."""
+
+    arm: str
+    budget: int | None
+    images: tuple[int, int]
+    """Fewest and most real images over the seeds."""
+    accuracy: Estimate
+    gain: Estimate | None
+    """Over the arm 'real' under the same budget; None for that arm and for synthetic alone."""
+    verdict: str | None
+    """What the gain comes to, in words."""
+
+
+def summarise(trials: Iterable[Trial]) -> list[Summary]:
+    """By rising budget, and in the order of ``ARMS``; synthetic alone comes last."""
+    arms: dict[tuple[int | None, str], dict[int, Trial]] = {}
+    for trial in trials:
+        arms.setdefault((trial.budget, trial.arm), {})[trial.seed] = trial
+    order = sorted(arms, key=lambda key: (key[0] or math.inf, ARMS.index(key[1])))
+    return [_summary(*key, arms[key], arms.get((key[0], REAL), {})) for key in order]
+
+
+def _summary(
+    budget: int | None, arm: str, trials: Mapping[int, Trial], real: Mapping[int, Trial]
+) -> Summary:
+    """Of ``trials``, by seed; ``real`` are those to compare with."""
+    images = [trial.images for trial in trials.values()]
+    accuracy = estimate([trial.accuracy for trial in trials.values()])
+    # Paired: under one seed all arms have the same real images.
+    gains = [trials[seed].accuracy - real[seed].accuracy for seed in trials if seed in real]
+    gain = estimate(gains) if gains and arm != REAL else None
+    verdict = _verdict(gain) if gain else None
+    return Summary(arm, budget, (min(images), max(images)), accuracy, gain, verdict)
+
+
+def _verdict(gain: Estimate) -> str:
+    if gain.low is None or gain.high is None:
+        return "one seed cannot tell"
+    if gain.low > 0:
+        return "helps"
+    return "hurts" if gain.high < 0 else f"no difference that {gain.seeds} seeds could show"
+
+
+def as_markdown(experiment: Experiment, trials: Sequence[Trial]) -> str:
+    """A section with the table of all arms, to stand beside the picture."""
+    seeds = len({trial.seed for trial in trials})
+    attributes = ", ".join(attribute.name for attribute in experiment.real.attributes)
+    changes = ", ".join(OPERATIONS) + (", mirror" if experiment.mirror else "")
+    lines = [
+        "### Does synthetic data help a classifier?",
+        "",
+        f"![accuracy over real images for each value]({PICTURE})",
+        "",
+        f"A small classifier ({attributes}) is trained for {experiment.steps:,} steps of {BATCH} "
+        f"images in every arm, under {seeds} {'seed' if seeds == 1 else 'seeds'}, and tested on "
+        f"{len(experiment.held_out):,} held-out real images. A budget is the number of real images "
+        "with each value of each attribute, or all where there are fewer, drawn from "
+        f"{len(experiment.real):,}; an image counts for all its values. Classic augmentation is "
+        f"{changes}. Where there are synthetic images, of {len(experiment.synthetic):,}, they are "
+        "half of every batch, or all of it. Accuracy is the share of labels read right, the mean "
+        "over the attributes, with 95% confidence intervals (Student's t over the seeds). A gain "
+        "is over real images alone under the same budget, paired by seed.",
+        "",
+        "| budget | arm | real images | accuracy, % | gain, points | verdict |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(_row(summary) for summary in summarise(trials)),
+        "",
+        "What this does not say:",
+        "",
+        *(f"- {caveat}" for caveat in CAVEATS),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(summary: Summary) -> str:
+    fewest, most = summary.images
+    cells = (
+        "" if summary.budget is None else f"{summary.budget:,}",
+        summary.arm,
+        f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}",
+        _percent(summary.accuracy, ""),
+        _percent(summary.gain, "+") if summary.gain else "",
+        summary.verdict or "",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(x: Estimate, sign: str) -> str:
+    numbers = [x.mean] if x.low is None or x.high is None else [x.mean, x.low, x.high]
+    mean, *interval = (f"{100 * number:{sign}.1f}" for number in numbers)
+    return f"{mean} [{', '.join(interval)}]" if interval else mean
+
+
+def as_json(experiment: Experiment, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Every trial and every summary; accuracies in [0, 1]."""
+    sets = {role: getattr(experiment, role) for role in ("real", "synthetic", "held_out")}
+    return {
+        **{
+            role: {"name": x.name, "images": len(x), "sha256": x.sha256} for role, x in sets.items()
+        },
+        "steps": experiment.steps,
+        "mirror": experiment.mirror,
+        "trials": [asdict(trial) for trial in trials],
+        "summaries": [asdict(summary) for summary in summarise(trials)],
+    }
+
+
+class _LogPlot(Plot):
+    """Percentages over budgets, which stand on a logarithmic axis."""
+
+    def at(self, x: float, y: float) -> Point:
+        first, last = self.xticks[0], self.xticks[-1]
+        share = math.log(x / first) / math.log(last / first) if last > first else 0.5
+        height = (self.yticks[-1] - y) / (self.yticks[-1] - self.yticks[0])
+        return (INSET + (1 - 2 * INSET) * share) * self.size[0], height * self.size[1]
+
+
+def as_picture(trials: Sequence[Trial]) -> bytes:
+    """PNG of accuracy over the budget, with intervals; synthetic alone is a band.
+
+    Raises ``ValueError`` where no trial has a budget.
+    """
+    summaries = summarise(trials)
+    budgets = sorted({x.budget for x in summaries if x.budget is not None})
+    if not budgets:
+        raise ValueError("without a trial on real images there is nothing to draw")
+    canvas, plot = Canvas(SIZE), _LogPlot(BOX, budgets, _tens(summaries))
+    for _, height in (plot.at(budgets[0], y) for y in plot.yticks):  # as wide as the band
+        plot.draw.line([(0, height), (plot.size[0], height)], GRID, SCALE)
+    lines: dict[str, list[Point]] = {}
+    for x in summaries:
+        low, mean, high = (plot.at(budgets[0], 100 * share)[1] for share in _bounds(x.accuracy))
+        if x.budget is None:
+            plot.draw.rectangle((0, high, plot.size[0], low), f"{COLOURS[x.arm]}30")
+            lines[x.arm] = [(0, mean), (plot.size[0], mean)]
+        else:
+            across = plot.at(x.budget, 0)[0] + ASIDE[x.arm] * SCALE
+            plot.draw.line([(across, low), (across, high)], COLOURS[x.arm], 2 * SCALE)
+            plot.draw.circle((across, mean), 4 * SCALE, COLOURS[x.arm])
+            lines.setdefault(x.arm, []).append((across, mean))
+    for arm, points in lines.items():
+        plot.draw.line(points, COLOURS[arm], 2 * SCALE, joint="curve")
+    canvas.plot(plot)
+    middle = (BOX[0] + BOX[2]) / 2
+    canvas.text((middle, 24), "labels of held-out images read right, %", LABEL_SIZE)
+    canvas.text((middle, BOX[3] + 44), "real images for each value", LABEL_SIZE)
+    canvas.legend(SIZE[1] - 20, [(arm, COLOURS[arm]) for arm in ARMS if arm in lines])
+    return png(canvas.finish())
+
+
+def _bounds(x: Estimate) -> tuple[float, float, float]:
+    """Low, mean and high, which are the same where there is no interval."""
+    return (x.mean,) * 3 if x.low is None or x.high is None else (x.low, x.mean, x.high)
+
+
+def _tens(summaries: Sequence[Summary]) -> Sequence[int]:
+    """Percentages that enclose the intervals, but for what lies beyond 0 and 100."""
+    tens = [10 * share for x in summaries for share in _bounds(x.accuracy)]
+    first = min(max(math.floor(min(tens)), 0), 9)
+    return range(10 * first, 10 * max(min(math.ceil(max(tens)), 10), first + 1) + 1, 10)
