@@ -84,6 +84,8 @@ class Metric(_Record):
     samples: Count
     against: Text
     """What the samples were measured against."""
+    real: float | None = None
+    """What as many real images get in place of the samples; None where that was not measured."""
 
 
 class Manifest(_Record):

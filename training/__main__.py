@@ -1,4 +1,4 @@
-"""The command line: ``python -m training train|resume|sample|export|audit|demo``."""
+"""The command line: ``python -m training train|resume|sample|evaluate|export|audit|demo``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from training import (
     checkpoint,
     distributed,
     estimate,
+    inception,
     pictures,
     sampling,
 )
@@ -33,6 +34,8 @@ from training.demo import drawing, gaussian
 from training.device import choose_device, choose_precision
 from training.durations import duration
 from training.errors import Interrupted, RunError, TrainingError
+from training.evaluate import evaluate_run
+from training.evaluation import Space
 from training.export import export
 from training.files import write_atomically
 from training.loop import train
@@ -177,6 +180,56 @@ def sample(run: Path, snapshot: str, n: int, seed: int, label: str | None, out: 
     latent = latents.latents(seed, 0, n, generator.latent_size)
     images = sampling.sample(generator, latent, labels, attributes)
     write_atomically(out, pictures.grid(images))
+
+
+@main.command("evaluate")
+@RunFolder
+@SnapshotOption
+@click.option("--data", help="Where the data lies now, if it has moved.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+@click.option(
+    "--inception",
+    "weights",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Weights of FID's network (weights-inception-2015-12-05-6726825d.pth), to compare in its "
+    "features, too.",
+)
+@click.option(
+    "--utility/--no-utility",
+    default=False,
+    show_default=True,
+    help="Train classifiers on real images, on samples and on both, which takes longer than the "
+    "rest.",
+)
+def evaluate_command(
+    run: Path,
+    snapshot: str,
+    data: str | None,
+    device: str,
+    weights: Path | None,
+    utility: bool,
+) -> None:
+    """Measure a run's generator against the images that were kept from training.
+
+    Writes evaluation/ in the run's folder: report.md, report.json, memorisation.png, and
+    verifier.onnx where there are labels. `export` takes them along. What was interrupted goes on
+    with the same command.
+    """
+    opened = Run.open(run)
+    generator, shown = opened.load_snapshot(snapshot)
+    chosen = choose_device(device)
+    spaces = []
+    if weights is not None:
+        network = inception.load(weights, chosen)
+        spaces.append(Space(inception.NAME, network.description, network.features))
+    evaluate_run(opened, generator, shown, data=data, spaces=spaces, utility=utility, device=chosen)
+    click.echo(opened.evaluation / "report.md")
 
 
 @main.command("export")

@@ -41,8 +41,8 @@ def samples(generator: Generator, manifest: Manifest) -> bytes:
     return pictures.captioned_rows(images, captions)
 
 
-def text(manifest: Manifest, version: int) -> str:
-    """The card in Markdown."""
+def text(manifest: Manifest, version: int, report: str | None) -> str:
+    """The card in Markdown; ``report`` is that of an evaluation, with a title of its own."""
     return "\n".join(
         [
             f"# {manifest.name}, version {version}",
@@ -63,7 +63,7 @@ def text(manifest: Manifest, version: int) -> str:
             "",
             "## How good it is",
             "",
-            *_metrics(manifest),
+            *(_metrics(manifest) if report is None else report.splitlines()[2:]),
             "",
             "## Use",
             "",

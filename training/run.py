@@ -10,6 +10,7 @@ snapshots/000050048.safetensors  its weights: the last ones, and the best by Fre
 curves.png              both logs as a picture
 features.safetensors    the network whose features the scores are taken in
 checkpoint.safetensors  everything that `resume` needs
+evaluation/             what `evaluate` found (training/evaluate.py)
 """
 
 from __future__ import annotations
@@ -149,6 +150,8 @@ class Run:
 
     def _metrics(self, shown: int) -> tuple[Metric, ...]:
         """What was measured of the snapshot after ``shown`` images, if anything was."""
+        if (report := self.report(shown)) is not None:
+            return tuple(Metric.model_validate(metric) for metric in report["metrics"])
         line = next((line for line in self.scores.lines() if line["shown"] == shown), {})
         return tuple(
             Metric(
@@ -171,12 +174,28 @@ class Run:
         return self.folder / "features.safetensors"
 
     @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation"
+
+    @property
     def log(self) -> Log:
         return Log(self.folder / "log.jsonl")
 
     @property
     def scores(self) -> Log:
         return Log(self.folder / "scores.jsonl")
+
+    def report(self, shown: int) -> dict[str, Any] | None:
+        """What ``evaluate`` found of the snapshot after ``shown`` images; None if it was not asked.
+
+        Raises ``RunError`` where its file is damaged.
+        """
+        path = self.evaluation / "report.json"
+        try:
+            found = json.loads(path.read_bytes()) if path.exists() else {"images_shown": None}
+            return found if found["images_shown"] == shown else None
+        except (ValueError, LookupError, TypeError) as error:
+            raise RunError(f"{path} is no evaluation; run `evaluate` again: {error!r}") from error
 
     def sample_grid(self, shown: int) -> Path:
         return self.folder / "samples" / f"{shown:09d}.png"

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnxruntime as ort
+import pytest
+from PIL import Image
+
+from service.models import load_model
+from service.runtime import Runtime
+from tests.server import serve
+from tests.small_runs import lay_out
+from tests.test_export import training
+from training.data import load
+from training.loop import train
+
+SOURCE = "avatars:400"
+
+
+def evaluated(folder: Path, *attributes: str, **options: object) -> Path:
+    """A run of two snapshots on avatars of 64x64, and what was measured of the last one."""
+    faces = load(SOURCE, attributes)
+    settings = {"data": SOURCE, "attributes": attributes, "kimg": 1, "snapshot_kimg": 0.5}
+    train(lay_out(folder, faces, **settings | options), faces)
+    done = training("evaluate", folder, "--snapshot", "last")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(folder / "evaluation" / "report.md")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return evaluated(tmp_path_factory.mktemp("runs") / "small", "hair", "glasses")
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "evaluation" / "report.json").read_text())
+    return found
+
+
+def held_out_of(run: Path) -> Any:
+    share = json.loads((run / "config.json").read_text())["hold_out"]
+    return load(SOURCE, ("hair", "glasses")).split(share)[1]
+
+
+def test_every_number_says_of_how_many_samples_and_what_real_images_get(
+    run: Path, report: dict[str, Any]
+) -> None:
+    count = len(held_out_of(run))
+    assert report["images_shown"] == 1024
+    assert report["samples"] == {"images": count, "seed": 2}
+    names = [metric["name"] for metric in report["metrics"]]
+    for wanted in ("Frechet distance", "recall", "coverage", "hair read as asked"):
+        assert wanted in names
+    for metric in report["metrics"]:
+        assert metric["samples"] == count
+        assert metric["real"] is not None
+        assert metric["against"]
+
+
+def test_a_generator_that_has_hardly_learnt_is_told_from_real_images(
+    report: dict[str, Any],
+) -> None:
+    found = report["closeness"]["classifier"]
+    assert found["samples"]["frechet"] > 5 * found["real"]["frechet"]
+    assert found["samples"]["kernel"] > found["real"]["kernel"]
+    assert abs(found["real"]["kernel"]) < 0.1 * found["samples"]["kernel"]
+    assert found["samples"]["coverage"] < 0.5 < found["real"]["coverage"]
+    assert report["labels"]["right"] < 0.5 < report["labels"]["real_right"]
+
+
+def test_labels_are_told_for_every_value(run: Path, report: dict[str, Any]) -> None:
+    held_out = held_out_of(run)
+    for a, (told, attribute) in enumerate(
+        zip(report["labels"]["attributes"], held_out.attributes, strict=True)
+    ):
+        assert [value["value"] for value in told["values"]] == list(attribute.values)
+        assert sum(value["samples"] for value in told["values"]) == len(held_out)
+        for v, value in enumerate(told["values"]):
+            assert value["real"] == int((held_out.labels[:, a] == v).sum())
+        asked = [v["right"] * v["samples"] for v in told["values"] if v["samples"]]
+        assert sum(asked) / len(held_out) == pytest.approx(told["right"])
+
+
+def test_the_report_for_people_holds_the_numbers(run: Path, report: dict[str, Any]) -> None:
+    text = (run / "evaluation" / "report.md").read_text()
+    assert text.startswith("# small after 1,024 images\n")
+    frechet = report["closeness"]["classifier"]
+    wanted = "| Frechet distance | classifier | {:.3g} | {:.3g} |".format(
+        frechet["samples"]["frechet"], frechet["real"]["frechet"]
+    )
+    assert wanted in text
+    for heading in ("Fidelity and variety", "Labels", "Memorisation", "Verifier"):
+        assert f"### {heading}\n" in text
+    with Image.open(run / "evaluation" / "memorisation.png") as picture:
+        # Two spaces; in each the samples, their neighbours, held-out images and theirs.
+        assert picture.height == 2 * 4 * 64
+
+
+def test_an_evaluation_is_a_function_of_the_run(run: Path, report: dict[str, Any]) -> None:
+    assert training("evaluate", run, "--snapshot", "last").returncode == 0
+    assert json.loads((run / "evaluation" / "report.json").read_text()) == report
+
+
+def test_the_model_takes_its_evaluation_along(
+    run: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    done = training("export", run, "--snapshot", "last", "--to", tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "small" / "1"
+    model = load_model(folder / "model.onnx", Runtime("cpu"))
+    assert [metric.model_dump() for metric in model.manifest.metrics] == report["metrics"]
+    card = (folder / "README.md").read_text()
+    assert "### Memorisation" in card
+    assert (
+        "![The samples that come nearest to training images, and these](memorisation.png)" in card
+    )
+    assert (folder / "memorisation.png").exists()
+
+    held_out = held_out_of(run)
+    session = ort.InferenceSession(folder / "verifier.onnx", providers=["CPUExecutionProvider"])
+    read = session.run(["hair", "glasses"], {"image": held_out.images})
+    for a, probabilities in enumerate(read):
+        right = float(np.mean(probabilities.argmax(axis=1) == held_out.labels[:, a]))
+        told = report["verifier"][held_out.attributes[a].name]
+        assert right == pytest.approx(told["right"], abs=0.01)
+
+    with serve("--models", str(tmp_path)) as running:
+        answer: httpx.Response = running.client.get("/models/small/1")
+        assert answer.json()["manifest"]["metrics"] == report["metrics"]
+
+
+def test_a_model_does_not_take_the_evaluation_of_another_snapshot(
+    run: Path, tmp_path: Path
+) -> None:
+    first = min(path.stem for path in (run / "snapshots").glob("*.safetensors"))
+    done = training("export", run, "--snapshot", first, "--to", tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "small" / "1"
+    assert not (folder / "verifier.onnx").exists()
+    assert "### Memorisation" not in (folder / "README.md").read_text()
+
+
+def test_an_unconditional_model_is_measured_by_the_labels_of_its_data(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "free")
+    found = json.loads((run / "evaluation" / "report.json").read_text())
+    assert "labels" in found["spaces"]["classifier"]
+    assert found["labels"]["right"] is None
+    hair = next(each for each in found["labels"]["attributes"] if each["name"] == "hair")
+    assert sum(value["samples"] for value in hair["values"]) == found["samples"]["images"]
+    assert "| all together |  | " in (run / "evaluation" / "report.md").read_text()
+
+
+def test_other_data_is_refused(run: Path) -> None:
+    done = training("evaluate", run, "--data", "avatars:401")
+    assert done.returncode == 1
+    assert "its digest has changed" in done.stderr
+
+
+def test_what_kept_no_images_cannot_be_measured(tmp_path: Path) -> None:
+    faces = load(SOURCE, ("hair", "glasses"))
+    options = {"data": SOURCE, "attributes": ("hair", "glasses"), "hold_out": 0, "kimg": 0.1}
+    train(lay_out(tmp_path / "run", faces, **options), faces)
+    done = training("evaluate", tmp_path / "run")
+    assert done.returncode == 1
+    assert "--hold-out" in done.stderr

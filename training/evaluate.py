@@ -1,0 +1,176 @@
+"""Everything that is measured of a run's generator, and what is left of it in the run's folder.
+
+evaluation/
+  report.md  report.json   for people and for programs
+  memorisation.png         the samples nearest to training images
+  verifier.onnx            the classifier that read the labels, where there are any
+  classifier.safetensors   the same, kept for the next evaluation
+  utility.jsonl  utility.png  what classifiers learn from samples, where that was asked
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+import torch
+from tqdm import tqdm
+
+from training import evaluation_report, features, utility_report, verifier
+from training.data import Dataset, load
+from training.errors import RunError
+from training.evaluation import Space, draw, evaluate
+from training.evaluation_report import Told
+from training.files import write_atomically
+from training.networks import Generator
+from training.run import Log, Run
+from training.scores import FEWEST
+from training.utility import Experiment, Trial, planned
+from training.verifier import Accuracy, Verifier
+
+BUDGETS = (10, 50, 200)
+"""Real images of each value."""
+SEEDS = range(5)
+MOST_SYNTHETIC = 20_000
+UTILITY_SEED = 3
+"""Of the samples that classifiers learn from; those that are measured have another."""
+
+
+def evaluate_run(
+    run: Run,
+    generator: Generator,
+    shown: int,
+    *,
+    data: str | None,
+    spaces: Sequence[Space],
+    utility: bool,
+    device: torch.device,
+) -> None:
+    """Measure ``generator``, the run's after ``shown`` images, and write ``run.evaluation``.
+
+    ``data`` is where the run's data lies now, if it has moved; ``spaces`` are others to compare
+    images in, beside that of the classifier; with ``utility``, classifiers are trained on the
+    samples, too. Raises ``RunError`` and ``DataError``.
+    """
+    if utility and not run.dataset.attributes:
+        raise RunError(f"{run.config.name} is unconditional: no classifier learns from its samples")
+    trained, held_out = labelled_data(run, data).split(run.config.hold_out)
+    if len(held_out) < FEWEST:
+        raise RunError(
+            f"{run.folder} kept {len(held_out)} images from training, too few to measure it "
+            f"against (at least {FEWEST}): train with a larger --hold-out"
+        )
+    generator = generator.to(device)
+    told = _measure(run, generator, shown, trained, held_out, spaces, device)
+    _write(run.evaluation, told, None)
+    if utility:
+        experiment = Experiment(
+            real=trained,
+            synthetic=synthetic(generator, trained),
+            held_out=held_out,
+            mirror=run.config.mirror,
+            device=device,
+        )
+        trials = _try(experiment, Log(run.evaluation / "utility.jsonl"), shown)
+        _write(run.evaluation, told, (experiment, trials))
+
+
+def _measure(
+    run: Run,
+    generator: Generator,
+    shown: int,
+    trained: Dataset,
+    held_out: Dataset,
+    spaces: Sequence[Space],
+    device: torch.device,
+) -> Told:
+    network = features.learnt(
+        run.evaluation / "classifier.safetensors",
+        trained,
+        mirror=run.config.mirror,
+        device=device,
+        schedule=features.THOROUGH,
+    )
+    reader: Verifier | None = None
+    accuracies: tuple[Accuracy, ...] = ()
+    if held_out.attributes:
+        reader, accuracies = verifier.calibrated(network, held_out)
+        write_atomically(run.evaluation / "verifier.onnx", verifier.to_onnx(reader, held_out))
+        reader = reader.to(device)
+    learnt = "its images' labels" if held_out.attributes else "how its images were turned"
+    classifier = Space(
+        "classifier",
+        f"the {features.FEATURES} last features of a classifier of {learnt}, trained on the "
+        f"{len(trained):,} training images of {run.dataset.info.name}",
+        network.features,
+    )
+    evaluation = evaluate(
+        generator,
+        trained,
+        held_out,
+        [classifier, *spaces],
+        reader,
+        lambda what: click.echo(f"{what} ...", err=True),
+    )
+    names = [attribute.name for attribute in held_out.attributes]
+    return Told(
+        name=run.config.name,
+        shown=shown,
+        evaluation=evaluation,
+        spaces=(classifier, *spaces),
+        trained=trained,
+        readers=dict(zip(names, accuracies, strict=True)),
+    )
+
+
+def synthetic(generator: Generator, like: Dataset) -> Dataset:
+    """As many samples as ``like`` has images, up to ``MOST_SYNTHETIC``, under the labels asked."""
+    images = draw(generator, like.attributes, min(len(like), MOST_SYNTHETIC), UTILITY_SEED)
+    return Dataset(
+        "samples", images.pixels.cpu().numpy(), images.labels.cpu().numpy(), like.attributes
+    )
+
+
+def _try(experiment: Experiment, log: Log, shown: int) -> list[Trial]:
+    """All trials, but for those that ``log`` has of the snapshot after ``shown`` images."""
+    kept = [line for line in log.lines() if line.pop("shown") == shown]
+    trials = [Trial(**line) for line in kept]
+    plans = planned(BUDGETS, SEEDS, trials)
+    for trial in tqdm(experiment.trials(plans), "utility", len(plans), unit="trial", disable=None):
+        log.append({"shown": shown} | asdict(trial))
+        trials.append(trial)
+    return trials
+
+
+def labelled_data(run: Run, data: str | None) -> Dataset:
+    """The run's data; all labels that it has where the model has none of them.
+
+    Raises ``RunError`` where it is not what the run was trained on.
+    """
+    config = run.config
+    unconditional = not run.dataset.attributes
+    wanted = None if unconditional else config.attributes
+    dataset = load(data or config.data, wanted, config.size, config.crop)
+    as_trained = dataset
+    if unconditional:
+        as_trained = replace(dataset, labels=dataset.labels[:, :0], attributes=())
+    if as_trained.sha256 != run.dataset.info.sha256:
+        raise RunError(f"the data is not what {run.folder} was trained on: its digest has changed")
+    return dataset
+
+
+def _write(folder: Path, told: Told, utility: tuple[Experiment, list[Trial]] | None) -> None:
+    """The report comes last: what has one is whole."""
+    (folder / "report.json").unlink(missing_ok=True)
+    write_atomically(folder / "memorisation.png", evaluation_report.as_picture(told))
+    text = f"# {told.name} after {told.shown:,} images\n\n{evaluation_report.as_markdown(told)}"
+    found = evaluation_report.as_json(told)
+    if utility is not None:
+        text += "\n" + utility_report.as_markdown(*utility)
+        found["utility"] = utility_report.as_json(*utility)
+        write_atomically(folder / utility_report.PICTURE, utility_report.as_picture(utility[1]))
+    write_atomically(folder / "report.md", text)
+    write_atomically(folder / "report.json", json.dumps(found, indent=2) + "\n")

@@ -1,0 +1,362 @@
+"""An evaluation as people and programs read it: Markdown, JSON, metrics, a picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from service.manifest import Metric
+from training import pictures
+from training.data import Dataset
+from training.evaluation import PIXELS, SEED, AttributeScore, Evaluation, Space, ValueScore
+from training.memorisation import Memorisation, Neighbours
+from training.verifier import Accuracy
+
+WORST = 12
+SIDE = 64
+"""Pictures are enlarged to about so many pixels."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a person must know to read a number."""
+
+    title: str
+    better: str
+    blind: str
+    """What it cannot see."""
+
+
+COMPARED = {
+    "frechet": Meaning(
+        "Frechet distance",
+        "lower",
+        "anything but mean and covariance of the features; it falls with N",
+    ),
+    "kernel": Meaning(
+        "kernel distance (KID)", "lower", "what the features leave out; may be a little below 0"
+    ),
+    "precision": Meaning(
+        "precision", "higher", "variety: one good image repeated has 1; one outlier widens it"
+    ),
+    "recall": Meaning(
+        "recall", "higher", "quality: samples spread over everything cover all; grows with N"
+    ),
+    "density": Meaning("density", "about 1", "variety; above 1, samples crowd where images are"),
+    "coverage": Meaning(
+        "coverage", "higher", "quality of the samples that are nobody's nearest; grows with N"
+    ),
+}
+DUPLICATES = Meaning(
+    "duplicates among the samples", "lower", "repeats that differ in brightness or by a shift"
+)
+RIGHT = Meaning(
+    "all labels read as asked",
+    "higher",
+    "errors that the classifier shares; more than real images get means typical images only",
+)
+
+
+@dataclass(frozen=True)
+class Told:
+    """An evaluation and what it was made of."""
+
+    name: str
+    shown: int
+    """Images shown to the generator by then."""
+    evaluation: Evaluation
+    spaces: tuple[Space, ...]
+    """``PIXELS`` is not among them."""
+    trained: Dataset
+    readers: dict[str, Accuracy]
+    """How well the classifier reads each attribute; empty where there are no labels."""
+
+    @property
+    def images(self) -> int:
+        return len(self.evaluation.samples)
+
+    @property
+    def against(self) -> str:
+        return f"{self.images:,} images kept from training"
+
+
+def metrics(told: Told) -> tuple[Metric, ...]:
+    """What the model file says of itself."""
+    found = told.evaluation
+    described = {space.name: space.description for space in told.spaces}
+    rows: list[tuple[str, float, float, str]] = []
+    for close in found.closeness:
+        suffix = "" if close is found.closeness[0] else f", {close.space}"
+        for key, meaning in COMPARED.items():
+            value, real = getattr(close.samples, key), getattr(close.real, key)
+            against = f"{told.against}, in {described[close.space]}"
+            rows.append((f"{meaning.title}{suffix}", value, real, against))
+    rows.append((DUPLICATES.title, found.duplicates, found.real_duplicates, told.against))
+    reader = "a classifier of real images, which reads real ones as right as `real` says"
+    if found.right is not None and found.real_right is not None:
+        rows.append((RIGHT.title, found.right, found.real_right, reader))
+    for attribute in found.attributes:
+        if attribute.right is not None:
+            title = f"{attribute.name} read as asked"
+            rows.append((title, attribute.right, attribute.real_right, reader))
+    for each in found.memorisation:
+        against = f"{told.against}: 1st percentile of the distance to the nearest training image"
+        title = f"distance to the nearest training image, by {each.space}"
+        rows.append((title, each.samples.low, each.held_out.low, against))
+    return tuple(
+        Metric(
+            name=title,
+            value=round(value, 5),
+            real=round(real, 5),
+            samples=told.images,
+            against=against,
+        )
+        for title, value, real, against in rows
+    )
+
+
+def as_json(told: Told) -> dict[str, Any]:
+    """All of it; training images are told by their names, or by their indices."""
+    found = told.evaluation
+    return {
+        "model": told.name,
+        "images_shown": told.shown,
+        "samples": {"images": told.images, "seed": SEED},
+        "spaces": {space.name: space.description for space in (PIXELS, *told.spaces)},
+        "metrics": [metric.model_dump() for metric in metrics(told)],
+        "closeness": {
+            close.space: {"samples": vars(close.samples), "real": vars(close.real)}
+            for close in found.closeness
+        },
+        "duplicates": {"samples": found.duplicates, "real": found.real_duplicates},
+        "labels": {
+            "right": found.right,
+            "real_right": found.real_right,
+            "attributes": [_attribute_json(attribute) for attribute in found.attributes],
+        },
+        "memorisation": [_memorisation_json(each, told.trained) for each in found.memorisation],
+        "verifier": {name: vars(accuracy) for name, accuracy in told.readers.items()},
+    }
+
+
+def _attribute_json(attribute: AttributeScore) -> dict[str, Any]:
+    return vars(attribute) | {
+        "entropies": attribute.entropies._asdict(),
+        "real_entropies": attribute.real_entropies._asdict(),
+        "values": [vars(value) for value in attribute.values],
+    }
+
+
+def _memorisation_json(each: Memorisation, trained: Dataset) -> dict[str, Any]:
+    return {
+        "space": each.space,
+        "samples": _distances_json(each.samples),
+        "held_out": _distances_json(each.held_out),
+        "nearer": each.nearer,
+        "worst": [
+            {
+                "index": row,
+                "training_image": trained.title(int(each.samples.indices[row])),
+                "mirrored": bool(each.samples.mirrored[row]),
+                "distance": float(each.samples.distances[row]),
+            }
+            for row in each.samples.worst(WORST).tolist()
+        ],
+    }
+
+
+def _distances_json(found: Neighbours) -> dict[str, float]:
+    return {"minimum": found.minimum, "low": found.low, "median": found.median}
+
+
+def as_picture(told: Told) -> bytes:
+    """PNG: the samples that come nearest to training images, each above its nearest, and below them
+    the held-out images that do; so in each space."""
+    found = told.evaluation
+    rows, captions = [], []
+    for each in found.memorisation:
+        for what, images, neighbours in (
+            ("samples", found.samples, each.samples),
+            ("held out", found.real, each.held_out),
+        ):
+            worst = neighbours.worst(WORST)
+            rows.append(images.pixels[worst].cpu().numpy())
+            rows.append(_training_images(neighbours, worst, told.trained))
+            captions += [what, f"by {each.space}"]
+    scale = max(1, SIDE // told.trained.images.shape[1])
+    return pictures.captioned_rows(np.concatenate(rows), captions, scale)
+
+
+def _training_images(found: Neighbours, rows: Tensor, trained: Dataset) -> npt.NDArray[np.uint8]:
+    images = trained.images[found.indices[rows].cpu().numpy()]
+    mirrored = found.mirrored[rows].cpu().numpy()
+    return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+
+
+def as_markdown(told: Told) -> str:
+    """Sections of the third level, for the report and the model's card."""
+    sections = [_introduction(told), _closeness(told)]
+    if told.evaluation.attributes:
+        sections += [_labels(told), *map(_values, told.evaluation.attributes)]
+    sections.append(_memorisation(told))
+    if told.readers:
+        sections.append(_verifier(told))
+    return "\n".join(line for section in sections for line in [*section, ""])
+
+
+def _introduction(told: Told) -> list[str]:
+    spaces = [f"*{space.name}*: {space.description}." for space in told.spaces]
+    return [
+        f"{told.images:,} samples (0 to {told.images - 1} of seed {SEED}, labels drawn by "
+        f"frequency) after {told.shown:,} images shown, against {told.against}. Beside each number "
+        "stands what real images get: as many training images in place of the samples. Numbers "
+        "over other N or other features cannot be compared with these.",
+        "",
+        f"Features: {' '.join(spaces)}",
+    ]
+
+
+def _closeness(told: Told) -> list[str]:
+    lines = [
+        "### Fidelity and variety",
+        "",
+        "| metric | features | samples | real | better | cannot see |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for close in told.evaluation.closeness:
+        for key, meaning in COMPARED.items():
+            value, real = (_number(getattr(x, key)) for x in (close.samples, close.real))
+            if key == "kernel":
+                value += f" ± {_number(close.samples.kernel_deviation)}"
+            lines.append(
+                f"| {meaning.title} | {close.space} | {value} | {real} | {meaning.better} "
+                f"| {meaning.blind} |"
+            )
+    found, meaning = told.evaluation, DUPLICATES
+    lines.append(
+        f"| {meaning.title} | 8x8 thumbnails | {found.duplicates:.1%} | "
+        f"{found.real_duplicates:.1%} | {meaning.better} | {meaning.blind} |"
+    )
+    return lines
+
+
+def _labels(told: Told) -> list[str]:
+    found = told.evaluation
+    lines = [
+        "### Labels",
+        "",
+        "As a classifier of real images reads them, which is wrong at times itself: the column "
+        "*real* is how often it reads held-out images right. H(y\\|x), in nats, is its doubt about "
+        "one image, and H(y) the variety of what it reads over all (together they are the "
+        "inception score); neither sees a fault that the classifier does not. Diversity, for each "
+        "value, is the mean distance in the classifier's features between two images with it, and "
+        "cannot see variety that is no business of the labels.",
+        "",
+        "| attribute | right | real | H(y\\|x) | real | H(y) | real | at most |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for each in found.attributes:
+        mine, real = each.entropies, each.real_entropies
+        lines.append(
+            f"| {each.name} | {_share(each.right)} | {_share(each.real_right)} | "
+            f"{mine.conditional:.3f} | {real.conditional:.3f} | {mine.marginal:.3f} | "
+            f"{real.marginal:.3f} | {math.log(len(each.values)):.3f} |"
+        )
+    lines.append(f"| all together | {_share(found.right)} | {_share(found.real_right)} | | | | | |")
+    if found.right is not None and found.real_right is not None and found.right > found.real_right:
+        lines += ["", f"Careful: {RIGHT.blind.split('; ')[1]}."]
+    return lines
+
+
+def _values(attribute: AttributeScore) -> list[str]:
+    asked = "asked" if attribute.right is not None else "read"
+    return [
+        f"#### {attribute.name}",
+        "",
+        f"| value | samples {asked} | read as asked | real images | read right | diversity | of "
+        "real ones |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *(_value(value) for value in attribute.values),
+    ]
+
+
+def _value(value: ValueScore) -> str:
+    return (
+        f"| {value.value} | {value.samples} | {_share(value.right)} | {value.real} | "
+        f"{_share(value.real_right)} | {_number(value.diversity)} | "
+        f"{_number(value.real_diversity)} |"
+    )
+
+
+def _memorisation(told: Told) -> list[str]:
+    lines = [
+        "### Memorisation",
+        "",
+        "Distance to the nearest training image, mirrored ones too. Images that training never saw "
+        "set the measure: samples should come no nearer than these do.",
+        "",
+        "| by | | minimum | 1st percentile | median |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for each in told.evaluation.memorisation:
+        for what, found in (("samples", each.samples), ("held out", each.held_out)):
+            lines.append(
+                f"| {each.space} | {what} | {_number(found.minimum)} | {_number(found.low)} | "
+                f"{_number(found.median)} |"
+            )
+    lines += ["", *(_verdict(each) for each in told.evaluation.memorisation)]
+    return [
+        *lines,
+        "",
+        "![The samples that come nearest to training images, and these](memorisation.png)",
+        "",
+        f"The {WORST} samples that come nearest to a training image, each above it; below, the "
+        "held-out images that do. What this cannot see: a copied part of an image, or a copy that "
+        "is shifted or recoloured.",
+    ]
+
+
+def _verdict(each: Memorisation) -> str:
+    share = f"{each.nearer:.1%} of the samples are nearer than the 1st percentile of held-out ones"
+    near = [
+        what
+        for what, mine, theirs in (
+            ("minimum", each.samples.minimum, each.held_out.minimum),
+            ("1st percentile", each.samples.low, each.held_out.low),
+        )
+        if mine < theirs
+    ]
+    if not near:
+        return f"- By {each.space}: no nearer than held-out images ({share})."
+    return f"- By {each.space}: **nearer than held-out images** by {' and '.join(near)} ({share})."
+
+
+def _verifier(told: Told) -> list[str]:
+    lines = [
+        "### Verifier",
+        "",
+        "`verifier.onnx` is this classifier. How far it can be trusted, on images that it was not "
+        "trained on:",
+        "",
+        "| attribute | read right | images | confidence is off by | before calibration |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, reader in told.readers.items():
+        lines.append(
+            f"| {name} | {reader.right:.1%} | {reader.images:,} | {reader.calibration_error:.1%} | "
+            f"{reader.uncalibrated_error:.1%} |"
+        )
+    return lines
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
