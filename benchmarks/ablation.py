@@ -23,12 +23,12 @@ import torch
 from training import features, pictures, sampling
 from training.config import TrainingConfig
 from training.data import Dataset, load
-from training.scores import Scorer
 from training.files import write_atomically
 from training.metrics.frechet import frechet_distance
 from training.metrics.manifold import compare
 from training.randomness import batch_indices
 from training.run import DatasetDescription
+from training.scores import Scorer
 from training.trainer import Trainer
 
 BASE: dict[str, Any] = {

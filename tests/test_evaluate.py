@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import httpx
 import numpy as np
 import onnxruntime as ort
 import pytest
+import torch
 from PIL import Image
 
 from service.models import load_model
@@ -15,8 +18,13 @@ from service.runtime import Runtime
 from tests.server import serve
 from tests.small_runs import lay_out
 from tests.test_export import training
+from training import evaluate
 from training.data import load
+from training.errors import RunError
 from training.loop import train
+from training.networks import Generator
+from training.run import Log, Run
+from training.utility import Experiment, planned
 
 SOURCE = "avatars:400"
 
@@ -169,3 +177,75 @@ def test_what_kept_no_images_cannot_be_measured(tmp_path: Path) -> None:
     done = training("evaluate", tmp_path / "run")
     assert done.returncode == 1
     assert "--hold-out" in done.stderr
+
+
+def test_trials_go_on_after_an_interruption(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "BUDGETS", (3,))
+    monkeypatch.setattr(evaluate, "SEEDS", range(2))
+    monkeypatch.setattr(evaluate, "Experiment", functools.partial(Experiment, steps=2))
+    append, trials = Log.append, planned((3,), range(2))
+
+    def measure(folder: Path, stop_after: int) -> None:
+        written = 0
+
+        def append_and_count(log: Log, line: dict[str, Any]) -> None:
+            nonlocal written
+            append(log, line)
+            written += 1
+            if written == stop_after:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Log, "append", append_and_count)
+        opened = Run.open(folder)
+        generator, shown = opened.load_snapshot("last")
+        evaluate.evaluate_run(
+            opened,
+            generator,
+            shown,
+            data=None,
+            spaces=(),
+            utility=True,
+            device=torch.device("cpu"),
+        )
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        shutil.copytree(run, folder)
+    measure(whole, stop_after=0)
+    with pytest.raises(KeyboardInterrupt):
+        measure(stopped, stop_after=3)
+    text = (stopped / "evaluation" / "report.md").read_text()
+    assert "### Memorisation" in text  # what was measured before is told
+    assert "help a classifier" not in text
+    measure(stopped, stop_after=0)
+    lines = (stopped / "evaluation" / "utility.jsonl").read_text().splitlines()
+    assert len(lines) == len(trials)
+    for name in ("report.json", "report.md", "utility.png"):
+        found, expected = (each / "evaluation" / name for each in (stopped, whole))
+        assert found.read_bytes() == expected.read_bytes()
+    assert "help a classifier" in (whole / "evaluation" / "report.md").read_text()
+
+
+def test_samples_of_an_unconditional_model_teach_no_classifier(tmp_path: Path) -> None:
+    faces = load(SOURCE, ())
+    lay_out(tmp_path / "run", faces, data=SOURCE, attributes=())
+    run = Run.open(tmp_path / "run")
+    with pytest.raises(RunError, match="unconditional"):
+        evaluate.evaluate_run(
+            run,
+            Generator(run.config, condition_size=0, image_shape=run.dataset.image_shape),
+            shown=0,
+            data=None,
+            spaces=(),
+            utility=True,
+            device=torch.device("cpu"),
+        )
+
+
+def test_weights_that_are_none_are_refused_before_anything_is_computed(run: Path) -> None:
+    done = training("evaluate", run, "--inception", run / "config.json")
+    assert done.returncode == 1
+    assert "Inception" in done.stderr
+    assert "drawing" not in done.stderr

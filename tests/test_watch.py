@@ -17,11 +17,11 @@ from training.conditioning import condition_rows
 from training.config import TrainingConfig
 from training.data import Dataset
 from training.errors import Diverged, Failed
-from training.scores import Scorer, Scores
 from training.features import fit
 from training.loop import train
 from training.networks import Generator
 from training.pixels import to_networks
+from training.scores import Scorer, Scores
 from training.watch import Line, diagnose
 
 CONFIG = TrainingConfig(data="avatars", name="x", kimg=1000, augment=("translation", "cutout"))

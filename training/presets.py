@@ -29,7 +29,8 @@ FOUND: dict[str, Any] = {
     "g_condition": "input",
     "d_condition": "mix",
     "mismatched_weight": 0.5,
-    "label_weight": 0.5,
+    "label_weight": 0.2,
+    "minibatch": "discrimination",
 }
 """What the ablation found, for all that is not the data's own (docs/training.md)."""
 

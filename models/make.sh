@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Makes the shipped models: trains, measures, exports and benchmarks, on CUDA where there is one.
+#
+#   models/make.sh DATA [OUT]
+#
+# DATA holds anime-faces-64.zip and mnist/. OUT [runs] gets the runs, models/ and the benchmarks.
+# After an interruption the same command goes on: what is finished is left as it is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+data=$(realpath "$1")
+out=${2:-runs}
+python=${PYTHON:-.venv/bin/python}
+
+if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  faces=(--width 64 --kimg 12000) free=(--width 64 --kimg 12000) digits=(--width 64 --kimg 4000)
+else
+  faces=(--width 32 --kimg 900) free=(--width 32 --kimg 600) digits=(--width 48 --kimg 600)
+fi
+
+# make_model NAME SOURCE "EVALUATE OPTIONS" TRAIN OPTIONS ...
+make_model() {
+  local name=$1 source=$data/$2 measures=$3 run=$out/$1
+  shift 3
+  if [ -e "$run/config.json" ]; then
+    "$python" -m training resume "$run" --data "$source"
+  else
+    "$python" -m training train --name "$name" --data "$source" --out "$run" "$@"
+  fi
+  if [ ! -e "$out/models/$name" ]; then
+    # shellcheck disable=SC2086 # none or several options
+    "$python" -m training evaluate "$run" --data "$source" $measures
+    "$python" -m training export "$run" --to "$out/models" --version 2
+  fi
+}
+
+make_model anime-faces anime-faces-64.zip --utility --preset faces "${faces[@]}"
+make_model anime-faces-free anime-faces-64.zip "" --preset faces --attributes none "${free[@]}"
+make_model digits mnist --utility --preset digits --attributes digit "${digits[@]}"
+
+"$python" -m benchmarks.train --data "$data/anime-faces-64.zip" | tee "$out/benchmark-train.txt"
+"$python" -m benchmarks.serve | tee "$out/benchmark-serve.txt"
