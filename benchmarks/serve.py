@@ -8,6 +8,7 @@ threads as the service uses, measured in turn with the service, in one run.
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from service.sampling import Samples
 ROOT = Path(__file__).parent.parent
 PORT = 8765
 URL = f"http://127.0.0.1:{PORT}"
+MODELS = Path(os.environ.get("FIGMENT_MODELS", ROOT / "models"))
 MODEL = "anime-faces"
 ROUNDS = 3
 SECONDS = 4
@@ -80,7 +82,7 @@ def rate(work: Callable[[], int], callers: int) -> float:
 
 def ceiling(threads: int) -> Callable[[], float]:
     """The rate without a server: latents, session and PNG in chunks, on the service's threads."""
-    folder = max((ROOT / "models" / MODEL).iterdir(), key=lambda path: int(path.name))
+    folder = max((MODELS / MODEL).iterdir(), key=lambda path: int(path.name))
     path = folder / "model.onnx"
     runtime = Runtime("auto")  # as the service chooses
     runtime.settle([path.read_bytes()])

@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 data=$(realpath "$1")
-out=${2:-runs}
+out=$(realpath -m "${2:-runs}")
 python=${PYTHON:-.venv/bin/python}
 
 if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
@@ -25,11 +25,14 @@ make_model() {
   if [ -e "$run/config.json" ]; then
     "$python" -m training resume "$run" --data "$source"
   else
-    "$python" -m training train --name "$name" --data "$source" --out "$run" "$@"
+    "$python" -m training train --name "$name" --data "$source" --out "$run" --snapshot-kimg 30 "$@"
   fi
   if [ ! -e "$out/models/$name" ]; then
-    # shellcheck disable=SC2086 # none or several options
-    "$python" -m training evaluate "$run" --data "$source" $measures
+    if [ ! -e "$run/measured" ]; then
+      # shellcheck disable=SC2086 # none or one option
+      "$python" -m training evaluate "$run" --data "$source" $measures
+      touch "$run/measured"
+    fi
     "$python" -m training export "$run" --to "$out/models" --version 2
   fi
 }
@@ -38,5 +41,14 @@ make_model anime-faces anime-faces-64.zip --utility --preset faces "${faces[@]}"
 make_model anime-faces-free anime-faces-64.zip "" --preset faces --attributes none "${free[@]}"
 make_model digits mnist --utility --preset digits --attributes digit "${digits[@]}"
 
-"$python" -m benchmarks.train --data "$data/anime-faces-64.zip" | tee "$out/benchmark-train.txt"
-"$python" -m benchmarks.serve | tee "$out/benchmark-serve.txt"
+# benchmark NAME OPTIONS ...
+benchmark() {
+  local report=$out/benchmark-$1.txt
+  if [ ! -e "$report" ]; then
+    "$python" -m "benchmarks.$1" "${@:2}" | tee "$report.tmp"
+    mv "$report.tmp" "$report"
+  fi
+}
+
+benchmark train --data "$data/anime-faces-64.zip"
+FIGMENT_MODELS=$out/models benchmark serve

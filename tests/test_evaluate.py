@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from service.models import load_model
 from service.runtime import Runtime
+from tests.image_files import as_folder, encoded
 from tests.server import serve
 from tests.small_runs import lay_out
 from tests.test_export import training
@@ -216,6 +218,8 @@ def test_trials_go_on_after_an_interruption(
     measure(whole, stop_after=0)
     with pytest.raises(KeyboardInterrupt):
         measure(stopped, stop_after=3)
+    with (stopped / "evaluation" / "utility.jsonl").open("a") as log:
+        log.write('{"shown": 1024, "arm": "re')  # a kill in the middle of a line
     text = (stopped / "evaluation" / "report.md").read_text()
     assert "### Memorisation" in text  # what was measured before is told
     assert "help a classifier" not in text
@@ -226,6 +230,40 @@ def test_trials_go_on_after_an_interruption(
         found, expected = (each / "evaluation" / name for each in (stopped, whole))
         assert found.read_bytes() == expected.read_bytes()
     assert "help a classifier" in (whole / "evaluation" / "report.md").read_text()
+
+
+def test_an_attribute_called_as_the_input_costs_the_verifier_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faces = load(SOURCE, ("glasses",))
+    (glasses,) = faces.attributes
+    faces = replace(faces, attributes=(glasses.model_copy(update={"name": "image"}),))
+    run = lay_out(tmp_path / "run", faces, data=SOURCE, kimg=0.1)
+    train(run, faces)
+    monkeypatch.setattr(evaluate, "load", lambda *_: faces)
+    generator, shown = run.load_snapshot("last")
+    settings: dict[str, Any] = {"data": None, "spaces": (), "device": torch.device("cpu")}
+    evaluate.evaluate_run(run, generator, shown, utility=False, **settings)
+    assert "an attribute is called 'image'" in capsys.readouterr().err
+    assert not (run.evaluation / "verifier.onnx").exists()
+    assert "| image | " in (run.evaluation / "report.md").read_text()
+
+
+def test_labels_that_cannot_be_read_do_not_keep_an_unconditional_model_from_being_measured(
+    tmp_path: Path,
+) -> None:
+    """As where a column of the table is a caption."""
+    faces = load(SOURCE, ())
+    files = {f"{i}.png": encoded(Image.fromarray(x)) for i, x in enumerate(faces.images)}
+    rows = "".join(f"{name},caption {name}\n" for name in files)
+    source = as_folder(tmp_path, files | {"metadata.csv": b"file_name,text\n" + rows.encode()})
+    data = load(str(source), ())
+    run = lay_out(tmp_path / "run", data, data=str(source), attributes=(), kimg=0.1)
+    train(run, data)
+    done = training("evaluate", run.folder)
+    assert done.returncode == 0, done.stderr
+    assert "warning: going on without labels" in done.stderr
+    assert "how its images were turned" in (run.evaluation / "report.md").read_text()
 
 
 def test_samples_of_an_unconditional_model_teach_no_classifier(tmp_path: Path) -> None:

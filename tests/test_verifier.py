@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime as ort
@@ -9,7 +10,6 @@ import torch
 
 from training import features, verifier
 from training.data import Dataset, avatars
-from training.errors import ExportError
 from training.features import FeatureNetwork
 from training.verifier import calibrated, to_onnx
 
@@ -55,9 +55,10 @@ def test_a_network_that_is_too_sure_is_calibrated_to_the_same_confidence(
         for parameter in louder.to_logits.parameters():
             parameter.mul_(3)
     (_, eyes), (_, louder_eyes) = (calibrated(each, held_out)[1] for each in (network, louder))
-    assert louder_eyes.temperature == pytest.approx(3 * eyes.temperature, rel=0.05)
+    assert louder_eyes.temperature == pytest.approx(3 * eyes.temperature, rel=0.15)
     assert louder_eyes.calibration_error == pytest.approx(eyes.calibration_error, abs=0.02)
     assert louder_eyes.calibration_error < louder_eyes.uncalibrated_error
+    assert louder_eyes.calibration_error < louder_eyes.perfect_error + 0.05
 
 
 def test_a_temperature_is_that_of_the_labels() -> None:
@@ -88,17 +89,37 @@ def test_the_model_file_keeps_the_contract(
             assert np.abs(theirs - ours.detach().numpy()).max() < 1e-5
 
 
-def test_an_attribute_cannot_have_the_name_of_the_input(
+def test_attributes_may_have_the_names_of_anything_within_the_model(
     split: tuple[Dataset, Dataset], network: FeatureNetwork
 ) -> None:
     _, held_out = split
     reader, _ = calibrated(network, held_out)
     hair, eyes = held_out.attributes
-    renamed = Dataset(
-        "faces",
-        held_out.images,
-        held_out.labels,
-        (hair.model_copy(update={"name": "image"}), eyes),
-    )
-    with pytest.raises(ExportError, match="'image'"):
-        to_onnx(reader, renamed)
+    for names in (("linear", "view"), ("_linear", "__softmax"), ("a b|c", "5_o_Clock")):
+        attributes = tuple(
+            attribute.model_copy(update={"name": name})
+            for attribute, name in zip((hair, eyes), names, strict=True)
+        )
+        renamed = replace(held_out, attributes=attributes)
+        session = ort.InferenceSession(to_onnx(reader, renamed), providers=["CPUExecutionProvider"])
+        assert tuple(each.name for each in session.get_outputs()) == names
+
+
+def test_calibration_does_no_harm_where_images_are_few(
+    split: tuple[Dataset, Dataset], network: FeatureNetwork
+) -> None:
+    _, held_out = split
+    rows = np.arange(len(held_out)) < 24
+    for few in (held_out.take(rows), held_out.take(~rows)):
+        for accuracy in calibrated(network, few)[1]:
+            assert accuracy.images == len(few)
+            assert 0 < accuracy.perfect_error < 0.5 or accuracy.right > 0.95
+
+
+def test_even_exact_confidence_seems_to_be_off_over_few_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2000, 5, generator=generator)
+    few, many = (verifier._perfect_error(logits[:count]) for count in (30, 2000))
+    assert few > 3 * many > 0
+    truth = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
+    assert verifier._calibration_error(logits, truth) == pytest.approx(many, abs=0.02)

@@ -108,12 +108,21 @@ def test_nothing_is_said_of_a_run_that_goes_well_or_has_not_begun() -> None:
     assert diagnose(ticks(), [score(k) for k in range(50, 301, 50)], CONFIG, 0.0) is None
 
 
+SHORT = CONFIG.model_copy(update={"kimg": 250})
+"""Nothing is said in the first 25,000 images of it, and patience lasts for 50,000."""
 NO_BETTER = [score(k, frechet=1 if k == 200 else 2) for k in (50, 100, 150, 200, 250, 300)]
 
 
 def test_a_discriminator_has_won_that_is_ahead_for_long_while_samples_get_no_better() -> None:
-    said = diagnose(ticks(1.0, since=250), NO_BETTER, CONFIG, 0.0)
+    said = diagnose(ticks(1.0, since=250), NO_BETTER, SHORT, 0.0)
     assert said is not None and "the discriminator has won: for 50,000 images" in said
+
+
+def test_patience_grows_with_the_run() -> None:
+    assert diagnose(ticks(1.0, since=104), NO_BETTER, CONFIG, 0.0) is None
+    late = [*NO_BETTER, score(350), score(400)]
+    said = diagnose(ticks(1.0, since=200, until=400), late, CONFIG, 0.0)
+    assert said is not None and "for 200,000 images" in said
 
 
 @pytest.mark.parametrize(
@@ -126,23 +135,23 @@ def test_a_discriminator_has_won_that_is_ahead_for_long_while_samples_get_no_bet
         (ticks(1.0), [score(k, frechet=1 if k == 260 else 2) for k in (240, 260, 280, 300)]),
         (ticks(1.0), NO_BETTER[2:5]),  # a single snapshot since the best one
         (ticks(1.0), []),  # who knows
-        (ticks(1.0, until=148), [score(10, frechet=1), score(60), score(110)]),  # too early
+        (ticks(1.0, until=72), [score(10, frechet=1), score(30), score(60)]),  # too early
     ],
     ids=["nearly", "not-long", "better", "best", "lately", "one", "unmeasured", "early"],
 )
 def test_being_ahead_alone_is_no_victory(log: list[Line], scores: list[Line]) -> None:
-    assert diagnose(log, scores, CONFIG, 0.0) is None
+    assert diagnose(log, scores, SHORT, 0.0) is None
 
 
 def test_patience_is_in_images_whatever_the_ticks() -> None:
     log = [{"shown": k * 1000, "d_ahead": 1.0} for k in range(60, 301, 60)]
-    assert diagnose(log, NO_BETTER, CONFIG, 0.0) is not None
+    assert diagnose(log, NO_BETTER, SHORT, 0.0) is not None
 
 
 SENTENCES = [
     diagnose(ticks(), [score(50), score(150, **fault), score(200, **fault)], CONFIG, 0.05) or ""
     for fault in (COPIES, LOST, GREY)
-] + [diagnose(ticks(1.0), NO_BETTER, CONFIG, 0.0) or ""]
+] + [diagnose(ticks(1.0), NO_BETTER, SHORT, 0.0) or ""]
 
 
 def options(command: click.Command) -> set[str]:

@@ -21,14 +21,14 @@ from tqdm import tqdm
 
 from training import evaluation_report, features, utility_report, verifier
 from training.data import Dataset, load
-from training.errors import RunError
+from training.errors import DataError, RunError
 from training.evaluation import Space, draw, evaluate
 from training.evaluation_report import Told
 from training.files import write_atomically
 from training.networks import Generator
 from training.run import Log, Run
 from training.scores import FEWEST
-from training.utility import Experiment, Trial, planned
+from training.utility import Experiment, Plan, Trial, planned
 from training.verifier import Accuracy, Verifier
 
 BUDGETS = (10, 50, 200)
@@ -64,9 +64,13 @@ def evaluate_run(
             f"against (at least {FEWEST}): train with a larger --hold-out"
         )
     generator = generator.to(device)
+    log = Log(run.evaluation / "utility.jsonl")
+    known = [Trial(**line) for line in log.lines() if line.pop("shown") == shown]
+    missing = planned(BUDGETS, SEEDS, known)
     told = _measure(run, generator, shown, trained, held_out, spaces, device)
-    _write(run.evaluation, told, None)
-    if utility:
+    if missing:
+        _write(run.evaluation, told, None)
+    if utility or not missing:
         experiment = Experiment(
             real=trained,
             synthetic=synthetic(generator, trained),
@@ -74,7 +78,7 @@ def evaluate_run(
             mirror=run.config.mirror,
             device=device,
         )
-        trials = _try(experiment, Log(run.evaluation / "utility.jsonl"), shown)
+        trials = known + _try(experiment, missing, log, shown)
         _write(run.evaluation, told, (experiment, trials))
 
 
@@ -98,7 +102,7 @@ def _measure(
     accuracies: tuple[Accuracy, ...] = ()
     if held_out.attributes:
         reader, accuracies = verifier.calibrated(network, held_out)
-        write_atomically(run.evaluation / "verifier.onnx", verifier.to_onnx(reader, held_out))
+        _write_verifier(run.evaluation / "verifier.onnx", reader, held_out)
         reader = reader.to(device)
     learnt = "its images' labels" if held_out.attributes else "how its images were turned"
     classifier = Space(
@@ -126,6 +130,15 @@ def _measure(
     )
 
 
+def _write_verifier(path: Path, reader: Verifier, held_out: Dataset) -> None:
+    path.unlink(missing_ok=True)
+    if verifier.IMAGE in [attribute.name for attribute in held_out.attributes]:
+        warning = f"an attribute is called {verifier.IMAGE!r}, as the input of verifier.onnx is"
+        click.echo(f"warning: {warning}: none is written", err=True)
+    else:
+        write_atomically(path, verifier.to_onnx(reader, held_out))
+
+
 def synthetic(generator: Generator, like: Dataset) -> Dataset:
     """As many samples as ``like`` has images, up to ``MOST_SYNTHETIC``, under the labels asked."""
     images = draw(generator, like.attributes, min(len(like), MOST_SYNTHETIC), UTILITY_SEED)
@@ -134,11 +147,9 @@ def synthetic(generator: Generator, like: Dataset) -> Dataset:
     )
 
 
-def _try(experiment: Experiment, log: Log, shown: int) -> list[Trial]:
-    """All trials, but for those that ``log`` has of the snapshot after ``shown`` images."""
-    kept = [line for line in log.lines() if line.pop("shown") == shown]
-    trials = [Trial(**line) for line in kept]
-    plans = planned(BUDGETS, SEEDS, trials)
+def _try(experiment: Experiment, plans: list[Plan], log: Log, shown: int) -> list[Trial]:
+    """Carry out ``plans``, each kept in ``log`` as soon as it is done."""
+    trials = []
     for trial in tqdm(experiment.trials(plans), "utility", len(plans), unit="trial", disable=None):
         log.append({"shown": shown} | asdict(trial))
         trials.append(trial)
@@ -148,12 +159,18 @@ def _try(experiment: Experiment, log: Log, shown: int) -> list[Trial]:
 def labelled_data(run: Run, data: str | None) -> Dataset:
     """The run's data; all labels that it has where the model has none of them.
 
-    Raises ``RunError`` where it is not what the run was trained on.
+    Raises ``DataError``, and ``RunError`` where it is not what the run was trained on.
     """
     config = run.config
     unconditional = not run.dataset.attributes
-    wanted = None if unconditional else config.attributes
-    dataset = load(data or config.data, wanted, config.size, config.crop)
+    source, framing = data or config.data, (config.size, config.crop)
+    try:
+        dataset = load(source, None if unconditional else config.attributes, *framing)
+    except DataError as error:
+        if not unconditional:
+            raise
+        click.echo(f"warning: going on without labels, for they cannot be read: {error}", err=True)
+        dataset = load(source, (), *framing)
     as_trained = dataset
     if unconditional:
         as_trained = replace(dataset, labels=dataset.labels[:, :0], attributes=())
@@ -164,7 +181,8 @@ def labelled_data(run: Run, data: str | None) -> Dataset:
 
 def _write(folder: Path, told: Told, utility: tuple[Experiment, list[Trial]] | None) -> None:
     """The report comes last: what has one is whole."""
-    (folder / "report.json").unlink(missing_ok=True)
+    for name in ("report.json", utility_report.PICTURE):
+        (folder / name).unlink(missing_ok=True)
     write_atomically(folder / "memorisation.png", evaluation_report.as_picture(told))
     text = f"# {told.name} after {told.shown:,} images\n\n{evaluation_report.as_markdown(told)}"
     found = evaluation_report.as_json(told)

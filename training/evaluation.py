@@ -64,7 +64,7 @@ class Comparison:
 
     frechet: float
     kernel: float
-    kernel_deviation: float
+    kernel_deviation: float | None
     precision: float
     recall: float
     density: float
@@ -104,7 +104,9 @@ class ValueScore:
 class AttributeScore:
     name: str
     right: float | None
-    real_right: float
+    """Share of the samples that are read as asked; None where nothing can be asked."""
+    real_right: float | None
+    """Share of the held-out images that are read right."""
     entropies: Entropies
     real_entropies: Entropies
     values: tuple[ValueScore, ...]
@@ -167,15 +169,15 @@ def evaluate(
     right = real_right = None
     if verifier is not None:
         progress("reading labels")
-        read, real_read = (_read(verifier, images) for images in (samples, real))
-        embedded = spaces[0].embed(samples.pixels), spaces[0].embed(real.pixels)
-        labels = samples.labels if conditional else read.values
+        embed = spaces[0].embed
+        mine = _read(verifier, samples, embed(samples.pixels), asked=conditional)
+        theirs = _read(verifier, real, embed(real.pixels), asked=True)
         attributes = tuple(
-            _attribute(a, attribute, read, real_read, labels, real.labels, embedded, conditional)
+            _attribute(a, attribute, mine, theirs, conditional)
             for a, attribute in enumerate(held_out.attributes)
         )
-        real_right = _share((real_read.values == real.labels).all(dim=1))
-        right = _share((read.values == labels).all(dim=1)) if conditional else None
+        real_right = _share(theirs.right.all(dim=1))
+        right = _share(mine.right.all(dim=1)) if conditional else None
 
     progress("looking for training images among the samples")
     everything = torch.from_numpy(trained.images).to(device)
@@ -224,53 +226,49 @@ def compare(real: Tensor, features: Tensor) -> Comparison:
 
 @dataclass(frozen=True)
 class _Reading:
+    """What a verifier sees in images."""
+
     probabilities: tuple[Tensor, ...]
     """Of each attribute, ``[N, values]``."""
-    values: Tensor
-    """The likeliest, ``[N, A]``."""
+    labels: Tensor
+    """``[N, A]``: the true ones, those asked for, or those read where nothing was asked."""
+    right: Tensor
+    """bool ``[N, A]``: whether they are read."""
+    features: Tensor
 
 
-def _read(verifier: Verifier, images: Images) -> _Reading:
+def _read(verifier: Verifier, images: Images, features: Tensor, *, asked: bool) -> _Reading:
     with torch.no_grad():
-        parts = [verifier(part) for part in images.pixels.split(256)]
+        parts = [verifier.of_features(part) for part in features.split(256)]
     probabilities = tuple(torch.cat(attribute) for attribute in zip(*parts, strict=True))
-    values = torch.stack([each.argmax(dim=1) for each in probabilities], dim=1)
-    return _Reading(probabilities, values)
+    read = torch.stack([each.argmax(dim=1) for each in probabilities], dim=1)
+    labels = images.labels if asked else read
+    return _Reading(probabilities, labels, read == labels, features)
 
 
 def _attribute(
-    a: int,
-    attribute: Attribute,
-    read: _Reading,
-    real_read: _Reading,
-    labels: Tensor,
-    real_labels: Tensor,
-    features: tuple[Tensor, Tensor],
-    conditional: bool,
+    a: int, attribute: Attribute, samples: _Reading, real: _Reading, conditional: bool
 ) -> AttributeScore:
-    """What is read of one attribute; ``features`` are those of samples and of held-out images."""
-    right = read.values[:, a] == labels[:, a]
-    real_right = real_read.values[:, a] == real_labels[:, a]
     values = []
     for v, value in enumerate(attribute.values):
-        rows, real_rows = labels[:, a] == v, real_labels[:, a] == v
+        rows, real_rows = samples.labels[:, a] == v, real.labels[:, a] == v
         values.append(
             ValueScore(
                 value=value,
                 samples=int(rows.sum()),
-                right=_share(right[rows]) if conditional else None,
-                diversity=_diversity(features[0][rows]),
+                right=_share(samples.right[rows, a]) if conditional else None,
+                diversity=_diversity(samples.features[rows]),
                 real=int(real_rows.sum()),
-                real_right=_share(real_right[real_rows]),
-                real_diversity=_diversity(features[1][real_rows]),
+                real_right=_share(real.right[real_rows, a]),
+                real_diversity=_diversity(real.features[real_rows]),
             )
         )
     return AttributeScore(
         name=attribute.name,
-        right=_share(right) if conditional else None,
-        real_right=float(real_right.float().mean()),
-        entropies=entropies(read.probabilities[a]),
-        real_entropies=entropies(real_read.probabilities[a]),
+        right=_share(samples.right[:, a]) if conditional else None,
+        real_right=_share(real.right[:, a]),
+        entropies=entropies(samples.probabilities[a]),
+        real_entropies=entropies(real.probabilities[a]),
         values=tuple(values),
     )
 

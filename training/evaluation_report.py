@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from training.memorisation import Memorisation, Neighbours
 from training.verifier import Accuracy
 
 WORST = 12
+LONGEST = 200
+"""Characters of a text in the manifest."""
 SIDE = 64
 """Pictures are enlarged to about so many pixels."""
 
@@ -36,13 +39,18 @@ COMPARED = {
     "frechet": Meaning(
         "Frechet distance",
         "lower",
-        "anything but mean and covariance of the features; it falls with N",
+        "anything but mean and covariance of the features; it falls with N, and with N below "
+        "twice the number of features it is mostly that",
     ),
     "kernel": Meaning(
-        "kernel distance (KID)", "lower", "what the features leave out; may be a little below 0"
+        "kernel distance (KID)",
+        "lower",
+        "what the features leave out; may be a little below 0; ± is the spread over subsets",
     ),
     "precision": Meaning(
-        "precision", "higher", "variety: one good image repeated has 1; one outlier widens it"
+        "precision",
+        "higher",
+        "variety: one image repeated may have 1, even noise, if it lies near one outlier",
     ),
     "recall": Meaning(
         "recall", "higher", "quality: samples spread over everything cover all; grows with N"
@@ -88,20 +96,19 @@ class Told:
 def metrics(told: Told) -> tuple[Metric, ...]:
     """What the model file says of itself."""
     found = told.evaluation
-    described = {space.name: space.description for space in told.spaces}
     rows: list[tuple[str, float, float, str]] = []
     for close in found.closeness:
         suffix = "" if close is found.closeness[0] else f", {close.space}"
         for key, meaning in COMPARED.items():
             value, real = getattr(close.samples, key), getattr(close.real, key)
-            against = f"{told.against}, in {described[close.space]}"
+            against = f"{told.against}, in the features of {close.space}"
             rows.append((f"{meaning.title}{suffix}", value, real, against))
     rows.append((DUPLICATES.title, found.duplicates, found.real_duplicates, told.against))
-    reader = "a classifier of real images, which reads real ones as right as `real` says"
+    reader = "what a classifier of real images reads, and how often it reads these right"
     if found.right is not None and found.real_right is not None:
         rows.append((RIGHT.title, found.right, found.real_right, reader))
     for attribute in found.attributes:
-        if attribute.right is not None:
+        if attribute.right is not None and attribute.real_right is not None:
             title = f"{attribute.name} read as asked"
             rows.append((title, attribute.right, attribute.real_right, reader))
     for each in found.memorisation:
@@ -110,7 +117,7 @@ def metrics(told: Told) -> tuple[Metric, ...]:
         rows.append((title, each.samples.low, each.held_out.low, against))
     return tuple(
         Metric(
-            name=title,
+            name=title[:LONGEST],
             value=round(value, 5),
             real=round(real, 5),
             samples=told.images,
@@ -231,7 +238,7 @@ def _closeness(told: Told) -> list[str]:
     for close in told.evaluation.closeness:
         for key, meaning in COMPARED.items():
             value, real = (_number(getattr(x, key)) for x in (close.samples, close.real))
-            if key == "kernel":
+            if key == "kernel" and close.samples.kernel_deviation is not None:
                 value += f" ± {_number(close.samples.kernel_deviation)}"
             lines.append(
                 f"| {meaning.title} | {close.space} | {value} | {real} | {meaning.better} "
@@ -254,8 +261,9 @@ def _labels(told: Told) -> list[str]:
         "*real* is how often it reads held-out images right. H(y\\|x), in nats, is its doubt about "
         "one image, and H(y) the variety of what it reads over all (together they are the "
         "inception score); neither sees a fault that the classifier does not. Diversity, for each "
-        "value, is the mean distance in the classifier's features between two images with it, and "
-        "cannot see variety that is no business of the labels.",
+        "value, is the mean distance in the classifier's features between two images with it: best "
+        "as real; less is sameness, more may be labels that are not followed; variety that is no "
+        "business of the labels is not seen.",
         "",
         "| attribute | right | real | H(y\\|x) | real | H(y) | real | at most |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -263,7 +271,7 @@ def _labels(told: Told) -> list[str]:
     for each in found.attributes:
         mine, real = each.entropies, each.real_entropies
         lines.append(
-            f"| {each.name} | {_share(each.right)} | {_share(each.real_right)} | "
+            f"| {_cell(each.name)} | {_share(each.right)} | {_share(each.real_right)} | "
             f"{mine.conditional:.3f} | {real.conditional:.3f} | {mine.marginal:.3f} | "
             f"{real.marginal:.3f} | {math.log(len(each.values)):.3f} |"
         )
@@ -276,7 +284,7 @@ def _labels(told: Told) -> list[str]:
 def _values(attribute: AttributeScore) -> list[str]:
     asked = "asked" if attribute.right is not None else "read"
     return [
-        f"#### {attribute.name}",
+        f"#### {_cell(attribute.name)}",
         "",
         f"| value | samples {asked} | read as asked | real images | read right | diversity | of "
         "real ones |",
@@ -287,7 +295,7 @@ def _values(attribute: AttributeScore) -> list[str]:
 
 def _value(value: ValueScore) -> str:
     return (
-        f"| {value.value} | {value.samples} | {_share(value.right)} | {value.real} | "
+        f"| {_cell(value.value)} | {value.samples} | {_share(value.right)} | {value.real} | "
         f"{_share(value.real_right)} | {_number(value.diversity)} | "
         f"{_number(value.real_diversity)} |"
     )
@@ -298,7 +306,8 @@ def _memorisation(told: Told) -> list[str]:
         "### Memorisation",
         "",
         "Distance to the nearest training image, mirrored ones too. Images that training never saw "
-        "set the measure: samples should come no nearer than these do.",
+        "set the measure: samples that copy nothing come about as near as these do, now a little "
+        "nearer, now a little less.",
         "",
         "| by | | minimum | 1st percentile | median |",
         "| --- | --- | --- | --- | --- |",
@@ -317,23 +326,19 @@ def _memorisation(told: Told) -> list[str]:
         "",
         f"The {WORST} samples that come nearest to a training image, each above it; below, the "
         "held-out images that do. What this cannot see: a copied part of an image, or a copy that "
-        "is shifted or recoloured.",
+        "is shifted or recoloured. Images that are smoother or paler than real ones, as samples "
+        "often are, come nearer to everything by pixels: then the median is lower, too.",
     ]
 
 
 def _verdict(each: Memorisation) -> str:
-    share = f"{each.nearer:.1%} of the samples are nearer than the 1st percentile of held-out ones"
-    near = [
-        what
-        for what, mine, theirs in (
-            ("minimum", each.samples.minimum, each.held_out.minimum),
-            ("1st percentile", each.samples.low, each.held_out.low),
-        )
-        if mine < theirs
-    ]
-    if not near:
-        return f"- By {each.space}: no nearer than held-out images ({share})."
-    return f"- By {each.space}: **nearer than held-out images** by {' and '.join(near)} ({share})."
+    told = (
+        f"{each.nearer:.1%} of the samples are nearer than the 1st percentile of held-out images; "
+        f"that so many of the nearest are samples has a probability of {each.chance:.2g} by chance"
+    )
+    if each.suspicious:
+        return f"- By {each.space}: **nearer than held-out images**. {told}."
+    return f"- By {each.space}: as near as held-out images, as far as can be told. {told}."
 
 
 def _verifier(told: Told) -> list[str]:
@@ -341,16 +346,17 @@ def _verifier(told: Told) -> list[str]:
         "### Verifier",
         "",
         "`verifier.onnx` is this classifier. How far it can be trusted, on images that it was not "
-        "trained on:",
+        "trained on: its confidence is off on average by the *calibration error*, beside what that "
+        "would be without calibration, and what so few images make of a confidence that is exactly "
+        "true. Each half of the images was judged by the temperature of the other half.",
         "",
-        "| attribute | read right | images | confidence is off by | before calibration |",
-        "| --- | --- | --- | --- | --- |",
+        "| attribute | read right | images | calibration error | without | if exactly true |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, reader in told.readers.items():
-        lines.append(
-            f"| {name} | {reader.right:.1%} | {reader.images:,} | {reader.calibration_error:.1%} | "
-            f"{reader.uncalibrated_error:.1%} |"
-        )
+        errors = (reader.calibration_error, reader.uncalibrated_error, reader.perfect_error)
+        cells = " | ".join(f"{error:.1%}" for error in errors)
+        lines.append(f"| {_cell(name)} | {reader.right:.1%} | {reader.images:,} | {cells} |")
     return lines
 
 
@@ -360,3 +366,8 @@ def _share(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
+
+
+def _cell(text: str) -> str:
+    """Somebody's words where Markdown must not act on them."""
+    return re.sub(r"([\\|*_`<\[\]])", r"\\\1", text)

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from training.metrics.nearest import nearest
 
 PART = 512
 LOW = 0.01
 """The quantile that is compared: as near as only one image in a hundred is."""
+UNLIKELY = 0.01
+"""Below this probability, chance does not explain how near samples come."""
 
 Embedding = Callable[[Tensor], Tensor]
 """uint8 images ``[N, H, W, channels]`` to rows ``[N, D]``."""
@@ -64,11 +67,31 @@ class Memorisation:
 
     @property
     def nearer(self) -> float:
-        """Share of the samples that are nearer than the 1st percentile of held-out images.
-
-        0.01 is expected of a generator that does not memorise.
-        """
+        """Share of the samples that are nearer than the 1st percentile of held-out images."""
         return float((self.samples.distances < self.held_out.low).float().mean())
+
+    @property
+    def chance(self) -> float:
+        """How likely so many samples would be among the nearest if they were held-out images.
+
+        Of all samples and held-out images together, the nearest in a hundred are taken. Had both
+        been dealt out at random, the number of samples among these would be hypergeometric; this is
+        the probability of that many or more.
+        """
+        ours, theirs = self.samples.distances, self.held_out.distances
+        pooled = torch.cat([ours, theirs])
+        taken = max(round(LOW * len(pooled)), 1)
+        found = int((pooled.argsort(stable=True)[:taken] < len(ours)).sum())
+        ways = math.comb(len(pooled), taken)
+        more = (
+            math.comb(len(ours), k) * math.comb(len(theirs), taken - k)
+            for k in range(found, taken + 1)
+        )
+        return sum(more) / ways
+
+    @property
+    def suspicious(self) -> bool:
+        return self.chance < UNLIKELY
 
 
 def memorisation(
@@ -95,10 +118,10 @@ def pixels(images: Tensor) -> Tensor:
 
 def _both_ways(embed: Embedding, images: Tensor) -> Iterator[Tensor]:
     """Rows of all images, then of all images mirrored."""
-    for part in images.split(PART):
-        yield embed(part)
-    for part in images.split(PART):
-        yield embed(part.flip(2))
+    parts = images.split(PART)
+    for number in tqdm(range(2 * len(parts)), "memorisation", unit="part", disable=None):
+        part = parts[number % len(parts)]
+        yield embed(part if number < len(parts) else part.flip(2))
 
 
 def _part(neighbours: Neighbours, rows: slice) -> Neighbours:

@@ -26,7 +26,7 @@ def convert(
             module.eval(),
             tuple(examples),
             input_names=list(inputs),
-            output_names=list(outputs),
+            output_names=[f"figment_output_{number}" for number in range(len(outputs))],
             dynamic_shapes=tuple({0: rows} for _ in examples),
             opset_version=OPSET,
             dynamo=True,
@@ -34,8 +34,10 @@ def convert(
             verbose=False,
         )
     assert program is not None
-    _strip(program.model_proto)
-    return program.model_proto
+    model = program.model_proto  # made anew at every access
+    _strip(model)
+    _rename(model, inputs, outputs)
+    return model
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
@@ -57,3 +59,21 @@ def _strip(model: onnx.ModelProto) -> None:
         del part.metadata_props[:]
         part.doc_string = ""
     del model.metadata_props[:]
+
+
+def _rename(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give outputs their names, which may be anybody's words, and all else names unlike them."""
+    graph, prefix = model.graph, "_"
+    while any(name.startswith(prefix) for name in (*inputs, *outputs)):
+        prefix += "_"
+    known = {name: name for name in inputs}
+    known |= {value.name: name for value, name in zip(graph.output, outputs, strict=True)}
+
+    def renamed(name: str) -> str:
+        return known.get(name, prefix + name) if name else name  # "" is an input left out
+
+    for node in graph.node:
+        node.input[:] = [renamed(name) for name in node.input]
+        node.output[:] = [renamed(name) for name in node.output]
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = renamed(value.name)

@@ -191,8 +191,12 @@ class Run:
         Raises ``RunError`` where its file is damaged.
         """
         path = self.evaluation / "report.json"
+        if not path.exists():
+            return None
         try:
-            found = json.loads(path.read_bytes()) if path.exists() else {"images_shown": None}
+            found = json.loads(path.read_bytes())
+            for metric in found["metrics"]:
+                Metric.model_validate(metric)
             return found if found["images_shown"] == shown else None
         except (ValueError, LookupError, TypeError) as error:
             raise RunError(f"{path} is no evaluation; run `evaluate` again: {error!r}") from error
@@ -242,8 +246,12 @@ class Log:
 
     def append(self, line: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        with self.path.open("ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            torn = len(file.read().rpartition(b"\n")[2])  # what a kill left of a line
+            file.truncate(end - torn)
+            file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

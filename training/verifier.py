@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import onnxruntime as ort
@@ -21,10 +22,13 @@ from training.errors import ExportError
 from training.features import FeatureNetwork
 from training.onnx_model import convert, to_bytes
 from training.pixels import to_networks
+from training.randomness import stream
 
 COLDEST, HOTTEST, CANDIDATES = 0.25, 4.0, 241
 BINS = 15
+DRAWN = 20
 IMAGE = "image"
+"""The input's name, which no output can have."""
 PARITY = 1e-4
 
 
@@ -56,38 +60,50 @@ class Accuracy:
     """Share that it reads right."""
     images: int
     calibration_error: float
-    """By how much its confidence is off on average, 0 to 1 (expected calibration error over 15
-    bins, Guo et al. 2017, https://arxiv.org/abs/1706.04599), on half of the images ..."""
+    """By how much its confidence is off on average, 0 to 1: the expected calibration error over 15
+    bins (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2)."""
     uncalibrated_error: float
-    """... and what it would be without the temperature."""
+    """What it would be without the temperature."""
+    perfect_error: float
+    """What it would be of so many images if every confidence were exactly true: more than 0, since
+    every bin holds few."""
     temperature: float
-    """Fitted on the other half."""
+    """1 where no other made held-out labels likelier."""
 
 
 def calibrated(network: FeatureNetwork, held_out: Dataset) -> tuple[Verifier, tuple[Accuracy, ...]]:
-    """A verifier whose confidence is fitted to every other image of ``held_out``.
+    """A verifier whose confidence is fitted to ``held_out``, one temperature for each attribute.
 
-    One temperature for each attribute (Guo et al. 2017, section 4.2). The errors are those on the
-    images between, so both halves are of one kind.
+    Each half of the images is judged by the temperature of the other half; the verifier gets that
+    of all (Guo et al. 2017, section 4.2).
     """
     device = next(network.parameters()).device
     labels = torch.from_numpy(held_out.labels).to(device)
-    features = network.features(torch.from_numpy(held_out.images).to(device))
-    logits = network.to_logits(features).split(list(network.sizes), dim=1)
-    found = []
-    for part, truth in zip(logits, labels.T, strict=True):
-        temperature = _temperature(part[::2], truth[::2])
-        found.append(
-            Accuracy(
-                right=float((part.argmax(dim=1) == truth).float().mean()),
-                images=len(truth),
-                calibration_error=_calibration_error(part[1::2] / temperature, truth[1::2]),
-                uncalibrated_error=_calibration_error(part[1::2], truth[1::2]),
-                temperature=temperature,
-            )
-        )
-    verifier = Verifier(network, [accuracy.temperature for accuracy in found])
-    return verifier.eval(), tuple(found)
+    with torch.no_grad():
+        features = network.features(torch.from_numpy(held_out.images).to(device))
+        logits = network.to_logits(features).split(list(network.sizes), dim=1)
+    found = tuple(_accuracy(part, truth) for part, truth in zip(logits, labels.T, strict=True))
+    return Verifier(network, [each.temperature for each in found]).eval(), found
+
+
+def _accuracy(logits: Tensor, truth: Tensor) -> Accuracy:
+    judged = logits.clone()
+    for half, other in (
+        (slice(0, None, 2), slice(1, None, 2)),
+        (slice(1, None, 2), slice(0, None, 2)),
+    ):
+        judged[half] = logits[half] / _temperature(logits[other], truth[other])
+    helps = float(cross_entropy(judged, truth)) < float(cross_entropy(logits, truth))
+    if not helps:
+        judged = logits
+    return Accuracy(
+        right=float((logits.argmax(dim=1) == truth).float().mean()),
+        images=len(truth),
+        calibration_error=_calibration_error(judged, truth),
+        uncalibrated_error=_calibration_error(logits, truth),
+        perfect_error=_perfect_error(judged),
+        temperature=_temperature(logits, truth) if helps else 1.0,
+    )
 
 
 def _temperature(logits: Tensor, truth: Tensor) -> float:
@@ -104,15 +120,22 @@ def _calibration_error(logits: Tensor, truth: Tensor) -> float:
     )
 
 
-def to_onnx(verifier: Verifier, held_out: Dataset) -> bytes:
-    """``verifier.onnx``: input ``image``, an output named after each attribute.
+def _perfect_error(logits: Tensor) -> float:
+    """The mean error over labels that are drawn with the very probabilities."""
+    generator = stream(0, "calibration", 0, torch.device("cpu"))
+    probabilities = logits.softmax(dim=1).cpu()
+    drawn = torch.multinomial(probabilities, DRAWN, replacement=True, generator=generator)
+    errors = [_calibration_error(logits, labels.to(logits.device)) for labels in drawn.T]
+    return fmean(errors)
 
-    Raises ``ExportError`` where an attribute cannot be an output's name, or where ONNX Runtime
-    reads the first images of ``held_out`` differently from PyTorch.
+
+def to_onnx(verifier: Verifier, held_out: Dataset) -> bytes:
+    """``verifier.onnx``: input ``image``, an output named after each attribute of ``held_out``.
+
+    None of these may be called ``image``. Raises ``ExportError`` where ONNX Runtime reads the first
+    images differently from PyTorch.
     """
     names = [attribute.name for attribute in held_out.attributes]
-    if IMAGE in names:
-        raise ExportError(f"a verifier cannot have an output {IMAGE!r}: so its input is called")
     images = held_out.images[:64]
     verifier = verifier.cpu()
     model = to_bytes(convert(verifier, [torch.from_numpy(images[:2])], [IMAGE], names))

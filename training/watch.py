@@ -13,9 +13,10 @@ from training.config import TrainingConfig
 Line = Mapping[str, float]
 """A line of ``log.jsonl`` or of ``scores.jsonl``, by the names there; ``shown`` is in images."""
 
-PATIENCE_KIMG = 50
-"""A discriminator must be ahead for so long, with no better snapshot, to have won. Ahead it is in
-many good runs, so nothing is said where snapshots are not measured."""
+PATIENCE, PATIENCE_KIMG = 0.2, 50
+"""A discriminator must be ahead for this share of the run, and for so many thousand images, with no
+better snapshot, to have won. Ahead it is in many good runs, whose samples may become better once
+the learning rate falls, so nothing is said where snapshots are not measured."""
 ALWAYS_AHEAD = 0.999
 GRACE, GRACE_KIMG = 0.1, 20
 """Early samples are all alike: nothing is said of them in this share of the run, and not before so
@@ -43,7 +44,7 @@ def diagnose(
         _collapsed(pair, scores)
         or _learnt_nothing(pair)
         or _leaking(pair, config, real_grey)
-        or _discriminator_won(ticks, scores, grace)
+        or _discriminator_won(ticks, scores, config, grace)
     )
 
 
@@ -90,10 +91,13 @@ def _leaking(pair: Sequence[Line], config: TrainingConfig, real_grey: float) -> 
     )
 
 
-def _discriminator_won(ticks: Sequence[Line], scores: Sequence[Line], grace: float) -> str | None:
+def _discriminator_won(
+    ticks: Sequence[Line], scores: Sequence[Line], config: TrainingConfig, grace: float
+) -> str | None:
     if not ticks:
         return None
-    since = ticks[-1]["shown"] - PATIENCE_KIMG * 1000
+    patience = max(PATIENCE * config.kimg, PATIENCE_KIMG) * 1000
+    since = ticks[-1]["shown"] - patience
     recent = [line for line in ticks if line["shown"] > since]
     if since < grace or any(line["d_ahead"] < ALWAYS_AHEAD for line in recent):
         return None
@@ -103,7 +107,7 @@ def _discriminator_won(ticks: Sequence[Line], scores: Sequence[Line], grace: flo
     if best > since or sum(line["shown"] > best for line in scores) < 2:
         return None  # the samples get better all the same, or may do so yet
     return (
-        f"the discriminator has won: for {PATIENCE_KIMG},000 images it has told nearly every real "
+        f"the discriminator has won: for {patience:,.0f} images it has told nearly every real "
         "image from a generated one, and the samples have not become better. Try --d-norm "
         "spectral with --r1-gamma 0.1, --augment translation,cutout, or a lower --d-lr"
     )

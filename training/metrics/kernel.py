@@ -17,8 +17,8 @@ SUBSET = 1000
 
 class KernelDistance(NamedTuple):
     value: float
-    deviation: float
-    """Standard deviation over the subsets."""
+    deviation: float | None
+    """Standard deviation over the subsets, which overlap; None where the only one is the whole."""
 
 
 def kernel_distance(a: Tensor, b: Tensor) -> KernelDistance:
@@ -26,17 +26,19 @@ def kernel_distance(a: Tensor, b: Tensor) -> KernelDistance:
 
     Known as KID over Inception features. Unbiased: 0 is expected of two sets of one kind whatever
     their size, and a little below may come out (Binkowski et al. 2018,
-    https://arxiv.org/abs/1801.01401, section 4). The mean over 100 random subsets of up to 1,000
-    rows, always the same ones. Raises ``ValueError`` for fewer than two rows.
+    https://arxiv.org/abs/1801.01401, section 4). The mean over 100 subsets of 1,000 rows,
+    drawn at random but always the same; smaller sets are taken whole. Raises ``ValueError`` for
+    fewer than two rows.
     """
     size = min(len(a), len(b), SUBSET)
     if size < 2:
         raise ValueError("a kernel distance needs two rows of each")
+    subsets = SUBSETS if max(len(a), len(b)) > size else 1
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance`")  # of its memory
-        metric = KernelInceptionDistance(feature=nn.Identity(), subsets=SUBSETS, subset_size=size)
+        metric = KernelInceptionDistance(feature=nn.Identity(), subsets=subsets, subset_size=size)
     metric.update(a.double().cpu(), real=True)
     metric.update(b.double().cpu(), real=False)
     with scoped_seed(0, "kernel distance", 0, torch.device("cpu")):
         mean, deviation = metric.compute()
-    return KernelDistance(float(mean), float(deviation))
+    return KernelDistance(float(mean), float(deviation) if subsets > 1 else None)
