@@ -186,6 +186,7 @@ def test_trials_go_on_after_an_interruption(
 ) -> None:
     monkeypatch.setattr(evaluate, "BUDGETS", (3,))
     monkeypatch.setattr(evaluate, "SEEDS", range(2))
+    monkeypatch.setattr(evaluate, "SYNTHETIC", 200)
     monkeypatch.setattr(evaluate, "Experiment", functools.partial(Experiment, steps=2))
     append, trials = Log.append, planned((3,), range(2))
 
@@ -229,7 +230,9 @@ def test_trials_go_on_after_an_interruption(
     for name in ("report.json", "report.md", "utility.png"):
         found, expected = (each / "evaluation" / name for each in (stopped, whole))
         assert found.read_bytes() == expected.read_bytes()
-    assert "help a classifier" in (whole / "evaluation" / "report.md").read_text()
+    text = (whole / "evaluation" / "report.md").read_text()
+    assert "help a classifier" in text
+    assert "epochs on nothing but 200 samples" in text
 
 
 def test_an_attribute_called_as_the_input_costs_the_verifier_only(

@@ -15,7 +15,17 @@ from service.manifest import Attribute
 from training import utility
 from training.data import Dataset
 from training.features import FeatureNetwork
-from training.utility import CLASSIC, MIXED, REAL, SYNTHETIC, Experiment, Plan, Trial, planned
+from training.utility import (
+    CLASSIC,
+    MIXED,
+    REAL,
+    SYNTHETIC,
+    Experiment,
+    Plan,
+    Taught,
+    Trial,
+    planned,
+)
 from training.utility_report import COLOURS, as_json, as_markdown, as_picture, summarise
 
 CPU = torch.device("cpu")
@@ -207,12 +217,15 @@ REPORTED = [
     *trials_of(REAL, (0.7, 0.71, 0.72), 1000),
     *trials_of(MIXED, (0.75, 0.76, 0.78), 1000),
 ]
+TAUGHT = Taught({"colour": 0.979}, {"colour": 0.812})
 ONE_SEED = [trial for trial in REPORTED if trial.seed == 0 and trial.budget in (None, 5)]
 
 
 def test_people_read_plainly_what_helps_and_what_hurts() -> None:
     about = experiment(noise(300, 2), steps=123)
-    text = as_markdown(about, REPORTED)
+    text = as_markdown(about, REPORTED, TAUGHT)
+    assert "samples, it reads colour 81.2% of the held-out" in text
+    assert "real training images, colour 97.9%." in text
     for row in (
         "| 5 | real | 10 to 12 | 60.0 [35.2, 84.8] |  |  |",
         "| 5 | real + classic | 10 to 12 | 60.0 [35.2, 84.8] | +0.0 [+0.0, +0.0] "
@@ -225,13 +238,13 @@ def test_people_read_plainly_what_helps_and_what_hurts() -> None:
     for said in ("3 seeds", "123 steps", "200 held-out", "of 300", "not what a GAN trained on"):
         assert said in text
     # One seed has no interval, and so no verdict.
-    text = as_markdown(about, ONE_SEED)
+    text = as_markdown(about, ONE_SEED, TAUGHT)
     assert "| 5 | real + synthetic | 10 | 46.0 | -4.0 | one seed cannot tell |" in text
     assert "|  | synthetic | 10 | 61.0 |  |  |" in text
 
 
 def test_programs_read_all_of_it() -> None:
-    read = json.loads(json.dumps(as_json(experiment(noise(300, 2), steps=9), REPORTED)))
+    read = json.loads(json.dumps(as_json(experiment(noise(300, 2), steps=9), REPORTED, TAUGHT)))
     assert [Trial(**trial) for trial in read["trials"]] == REPORTED
     assert [x["verdict"] for x in read["summaries"]] == [x.verdict for x in summarise(REPORTED)]
     assert read["summaries"][2]["gain"]["mean"] == pytest.approx(-0.05)

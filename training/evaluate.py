@@ -6,6 +6,7 @@ evaluation/
   verifier.onnx            the classifier that read the labels, where there are any
   classifier.safetensors   the same, kept for the next evaluation
   utility.jsonl  utility.png  what classifiers learn from samples, where that was asked
+  student-000900032.safetensors  the one that learnt longest from those of a snapshot
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import click
 import torch
 from tqdm import tqdm
 
+from service.manifest import Attribute
 from training import evaluation_report, features, utility_report, verifier
 from training.data import Dataset, load
 from training.errors import DataError, RunError
@@ -28,13 +30,13 @@ from training.files import write_atomically
 from training.networks import Generator
 from training.run import Log, Run
 from training.scores import FEWEST
-from training.utility import Experiment, Plan, Trial, planned
+from training.utility import Experiment, Plan, Taught, Trial, planned
 from training.verifier import Accuracy, Verifier
 
 BUDGETS = (10, 50, 200)
 """Real images of each value."""
 SEEDS = range(5)
-MOST_SYNTHETIC = 20_000
+SYNTHETIC = 20_000
 UTILITY_SEED = 3
 """Of the samples that classifiers learn from; those that are measured have another."""
 
@@ -73,13 +75,22 @@ def evaluate_run(
     if utility or not missing:
         experiment = Experiment(
             real=trained,
-            synthetic=synthetic(generator, trained),
+            synthetic=synthetic(generator, trained.attributes),
             held_out=held_out,
             mirror=run.config.mirror,
             device=device,
         )
         trials = known + _try(experiment, missing, log, shown)
-        _write(run.evaluation, told, (experiment, trials))
+        student = features.learnt(
+            run.evaluation / f"student-{shown:09d}.safetensors",
+            experiment.synthetic,
+            mirror=run.config.mirror,
+            device=device,
+            schedule=features.THOROUGH,
+        )
+        real = {name: reader.right for name, reader in told.readers.items()}
+        taught = Taught(real, experiment.test(student))
+        _write(run.evaluation, told, (experiment, trials, taught))
 
 
 def _measure(
@@ -139,12 +150,10 @@ def _write_verifier(path: Path, reader: Verifier, held_out: Dataset) -> None:
         write_atomically(path, verifier.to_onnx(reader, held_out))
 
 
-def synthetic(generator: Generator, like: Dataset) -> Dataset:
-    """As many samples as ``like`` has images, up to ``MOST_SYNTHETIC``, under the labels asked."""
-    images = draw(generator, like.attributes, min(len(like), MOST_SYNTHETIC), UTILITY_SEED)
-    return Dataset(
-        "samples", images.pixels.cpu().numpy(), images.labels.cpu().numpy(), like.attributes
-    )
+def synthetic(generator: Generator, attributes: tuple[Attribute, ...]) -> Dataset:
+    """20,000 samples under the labels asked, which are drawn by frequency."""
+    images = draw(generator, attributes, SYNTHETIC, UTILITY_SEED)
+    return Dataset("samples", images.pixels.cpu().numpy(), images.labels.cpu().numpy(), attributes)
 
 
 def _try(experiment: Experiment, plans: list[Plan], log: Log, shown: int) -> list[Trial]:
@@ -179,7 +188,9 @@ def labelled_data(run: Run, data: str | None) -> Dataset:
     return dataset
 
 
-def _write(folder: Path, told: Told, utility: tuple[Experiment, list[Trial]] | None) -> None:
+def _write(
+    folder: Path, told: Told, utility: tuple[Experiment, list[Trial], Taught] | None
+) -> None:
     """The report comes last: what has one is whole."""
     for name in ("report.json", utility_report.PICTURE):
         (folder / name).unlink(missing_ok=True)

@@ -61,6 +61,16 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """Two classifiers that learnt as long as it takes, one from real images and one from samples:
+    share of held-out images of which each attribute is read right (GAN-train of Shmelkov et al.
+    2018, https://arxiv.org/abs/1807.09499, section 3)."""
+
+    real: dict[str, float]
+    synthetic: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Experiment:
     """What all trials share. Raises ``ValueError`` for data that do not go together."""
 
@@ -94,7 +104,7 @@ class Experiment:
             if plan.budget is not None:
                 chosen = self.real.take(subset(self.real, plan.budget, plan.seed))
                 parts, images = [chosen, *parts] if plan.arm == MIXED else [chosen], len(chosen)
-            right = self._test(self._fit(parts, plan))
+            right = self.test(self._fit(parts, plan))
             yield Trial(*plan, images, fmean(right.values()), right)
 
     def _fit(self, parts: Sequence[Dataset], plan: Plan) -> FeatureNetwork:
@@ -131,7 +141,7 @@ class Experiment:
             images = torch.where(coins < 0.5, images.flip(3), images)
         return augment(images, OPERATIONS, PROBABILITY, uniform[:, :-1])
 
-    def _test(self, network: FeatureNetwork) -> dict[str, float]:
+    def test(self, network: FeatureNetwork) -> dict[str, float]:
         """Share of the held-out images of which each attribute is read right."""
         images = torch.from_numpy(self.held_out.images).to(self.device)
         read = network.read(network.features(images)).cpu().numpy()

@@ -9,7 +9,17 @@ from typing import Any
 
 from training.canvas import GRID, LABEL_SIZE, SCALE, Canvas, Plot, Point
 from training.pictures import png
-from training.utility import ARMS, BATCH, OPERATIONS, REAL, Estimate, Experiment, Trial, estimate
+from training.utility import (
+    ARMS,
+    BATCH,
+    OPERATIONS,
+    REAL,
+    Estimate,
+    Experiment,
+    Taught,
+    Trial,
+    estimate,
+)
 
 PICTURE = "utility.png"
 """The name under which the Markdown shows the picture."""
@@ -79,7 +89,7 @@ def _verdict(gain: Estimate) -> str:
     return "hurts" if gain.high < 0 else f"no difference that {gain.seeds} seeds could show"
 
 
-def as_markdown(experiment: Experiment, trials: Sequence[Trial]) -> str:
+def as_markdown(experiment: Experiment, trials: Sequence[Trial], taught: Taught) -> str:
     """A section with the table of all arms, to stand beside the picture."""
     seeds = len({trial.seed for trial in trials})
     attributes = ", ".join(attribute.name for attribute in experiment.real.attributes)
@@ -102,6 +112,10 @@ def as_markdown(experiment: Experiment, trials: Sequence[Trial]) -> str:
         "| budget | arm | real images | accuracy, % | gain, points | verdict |",
         "| --- | --- | --- | --- | --- | --- |",
         *(_row(summary) for summary in summarise(trials)),
+        "",
+        f"Trained for many epochs on nothing but {len(experiment.synthetic):,} samples, it reads "
+        f"{_shares(taught.synthetic)} of the held-out images right; trained so on all "
+        f"{len(experiment.real):,} real training images, {_shares(taught.real)}.",
         "",
         "What this does not say:",
         "",
@@ -130,7 +144,7 @@ def _percent(x: Estimate, sign: str) -> str:
     return f"{mean} [{', '.join(interval)}]" if interval else mean
 
 
-def as_json(experiment: Experiment, trials: Sequence[Trial]) -> dict[str, Any]:
+def as_json(experiment: Experiment, trials: Sequence[Trial], taught: Taught) -> dict[str, Any]:
     """Every trial and every summary; accuracies in [0, 1]."""
     sets = {role: getattr(experiment, role) for role in ("real", "synthetic", "held_out")}
     return {
@@ -139,9 +153,14 @@ def as_json(experiment: Experiment, trials: Sequence[Trial]) -> dict[str, Any]:
         },
         "steps": experiment.steps,
         "mirror": experiment.mirror,
+        "taught": asdict(taught),
         "trials": [asdict(trial) for trial in trials],
         "summaries": [asdict(summary) for summary in summarise(trials)],
     }
+
+
+def _shares(right: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.1%}" for name, share in right.items())
 
 
 class _LogPlot(Plot):
