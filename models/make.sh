@@ -13,9 +13,13 @@ out=$(realpath -m "${2:-runs}")
 python=${PYTHON:-.venv/bin/python}
 
 if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-  faces=(--width 64 --kimg 12000) free=(--width 64 --kimg 12000) digits=(--width 64 --kimg 4000)
+  faces=(--width 64 --kimg 3000 --snapshot-kimg 100)
+  free=("${faces[@]}")
+  digits=(--width 64 --kimg 2000 --snapshot-kimg 100)
 else
-  faces=(--width 32 --kimg 900) free=(--width 32 --kimg 600) digits=(--width 48 --kimg 600)
+  faces=(--width 32 --kimg 900 --snapshot-kimg 30)
+  free=(--width 32 --kimg 600 --snapshot-kimg 30)
+  digits=(--width 48 --kimg 600 --snapshot-kimg 50)
 fi
 
 # make_model NAME SOURCE "EVALUATE OPTIONS" TRAIN OPTIONS ...
@@ -25,7 +29,7 @@ make_model() {
   if [ -e "$run/config.json" ]; then
     "$python" -m training resume "$run" --data "$source"
   else
-    "$python" -m training train --name "$name" --data "$source" --out "$run" --snapshot-kimg 30 "$@"
+    "$python" -m training train --name "$name" --data "$source" --out "$run" "$@"
   fi
   if [ ! -e "$out/models/$name" ]; then
     if [ ! -e "$run/measured" ]; then
@@ -37,9 +41,14 @@ make_model() {
   fi
 }
 
-make_model anime-faces anime-faces-64.zip --utility --preset faces "${faces[@]}"
-make_model anime-faces-free anime-faces-64.zip "" --preset faces --attributes none "${free[@]}"
-make_model digits mnist --utility --preset digits --attributes digit "${digits[@]}"
+unclear="unknown: pictures of unclear rights; for research and demonstration only"
+make_model anime-faces anime-faces-64.zip --utility \
+  --preset faces --licence "$unclear" "${faces[@]}"
+make_model anime-faces-free anime-faces-64.zip "" \
+  --preset faces --licence "$unclear" --attributes none "${free[@]}"
+make_model digits mnist --utility \
+  --preset digits --licence "CC BY-SA 3.0 (MNIST, LeCun, Cortes and Burges)" \
+  --attributes digit --label-weight 0.05 "${digits[@]}"
 
 # benchmark NAME OPTIONS ...
 benchmark() {
