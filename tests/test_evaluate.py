@@ -232,7 +232,7 @@ def test_trials_go_on_after_an_interruption(
         assert found.read_bytes() == expected.read_bytes()
     text = (whole / "evaluation" / "report.md").read_text()
     assert "help a classifier" in text
-    assert "epochs on nothing but 200 samples" in text
+    assert "After many epochs on nothing but 200 samples" in text
 
 
 def test_an_attribute_called_as_the_input_costs_the_verifier_only(

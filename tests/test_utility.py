@@ -224,8 +224,8 @@ ONE_SEED = [trial for trial in REPORTED if trial.seed == 0 and trial.budget in (
 def test_people_read_plainly_what_helps_and_what_hurts() -> None:
     about = experiment(noise(300, 2), steps=123)
     text = as_markdown(about, REPORTED, TAUGHT)
-    assert "samples, it reads colour 81.2% of the held-out" in text
-    assert "real training images, colour 97.9%." in text
+    assert "on held-out images: colour 81.2%." in text
+    assert "real training images: colour 97.9%." in text
     for row in (
         "| 5 | real | 10 to 12 | 60.0 [35.2, 84.8] |  |  |",
         "| 5 | real + classic | 10 to 12 | 60.0 [35.2, 84.8] | +0.0 [+0.0, +0.0] "

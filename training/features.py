@@ -171,7 +171,7 @@ def learnt(
     Raises ``CheckpointError``.
     """
     if not path.exists():
-        print("learning the features to measure samples in ...", file=sys.stderr, flush=True)
+        print(f"learning {path.stem} ...", file=sys.stderr, flush=True)
         network = fit(dataset, mirror=mirror, device=device, schedule=schedule)
         checkpoint.write(path, 0, checkpoint.collect({"features": network}, {}))
     network = untrained(dataset, device).requires_grad_(False)

@@ -113,9 +113,9 @@ def as_markdown(experiment: Experiment, trials: Sequence[Trial], taught: Taught)
         "| --- | --- | --- | --- | --- | --- |",
         *(_row(summary) for summary in summarise(trials)),
         "",
-        f"Trained for many epochs on nothing but {len(experiment.synthetic):,} samples, it reads "
-        f"{_shares(taught.synthetic)} of the held-out images right; trained so on all "
-        f"{len(experiment.real):,} real training images, {_shares(taught.real)}.",
+        f"After many epochs on nothing but {len(experiment.synthetic):,} samples, the classifier "
+        f"reads right, on held-out images: {_shares(taught.synthetic)}. After as many on all "
+        f"{len(experiment.real):,} real training images: {_shares(taught.real)}.",
         "",
         "What this does not say:",
         "",
