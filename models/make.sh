@@ -14,41 +14,42 @@ python=${PYTHON:-.venv/bin/python}
 
 if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   faces=(--width 64 --kimg 3000 --snapshot-kimg 100)
-  free=("${faces[@]}")
   digits=(--width 64 --kimg 2000 --snapshot-kimg 100)
 else
   faces=(--width 32 --kimg 900 --snapshot-kimg 30)
-  free=(--width 32 --kimg 600 --snapshot-kimg 30)
   digits=(--width 48 --kimg 600 --snapshot-kimg 50)
 fi
 
-# make_model NAME SOURCE "EVALUATE OPTIONS" TRAIN OPTIONS ...
-make_model() {
-  local name=$1 source=$data/$2 measures=$3 run=$out/$1
-  shift 3
+# run_of NAME SOURCE TRAIN OPTIONS ...
+run_of() {
+  local run=$out/$1 source=$data/$2
   if [ -e "$run/config.json" ]; then
     "$python" -m training resume "$run" --data "$source"
   else
-    "$python" -m training train --name "$name" --data "$source" --out "$run" "$@"
-  fi
-  if [ ! -e "$out/models/$name" ]; then
-    if [ ! -e "$run/measured" ]; then
-      # shellcheck disable=SC2086 # none or one option
-      "$python" -m training evaluate "$run" --data "$source" $measures
-      touch "$run/measured"
-    fi
-    "$python" -m training export "$run" --to "$out/models" --version 2
+    "$python" -m training train --name "$1" --data "$source" --out "$run" "${@:3}"
   fi
 }
 
-unclear="unknown: pictures of unclear rights; for research and demonstration only"
-make_model anime-faces anime-faces-64.zip --utility \
-  --preset faces --licence "$unclear" "${faces[@]}"
-make_model anime-faces-free anime-faces-64.zip "" \
-  --preset faces --licence "$unclear" --attributes none "${free[@]}"
-make_model digits mnist --utility \
-  --preset digits --licence "CC BY-SA 3.0 (MNIST, LeCun, Cortes and Burges)" \
-  --attributes digit --label-weight 0.05 "${digits[@]}"
+# model_of RUN NAME SOURCE OPTIONS OF evaluate ...
+model_of() {
+  local run=$out/$1 name=$2 source=$data/$3 drawn=()
+  [ "$1" = "$2" ] || drawn=(--unconditional "$name")
+  if [ ! -e "$out/models/$name" ]; then
+    if [ ! -e "$run/$name-is-measured" ]; then
+      "$python" -m training evaluate "$run" --data "$source" "${drawn[@]}" "${@:4}"
+      touch "$run/$name-is-measured"
+    fi
+    "$python" -m training export "$run" --to "$out/models" --version 2 "${drawn[@]}"
+  fi
+}
+
+run_of anime-faces anime-faces-64.zip --preset faces "${faces[@]}" \
+  --licence "unknown: pictures of unclear rights; for research and demonstration only"
+model_of anime-faces anime-faces anime-faces-64.zip --utility
+model_of anime-faces anime-faces-free anime-faces-64.zip
+run_of digits mnist --preset digits --attributes digit --label-weight 0.05 "${digits[@]}" \
+  --licence "CC BY-SA 3.0 (MNIST, LeCun, Cortes and Burges)"
+model_of digits digits mnist --utility
 
 # benchmark NAME OPTIONS ...
 benchmark() {

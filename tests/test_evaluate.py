@@ -248,8 +248,8 @@ def test_an_attribute_called_as_the_input_costs_the_verifier_only(
     settings: dict[str, Any] = {"data": None, "spaces": (), "device": torch.device("cpu")}
     evaluate.evaluate_run(run, generator, shown, utility=False, **settings)
     assert "an attribute is called 'image'" in capsys.readouterr().err
-    assert not (run.evaluation / "verifier.onnx").exists()
-    assert "| image | " in (run.evaluation / "report.md").read_text()
+    assert not (run.evaluation("small") / "verifier.onnx").exists()
+    assert "| image | " in (run.evaluation("small") / "report.md").read_text()
 
 
 def test_labels_that_cannot_be_read_do_not_keep_an_unconditional_model_from_being_measured(
@@ -266,7 +266,7 @@ def test_labels_that_cannot_be_read_do_not_keep_an_unconditional_model_from_bein
     done = training("evaluate", run.folder)
     assert done.returncode == 0, done.stderr
     assert "warning: going on without labels" in done.stderr
-    assert "how its images were turned" in (run.evaluation / "report.md").read_text()
+    assert "how its images were turned" in (run.evaluation("small") / "report.md").read_text()
 
 
 def test_samples_of_an_unconditional_model_teach_no_classifier(tmp_path: Path) -> None:

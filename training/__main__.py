@@ -69,6 +69,11 @@ SnapshotOption = click.option(
 Judge = click.option(
     "--judge/--no-judge", default=True, show_default=True, help="Stop a run that goes wrong."
 )
+Unconditional = click.option(
+    "--unconditional",
+    metavar="NAME",
+    help="Draw the labels, too, by frequency: an unconditional model of this name.",
+)
 TensorBoard = click.option("--tensorboard", is_flag=True, help="Log for TensorBoard, too.")
 
 
@@ -207,6 +212,7 @@ def sample(run: Path, snapshot: str, n: int, seed: int, label: str | None, out: 
     help="Train classifiers on real images, on samples and on both, which takes longer than the "
     "rest.",
 )
+@Unconditional
 def evaluate_command(
     run: Path,
     snapshot: str,
@@ -214,6 +220,7 @@ def evaluate_command(
     device: str,
     weights: Path | None,
     utility: bool,
+    unconditional: str | None,
 ) -> None:
     """Measure a run's generator against the images that were kept from training.
 
@@ -228,8 +235,17 @@ def evaluate_command(
     if weights is not None:
         network = inception.load(weights, chosen)
         spaces.append(Space(inception.NAME, network.description, network.features))
-    evaluate_run(opened, generator, shown, data=data, spaces=spaces, utility=utility, device=chosen)
-    click.echo(opened.evaluation / "report.md")
+    evaluate_run(
+        opened,
+        generator,
+        shown,
+        data=data,
+        spaces=spaces,
+        utility=utility,
+        device=chosen,
+        unconditional=unconditional,
+    )
+    click.echo(opened.evaluation(unconditional or opened.config.name) / "report.md")
 
 
 @main.command("export")
@@ -243,11 +259,14 @@ def evaluate_command(
     help="The models folder.",
 )
 @click.option("--version", type=click.IntRange(1), help="Left out, the next free one.")
-def export_command(run: Path, snapshot: str, to: Path, version: int | None) -> None:
+@Unconditional
+def export_command(
+    run: Path, snapshot: str, to: Path, version: int | None, unconditional: str | None
+) -> None:
     """Write a run's generator as a model file that the service loads."""
     opened = Run.open(run)
     generator, shown = opened.load_snapshot(snapshot)
-    click.echo(export(opened, generator, shown, to, version))
+    click.echo(export(opened, generator, shown, to, version, unconditional))
 
 
 @main.command("audit")

@@ -10,13 +10,14 @@ from service import latents
 from service.labels import Vocabulary
 from service.manifest import Manifest
 from training import pictures, sampling
+from training.marginal import Marginal
 from training.networks import Generator
 
 COLUMNS = 8
 SEED = 0
 
 
-def samples(generator: Generator, manifest: Manifest) -> bytes:
+def samples(generator: Generator | Marginal, manifest: Manifest) -> bytes:
     """PNG: a row for each value of each attribute, or a square of an unconditional model's.
 
     Not picked by anyone: image 0, 1, 2 ... of seed 0, under the label at the left.

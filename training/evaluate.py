@@ -27,6 +27,7 @@ from training.errors import DataError, RunError
 from training.evaluation import Space, draw, evaluate
 from training.evaluation_report import Told
 from training.files import write_atomically
+from training.marginal import Marginal
 from training.networks import Generator
 from training.run import Log, Run
 from training.scores import FEWEST
@@ -50,15 +51,21 @@ def evaluate_run(
     spaces: Sequence[Space],
     utility: bool,
     device: torch.device,
+    unconditional: str | None = None,
 ) -> None:
     """Measure ``generator``, the run's after ``shown`` images, and write ``run.evaluation``.
 
     ``data`` is where the run's data lies now, if it has moved; ``spaces`` are others to compare
     images in, beside that of the classifier; with ``utility``, classifiers are trained on the
-    samples, too. Raises ``RunError`` and ``DataError``.
+    samples, too. ``unconditional`` is the name of the model that draws the labels, if it is meant.
+    Raises ``RunError`` and ``DataError``.
     """
-    if utility and not run.dataset.attributes:
-        raise RunError(f"{run.config.name} is unconditional: no classifier learns from its samples")
+    name = unconditional or run.config.name
+    if utility and (unconditional or not run.dataset.attributes):
+        raise RunError(f"{name} is unconditional: no classifier learns from its samples")
+    if unconditional and not run.dataset.attributes:
+        raise RunError(f"{run.config.name} is unconditional already")
+    folder = run.evaluation(name)
     trained, held_out = labelled_data(run, data).split(run.config.hold_out)
     if len(held_out) < FEWEST:
         raise RunError(
@@ -66,12 +73,15 @@ def evaluate_run(
             f"against (at least {FEWEST}): train with a larger --hold-out"
         )
     generator = generator.to(device)
-    log = Log(run.evaluation / "utility.jsonl")
+    log = Log(folder / "utility.jsonl")
     known = [Trial(**line) for line in log.lines() if line.pop("shown") == shown]
     missing = planned(BUDGETS, SEEDS, known)
-    told = _measure(run, generator, shown, trained, held_out, spaces, device)
+    measured: Generator | Marginal = generator
+    if unconditional:
+        measured = Marginal(generator, generator.latent_size, run.dataset.attributes).to(device)
+    told = _measure(run, name, measured, shown, trained, held_out, spaces, device)
     if missing:
-        _write(run.evaluation, told, None)
+        _write(folder, told, None)
     if utility or not missing:
         experiment = Experiment(
             real=trained,
@@ -82,7 +92,7 @@ def evaluate_run(
         )
         trials = known + _try(experiment, missing, log, shown)
         student = features.learnt(
-            run.evaluation / f"student-{shown:09d}.safetensors",
+            folder / f"student-{shown:09d}.safetensors",
             experiment.synthetic,
             mirror=run.config.mirror,
             device=device,
@@ -90,12 +100,13 @@ def evaluate_run(
         )
         real = {name: reader.right for name, reader in told.readers.items()}
         taught = Taught(real, experiment.test(student))
-        _write(run.evaluation, told, (experiment, trials, taught))
+        _write(folder, told, (experiment, trials, taught))
 
 
 def _measure(
     run: Run,
-    generator: Generator,
+    name: str,
+    generator: Generator | Marginal,
     shown: int,
     trained: Dataset,
     held_out: Dataset,
@@ -103,7 +114,7 @@ def _measure(
     device: torch.device,
 ) -> Told:
     network = features.learnt(
-        run.evaluation / "classifier.safetensors",
+        run.evaluation(run.config.name) / "classifier.safetensors",
         trained,
         mirror=run.config.mirror,
         device=device,
@@ -113,7 +124,8 @@ def _measure(
     accuracies: tuple[Accuracy, ...] = ()
     if held_out.attributes:
         reader, accuracies = verifier.calibrated(network, held_out)
-        _write_verifier(run.evaluation / "verifier.onnx", reader, held_out)
+        if generator.condition_size:
+            _write_verifier(run.evaluation(name) / "verifier.onnx", reader, held_out)
         reader = reader.to(device)
     learnt = "its images' labels" if held_out.attributes else "how its images were turned"
     classifier = Space(
@@ -132,7 +144,7 @@ def _measure(
     )
     names = [attribute.name for attribute in held_out.attributes]
     return Told(
-        name=run.config.name,
+        name=name,
         shown=shown,
         evaluation=evaluation,
         spaces=(classifier, *spaces),

@@ -16,6 +16,7 @@ from service import latents
 from service.manifest import Attribute
 from training import sampling
 from training.data import Dataset
+from training.marginal import Marginal
 from training.memorisation import Embedding, Memorisation, memorisation, pixels
 from training.metrics import manifold
 from training.metrics.diversity import diversity
@@ -133,7 +134,7 @@ class Evaluation:
 
 
 def evaluate(
-    generator: Generator,
+    generator: Generator | Marginal,
     trained: Dataset,
     held_out: Dataset,
     spaces: Sequence[Space],
@@ -199,7 +200,7 @@ def evaluate(
 
 
 def draw(
-    generator: Generator, attributes: Sequence[Attribute], count: int, seed: int = SEED
+    generator: Generator | Marginal, attributes: Sequence[Attribute], count: int, seed: int = SEED
 ) -> Images:
     """Images 0 to ``count - 1`` of ``seed``, as the service would answer."""
     device = next(generator.parameters()).device

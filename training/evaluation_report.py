@@ -342,13 +342,15 @@ def _verdict(each: Memorisation) -> str:
 
 
 def _verifier(told: Told) -> list[str]:
+    conditional = told.evaluation.right is not None
     lines = [
-        "### Verifier",
+        "### Verifier" if conditional else "### Classifier",
         "",
-        "`verifier.onnx` is this classifier. How far it can be trusted, on images that it was not "
-        "trained on: its confidence is off on average by the *calibration error*, beside what that "
-        "would be without calibration, and what so few images make of a confidence that is exactly "
-        "true. Each half of the images was judged by the temperature of the other half.",
+        f"{'`verifier.onnx` is this classifier. ' if conditional else ''}How far the classifier "
+        "can be trusted, on images that it was not trained on: its confidence is off on average by "
+        "the *calibration error*, beside what that would be without calibration, and what so few "
+        "images make of a confidence that is exactly true. Each half of the images was judged by "
+        "the temperature of the other half.",
         "",
         "| attribute | read right | images | calibration error | without | if exactly true |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from service.manifest import METADATA_KEY, Manifest
 from training import card
 from training.errors import ExportError
 from training.files import write_atomically
+from training.marginal import Marginal
 from training.networks import Block, Generator
 from training.norms import ConditionalBatchNorm
 from training.onnx_model import convert, to_bytes
@@ -31,13 +33,22 @@ PARITY_SHARE = 1e-4
 other way where two runtimes add in another order."""
 
 
-def export(run: Run, generator: Generator, shown: int, folder: Path, version: int | None) -> Path:
+def export(
+    run: Run,
+    generator: Generator,
+    shown: int,
+    folder: Path,
+    version: int | None,
+    unconditional: str | None = None,
+) -> Path:
     """Write ``folder/NAME/VERSION`` with model file, card and samples; returns that path.
 
     ``generator`` is the run's average with its batch-norm statistics fitted, after ``shown``
-    images. Without ``version`` it is the next free one. Raises ``ExportError``.
+    images. Without ``version`` it is the next free one. With ``unconditional``, a name, it is the
+    model that draws the labels, too. Raises ``ExportError``.
     """
-    versions = folder / run.config.name
+    name = unconditional or run.config.name
+    versions = folder / name
     version = version or _next_version(versions)
     target = versions / str(version)
     if target.exists():
@@ -45,28 +56,40 @@ def export(run: Run, generator: Generator, shown: int, folder: Path, version: in
 
     if not all(bool(parameter.isfinite().all()) for parameter in generator.parameters()):
         raise ExportError(f"{run.folder}: some weights are not numbers: the run has diverged")
-    manifest = run.manifest(shown)
-    model = to_onnx(generator, manifest)
-    check_parity(generator, model, manifest)
-    picture = card.samples(generator, manifest)
-    evaluated = run.report(shown) is not None
-    report = (run.evaluation / "report.md").read_text("utf-8") if evaluated else None
+    drawn: Generator | Marginal = generator
+    if unconditional is None:
+        manifest = run.manifest(shown)
+    else:
+        manifest = run.marginal_manifest(shown, unconditional)
+        drawn = Marginal(generator, generator.latent_size, run.dataset.attributes)
+    model = to_onnx(drawn, manifest)
+    check_parity(drawn, model, manifest)
+    picture = card.samples(drawn, manifest)
+    evaluation = run.evaluation(name)
+    evaluated = run.report(shown, name) is not None
+    report = (evaluation / "report.md").read_text("utf-8") if evaluated else None
 
     unfinished = versions / f".{version}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     write_atomically(unfinished / "model.onnx", model)
     write_atomically(unfinished / "samples.png", picture)
-    for name in MEASURED if evaluated else ():
-        if (found := run.evaluation / name).exists():
-            write_atomically(unfinished / name, found.read_bytes())
+    for part in MEASURED if evaluated else ():
+        if (found := evaluation / part).exists():
+            write_atomically(unfinished / part, found.read_bytes())
     write_atomically(unfinished / "README.md", card.text(manifest, version, report))
     unfinished.replace(target)
     return target
 
 
-def to_onnx(generator: Generator, manifest: Manifest) -> bytes:
+def to_onnx(generator: Generator | Marginal, manifest: Manifest) -> bytes:
     """The model file: inputs ``latent`` and ``condition``, output ``image``, manifest inside."""
-    module = _Exported(generator)
+    module: nn.Module
+    if isinstance(generator, Marginal):
+        assert isinstance(generator.generator, Generator)
+        module = copy.deepcopy(generator)
+        module.generator = _Exported(generator.generator)
+    else:
+        module = _Exported(generator)
     examples = [torch.zeros(2, generator.latent_size)]
     names = ["latent"]
     if generator.condition_size:
@@ -78,7 +101,7 @@ def to_onnx(generator: Generator, manifest: Manifest) -> bytes:
     return to_bytes(model)
 
 
-def check_parity(generator: Generator, model: bytes, manifest: Manifest) -> None:
+def check_parity(generator: Generator | Marginal, model: bytes, manifest: Manifest) -> None:
     """Compare ONNX Runtime with PyTorch over 256 latents and every value of every attribute.
 
     Raises ``ExportError`` where a byte is off by more than one level, or more than one in 10,000

@@ -148,9 +148,31 @@ class Run:
             ),
         )
 
+    def marginal_manifest(self, shown: int, name: str) -> Manifest:
+        """That of the unconditional model ``name``, which draws the labels of this run's.
+
+        Raises ``RunError`` where there are none, and ``ValidationError`` where the service would
+        refuse the manifest.
+        """
+        if not self.dataset.attributes:
+            raise RunError(f"{self.config.name} is unconditional already")
+        own = self.manifest(shown)
+        report = self.report(shown, name)
+        drawn = {"labels_drawn": [attribute.name for attribute in own.attributes]}
+        training = own.provenance.training | drawn
+        changes = {
+            "name": name,
+            "kind": "unconditional",
+            "latent_size": own.latent_size + len(own.attributes),
+            "attributes": (),
+            "metrics": () if report is None else report["metrics"],
+            "provenance": own.provenance.model_copy(update={"training": training}),
+        }
+        return Manifest.model_validate(dict(own) | changes)
+
     def _metrics(self, shown: int) -> tuple[Metric, ...]:
         """What was measured of the snapshot after ``shown`` images, if anything was."""
-        if (report := self.report(shown)) is not None:
+        if (report := self.report(shown, self.config.name)) is not None:
             return tuple(Metric.model_validate(metric) for metric in report["metrics"])
         line = next((line for line in self.scores.lines() if line["shown"] == shown), {})
         return tuple(
@@ -173,9 +195,10 @@ class Run:
     def features(self) -> Path:
         return self.folder / "features.safetensors"
 
-    @property
-    def evaluation(self) -> Path:
-        return self.folder / "evaluation"
+    def evaluation(self, name: str) -> Path:
+        """Of the model called ``name``: the run's own, or an unconditional one made of it."""
+        own = name == self.config.name
+        return self.folder / ("evaluation" if own else f"evaluation-{name}")
 
     @property
     def log(self) -> Log:
@@ -185,12 +208,12 @@ class Run:
     def scores(self) -> Log:
         return Log(self.folder / "scores.jsonl")
 
-    def report(self, shown: int) -> dict[str, Any] | None:
+    def report(self, shown: int, name: str) -> dict[str, Any] | None:
         """What ``evaluate`` found of the snapshot after ``shown`` images; None if it was not asked.
 
         Raises ``RunError`` where its file is damaged.
         """
-        path = self.evaluation / "report.json"
+        path = self.evaluation(name) / "report.json"
         if not path.exists():
             return None
         try:

@@ -11,6 +11,7 @@ import torch
 from service import latents
 from service.labels import Vocabulary
 from service.manifest import Attribute
+from training.marginal import Marginal
 from training.networks import Generator
 from training.pixels import to_uint8
 
@@ -19,7 +20,7 @@ BATCH = 64
 
 @torch.no_grad()
 def sample(
-    generator: Generator,
+    generator: Generator | Marginal,
     latent: npt.NDArray[np.float32],
     labels: npt.NDArray[np.int64],
     attributes: Sequence[Attribute],
@@ -34,7 +35,7 @@ def sample(
 
 
 def fixed_samples(
-    generator: Generator, attributes: Sequence[Attribute], count: int, seed: int = 0
+    generator: Generator | Marginal, attributes: Sequence[Attribute], count: int, seed: int = 0
 ) -> npt.NDArray[np.uint8]:
     """The first ``count`` images under ``seed``: what ``POST /generate`` would answer."""
     return sample(
