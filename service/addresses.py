@@ -18,7 +18,7 @@ class Address:
     truncation: float = 1.0
 
     def url(self, extension: str = "png") -> str:
-        """Path and query: ``/images/anime-faces/1/3/0.png?label=red+eyes&truncation=0.8``."""
+        """Path and query: ``/images/anime-faces/2/3/0.png?label=red+eyes&truncation=0.8``."""
         query = []
         if self.label is not None:
             query.append(f"label={quote_plus(self.label)}")

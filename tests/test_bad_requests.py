@@ -179,7 +179,7 @@ def test_interpolations(
         ("/images/anime-faces-free/1/3/0.png?label=red+eyes", 422, "takes no label"),
         ("/models/nope", 404, "no model 'nope'"),
         ("/models/nope/labels", 404, "no model 'nope'"),
-        ("/models/digits/2", 404, "no version 2"),
+        ("/models/digits/3", 404, "no version 3"),
         ("/models/digits/one", 422, "version: "),
         ("/nowhere", 404, "GET /nowhere"),
         ("/generate", 405, "GET /generate"),

@@ -38,11 +38,11 @@ def pixels(content: bytes) -> npt.NDArray[np.uint8]:
 
 def test_generate(client: httpx.Client) -> None:
     answer = ask(client, "/generate", {"n": 3, "seed": 3}).json()
-    assert (answer["model"], answer["version"], answer["seed"]) == ("anime-faces-free", 1, 3)
+    assert (answer["model"], answer["version"], answer["seed"]) == ("anime-faces-free", 2, 3)
     assert answer["latent_recipe"] == 1
     assert [image["index"] for image in answer["images"]] == [0, 1, 2]
     assert {image["labels"] for image in answer["images"]} == {None}
-    assert answer["images"][2]["url"] == "/images/anime-faces-free/1/3/2.png"
+    assert answer["images"][2]["url"] == "/images/anime-faces-free/2/3/2.png"
     assert pixels(base64.b64decode(answer["images"][0]["data"])).shape == (64, 64, 3)
 
 
@@ -50,7 +50,7 @@ def test_generate_conditional(client: httpx.Client) -> None:
     found = images(client, "/generate/conditional", {"label": "red eyes", "n": 20, "seed": 3})
     assert {image["labels"]["eyes"] for image in found} == {"red"}
     assert len({image["labels"]["hair"] for image in found}) > 3
-    assert found[0]["url"] == "/images/anime-faces/1/3/0.png?label=red+eyes"
+    assert found[0]["url"] == "/images/anime-faces/2/3/0.png?label=red+eyes"
 
 
 def test_digits(client: httpx.Client) -> None:
@@ -121,7 +121,7 @@ def test_one_image_as_a_file(client: httpx.Client, extension: str, kind: str) ->
     assert by_query.content == by_header.content
     assert by_query.headers["content-type"] == f"image/{extension}"
     assert by_query.headers["figment-seed"] == "3"
-    place = f"/images/anime-faces/1/3/4.{extension}?label=red+eyes"
+    place = f"/images/anime-faces/2/3/4.{extension}?label=red+eyes"
     assert by_query.headers["content-location"] == place
     assert client.get(place).content == by_query.content
     with Image.open(io.BytesIO(by_query.content)) as image:
@@ -142,26 +142,26 @@ def test_several_images_as_a_contact_sheet(client: httpx.Client) -> None:
 
 
 def test_files_say_that_they_are_synthetic_and_where_they_are_from(client: httpx.Client) -> None:
-    address = "/images/anime-faces/1/3/0.png?label=red+eyes&truncation=0.8"
+    address = "/images/anime-faces/2/3/0.png?label=red+eyes&truncation=0.8"
     with Image.open(io.BytesIO(client.get(address).content)) as image:
         assert isinstance(image.info, dict)
         assert (image.info["Source"], image.info["Address"]) == ("synthetic", address)
     for extension in ("webp", "jpeg"):
-        address = f"/images/digits/1/3/0.{extension}"
+        address = f"/images/digits/2/3/0.{extension}"
         with Image.open(io.BytesIO(client.get(address).content)) as image:
             exif = set(image.getexif().values())
             assert {"synthetic", address} <= exif
 
 
 def test_images_can_be_cached_for_ever(client: httpx.Client) -> None:
-    address = "/images/anime-faces/1/3/0.png?label=red+eyes"
+    address = "/images/anime-faces/2/3/0.png?label=red+eyes"
     first = client.get(address)
     assert first.headers["cache-control"] == "public, max-age=31536000, immutable"
     etag = first.headers["etag"]
     assert etag.startswith('"')
     # The same image by other words is the same resource; another image is not.
-    assert client.get("/images/anime-faces/1/3/0.png?label=EYES:red").headers["etag"] == etag
-    others = ["/images/anime-faces/1/3/1.png?label=red+eyes", "/images/anime-faces/1/3/0.png"]
+    assert client.get("/images/anime-faces/2/3/0.png?label=EYES:red").headers["etag"] == etag
+    others = ["/images/anime-faces/2/3/1.png?label=red+eyes", "/images/anime-faces/2/3/0.png"]
     assert etag not in {client.get(other).headers["etag"] for other in others}
 
     for header in (etag, f'"other", W/{etag}', "*"):
@@ -237,9 +237,11 @@ def test_models_are_listed_with_their_manifests(client: httpx.Client) -> None:
     }
     assert answer["refused"] == []
     for model in answer["models"]:
-        (version,) = client.get(model["url"]).json()["versions"]
-        assert client.get(version["url"]).json() == version
-        assert version["manifest"]["provenance"]["dataset"]["licence"]
+        versions = client.get(model["url"]).json()["versions"]
+        assert {version["version"] for version in versions} == {1, 2}
+        for version in versions:
+            assert client.get(version["url"]).json() == version
+            assert version["manifest"]["provenance"]["dataset"]["licence"]
 
 
 def test_labels_are_listed_with_phrases_that_work(client: httpx.Client) -> None:
@@ -261,7 +263,7 @@ def test_health(client: httpx.Client) -> None:
     ready = client.get("/readyz").json()
     assert ready["status"] == "ready"
     assert ready["device"] in ("cpu", "cuda")
-    assert ready["models"]["anime-faces"] == [1]
+    assert ready["models"]["anime-faces"] == [1, 2]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/models", "/docs", "/openapi.json"])
