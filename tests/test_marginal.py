@@ -55,6 +55,7 @@ def test_a_conditional_run_is_exported_as_an_unconditional_model(tmp_path: Path)
     assert model.manifest.latent_size == generator.latent_size + 2
     assert model.manifest.provenance.training["labels_drawn"] == ["eyes", "glasses"]
     assert not (folder / "verifier.onnx").exists()
+    assert "draws eyes and glasses by frequency" in (folder / "README.md").read_text()
 
     marginal = Marginal(generator, generator.latent_size, run.dataset.attributes)
     latent = torch.randn(9, marginal.latent_size, generator=torch.Generator().manual_seed(1))

@@ -79,10 +79,16 @@ def text(manifest: Manifest, version: int, report: str | None) -> str:
 def _summary(manifest: Manifest) -> str:
     colours = "RGB" if manifest.channels == 3 else "grey"
     article = "An" if manifest.kind == "unconditional" else "A"
-    return (
+    text = (
         f"{article} {manifest.kind} DCGAN that draws {manifest.width}x{manifest.height} {colours} "
         "images. Every image it gives is synthetic."
     )
+    if drawn := manifest.provenance.training.get("labels_drawn"):
+        text += (
+            f" It was trained on labelled images, and draws {' and '.join(drawn)} by frequency, "
+            "with one latent for each. On the way between two images these change at once."
+        )
+    return text
 
 
 def _caption(manifest: Manifest) -> str:
