@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,3 +84,27 @@ def test_what_is_unconditional_already_is_not_made_so_again(tmp_path: Path) -> N
         )
     with pytest.raises(RunError, match="unconditional already"):
         export(run, generator, shown, tmp_path / "models", None, "free")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("small", "another name"), ("../x", "no model name"), ("", "no")]
+)
+def test_a_name_that_cannot_be_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    faces = small_faces(300)
+    run = lay_out(tmp_path / "run", faces, kimg=0.1)
+    train(run, faces)
+    generator, shown = run.load_snapshot("last")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match=said):
+        export(run, generator, shown, tmp_path / "models", None, name)
+    settings: dict[str, Any] = {
+        "data": None,
+        "spaces": (),
+        "utility": False,
+        "device": torch.device("cpu"),
+    }
+    with pytest.raises(RunError, match=said):
+        evaluate_run(run, generator, shown, **settings, unconditional=name)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -60,11 +60,11 @@ def evaluate_run(
     samples, too. ``unconditional`` is the name of the model that draws the labels, if it is meant.
     Raises ``RunError`` and ``DataError``.
     """
-    name = unconditional or run.config.name
-    if utility and (unconditional or not run.dataset.attributes):
+    name = run.config.name if unconditional is None else unconditional
+    if utility and (unconditional is not None or not run.dataset.attributes):
         raise RunError(f"{name} is unconditional: no classifier learns from its samples")
-    if unconditional and not run.dataset.attributes:
-        raise RunError(f"{run.config.name} is unconditional already")
+    if unconditional is not None:
+        run.check_marginal(unconditional)
     folder = run.evaluation(name)
     trained, held_out = labelled_data(run, data).split(run.config.hold_out)
     if len(held_out) < FEWEST:
@@ -77,7 +77,7 @@ def evaluate_run(
     known = [Trial(**line) for line in log.lines() if line.pop("shown") == shown]
     missing = planned(BUDGETS, SEEDS, known)
     measured: Generator | Marginal = generator
-    if unconditional:
+    if unconditional is not None:
         measured = Marginal(generator, generator.latent_size, run.dataset.attributes).to(device)
     told = _measure(run, name, measured, shown, trained, held_out, spaces, device)
     if missing:

@@ -205,8 +205,7 @@ def draw(
     """Images 0 to ``count - 1`` of ``seed``, as the service would answer."""
     device = next(generator.parameters()).device
     labels = latents.draw_labels(seed, 0, count, attributes)
-    latent = latents.latents(seed, 0, count, generator.latent_size)
-    drawn = sampling.sample(generator, latent, labels, attributes)
+    drawn = sampling.fixed_samples(generator, attributes, count, seed)
     return Images(torch.from_numpy(drawn).to(device), torch.from_numpy(labels).to(device))
 
 

@@ -25,7 +25,7 @@ from training.onnx_model import convert, to_bytes
 from training.pixels import to_uint8
 from training.run import Run
 
-MEASURED = ("verifier.onnx", "report.json", "memorisation.png", "utility.png")
+EVALUATED = ("verifier.onnx", "report.json", "memorisation.png", "utility.png")
 """What an evaluation adds to a model, but for its text, which the card takes up."""
 PARITY_LATENTS = 256
 PARITY_SHARE = 1e-4
@@ -47,7 +47,9 @@ def export(
     images. Without ``version`` it is the next free one. With ``unconditional``, a name, it is the
     model that draws the labels, too. Raises ``ExportError``.
     """
-    name = unconditional or run.config.name
+    if unconditional is not None:
+        run.check_marginal(unconditional)
+    name = run.config.name if unconditional is None else unconditional
     versions = folder / name
     version = version or _next_version(versions)
     target = versions / str(version)
@@ -73,7 +75,7 @@ def export(
     shutil.rmtree(unfinished, ignore_errors=True)
     write_atomically(unfinished / "model.onnx", model)
     write_atomically(unfinished / "samples.png", picture)
-    for part in MEASURED if evaluated else ():
+    for part in EVALUATED if evaluated else ():
         if (found := evaluation / part).exists():
             write_atomically(unfinished / part, found.read_bytes())
     write_atomically(unfinished / "README.md", card.text(manifest, version, report))

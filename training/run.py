@@ -18,6 +18,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service import __version__, latents
-from service.manifest import Attribute, DatasetInfo, Manifest, Metric, Provenance
+from service.manifest import NAME_PATTERN, Attribute, DatasetInfo, Manifest, Metric, Provenance
 from training import checkpoint
 from training.augment import unfit
 from training.config import TrainingConfig
@@ -148,14 +149,24 @@ class Run:
             ),
         )
 
+    def check_marginal(self, name: str) -> None:
+        """Raise ``RunError`` where no unconditional model ``name`` can be made of this run."""
+        if not self.dataset.attributes:
+            raise RunError(f"{self.config.name} is unconditional already")
+        if name == self.config.name:
+            raise RunError(
+                f"{name} is the conditional model; give the unconditional one another name"
+            )
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise RunError(f"{name!r} is no model name: lower-case letters, digits and '-'")
+
     def marginal_manifest(self, shown: int, name: str) -> Manifest:
         """That of the unconditional model ``name``, which draws the labels of this run's.
 
         Raises ``RunError`` where there are none, and ``ValidationError`` where the service would
         refuse the manifest.
         """
-        if not self.dataset.attributes:
-            raise RunError(f"{self.config.name} is unconditional already")
+        self.check_marginal(name)
         own = self.manifest(shown)
         report = self.report(shown, name)
         drawn = {"labels_drawn": [attribute.name for attribute in own.attributes]}
