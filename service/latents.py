@@ -13,6 +13,7 @@ alike everywhere; a library's logarithm would not do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +31,26 @@ _WORDS_PER_COUNTER = 4
 Floats = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """The images ``first .. first+count-1`` of a seed."""
+
+    seed: int
+    first: int
+    count: int
+
+
 def latents(seed: int, first: int, count: int, size: int) -> npt.NDArray[np.float32]:
     """Latents of the images ``first .. first+count-1``: standard normal, ``[count, size]``."""
-    return _normal(_uniform(seed, _LATENTS, first, count, size)).astype(np.float32)
+    return latents_of([Stretch(seed, first, count)], size)
+
+
+def latents_of(stretches: Sequence[Stretch], size: int) -> npt.NDArray[np.float32]:
+    """Latents of several stretches, one below the other.
+
+    Together they take a fraction of the time that they take one by one.
+    """
+    return _normal(_uniform(stretches, _LATENTS, size)).astype(np.float32)
 
 
 def draw_labels(
@@ -43,24 +61,41 @@ def draw_labels(
     Returns value indices ``[count, A]``. Each attribute has a random number of its own, so what is
     done with one does not change another.
     """
-    uniform = _uniform(seed, _LABELS, first, count, len(attributes))
+    return draw_labels_of([Stretch(seed, first, count)], attributes)
+
+
+def draw_labels_of(
+    stretches: Sequence[Stretch], attributes: Sequence[Attribute]
+) -> npt.NDArray[np.int64]:
+    """Labels of several stretches, one below the other."""
+    if not attributes:
+        return np.zeros((sum(stretch.count for stretch in stretches), 0), dtype=np.int64)
+    uniform = _uniform(stretches, _LABELS, len(attributes))
     columns = []
     for number, attribute in zip(uniform.T, attributes, strict=True):
         edges = np.cumsum(attribute.frequencies)
         drawn = np.searchsorted(edges[:-1], number * edges[-1], side="right")
         columns.append(drawn.astype(np.int64))
-    return np.stack(columns, axis=1) if columns else np.zeros((count, 0), dtype=np.int64)
+    return np.stack(columns, axis=1)
 
 
-def _uniform(seed: int, stream: int, first: int, count: int, size: int) -> Floats:
-    """Numbers strictly between 0 and 1, multiples of 2^-53, of shape ``[count, size]``.
+def _uniform(stretches: Sequence[Stretch], stream: int, size: int) -> Floats:
+    """Numbers strictly between 0 and 1, multiples of 2^-53, of shape ``[images, size]``.
 
     Image ``i`` owns the counters from ``i * ceil(size / 4)``; each gives four 64-bit words.
     """
     counters = -(-size // _WORDS_PER_COUNTER)
-    philox = np.random.Philox(key=seed + (stream << 64), counter=first * counters)
-    words = philox.random_raw(count * counters * _WORDS_PER_COUNTER)
-    words = words.reshape(count, counters * _WORDS_PER_COUNTER)[:, :size]
+    width = counters * _WORDS_PER_COUNTER
+    philox = np.random.Philox(key=0)
+    state = philox.state  # to set it takes a fifth of the time of another generator
+    parts = []
+    for stretch in stretches:
+        high, low = divmod(stretch.first * counters, 2**64)
+        state["state"]["key"][:] = stretch.seed, stream
+        state["state"]["counter"][:] = low, high, 0, 0
+        philox.state = state
+        parts.append(philox.random_raw(stretch.count * width).reshape(-1, width))
+    words = np.concatenate(parts)[:, :size]
     return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 

@@ -59,9 +59,19 @@ def test_seeking_gives_what_counting_gives() -> None:
     assert np.array_equal(latents.latents(7, 199, 1, 100), together[199:])
 
 
+def test_stretches_together_give_what_each_gives_alone() -> None:
+    stretches = [latents.Stretch(3, 5, 2), latents.Stretch(2**53 - 1, 2**53 - 1, 1)]
+    stretches.append(latents.Stretch(3, 0, 7))
+    attributes = [attribute("x", *"abc"), attribute("y", *"abcdefghij")]
+    alone = [latents.latents(s.seed, s.first, s.count, 100) for s in stretches]
+    labels = [latents.draw_labels(s.seed, s.first, s.count, attributes) for s in stretches]
+    assert np.array_equal(latents.latents_of(stretches, 100), np.concatenate(alone))
+    assert np.array_equal(latents.draw_labels_of(stretches, attributes), np.concatenate(labels))
+
+
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 100, 128])
 def test_images_share_no_randomness(size: int) -> None:
-    drawn = latents._uniform(0, latents._LATENTS, 0, 50, size)
+    drawn = latents._uniform([latents.Stretch(0, 0, 50)], latents._LATENTS, size)
     assert len(np.unique(drawn)) == drawn.size
 
 
