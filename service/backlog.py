@@ -1,0 +1,127 @@
+"""Requests that wait, and how their images are packed into batches.
+
+Nothing here locks or waits: those who use it do, around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from service.models import Model
+from service.sampling import Frame, Pixels, Source
+
+Finish = Callable[[Frame, Pixels], Any]
+"""What becomes of one image: a file, a row of JSON ..."""
+
+
+@dataclass
+class Timing:
+    """Where the time of a request went, in seconds."""
+
+    queue: float = 0
+    """From its arrival until the first of its images was begun."""
+    inference: float = 0
+    """Of the batches that its images were in, added up; several may have run at once."""
+    encode: float = 0
+    """Of its own images, added up."""
+
+
+@dataclass(eq=False)
+class Job:
+    """The images at the positions ``span`` of a source, on their way to one caller.
+
+    ``arrived`` and ``deadline`` are times of ``time.monotonic``.
+    """
+
+    source: Source
+    span: range
+    finish: Finish
+    answered: asyncio.Future[list[Any]]
+    arrived: float
+    deadline: float
+    timing: Timing = field(default_factory=Timing)
+    taken: int = 0
+    """Images handed out to be computed, from the first on."""
+    over: bool = False
+    """Answered or given up: what is still computed for it goes nowhere."""
+
+    def __post_init__(self) -> None:
+        self.results: list[Any] = [None] * len(self.span)
+        self.missing = len(self.span)
+
+    @property
+    def waiting(self) -> int:
+        """Images that nobody has begun."""
+        return 0 if self.over else len(self.span) - self.taken
+
+    def take(self, most: int) -> Piece:
+        """The next images, ``most`` or as many as there are."""
+        chunk = self.span[self.taken : self.taken + most]
+        self.taken += len(chunk)
+        return Piece(self, chunk)
+
+    def store(self, chunk: range, results: list[Any]) -> None:
+        """Keep the results of the images at ``chunk``, positions of the source."""
+        first = chunk.start - self.span.start
+        self.results[first : first + len(chunk)] = results
+        self.missing -= len(chunk)
+
+
+class Piece(NamedTuple):
+    """A job's share of a batch: the images at the positions ``chunk`` of its source."""
+
+    job: Job
+    chunk: range
+
+
+class Backlog:
+    """Jobs in turn, a line for each model: a batch is of one model, and the models take turns.
+
+    Within a line, a job whose images do not fit into one batch goes to the end after each, so that
+    a large one lets all others by.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[Model, deque[Job]] = {}
+        self.images = 0
+        """All that wait."""
+
+    def add(self, job: Job) -> None:
+        self._lines.setdefault(job.source.model, deque()).append(job)
+        self.images += job.waiting
+
+    def drop(self, job: Job) -> None:
+        """What waits of ``job`` will not be taken any more."""
+        self.images -= job.waiting
+        job.over = True
+
+    def take(self, most: int) -> list[Piece]:
+        """The next batch, of 1 to ``most`` images of one model; empty if nothing waits."""
+        if not self.images:
+            self._lines.clear()  # of jobs that were dropped
+        while self._lines:
+            model, line = next(iter(self._lines.items()))
+            del self._lines[model]
+            pieces = _fill(line, min(most, model.largest_batch))
+            if line:
+                self._lines[model] = line  # behind all others
+            if pieces:
+                self.images -= sum(len(piece.chunk) for piece in pieces)
+                return pieces
+        return []
+
+
+def _fill(line: deque[Job], most: int) -> list[Piece]:
+    pieces = []
+    while line and most > 0:
+        job = line.popleft()
+        if job.waiting:
+            pieces.append(job.take(most))
+            most -= len(pieces[-1].chunk)
+    if pieces and pieces[-1].job.waiting:
+        line.append(pieces[-1].job)
+    return pieces

@@ -1,0 +1,272 @@
+"""The threads that compute images: each takes the next batch as soon as it is free.
+
+ONNX Runtime and the encoders let go of the interpreter's lock, so threads are as good as processes
+here. On a CPU, a thread encodes what it has computed. A GPU has one thread that feeds it, and
+others encode.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from service.backlog import Backlog, Job, Piece
+from service.errors import InferenceFailed
+from service.sampling import Frame, Source
+
+BEAT = 1.0
+"""Seconds after which a thread with nothing to do says that it lives."""
+SMOOTHING = 0.1
+"""Weight of the newest batch in the measured cost of an image."""
+
+Outcome = tuple[Job, Exception | None]
+"""A job that has come to its end: with all its results, or with an error."""
+
+log = logging.getLogger(__name__)
+
+
+class Render(Protocol):
+    """Computes a batch: for each of its pieces, frames and images ``[N, H, W, channels]``."""
+
+    def __call__(
+        self, batch: Sequence[tuple[Source, range]], *, alone: bool
+    ) -> list[tuple[list[Frame], Any]]: ...
+
+
+@dataclass(eq=False)
+class Worker:
+    beat: float | None = None
+    """When it last took or looked for work; None until it has proven that it can compute."""
+    batch: list[Piece] = field(default_factory=list)
+    """What it is at."""
+    given_up: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds for an image, on one thread."""
+
+    compute: float
+    encode: float
+
+
+class Crew:
+    """``deliver`` is called on the threads, with all jobs that a batch has brought to their end."""
+
+    def __init__(
+        self,
+        render: Render,
+        probe: Callable[[], object],
+        deliver: Callable[[list[Outcome]], None],
+        *,
+        threads: int,
+        encoders: int = 0,
+    ) -> None:
+        """``encoders``: threads that encode, where those that compute do not.
+
+        ``probe`` computes something small: a thread that has done it can do its work.
+        """
+        self._render = render
+        self._probe = probe
+        self._deliver = deliver
+        self._size = threads
+        self._encoders = ThreadPoolExecutor(encoders, "encode") if encoders else None
+        self._encode_threads = encoders or threads
+        self._threads: dict[Worker, threading.Thread] = {}
+        # All below is touched with this lock only.
+        self._lock = threading.Condition()
+        self._backlog = Backlog()
+        self._idle = 0
+        self._closed = False
+        self._cost: Cost | None = None
+
+    def start(self) -> None:
+        for _ in range(self._size):
+            self._hire()
+
+    def close(self) -> None:
+        """End the threads after the batch they are at; what still waits is not computed."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+        for thread in self._threads.values():
+            thread.join(BEAT)
+        if self._encoders is not None:
+            self._encoders.shutdown(cancel_futures=True)
+
+    @property
+    def proven(self) -> bool:
+        """Every thread has computed something."""
+        return all(worker.beat is not None for worker in self._threads)
+
+    @property
+    def rate(self) -> float | None:
+        """Images per second that can be made, as measured last; None before anything was."""
+        with self._lock:
+            cost = self._cost
+        if cost is None:
+            return None
+        if self._encoders is None:
+            return self._size / (cost.compute + cost.encode)
+        return min(self._size / cost.compute, self._encode_threads / cost.encode)
+
+    def last_beat(self) -> float:
+        """When a thread last said that it lives, by ``time.monotonic``; never is minus infinity."""
+        return max((worker.beat or -math.inf for worker in self._threads), default=-math.inf)
+
+    def add(self, job: Job) -> None:
+        """Have a job computed."""
+        with self._lock:
+            self._backlog.add(job)
+            self._wake()
+
+    def drop(self, job: Job) -> None:
+        """Compute no more of a job; what is under way goes nowhere."""
+        with self._lock:
+            self._backlog.drop(job)
+
+    def stalled(self, since: float) -> list[Worker]:
+        """The threads that have been at one batch since then, or are no more."""
+        return [
+            worker
+            for worker, thread in self._threads.items()
+            if (worker.batch and worker.beat is not None and worker.beat < since)
+            or not thread.is_alive()
+        ]
+
+    def replace(self, worker: Worker) -> list[Job]:
+        """Give up a thread that hangs, for another; returns the jobs it was at.
+
+        Nothing can end the thread itself: should it ever return, it ends.
+        """
+        with self._lock:
+            worker.given_up = True
+            jobs = [piece.job for piece in worker.batch]
+        del self._threads[worker]
+        self._hire()
+        return jobs
+
+    def _hire(self) -> None:
+        worker = Worker()
+        # A daemon, for one that hangs must not keep the process from ending.
+        thread = threading.Thread(target=self._work, args=(worker,), name="compute", daemon=True)
+        self._threads[worker] = thread
+        thread.start()
+
+    def _wake(self) -> None:
+        """A thread for what one will do alone, else as many as find something to do."""
+        waiting = self._backlog.images
+        self._lock.notify(1 if waiting < self._size == self._idle else waiting)
+
+    # On the threads.
+
+    def _work(self, worker: Worker) -> None:
+        while not self._prove(worker):
+            time.sleep(BEAT)
+        while True:
+            with self._lock:
+                alone = self._take_batch(worker)
+            if not worker.batch:
+                return
+            self._guarded(self._compute, worker.batch, alone)
+
+    def _prove(self, worker: Worker) -> bool:
+        try:
+            self._probe()
+        except Exception as error:
+            log.error("a thread cannot compute, and tries again", exc_info=error)
+            return self._closed
+        worker.beat = time.monotonic()
+        return True
+
+    def _take_batch(self, worker: Worker) -> bool:
+        """Wait for a batch; none at the end. Returns whether nothing else is being computed."""
+        worker.batch = []
+        while True:
+            worker.beat = time.monotonic()
+            if self._closed or worker.given_up:
+                return False
+            waiting = self._backlog.images
+            alone = waiting < self._size == self._idle + 1
+            # A share for each thread that has nothing to do, so that none idles while others work.
+            share = waiting if alone else math.ceil(waiting / (self._idle + 1))
+            worker.batch = self._backlog.take(share)
+            if worker.batch:
+                return alone
+            self._idle += 1
+            self._lock.wait(BEAT)
+            self._idle -= 1
+
+    def _guarded(self, step: Callable[..., None], batch: list[Piece], *rest: Any) -> None:
+        """One step of a batch; whatever it raises fails the requests in it, and nothing else."""
+        try:
+            step(batch, *rest)
+        except Exception as error:
+            log.error("a batch failed", exc_info=error)
+            failed = InferenceFailed("the model could not be run; the service's log says why")
+            self._hand_on([(piece, failed) for piece in batch])
+
+    def _compute(self, batch: list[Piece], alone: bool) -> None:
+        started = time.monotonic()
+        for piece in batch:
+            piece.job.timing.queue = piece.job.timing.queue or started - piece.job.arrived
+        sources = [(piece.job.source, piece.chunk) for piece in batch]
+        rendered = self._render(sources, alone=alone)
+        seconds = time.monotonic() - started
+        if self._encoders is None:
+            self._encode(batch, rendered, seconds)
+        else:
+            self._encoders.submit(self._guarded, self._encode, batch, rendered, seconds)
+
+    def _encode(
+        self, batch: list[Piece], rendered: list[tuple[list[Frame], Any]], seconds: float
+    ) -> None:
+        """``seconds``: what computing took."""
+        results: list[tuple[Piece, list[Any] | Exception]] = []
+        started = before = time.monotonic()
+        for piece, (frames, images) in zip(batch, rendered, strict=True):
+            finish = piece.job.finish
+            try:
+                results.append(
+                    (piece, [finish(*pair) for pair in zip(frames, images, strict=True)])
+                )
+            except Exception as error:
+                results.append((piece, error))
+            now = time.monotonic()
+            piece.job.timing.inference += seconds
+            piece.job.timing.encode += now - before
+            before = now
+        self._hand_on(results)
+        self._measure(sum(len(piece.chunk) for piece in batch), seconds, before - started)
+
+    def _hand_on(self, results: list[tuple[Piece, list[Any] | Exception]]) -> None:
+        outcomes: list[Outcome] = []
+        with self._lock:
+            for (job, chunk), result in results:
+                if job.over:
+                    continue
+                if isinstance(result, Exception):
+                    self._backlog.drop(job)
+                    outcomes.append((job, result))
+                else:
+                    job.store(chunk, result)
+                    if not job.missing:
+                        job.over = True
+                        outcomes.append((job, None))
+        if outcomes:
+            self._deliver(outcomes)
+
+    def _measure(self, images: int, compute: float, encode: float) -> None:
+        new = Cost(compute / images, encode / images)
+        with self._lock:
+            old = self._cost or new
+            self._cost = Cost(
+                old.compute + SMOOTHING * (new.compute - old.compute),
+                old.encode + SMOOTHING * (new.encode - old.encode),
+            )

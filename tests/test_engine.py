@@ -1,0 +1,431 @@
+"""The engine by itself, with sources that cost nothing and fail when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.engine import TICK, Engine, Limits
+from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
+from service.sampling import Source
+
+LIMIT = 100
+BATCH = 8
+
+
+@dataclass(eq=False)
+class FakeModel:
+    largest_batch: int = BATCH
+
+
+MODELS = (FakeModel(), FakeModel())
+
+
+@dataclass(eq=False)
+class FakeSource:
+    """Its image at a position is ``(self, position)``."""
+
+    model: FakeModel = MODELS[0]
+    fails: bool = False
+    hangs: threading.Event | None = None
+
+
+@dataclass
+class FakeNetwork:
+    """Keeps what it was asked for; ``gate`` holds every batch back while it is cleared."""
+
+    batches: list[list[tuple[FakeSource, range]]] = field(default_factory=list)
+    alone: list[bool] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def __call__(self, batch: Sequence[tuple[Source, range]], *, alone: bool) -> list[Any]:
+        pieces = cast(list[tuple[FakeSource, range]], list(batch))
+        self.batches.append(pieces)
+        self.alone.append(alone)
+        assert self.gate.wait(10)
+        assert len({source.model for source, _ in pieces}) == 1
+        for source, _ in pieces:
+            if source.hangs is not None:
+                assert source.hangs.wait(10)
+            if source.fails:
+                raise ValueError("as told")
+        return [
+            (list(chunk), [(source, position) for position in chunk]) for source, chunk in pieces
+        ]
+
+    @property
+    def images(self) -> int:
+        return sum(len(chunk) for batch in self.batches for _, chunk in batch)
+
+
+@asynccontextmanager
+async def engine(
+    network: FakeNetwork, probe: Any = lambda: None, **changes: Any
+) -> AsyncIterator[Engine]:
+    limits = {"images": LIMIT, "timeout": 10.0, "stall": 10.0}
+    threads, encoders = changes.pop("threads", 2), changes.pop("encoders", 0)
+    running = Engine(
+        network,
+        probe,
+        threads=threads,
+        encoders=encoders,
+        limits=Limits(**cast(Any, limits | changes)),
+    )
+    await running.start()
+    try:
+        yield running
+        # Whatever happened, nothing is left over.
+        assert running.admitted == 0
+        assert not running._jobs
+        assert running._crew._backlog.images == 0
+    finally:
+        network.gate.set()
+        await running.close()
+
+
+async def ask(running: Engine, source: FakeSource, count: int, **options: Any) -> list[Any]:
+    results, _ = await running.run(
+        cast(Source, source), count, lambda frame, pixels: pixels, **options
+    )
+    return results
+
+
+async def until(condition: Any) -> None:
+    """Wait for what other threads do."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+
+
+REQUESTS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "count": st.integers(1, 60),
+            "model": st.sampled_from(range(len(MODELS))),
+            "after": st.floats(0, 0.01),
+            "cancel": st.none() | st.floats(0, 0.01),
+            "fails": st.booleans(),
+            "finish": st.sampled_from(["good", "good", "good", "bad"]),
+            "stream": st.booleans(),
+        }
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(requests=REQUESTS, threads=st.integers(1, 4), encoders=st.integers(0, 2))
+def test_each_caller_gets_exactly_its_images(
+    requests: list[dict[str, Any]], threads: int, encoders: int
+) -> None:
+    """Whatever comes when, is cancelled or fails; and never more is admitted than may be."""
+
+    async def one(running: Engine, request: dict[str, Any]) -> None:
+        await asyncio.sleep(request["after"])
+        source = FakeSource(MODELS[request["model"]], fails=request["fails"])
+        expected = [(source, position) for position in range(request["count"])]
+
+        def finish(frame: Any, pixels: Any) -> Any:
+            assert running.admitted <= LIMIT
+            if request["finish"] == "bad":
+                raise KeyError("as told")
+            return pixels
+
+        async def images() -> list[Any]:
+            if not request["stream"]:
+                return (await running.run(cast(Source, source), request["count"], finish))[0]
+            found = []
+            async with aclosing(
+                running.stream(cast(Source, source), request["count"], finish)
+            ) as batches:
+                async for batch in batches:
+                    found += batch
+            return found
+
+        try:
+            found = await asyncio.wait_for(images(), request["cancel"])
+        except TimeoutError:
+            assert request["cancel"] is not None
+        except Busy as error:
+            assert int(error.headers()["Retry-After"]) >= 1
+        except InferenceFailed:
+            pass  # its own fault, or that of one in the same batch
+        except KeyError:
+            assert request["finish"] == "bad"
+        else:
+            assert not request["fails"]
+            assert request["finish"] == "good"
+            assert found == expected
+
+    async def all_of_them() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=threads, encoders=encoders) as running:
+            await asyncio.gather(*(one(running, request) for request in requests))
+            # It still works.
+            source = FakeSource()
+            assert await ask(running, source, 3) == [(source, i) for i in range(3)]
+
+    asyncio.run(all_of_them())
+
+
+def test_images_of_several_requests_share_a_batch() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1) as running:
+            # 1. A batch is under way; requests for 3, 2 and 20 images arrive.
+            network.gate.clear()
+            tasks = [asyncio.create_task(ask(running, FakeSource(), 1))]
+            await until(lambda: network.batches)
+            sources = [FakeSource() for _ in range(3)]
+            for source, count in zip(sources, (3, 2, 20), strict=True):
+                tasks.append(asyncio.create_task(ask(running, source, count)))
+            await asyncio.sleep(0.01)
+            network.gate.set()
+            answers = await asyncio.gather(*tasks)
+            # Result: batches are full, whoever asked, and each caller has its own.
+            sizes = [[len(chunk) for _, chunk in batch] for batch in network.batches]
+            assert sizes == [[1], [3, 2, 3], [8], [8], [1]]
+            assert answers[3] == [(sources[2], i) for i in range(20)]
+
+    asyncio.run(scenario())
+
+
+def test_models_do_not_mix_and_take_turns() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1) as running:
+            network.gate.clear()
+            tasks = [asyncio.create_task(ask(running, FakeSource(), 1))]
+            await until(lambda: network.batches)
+            for model in (0, 0, 1):
+                source = FakeSource(MODELS[model])
+                tasks.append(asyncio.create_task(ask(running, source, 2 * BATCH)))
+            await asyncio.sleep(0.01)
+            network.gate.set()
+            await asyncio.gather(*tasks)
+            turns = [MODELS.index(batch[0][0].model) for batch in network.batches]
+            assert turns == [0, 0, 1, 0, 1, 0, 0]
+
+    asyncio.run(scenario())
+
+
+def test_a_lone_image_is_computed_at_once_and_alone() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=4) as running:
+            await ask(running, FakeSource(), 1)
+            await ask(running, FakeSource(), 3)
+            assert network.alone == [True, True]
+            assert [len(batch) for batch in network.batches] == [1, 1]
+
+    asyncio.run(scenario())
+
+
+def test_all_threads_share_a_request() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=4) as running:
+            network.gate.clear()
+            task = asyncio.create_task(ask(running, FakeSource(), 12))
+            await until(lambda: len(network.batches) == 4)
+            network.gate.set()
+            await task
+            assert [len(batch[0][1]) for batch in network.batches] == [3, 3, 3, 3]
+            assert not any(network.alone)
+
+    asyncio.run(scenario())
+
+
+def test_a_large_request_lets_small_ones_by() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1, images=10_000) as running:
+            network.gate.clear()
+            stream = running.stream(cast(Source, FakeSource()), 5000, lambda _, pixels: pixels)
+            large = [asyncio.create_task(ask(running, FakeSource(), 1000))]
+            reader = asyncio.ensure_future(anext(stream))
+            await until(lambda: network.batches)
+            await asyncio.sleep(0.01)
+            before = len(network.batches)
+            small = FakeSource()
+            task = asyncio.create_task(ask(running, small, 1))
+            await asyncio.sleep(0.01)
+            network.gate.set()
+            await task
+            # Result: it waited for two batches of each of the others at most.
+            at = next(
+                number
+                for number, batch in enumerate(network.batches)
+                if small in [source for source, _ in batch]
+            )
+            assert at - before <= 5
+            await asyncio.gather(*large, reader)
+            await stream.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_admission_is_counted_in_images_whatever_they_come_as() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network) as running:
+            await ask(running, FakeSource(), 10)  # so that a rate is known
+            network.gate.clear()
+            tasks = [asyncio.create_task(ask(running, FakeSource(), 90))]
+            tasks += [asyncio.create_task(ask(running, FakeSource(), 1)) for _ in range(10)]
+            await asyncio.sleep(0.01)
+            assert running.admitted == LIMIT
+            for count in (1, 50):
+                with pytest.raises(Busy, match=f"no room for {count} images: 100 wait") as caught:
+                    await ask(running, FakeSource(), count)
+                rate = running.rate
+                assert rate is not None
+                assert int(caught.value.headers()["Retry-After"]) == max(1, round(count / rate))
+            with pytest.raises(Busy):
+                await anext(running.stream(cast(Source, FakeSource()), 500, lambda *_: 0))
+            network.gate.set()
+            await asyncio.gather(*tasks)
+            assert len(await ask(running, FakeSource(), LIMIT)) == LIMIT
+
+    asyncio.run(scenario())
+
+
+def test_what_a_batch_raises_fails_that_batch_and_nothing_else() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1) as running:
+            network.gate.clear()
+            first = asyncio.create_task(ask(running, FakeSource(), 1))
+            await until(lambda: network.batches)
+            bad = asyncio.create_task(ask(running, FakeSource(fails=True), 30))
+            good = asyncio.create_task(ask(running, FakeSource(), 8))
+            await asyncio.sleep(0.01)
+            network.gate.set()
+            with pytest.raises(InferenceFailed):
+                await bad
+            assert len(await good) == 8
+            assert len(await first) == 1
+            # Of what failed, the rest was not tried.
+            assert network.images == 1 + BATCH + 8
+
+    asyncio.run(scenario())
+
+
+def test_a_thread_that_hangs_is_replaced() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1, stall=0.2) as running:
+            # 1. A request hangs, another waits behind it.
+            hangs = threading.Event()
+            stuck = asyncio.create_task(ask(running, FakeSource(hangs=hangs), 1))
+            await until(lambda: network.batches)
+            behind = asyncio.create_task(ask(running, FakeSource(), 3))
+            # Result: the first fails, the other is answered, and the engine is ready.
+            with pytest.raises(InferenceFailed, match="did not come to an end"):
+                await stuck
+            assert len(await behind) == 3
+            assert running.ready
+            # 2. The thread comes back after all. Result: it ends, and nobody notices.
+            threads = threading.active_count()
+            hangs.set()
+            await until(lambda: threading.active_count() == threads - 1)
+            assert len(await ask(running, FakeSource(), 2)) == 2
+
+    asyncio.run(scenario())
+
+
+def test_without_a_thread_that_can_compute_it_is_not_ready() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        broken = threading.Event()
+
+        def probe() -> None:
+            if broken.is_set():
+                network.gate.wait(10)
+
+        async with engine(network, probe, threads=1, stall=0.1) as running:
+            assert running.ready
+            broken.set()
+            network.gate.clear()
+            with pytest.raises(InferenceFailed):
+                await ask(running, FakeSource(), 1)
+            # The new thread hangs as well, in its proof.
+            assert not running.ready
+            network.gate.set()
+            await until(lambda: running.ready)
+            assert len(await ask(running, FakeSource(), 1)) == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_passes_its_deadline_is_not_computed() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1, timeout=0.2) as running:
+            network.gate.clear()
+            with pytest.raises(DeadlinePassed, match="not done within"):
+                await ask(running, FakeSource(), 30)
+            network.gate.set()
+            assert len(await ask(running, FakeSource(), 1)) == 1
+            assert network.images == BATCH + 1
+
+    asyncio.run(scenario())
+
+
+def test_what_nobody_waits_for_is_not_computed() -> None:
+    async def gone() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1) as running:
+            network.gate.clear()
+            first = asyncio.create_task(ask(running, FakeSource(), 1))
+            await until(lambda: network.batches)
+            with pytest.raises(CallerGone):
+                await ask(running, FakeSource(), 50, receive=gone)
+            cancelled = asyncio.create_task(ask(running, FakeSource(), 50))
+            await asyncio.sleep(TICK)
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            network.gate.set()
+            await first
+            assert network.images == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_waits_for_its_reader() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network) as running:
+            source = FakeSource()
+            stream = running.stream(cast(Source, source), 1000, lambda _, pixels: pixels)
+            assert await anext(stream) == [(source, i) for i in range(BATCH)]
+            await until(lambda: network.images >= 64)
+            await asyncio.sleep(0.05)
+            assert network.images == 64  # the window of two threads
+            assert running.admitted == 64
+            await stream.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_every_error_has_an_answer() -> None:
+    for error in (Busy("x", retry_after=3), CallerGone("x"), DeadlinePassed("x")):
+        assert isinstance(error, RequestError)
+        assert error.problem()["status"] == error.status
