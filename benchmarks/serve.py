@@ -1,56 +1,98 @@
-"""Start-up, memory and throughput of the service, beside the runtime beneath it.
+"""Throughput, latency and memory of the service, beside the runtime beneath it.
 
-    make bench
+    python -m benchmarks.serve [--model FILE] [--rounds 3] [--seconds 4]
 
-The ceiling is the same work without a server: the model's session and the PNG encoder on as many
-threads as the service uses, measured in turn with the service, in one run.
+Starts everything itself, on this machine: the service, a naive endpoint (naive.py), and the
+ceiling, which is the same work without a server (ceiling.py). They are measured in turn, round by
+round, and ratios are taken within a round, so that what else the machine does falls on all alike.
+Without ``--model``, it is an untrained DCGAN of width 64 for 64x64 images.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import httpx
 import psutil
 
+from benchmarks.load import Load
 from service import cpus
-from service.formats.images import encode
-from service.models import load_model
-from service.runtime import CHUNK, Runtime
-from service.sampling import Samples
 
 ROOT = Path(__file__).parent.parent
-PORT = 8765
-URL = f"http://127.0.0.1:{PORT}"
-MODELS = Path(os.environ.get("FIGMENT_MODELS", ROOT / "models"))
-MODEL = "anime-faces"
-ROUNDS = 3
-SECONDS = 4
-MEGABYTE = 1024 * 1024
+PORTS = {"figment": 8765, "naive": 8766}
+PYTHON = sys.executable
+WIDTH = 64
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    connections: int
+    n: int
+    ceiling: str
+    query: str = ""
+
+
+SCENARIOS = (
+    Scenario("n=1, alone", 1, 1, "lone"),
+    Scenario("n=1, 32 connections", 32, 1, "bulk"),
+    Scenario("n=1, 128 connections", 128, 1, "bulk"),
+    Scenario("n=16, 8 connections", 8, 16, "bulk"),
+    Scenario("n=256, 2 connections", 2, 256, "bulk"),
+    Scenario("npy stream of 2000", 1, 2000, "npy", "?format=npy"),
+)
+
+
+def untrained(folder: Path) -> Path:
+    """A model file as the service loads it, with weights as they are before training."""
+    from service.manifest import DatasetInfo, Manifest, Provenance
+    from training.config import TrainingConfig
+    from training.export import to_onnx
+    from training.networks import Generator
+
+    config = TrainingConfig(data="avatars", name="bench", width=WIDTH, network="dcgan")
+    generator = Generator(config, condition_size=0, image_shape=(64, 64, 3)).eval()
+    dataset = DatasetInfo(name="none", licence="none", images=0, sha256="0" * 64)
+    manifest = Manifest(
+        name="bench",
+        kind="unconditional",
+        latent_size=config.latent_size,
+        height=64,
+        width=64,
+        channels=3,
+        attributes=(),
+        provenance=Provenance(dataset=dataset, training={}, code_version="0", date="2026-01-01"),
+    )
+    path = folder / "bench" / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(to_onnx(generator, manifest))
+    return path
 
 
 @contextmanager
-def service() -> Iterator[tuple[psutil.Process, float]]:
-    """The running service and the seconds from its process's start to its first ready answer."""
+def server(name: str, command: list[str]) -> Iterator[tuple[psutil.Process, float]]:
+    """A running server, and the seconds from its process's start to its first image."""
+    url = f"http://127.0.0.1:{PORTS[name]}"
     started = time.perf_counter()
-    command = [sys.executable, "-m", "service", "--port", str(PORT)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         try:
             while True:
                 try:
-                    httpx.get(f"{URL}/readyz").raise_for_status()
+                    httpx.post(f"{url}/generate", json={"seed": 1}).raise_for_status()
                     break
                 except httpx.TransportError:
                     if process.poll() is not None:
-                        raise SystemExit("the service did not start; see `make serve`") from None
+                        raise SystemExit(f"{name} did not start: {' '.join(command)}") from None
                     time.sleep(0.01)
             yield psutil.Process(process.pid), time.perf_counter() - started
         finally:
@@ -64,80 +106,97 @@ def peak_memory(process: psutil.Process) -> float:
     return int(line.split()[1]) / 1024
 
 
-def rate(work: Callable[[], int], callers: int) -> float:
-    """Images per second while ``callers`` threads call ``work``, which says how many it made."""
-    until = time.perf_counter() + SECONDS
-
-    def loop(_: int) -> int:
-        made = 0
-        while time.perf_counter() < until:
-            made += work()
-        return made
-
-    started = time.perf_counter()
-    with ThreadPoolExecutor(callers) as pool:
-        made = sum(pool.map(loop, range(callers)))
-    return made / (time.perf_counter() - started)
+def load(name: str, scenario: Scenario, seconds: float) -> Load:
+    """From a process of its own."""
+    url = f"http://127.0.0.1:{PORTS[name]}/generate{scenario.query}"
+    body = json.dumps({"n": scenario.n, "seed": 3})
+    command = [PYTHON, "-m", "benchmarks.load", url, body]
+    options = [f"--connections={scenario.connections}", f"--seconds={seconds}"]
+    done = subprocess.run([*command, *options], cwd=ROOT, check=True, capture_output=True)
+    return Load(**json.loads(done.stdout))
 
 
-def ceiling(threads: int) -> Callable[[], float]:
-    """The rate without a server: latents, session and PNG in chunks, on the service's threads."""
-    folder = max((MODELS / MODEL).iterdir(), key=lambda path: int(path.name))
-    path = folder / "model.onnx"
-    runtime = Runtime("auto")  # as the service chooses
-    runtime.settle([path.read_bytes()])
-    model = load_model(path, runtime)
-    samples = Samples(model, seed=0, offset=0, n=CHUNK)
+@dataclass
+class Measured:
+    """Of one scenario, a number for each round; loads are of the service."""
 
-    def work() -> int:
-        for frame in samples.frames(range(CHUNK)):
-            assert frame.address is not None
-            encode(frame.pixels, "png", frame.address.url())
-        return CHUNK
-
-    return lambda: rate(work, threads)
+    ceiling: list[float]
+    loads: list[Load]
+    naive: list[float]
 
 
-def requests(n: int, connections: int) -> Callable[[], float]:
-    """The rate of the service answering ``n`` images a request over so many connections."""
-    limits = httpx.Limits(max_connections=connections)
+def measure(model: Path, rounds: int, seconds: float) -> None:
+    service = [PYTHON, "-m", "service", "--models", str(model.parent.parent.parent)]
+    naive = [PYTHON, "-m", "benchmarks.naive", str(model), str(PORTS["naive"])]
+    with ExitStack() as stack:
+        ours, start = stack.enter_context(
+            server("figment", [*service, "--port", str(PORTS["figment"])])
+        )
+        other, other_start = stack.enter_context(server("naive", naive))
+        ceiling = stack.enter_context(
+            subprocess.Popen(
+                [PYTHON, "-m", "benchmarks.ceiling", str(model)],
+                cwd=ROOT,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        )
+        assert ceiling.stdin is not None and ceiling.stdout is not None
+        found = {scenario.name: Measured([], [], []) for scenario in SCENARIOS}
+        for _ in range(rounds):
+            for scenario in SCENARIOS:
+                this = found[scenario.name]
+                ceiling.stdin.write(f"{scenario.ceiling} {seconds}\n")
+                ceiling.stdin.flush()
+                this.ceiling.append(float(ceiling.stdout.readline()))
+                this.loads.append(load("figment", scenario, seconds))
+                if not scenario.query:
+                    asked = load("naive", scenario, seconds)
+                    this.naive.append(asked.requests_per_second * scenario.n)
+        ceiling.stdin.close()
+        memory = peak_memory(ours), peak_memory(other)
+    report(found)
+    print(f"\npeak memory          {memory[0]:.0f} MB; naive {memory[1]:.0f} MB")
+    print(f"start to first image {start:.1f} s; naive {other_start:.1f} s")
+    print(f"threads              {cpus.available()}; rounds of {seconds:g} s: {rounds}")
 
-    def measure() -> float:
-        with httpx.Client(base_url=URL, limits=limits, timeout=60) as client:
 
-            def work() -> int:
-                client.post("/generate", json={"model": MODEL, "n": n}).raise_for_status()
-                return n
+def report(found: dict[str, Measured]) -> None:
+    print("images/s, medians; shares of the ceiling within a round\n")
+    print(
+        f"{'':<22}{'ceiling':>8}{'figment':>9}{'share':>7}{'naive':>8}{'share':>7}"
+        f"{'p50 ms':>9}{'p95':>8}{'p99':>8}{'errors':>8}"
+    )
+    for scenario in SCENARIOS:
+        this = found[scenario.name]
+        ours = [asked.requests_per_second * scenario.n for asked in this.loads]
+        times = [
+            statistics.median(getattr(asked, name) for asked in this.loads)
+            for name in ("p50", "p95", "p99")
+        ]
+        print(
+            f"{scenario.name:<22}{statistics.median(this.ceiling):8.0f}"
+            f"{statistics.median(ours):9.0f}{_share(ours, this.ceiling):>7}"
+            f"{statistics.median(this.naive or [0]):8.0f}{_share(this.naive, this.ceiling):>7}"
+            f"{times[0]:9.1f}{times[1]:8.1f}{times[2]:8.1f}"
+            f"{sum(asked.errors for asked in this.loads):8}"
+        )
 
-            return rate(work, connections)
 
-    return measure
+def _share(rates: list[float], ceilings: list[float]) -> str:
+    if not rates:
+        return "-"
+    return f"{statistics.median(r / c for r, c in zip(rates, ceilings, strict=True)):.2f}"
 
 
-def main() -> None:
-    threads = cpus.available()
-    scenarios = {
-        "ceiling: no server": ceiling(threads),
-        "n=1, 1 connection": requests(1, 1),
-        "n=1, 8 connections": requests(1, 8),
-        "n=16, 8 connections": requests(16, 8),
-        "n=256, 2 connections": requests(256, 2),
-    }
-    with service() as (process, seconds):
-        idle = process.memory_info().rss / MEGABYTE
-        rates: dict[str, list[float]] = {name: [] for name in scenarios}
-        for _ in range(ROUNDS):
-            for name, measure in scenarios.items():
-                rates[name].append(measure())
-        peak = peak_memory(process)
-
-    print(f"start to ready      {seconds:.1f} s")
-    print(f"resident memory     {idle:.0f} MB idle, {peak:.0f} MB at its peak")
-    print(f"threads             {threads}\n")
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    best = medians["ceiling: no server"]
-    for name, images in medians.items():
-        print(f"{name:<22}{images:8.0f} images/s {images / best:6.2f} of the ceiling")
+@click.command()
+@click.option("--model", type=click.Path(exists=True, path_type=Path), help="NAME/1/model.onnx")
+@click.option("--rounds", default=3)
+@click.option("--seconds", default=4.0)
+def main(model: Path | None, rounds: int, seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        measure(model or untrained(Path(folder)), rounds, seconds)
 
 
 if __name__ == "__main__":

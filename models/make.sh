@@ -61,4 +61,4 @@ benchmark() {
 }
 
 benchmark train --data "$data/anime-faces-64.zip"
-FIGMENT_MODELS=$out/models benchmark serve
+benchmark serve

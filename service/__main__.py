@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from typing import Any
 
 import click
-import uvicorn
 
 from service.errors import StartupError
 from service.installation import check_installation
@@ -23,16 +20,17 @@ def serve(**given: Any) -> None:
     Every option is also an environment variable; the option wins.
     """
     settings: Settings = build(Settings, given)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
         check_environment()
         check_installation()
-        from service.app import create_app  # not before the check: it imports ONNX Runtime
+        from service import server  # not before the check: it imports ONNX Runtime
+        from service.app import create_app
 
+        server.log_to_stderr()
         app = create_app(settings)
     except StartupError as error:
         raise click.ClickException(str(error)) from error
-    uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, log_config=None)
+    server.run(app, settings)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,17 @@ FigmentError
 ├── StartupError            the process ends with this sentence
 ├── ModelRefused            one model file is not served; the rest are
 └── RequestError            answered as application/problem+json (RFC 9457)
+    ├── MalformedJson       400
     ├── UnknownModel        404
     ├── NotAcceptable       406
-    └── InvalidRequest      422
-        └── InvalidLabel    422, with the closest matches
+    ├── BodyTooLarge        413
+    ├── InvalidRequest      422
+    │   └── InvalidLabel    422, with the closest matches
+    ├── Busy                429, with when to try again
+    ├── CallerGone          499, which nobody is there to read
+    ├── InferenceFailed     500
+    ├── NotReady            503
+    └── DeadlinePassed      504
 """
 
 from __future__ import annotations
@@ -41,6 +48,15 @@ class RequestError(FigmentError):
         """The body of the answer, as RFC 9457 has it."""
         return problem(self.status, self.title, str(self), **self.extra)
 
+    def headers(self) -> dict[str, str]:
+        """What the answer has in its head."""
+        return {}
+
+
+class MalformedJson(RequestError):
+    status = 400
+    title = "Malformed JSON"
+
 
 class UnknownModel(RequestError):
     status = 404
@@ -52,6 +68,11 @@ class NotAcceptable(RequestError):
     title = "Format not available"
 
 
+class BodyTooLarge(RequestError):
+    status = 413
+    title = "Body too large"
+
+
 class InvalidRequest(RequestError):
     status = 422
     title = "Invalid request"
@@ -59,6 +80,40 @@ class InvalidRequest(RequestError):
 
 class InvalidLabel(InvalidRequest):
     title = "Unknown or ambiguous label"
+
+
+class Busy(RequestError):
+    """The queue is full. ``retry_after`` is in whole seconds."""
+
+    status = 429
+    title = "Too many images are waiting"
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self._retry_after = retry_after
+
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self._retry_after)}
+
+
+class CallerGone(RequestError):
+    status = 499
+    title = "Caller gone"
+
+
+class InferenceFailed(RequestError):
+    status = 500
+    title = "Inference failed"
+
+
+class NotReady(RequestError):
+    status = 503
+    title = "Not ready"
+
+
+class DeadlinePassed(RequestError):
+    status = 504
+    title = "Deadline passed"
 
 
 def problem(status: int, title: str, detail: str, **extra: Any) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from service.sampling import Frame, Samples
+from service.latents import Stretch
+from service.models import Model
+from service.sampling import Floats, Frame, Inputs, Samples, Values
 
 Method = Literal["slerp", "lerp"]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Interpolation:
     method: Method = "slerp"
     loop: bool = False
 
+    @property
+    def model(self) -> Model:
+        return self.start.model
+
     def positions(self) -> list[float]:
         """t of every frame, 0 at ``start`` and 1 at ``end``."""
         if not self.loop:
@@ -35,32 +40,42 @@ class Interpolation:
         back = self.steps - there
         return _evenly(there) + _evenly(back + 2)[-2:0:-1]
 
-    def frames(self, chunk: range) -> list[Frame]:
-        """Compute the frames at the positions ``chunk``."""
+    def stretches(self, chunk: range) -> list[Stretch]:
+        """The two ends, whatever lies between them."""
+        return [*self.start.stretches(range(1)), *self.end.stretches(range(1))]
+
+    def inputs(self, chunk: range, latent: Floats, values: Values) -> Inputs:
+        start = self.start.inputs(range(1), latent[:1], values[:1])
+        end = self.end.inputs(range(1), latent[1:], values[1:])
         t = np.array(self.positions()[chunk.start : chunk.stop])
-        (z0, c0), (z1, c1) = self.start.inputs(), self.end.inputs()
         blend = slerp if self.method == "slerp" else lerp
-        images = self.start.model.generate(blend(z0, z1, t), lerp(c0, c1, t))
-        return [self._frame(pixels, at) for pixels, at in zip(images, t.tolist(), strict=True)]
+        (first,), (last,) = start.frames, end.frames
+        frames = [
+            _between(index, first, last, at) for index, at in zip(chunk, t.tolist(), strict=True)
+        ]
+        return Inputs(
+            blend(start.latent, end.latent, t), lerp(start.condition, end.condition, t), frames
+        )
 
-    def _frame(self, pixels: npt.NDArray[np.uint8], t: float) -> Frame:
-        address = None
-        if t in (0, 1):
-            address = (
-                self.end.address(self.end.offset) if t else self.start.address(self.start.offset)
-            )
-        return Frame(pixels, self._labels(t), address, t)
 
-    def _labels(self, t: float) -> dict[str, Any] | None:
-        """A value where both ends agree, else the share of each."""
-        (start,), (end,) = self.start.labels(), self.end.labels()
-        if t in (0, 1):
-            return (end if t else start) or None
-        blended = {
-            name: value if value == end[name] else {value: round(1 - t, 6), end[name]: round(t, 6)}
-            for name, value in start.items()
-        }
-        return blended or None
+def _between(index: int, start: Frame, end: Frame, t: float) -> Frame:
+    """The frame at ``t``: an end has its address, the way between them none."""
+    if t in (0, 1):
+        here = end if t else start
+        return Frame(index, here.labels, here.address, t)
+    return Frame(index, _blended(start.labels, end.labels, t), None, t)
+
+
+def _blended(
+    start: dict[str, str] | None, end: dict[str, str] | None, t: float
+) -> dict[str, Any] | None:
+    """A value where both ends agree, else the share of each."""
+    if start is None or end is None:
+        return None
+    return {
+        name: value if value == end[name] else {value: round(1 - t, 6), end[name]: round(t, 6)}
+        for name, value in start.items()
+    }
 
 
 def lerp(start: Floats, end: Floats, t: npt.NDArray[np.float64]) -> Floats:

@@ -38,6 +38,9 @@ class Vocabulary:
     def __init__(self, attributes: Sequence[Attribute], where: str) -> None:
         self.attributes = tuple(attributes)
         self._where = where
+        sizes = [len(attribute.values) for attribute in self.attributes]
+        self._size = sum(sizes)
+        self._firsts = np.cumsum([0, *sizes[:-1]])  # where each attribute's one-hot vector begins
         self._meanings: dict[str, set[tuple[int, int]]] = {}
         self._longest = 1  # the most tokens of a phrase: some values hold a comma or an 'and'
         for a, attribute in enumerate(self.attributes):
@@ -80,10 +83,9 @@ class Vocabulary:
 
     def condition(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Value positions ``[N, A]`` to one-hot vectors side by side ``[N, C]``."""
-        sizes = [len(attribute.values) for attribute in self.attributes]
-        rows = np.zeros((len(values), sum(sizes)), dtype=np.float32)
-        firsts = np.cumsum([0, *sizes[:-1]])
-        np.put_along_axis(rows, values + firsts, 1, axis=1)
+        rows = np.zeros((len(values), self._size), dtype=np.float32)
+        if self.attributes:
+            rows[np.arange(len(values))[:, None], values + self._firsts] = 1
         return rows
 
     def _phrases(self, a: int, v: int) -> list[str]:

@@ -8,20 +8,23 @@ A file that cannot be served is refused with a reason; the rest go on.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 from pydantic import ValidationError
 
-from service import latents
+from service import inference, latents
 from service.errors import ModelRefused, StartupError, UnknownModel
+from service.inference import Generator
 from service.labels import Vocabulary
 from service.manifest import METADATA_KEY, NAME_PATTERN, Kind, Manifest
 from service.runtime import Runtime, first_line
@@ -32,39 +35,41 @@ VERSION_PATTERN = r"^[1-9][0-9]{0,8}$"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """One version of one generator, loaded and warmed."""
 
     manifest: Manifest
     version: int
     sha256: str
-    session: ort.InferenceSession
+    generator: Generator
     vocabulary: Vocabulary
-    fixed_batch: int | None
 
     @property
     def name(self) -> str:
         return self.manifest.name
 
+    @property
+    def largest_batch(self) -> int:
+        """The most images that one call of ``generate`` may make."""
+        return self.generator.largest_batch
+
     def generate(
-        self, latent: npt.NDArray[np.float32], condition: npt.NDArray[np.float32]
+        self,
+        latent: npt.NDArray[np.float32],
+        condition: npt.NDArray[np.float32],
+        *,
+        alone: bool = False,
     ) -> npt.NDArray[np.uint8]:
         """``latent [N, Z]`` and ``condition [N, C]`` (C is 0 if unconditional) to images.
 
-        Returns ``[N, H, W, channels]``. May be called from several threads at once.
+        Returns ``[N, H, W, channels]``. ``alone`` says that nothing else is being computed, so that
+        one image may take all cores; it comes out the same either way.
         """
-        count = len(latent)
-        feeds = {"latent": self._padded(latent)}
+        feeds = {"latent": latent}
         if self.manifest.kind == "conditional":
-            feeds["condition"] = self._padded(condition)
-        images: npt.NDArray[np.uint8] = self.session.run(["image"], feeds)[0]
-        return images[:count]
-
-    def _padded(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if self.fixed_batch is None:
-            return rows
-        return np.pad(rows, ((0, self.fixed_batch - len(rows)), (0, 0)))
+            feeds["condition"] = condition
+        return self.generator(feeds, alone=alone)
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,12 @@ class Library:
     refused: list[Refusal]
     chosen: dict[Kind, str | None]
     """The configured default of each kind, where there is one; else it is the first by name."""
+
+    @functools.cached_property
+    def _defaults(self) -> dict[Kind, str | None]:
+        """The model of each kind for a request that names none, where there is one."""
+        kinds: tuple[Kind, ...] = get_args(Kind)
+        return {kind: self.chosen.get(kind) or next(iter(self.names(kind)), None) for kind in kinds}
 
     def names(self, kind: Kind) -> list[str]:
         """The models whose highest version is of ``kind``."""
@@ -116,13 +127,13 @@ class Library:
         Raises ``UnknownModel``.
         """
         if name is None:
-            unlabelled: Kind = "unconditional" if self.names("unconditional") else "conditional"
-            name = self.default("conditional" if labelled else unlabelled).name
+            plain = not labelled and self._defaults["unconditional"] is not None
+            name = self.default("unconditional" if plain else "conditional").name
         return self.get(name, version)
 
     def default(self, kind: Kind) -> Model:
         """The model for a request that names none. Raises ``UnknownModel``."""
-        name = self.chosen.get(kind) or next(iter(self.names(kind)), None)
+        name = self._defaults[kind]
         if name is None:
             raise UnknownModel(f"no {kind} model is served; name one of: {', '.join(self.models)}")
         return self.get(name)
@@ -195,13 +206,16 @@ def load_model(path: Path, runtime: Runtime) -> Model:
     if manifest.name != name:
         raise ModelRefused(f"its manifest calls it {manifest.name!r}, its folder {name!r}")
     _check_signature(session, manifest)
+    try:
+        generator = inference.build(runtime, content, session)
+    except Exception as error:
+        raise ModelRefused(f"it does not run: {first_line(error)}") from error
     model = Model(
         manifest=manifest,
         version=int(version),
         sha256=hashlib.sha256(content).hexdigest(),
-        session=session,
+        generator=generator,
         vocabulary=Vocabulary(manifest.attributes, where=f"/models/{name}/labels"),
-        fixed_batch=runtime.fixed_batch,
     )
     _warm(model)
     return model

@@ -22,51 +22,41 @@ log = logging.getLogger(__name__)
 def install(app: FastAPI) -> None:
     """Answer every error with ``application/problem+json`` and never with a traceback."""
 
-    @app.exception_handler(RequestError)
-    async def request_error(request: Request, error: RequestError) -> Response:
-        return _answer(error.problem())
+    async def handle(request: Request, error: Exception) -> Response:
+        return answer(error, request)
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return _answer(_explain(error.errors(), request))
+    for kind in (RequestError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, handle)
 
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        if error.status_code == http.HTTPStatus.BAD_REQUEST:  # FastAPI's, for a body it cannot read
-            return _answer(problem(400, "Malformed JSON", "the body cannot be read as JSON"))
+
+def answer(error: Exception, request: Request) -> Response:
+    """The answer to a request that ended in ``error``; one that nobody expected is logged."""
+    if isinstance(error, RequestValidationError):
+        # FastAPI says first whether it was in the path, the query or the body.
+        error = explain([{**fault, "loc": fault["loc"][1:]} for fault in error.errors()])
+    if isinstance(error, RequestError):
+        return _answer(error.problem(), error.headers())
+    if isinstance(error, HTTPException):
         title = http.HTTPStatus(error.status_code).phrase
         detail = f"{request.method} {request.url.path[:200]}: {error.detail}. See /docs"
         return _answer(problem(error.status_code, title, detail), error.headers)
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    detail = "the service failed on this request; its log says why"
+    return _answer(problem(500, "Internal error", detail))
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        detail = "the service failed on this request; its log says why"
-        return _answer(problem(500, "Internal error", detail))
+
+def explain(faults: Sequence[Mapping[str, Any]]) -> InvalidRequest:
+    """Pydantic's list of faults in a sentence each."""
+    listed = [{"field": _field(fault["loc"]), "problem": fault["msg"]} for fault in faults]
+    sentences = list(dict.fromkeys(f"{item['field']}: {item['problem']}" for item in listed))
+    return InvalidRequest("; ".join(sentences)[:2000], errors=listed[:20])
+
+
+def _field(location: Sequence[str | int]) -> str:
+    """``("from", "seed")`` as ``from.seed``."""
+    return ".".join(str(part)[:80] for part in location) or "body"
 
 
 def _answer(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     # In ASCII: a request may hold half a surrogate pair, which has no UTF-8.
     return Response(json.dumps(body), body["status"], headers, media_type=MEDIA_TYPE)
-
-
-def _explain(faults: Sequence[Mapping[str, Any]], request: Request) -> dict[str, Any]:
-    """The faults that FastAPI found, in a sentence each; bodies that are no JSON answer 400."""
-    for fault in faults:
-        if fault["type"] == "json_invalid":
-            detail = (
-                f"the body is not JSON: {fault['ctx']['error']} at character {fault['loc'][-1]}"
-            )
-            return problem(400, "Malformed JSON", detail)
-    listed = [{"field": _field(fault["loc"]), "problem": fault["msg"]} for fault in faults]
-    sentences = list(dict.fromkeys(f"{item['field']}: {item['problem']}" for item in listed))
-    media = request.headers.get("content-type", "none")
-    if listed[0]["field"] == "body" and "json" not in media:
-        sentences.append(f"send a JSON object with Content-Type: application/json (it was {media})")
-    return InvalidRequest("; ".join(sentences)[:2000], errors=listed[:20]).problem()
-
-
-def _field(location: Sequence[str | int]) -> str:
-    """``("body", "from", "seed")`` as ``from.seed``."""
-    path = location[1:] if len(location) > 1 else location
-    return ".".join(str(part)[:80] for part in path)

@@ -27,12 +27,6 @@ CUDA_OPTIONS = {
     "use_tf32": "0",
 }
 SILENT = 4
-CHUNK = 16
-"""Images in one run. More gains little, and one large batch takes much memory.
-
-On CUDA it is also the only batch that is run, padded where there are fewer images: a change of the
-batch has cuDNN plan anew, and may choose another algorithm, with other bits.
-"""
 
 NOWHERE = "/dev/null/nowhere"
 """A folder that cannot be, below a file."""
@@ -41,9 +35,15 @@ NOWHERE = "/dev/null/nowhere"
 class Runtime:
     """Opens sessions on one device. ``settle`` comes before the first ``open``."""
 
-    def __init__(self, device: Device) -> None:
-        """Raises ``StartupError`` where ``device`` is ``cuda`` and plainly cannot be had."""
+    def __init__(self, device: Device, cores: int = 1) -> None:
+        """``cores``: how many to use of a CPU.
+
+        Raises ``StartupError`` where ``device`` is ``cuda`` and plainly cannot be had.
+        """
         self.requested = device
+        self._cores = cores
+        self.provider_options: dict[str, str] = {}
+        """As ONNX Runtime reports them, once a session is open."""
         self.provider = CPU if device == "cpu" else CUDA
         self.reason = f"asked for {device}"
         if self.provider == CUDA:
@@ -54,9 +54,14 @@ class Runtime:
                 ort.preload_dlls(directory="")
 
     @property
-    def fixed_batch(self) -> int | None:
-        """The one batch size to run, or None where any will do."""
-        return CHUNK if self.provider == CUDA else None
+    def threads(self) -> int:
+        """Threads that run models at the same time. A GPU is fed by one: more would only wait."""
+        return 1 if self.provider == CUDA else self._cores
+
+    @property
+    def encoders(self) -> int:
+        """Threads that only encode; on a CPU, those that compute do that as well."""
+        return self._cores if self.provider == CUDA else 0
 
     @property
     def device(self) -> str:
@@ -80,12 +85,17 @@ class Runtime:
         if self.provider == CUDA:
             self._go_without_cuda(why)
 
-    def open(self, model: bytes) -> ort.InferenceSession:
+    def open(
+        self, model: bytes, *, threads: int = 1, batch: int | None = None
+    ) -> ort.InferenceSession:
         """A session for ``model``, the content of an ONNX file.
 
-        Raises whatever ONNX Runtime raises for a file that it cannot run.
+        ``threads`` compute one run, the caller's among them. ``batch`` is the only size it will
+        take. Raises whatever ONNX Runtime raises for a file that it cannot run.
         """
-        return _session(model, self.provider)
+        session = _session(model, self.provider, threads, batch)
+        self.provider_options = session.get_provider_options()[self.provider]
+        return session
 
     def _go_without_cuda(self, why: str) -> None:
         if self.requested == "cuda":
@@ -106,13 +116,19 @@ def _missing_for_cuda() -> str | None:
     return None
 
 
-def _session(model: bytes, provider: str) -> ort.InferenceSession:
+def _session(
+    model: bytes, provider: str, threads: int = 1, batch: int | None = None
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = SILENT  # what goes wrong is raised, and told once by the caller
-    # One session without threads of its own, and one caller for each core (see engine.py), is the
-    # fastest arrangement on a CPU.
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads of its own may spin while they wait for each other, but not on after a run: whoever
+    # takes the answer to the caller needs the core.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if batch is not None:
+        for name in _batch_names(model):
+            options.add_free_dimension_override_by_name(name, batch)
     # Weights outside the model file would be looked for in the current directory.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", NOWHERE
@@ -128,10 +144,15 @@ def _session(model: bytes, provider: str) -> ort.InferenceSession:
     return session
 
 
+def _batch_names(model: bytes) -> set[str]:
+    """What the model file calls the number of images, in each of its inputs."""
+    session = _session(model, CPU)
+    return {node.shape[0] for node in session.get_inputs() if isinstance(node.shape[0], str)}
+
+
 def _run_once(session: ort.InferenceSession) -> None:
     feeds = {
-        node.name: np.zeros((CHUNK, node.shape[1]), dtype=np.float32)
-        for node in session.get_inputs()
+        node.name: np.zeros((1, node.shape[1]), dtype=np.float32) for node in session.get_inputs()
     }
     session.run(None, feeds)
 

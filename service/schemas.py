@@ -207,6 +207,24 @@ class ReadyAnswer(BaseModel):
     models: dict[str, list[int]]
 
 
+class InfoAnswer(BaseModel):
+    version: str
+    device: str
+    reason: str
+    provider: str
+    provider_options: dict[str, str] = Field(description="As ONNX Runtime reports them.")
+    onnxruntime: str
+    threads: int = Field(description="That compute images at the same time, in this worker.")
+    encoders: int = Field(description="That only encode; 0 where those that compute do it.")
+    batches: dict[str, dict[str, Any]] = Field(
+        description="For each model and version, the sizes of its batches, and whether several "
+        "cores make a lone image."
+    )
+    admitted_images: int = Field(description="That wait or are under way.")
+    images_per_second: float | None = Field(description="That can be made, as measured last.")
+    settings: dict[str, Any]
+
+
 class Problem(BaseModel):
     """RFC 9457. Further members say what is allowed."""
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import StartupError
@@ -36,8 +36,8 @@ class Settings(BaseSettings):
     )
     threads: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="Images are computed on this many threads. More than there are cores makes "
-        "everything slower. Left out: the cores that the container or affinity allows.",
+        description="Images are computed on this many threads, of each worker. More than there are "
+        "cores makes everything slower. Left out: the cores that the container or affinity allows.",
     )
     default_model: str | None = Field(
         None,
@@ -47,11 +47,46 @@ class Settings(BaseSettings):
         None,
         description="Conditional model of a request that names none [the first by name].",
     )
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(
+        1,
+        description="Processes, each with models, threads and a queue of its own. One is right up "
+        "to a dozen cores or so, and on CUDA.",
+    )
+    max_queue: Annotated[int, Field(ge=256, le=1_000_000)] = Field(
+        4096,
+        description="Images that may wait or be under way; a request that does not fit is told "
+        "when to try again (429). More lets requests wait longer before they are refused.",
+    )
+    timeout: Annotated[float, Field(gt=0)] = Field(
+        30,
+        description="Seconds until a request that is not done is given up (504). Of a stream, from "
+        "one batch to the next.",
+    )
+    stall: Annotated[float, Field(gt=0)] = Field(
+        10,
+        description="Seconds in one batch after which its thread is taken to hang: what it was at "
+        "fails, and another thread takes over. A batch takes well under a second.",
+    )
     max_images: Annotated[int, Field(ge=1, le=65536)] = Field(
         1024,
         description="Most images in one answer that is held in memory whole (JSON, PNG). A high "
         "limit lets one request take memory and time from all others.",
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Settings:
+        if self.max_images > self.max_queue:
+            raise ValueError(
+                f"max_images ({self.max_images}) is above max_queue ({self.max_queue}): such a "
+                "request could never be answered"
+            )
+        return self
+
+
+def to_environment(settings: Settings) -> None:
+    """Leave ``settings`` where other processes find them."""
+    for name, value in settings.model_dump(mode="json", exclude_none=True).items():
+        os.environ[f"{PREFIX}{name.upper()}"] = str(value)
 
 
 def check_environment() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 from service.errors import NotAcceptable
@@ -11,10 +12,12 @@ MEDIA_TYPES: Mapping[str, str] = {
     "png": "image/png",
     "webp": "image/webp",
     "jpeg": "image/jpeg",
+    "npy": "application/x-npy",
 }
 
 
-def choose(accept: str, wanted: str | None, offered: Sequence[str]) -> str:
+@functools.lru_cache(maxsize=256)  # most callers send one of a few headers
+def choose(accept: str, wanted: str | None, offered: tuple[str, ...]) -> str:
     """The format of the answer, one of ``offered``, of which the first is the default.
 
     Raises ``NotAcceptable``.

@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-import base64
+import asyncio
+import binascii
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeAlias
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
-from fastapi import Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 
+from service.backlog import Timing
 from service.engine import Engine
-from service.errors import InvalidRequest
-from service.formats import images
+from service.formats import images, npy
 from service.formats.negotiation import MEDIA_TYPES
 from service.models import Model
-from service.sampling import Frame
+from service.sampling import Frame, Pixels, Source
 from service.schemas import Problem
 
-Frames: TypeAlias = Callable[[range], list[Frame]]
-"""Computes the images at some positions of an answer."""
-
-Accept = Annotated[str, Header(include_in_schema=False)]
-
-
-class _Query(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    format: str | None = Field(None, description="Wins over the Accept header.")
-
-
-FormatQuery = Annotated[_Query, Query()]
-
 PROBLEM = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is not JSON.", "content": PROBLEM},
     404: {"description": "No such model or version.", "content": PROBLEM},
     406: {"description": "No such format.", "content": PROBLEM},
     413: {"description": "The body is too large.", "content": PROBLEM},
     422: {"description": "A field is out of range, or a label unknown.", "content": PROBLEM},
+    429: {"description": "Too many images wait.", "content": PROBLEM, "headers": RETRY_AFTER},
+    500: {"description": "The model could not be run.", "content": PROBLEM},
+    504: {"description": "Not done in time.", "content": PROBLEM},
 }
-
-
-def refuse_repeats(request: Request) -> None:
-    """Raise ``InvalidRequest`` where a query parameter stands twice: one would be ignored."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise InvalidRequest(f"{repeated[0][:80]}: stands twice in the query")
 
 
 def documented(answer: type, formats: Sequence[str]) -> dict[int | str, dict[str, Any]]:
@@ -71,49 +55,90 @@ def as_headers(head: Mapping[str, Any]) -> dict[str, str]:
     return {f"Figment-{name.replace('_', '-').title()}": str(v) for name, v in head.items()}
 
 
+def server_timing(timing: Timing) -> dict[str, str]:
+    """Milliseconds, as https://www.w3.org/TR/server-timing has it."""
+    return {
+        "Server-Timing": f"queue;dur={1000 * timing.queue:.2f}, "
+        f"inference;dur={1000 * timing.inference:.2f}, encode;dur={1000 * timing.encode:.2f}"
+    }
+
+
 async def json_answer(
-    engine: Engine,
-    head: Mapping[str, Any],
-    count: int,
-    frames: Frames,
-    describe: Callable[[int, Frame], dict[str, Any]],
+    engine: Engine, head: Mapping[str, Any], source: Source, count: int, request: Request
 ) -> Response:
-    """``head`` and the images, each as ``describe`` has it with its PNG in base64."""
-
-    def work(chunk: range) -> list[dict[str, Any]]:
-        return [
-            describe(position, frame) | {"data": _base64_png(frame)}
-            for position, frame in zip(chunk, frames(chunk), strict=True)
-        ]
-
-    body = {**head, "images": await engine.in_chunks(count, work)}
-    return Response(json.dumps(body), media_type=MEDIA_TYPES["json"])
+    """``head`` and the images, each with its PNG in base64."""
+    rows, timing = await engine.run(source, count, _json_row, request.receive)
+    body = b'%b, "images": [%b]}' % (json.dumps(head)[:-1].encode("ascii"), b", ".join(rows))
+    return Response(body, headers=server_timing(timing), media_type=MEDIA_TYPES["json"])
 
 
 async def image_answer(
     engine: Engine,
     head: Mapping[str, Any],
     extension: str,
+    source: Source,
     count: int,
-    frames: Frames,
+    request: Request,
     columns: int | None = None,
 ) -> Response:
     """The image if ``count`` is 1, else a contact sheet; ``head`` becomes ``Figment-*`` headers."""
-    computed = await engine.in_chunks(count, frames)
     headers = as_headers(head)
-    addresses = [frame.address.url(extension) for frame in computed if frame.address]
     if count == 1:
-        headers["Content-Location"] = addresses[0]
-    pixels = [frame.pixels for frame in computed]
 
-    def work() -> bytes:
-        sheet = pixels[0] if count == 1 else images.contact_sheet(pixels, columns)
-        ends = dict.fromkeys([addresses[0], addresses[-1]])  # one where the two are the same
-        return images.encode(sheet, extension, " .. ".join(ends))
+        def finish(frame: Frame, pixels: Pixels) -> tuple[bytes, str]:
+            assert frame.address is not None
+            url = frame.address.url(extension)
+            return images.encode(pixels, extension, url), url
 
-    return Response(await engine.call(work), headers=headers, media_type=MEDIA_TYPES[extension])
+        ((content, url),), timing = await engine.run(source, 1, finish, request.receive)
+        headers["Content-Location"] = url
+    else:
+        found, timing = await engine.run(
+            source, count, lambda frame, pixels: (frame, pixels), request.receive
+        )
+        started = time.monotonic()
+        content = await asyncio.to_thread(_sheet, found, extension, columns)
+        timing.encode += time.monotonic() - started
+    headers |= server_timing(timing)
+    return Response(content, headers=headers, media_type=MEDIA_TYPES[extension])
 
 
-def _base64_png(frame: Frame) -> str:
-    address = frame.address.url() if frame.address else None
-    return base64.b64encode(images.encode(frame.pixels, "png", address)).decode("ascii")
+async def npy_answer(
+    engine: Engine, head: Mapping[str, Any], source: Source, count: int
+) -> Response:
+    """All pixels as one array ``[count, H, W, channels]``, sent as they are computed."""
+    batches = engine.stream(source, count, lambda frame, pixels: pixels.tobytes())
+    first = await anext(batches)  # what is refused is refused before the answer has begun
+    manifest = source.model.manifest
+    shape = (count, manifest.height, manifest.width, manifest.channels)
+    start = npy.header(shape)
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield start + b"".join(first)
+            async for batch in batches:
+                yield b"".join(batch)
+        finally:
+            await batches.aclose()
+
+    size = len(start) + count * manifest.height * manifest.width * manifest.channels
+    headers = as_headers(head) | {"Content-Length": str(size)}
+    return StreamingResponse(body(), headers=headers, media_type=MEDIA_TYPES["npy"])
+
+
+def _json_row(frame: Frame, pixels: Pixels) -> bytes:
+    url = frame.address.url() if frame.address else None
+    data = binascii.b2a_base64(images.encode(pixels, "png", url), newline=False)
+    # By hand, for json.dumps would look for what to escape in all of the data.
+    position = "" if frame.t is None else f', "t": {frame.t}'
+    labels = "null" if frame.labels is None else json.dumps(frame.labels)
+    place = "null" if url is None else f'"{url}"'  # of characters that JSON takes as they are
+    head = f'{{"index": {frame.index}{position}, "labels": {labels}, "url": {place}'
+    return b'%b, "data": "%b"}' % (head.encode("ascii"), data)
+
+
+def _sheet(found: list[tuple[Frame, Pixels]], extension: str, columns: int | None) -> bytes:
+    addresses = [frame.address.url(extension) for frame, _ in found if frame.address]
+    ends = dict.fromkeys([addresses[0], addresses[-1]])  # one where the two are the same
+    sheet = images.contact_sheet([pixels for _, pixels in found], columns)
+    return images.encode(sheet, extension, " .. ".join(ends))

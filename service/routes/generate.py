@@ -3,49 +3,47 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from service.errors import InvalidRequest
 from service.formats import images, negotiation
 from service.latents import MAX_INDEX, MAX_SEED
 from service.models import Model
-from service.routes.answers import (
-    Accept,
-    FormatQuery,
-    about,
-    documented,
-    image_answer,
-    json_answer,
-    refuse_repeats,
-)
-from service.routes.state import CurrentState, State
-from service.sampling import Frame, Samples
+from service.routes.answers import about, documented, image_answer, json_answer, npy_answer
+from service.routes.direct import DirectRoute, FormatQuery
+from service.routes.state import State, state_of
+from service.sampling import Samples
 from service.schemas import GenerateAnswer, GenerateRequest
 
-router = APIRouter(tags=["generate"], dependencies=[Depends(refuse_repeats)])
-FORMATS = ("json", *images.EXTENSIONS)
+router = APIRouter(tags=["generate"], route_class=DirectRoute)
+FORMATS = ("json", *images.EXTENSIONS, "npy")
+STREAMED = ("npy",)
+MAX_STREAM = 10_000_000
+"""Images in one stream: what comes after is asked for with ``offset``."""
 
 
 @router.post("/generate", responses=documented(GenerateAnswer, FORMATS))
 async def generate(
-    body: GenerateRequest, state: CurrentState, query: FormatQuery, accept: Accept = ""
+    body: GenerateRequest, query: Annotated[FormatQuery, Query()], request: Request
 ) -> Response:
     """Images of any model.
 
     The default is the unconditional one, or the conditional one if there is a label.
     """
+    state = state_of(request)
     labelled = body.label is not None
     model = state.library.choose(body.model, body.version, labelled=labelled)
-    return await _answer(model, body, state, accept, query.format)
+    return await _answer(model, body, query, state, request)
 
 
 @router.post("/generate/conditional", responses=documented(GenerateAnswer, FORMATS))
 async def generate_conditional(
-    body: GenerateRequest, state: CurrentState, query: FormatQuery, accept: Accept = ""
+    body: GenerateRequest, query: Annotated[FormatQuery, Query()], request: Request
 ) -> Response:
     """Images of a conditional model under labels; what a label leaves open is drawn."""
+    state = state_of(request)
     model = state.library.choose(body.model, body.version, labelled=True)
     if model.manifest.kind != "conditional":
         raise InvalidRequest(
@@ -53,18 +51,19 @@ async def generate_conditional(
             f"{', '.join(state.library.names('conditional'))}",
             models=state.library.names("conditional"),
         )
-    return await _answer(model, body, state, accept, query.format)
+    return await _answer(model, body, query, state, request)
 
 
 async def _answer(
-    model: Model, body: GenerateRequest, state: State, accept: str, wanted: str | None
+    model: Model, body: GenerateRequest, query: FormatQuery, state: State, request: Request
 ) -> Response:
-    chosen = negotiation.choose(accept, wanted, FORMATS)
-    if body.n > state.settings.max_images:
+    chosen = negotiation.choose(request.headers.get("accept", ""), query.format, FORMATS)
+    most = MAX_STREAM if chosen in STREAMED else state.settings.max_images
+    if body.n > most:
         raise InvalidRequest(
-            f"n: {body.n} images do not fit into one {chosen} answer; at most "
-            f"{state.settings.max_images}. Ask for more with offset",
-            max_images=state.settings.max_images,
+            f"n: {body.n} images do not fit into one {chosen} answer; at most {most}. Ask for "
+            "more with offset",
+            max_images=most,
         )
     if body.offset + body.n - 1 > MAX_INDEX:
         raise InvalidRequest(f"offset: the last index may be at most {MAX_INDEX}")
@@ -73,16 +72,12 @@ async def _answer(
         model=model,
         seed=secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed,
         offset=body.offset,
-        n=body.n,
         choices=[model.vocabulary.parse(label) for label in labels if label is not None],
         truncation=body.truncation,
     )
     head = about(model) | {"seed": samples.seed}
     if chosen == "json":
-        return await json_answer(state.engine, head, body.n, samples.frames, _describe)
-    return await image_answer(state.engine, head, chosen, body.n, samples.frames)
-
-
-def _describe(position: int, frame: Frame) -> dict[str, Any]:
-    assert frame.address is not None
-    return {"index": frame.address.index, "labels": frame.labels, "url": frame.address.url()}
+        return await json_answer(state.engine, head, samples, body.n, request)
+    if chosen == "npy":
+        return await npy_answer(state.engine, head, samples, body.n)
+    return await image_answer(state.engine, head, chosen, samples, body.n, request)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any
 
+import isal
 import onnxruntime
 import PIL
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import __version__
@@ -16,12 +17,13 @@ from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.latents import MAX_INDEX, MAX_SEED
 from service.models import VERSION_PATTERN, Model
-from service.routes.answers import PROBLEMS, about, as_headers, refuse_repeats
+from service.routes.answers import PROBLEMS, about, as_headers, image_answer
+from service.routes.direct import refuse_repeats
 from service.routes.state import CurrentState, State
 from service.sampling import Samples
 from service.schemas import MAX_LABEL, Truncation
 
-router = APIRouter(prefix="/images", tags=["images"], dependencies=[Depends(refuse_repeats)])
+router = APIRouter(prefix="/images", tags=["images"])
 FOR_EVER = "public, max-age=31536000, immutable"
 NUMBER = "(?:0|[1-9][0-9]{0,15})"
 """One spelling for each number: an address that can be written in two ways is cached twice."""
@@ -46,8 +48,7 @@ BINARY: dict[str, Any] = {MEDIA_TYPES[extension]: {} for extension in images.EXT
     responses={
         200: {"content": BINARY},
         304: {"description": "The caller has it already."},
-        404: PROBLEMS[404],
-        422: PROBLEMS[422],
+        **{status: PROBLEMS[status] for status in (404, 422, 429, 500, 504)},
     },
 )
 async def show_image(
@@ -57,9 +58,11 @@ async def show_image(
     file: Annotated[str, Path(pattern=FILE_PATTERN, description="INDEX.png, .webp or .jpeg")],
     state: CurrentState,
     query: Annotated[_Query, Query()],
+    request: Request,
     if_none_match: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """The same bytes for ever, on one provider: cache it as long as you like."""
+    refuse_repeats(request)
     index, _, extension = file.partition(".")
     if int(index) > MAX_INDEX:
         raise InvalidRequest(f"index: may be at most {MAX_INDEX}")
@@ -70,23 +73,17 @@ async def show_image(
         model=found,
         seed=int(seed),
         offset=int(index),
-        n=1,
         choices=[] if query.label is None else [found.vocabulary.parse(query.label)],
         truncation=query.truncation,
     )
     url = samples.address(int(index)).url(extension)
     head = about(found) | {"seed": seed}
-    headers = {"ETag": _etag(found, state, url), "Cache-Control": FOR_EVER} | as_headers(head)
-    if _matches(headers["ETag"], if_none_match):
-        return Response(status_code=304, headers=headers)
-
-    def work() -> bytes:
-        (frame,) = samples.frames(range(1))
-        return images.encode(frame.pixels, extension, url)
-
-    return Response(
-        await state.engine.call(work), headers=headers, media_type=MEDIA_TYPES[extension]
-    )
+    caching = {"ETag": _etag(found, state, url), "Cache-Control": FOR_EVER}
+    if _matches(caching["ETag"], if_none_match):
+        return Response(status_code=304, headers=caching | as_headers(head))
+    answer = await image_answer(state.engine, head, extension, samples, 1, request)
+    answer.headers.update(caching)
+    return answer
 
 
 def _etag(model: Model, state: State, url: str) -> str:
@@ -98,6 +95,7 @@ def _etag(model: Model, state: State, url: str) -> str:
         __version__,
         onnxruntime.__version__,
         PIL.__version__,
+        isal.__version__,
     )
     return f'"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"'
 

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from service.formats import negotiation
 from service.interpolation import Interpolation
 from service.models import Model
-from service.routes.answers import (
-    Accept,
-    FormatQuery,
-    about,
-    documented,
-    image_answer,
-    json_answer,
-    refuse_repeats,
-)
-from service.routes.state import CurrentState
-from service.sampling import Frame, Samples
+from service.routes.answers import about, documented, image_answer, json_answer
+from service.routes.direct import DirectRoute, FormatQuery
+from service.routes.state import state_of
+from service.sampling import Samples
 from service.schemas import InterpolateAnswer, InterpolateRequest, Point
 
-router = APIRouter(tags=["generate"], dependencies=[Depends(refuse_repeats)])
+router = APIRouter(tags=["generate"], route_class=DirectRoute)
 FORMATS = ("json", "png")
 
 
 @router.post("/interpolate", responses=documented(InterpolateAnswer, FORMATS))
 async def interpolate(
-    body: InterpolateRequest, state: CurrentState, query: FormatQuery, accept: Accept = ""
+    body: InterpolateRequest, query: Annotated[FormatQuery, Query()], request: Request
 ) -> Response:
     """Frames from one image to another; as an image, a film strip.
 
     The default model is the conditional one if an end has a label.
     """
-    chosen = negotiation.choose(accept, query.format, FORMATS)
+    state = state_of(request)
+    chosen = negotiation.choose(request.headers.get("accept", ""), query.format, FORMATS)
     labelled = body.start.label is not None or body.end.label is not None
     model = state.library.choose(body.model, body.version, labelled=labelled)
     way = Interpolation(
@@ -46,9 +40,9 @@ async def interpolate(
     )
     head = about(model)
     if chosen == "json":
-        return await json_answer(state.engine, head, body.steps, way.frames, _describe)
+        return await json_answer(state.engine, head, way, body.steps, request)
     return await image_answer(
-        state.engine, head, chosen, body.steps, way.frames, columns=body.steps
+        state.engine, head, chosen, way, body.steps, request, columns=body.steps
     )
 
 
@@ -57,16 +51,6 @@ def _samples(model: Model, point: Point) -> Samples:
         model=model,
         seed=point.seed,
         offset=point.index,
-        n=1,
         choices=[] if point.label is None else [model.vocabulary.parse(point.label)],
         truncation=point.truncation,
     )
-
-
-def _describe(position: int, frame: Frame) -> dict[str, Any]:
-    return {
-        "index": position,
-        "t": frame.t,
-        "labels": frame.labels,
-        "url": frame.address.url() if frame.address else None,
-    }

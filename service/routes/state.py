@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -19,11 +19,17 @@ class State:
     runtime: Runtime
     library: Library
     engine: Engine
+    effective: dict[str, Any]
+    """What was chosen at the start (see ``InfoAnswer``)."""
 
 
-def _state(request: Request) -> State:
+def state_of(request: Request) -> State:
     state: State = request.app.state.figment
     return state
+
+
+async def _state(request: Request) -> State:
+    return state_of(request)  # a coroutine: FastAPI hands plain functions to a thread
 
 
 CurrentState = Annotated[State, Depends(_state)]

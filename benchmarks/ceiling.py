@@ -1,0 +1,116 @@
+"""The same images without a server: the model's session and the encoder, on as many threads.
+
+    python -m benchmarks.ceiling MODEL_FILE
+
+Reads lines such as ``bulk 4`` and answers each with images per second over so many seconds.
+``lone`` is one image at a time, by one thread or by all of them, whichever is faster this time;
+``bulk`` is batches, on one calling thread for each core, as answered in JSON; ``npy`` is the same,
+pixels only. On CUDA, the threads take turns at a session of the largest bucket.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service import cpus
+from service.formats import png
+from service.inference import BUCKETS, CHUNK, Feeds, InBuckets, OnThreads
+from service.runtime import Runtime
+
+Images = npt.NDArray[np.uint8]
+
+
+def as_json(images: Images) -> str:
+    files = [base64.b64encode(png.encode(pixels, {})).decode() for pixels in images]
+    return json.dumps({"images": files})
+
+
+def as_npy(images: Images) -> bytes:
+    return images.tobytes()
+
+
+def rate(
+    make: Callable[[], Images], encode: Callable[[Images], Any], threads: int, s: float
+) -> float:
+    """Images per second of so many threads, over ``s`` seconds."""
+    started = time.perf_counter()
+
+    def loop(_: int) -> int:
+        made = 0
+        while time.perf_counter() < started + s:
+            images = make()
+            encode(images)
+            made += len(images)
+        return made
+
+    with ThreadPoolExecutor(threads) as pool:
+        made = sum(pool.map(loop, range(threads)))
+    return made / (time.perf_counter() - started)
+
+
+def ways(model: bytes, cores: int) -> dict[str, Callable[[float], float]]:
+    """Each kind of ceiling as a function of seconds."""
+    runtime = Runtime("auto", cores)
+    runtime.settle([model])
+    session = runtime.open(model)
+    (node,) = session.get_inputs()
+    random = np.random.default_rng()
+
+    def feeds(count: int) -> Feeds:
+        return {node.name: random.standard_normal((count, node.shape[1]), dtype=np.float32)}
+
+    if runtime.device == "cuda":
+        size, turn = max(BUCKETS), threading.Lock()
+        large = InBuckets({size: runtime.open(model, batch=size)}, "cuda")
+        single = InBuckets({1: runtime.open(model, batch=1)}, "cuda")
+
+        def in_turn() -> Images:
+            with turn:
+                return large(feeds(size))
+
+        return {
+            "lone": lambda s: rate(lambda: single(feeds(1)), as_json, 1, s),
+            "bulk": lambda s: rate(in_turn, as_json, cores, s),
+            "npy": lambda s: rate(in_turn, as_npy, cores, s),
+        }
+
+    network = OnThreads(session, lone=runtime.open(model, threads=cores))
+
+    def batch() -> Images:
+        return network(feeds(CHUNK), alone=False)
+
+    def by_one_thread() -> Images:
+        return network(feeds(1), alone=False)
+
+    def by_all_threads() -> Images:
+        return network(feeds(1), alone=True)
+
+    return {
+        "lone": lambda s: max(
+            rate(make, as_json, 1, s) for make in (by_one_thread, by_all_threads)
+        ),
+        "bulk": lambda s: rate(batch, as_json, cores, s),
+        "npy": lambda s: rate(batch, as_npy, cores, s),
+    }
+
+
+def main(model: Path) -> None:
+    found = ways(model.read_bytes(), cpus.available())
+    for line in sys.stdin:
+        kind, seconds = line.split()
+        print(found[kind](float(seconds)), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
