@@ -124,7 +124,7 @@ class Crew:
         """Have a job computed."""
         with self._lock:
             self._backlog.add(job)
-            self._wake()
+            self._lock.notify(self._backlog.images)
 
     def drop(self, job: Job) -> None:
         """Compute no more of a job; what is under way goes nowhere."""
@@ -159,11 +159,6 @@ class Crew:
         self._threads[worker] = thread
         thread.start()
 
-    def _wake(self) -> None:
-        """A thread for what one will do alone, else as many as find something to do."""
-        waiting = self._backlog.images
-        self._lock.notify(1 if waiting < self._size == self._idle else waiting)
-
     # On the threads.
 
     def _work(self, worker: Worker) -> None:
@@ -186,19 +181,17 @@ class Crew:
         return True
 
     def _take_batch(self, worker: Worker) -> bool:
-        """Wait for a batch; none at the end. Returns whether nothing else is being computed."""
+        """Wait for a batch; none at the end. Returns whether it is one image and all there is."""
         worker.batch = []
         while True:
             worker.beat = time.monotonic()
             if self._closed or worker.given_up:
                 return False
             waiting = self._backlog.images
-            alone = waiting < self._size == self._idle + 1
             # A share for each thread that has nothing to do, so that none idles while others work.
-            share = waiting if alone else math.ceil(waiting / (self._idle + 1))
-            worker.batch = self._backlog.take(share)
+            worker.batch = self._backlog.take(math.ceil(waiting / (self._idle + 1)))
             if worker.batch:
-                return alone
+                return waiting == 1 and self._idle == self._size - 1
             self._idle += 1
             self._lock.wait(BEAT)
             self._idle -= 1

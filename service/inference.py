@@ -41,7 +41,7 @@ class Generator(Protocol):
     def __call__(self, feeds: Feeds, *, alone: bool) -> Images:
         """Inputs ``[N, ...]`` to images ``[N, H, W, channels]``, N up to ``largest_batch``.
 
-        ``alone``: nothing else is being computed, so all cores may be used.
+        ``alone``: nothing else is being computed, so one image may take all cores.
         """
         ...
 

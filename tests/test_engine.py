@@ -227,9 +227,14 @@ def test_a_lone_image_is_computed_at_once_and_alone() -> None:
         network = FakeNetwork()
         async with engine(network, threads=4) as running:
             await ask(running, FakeSource(), 1)
-            await ask(running, FakeSource(), 3)
-            assert network.alone == [True, True]
-            assert [len(batch) for batch in network.batches] == [1, 1]
+            assert network.alone == [True]
+            # Two are not: each is given to a thread.
+            network.gate.clear()
+            two = asyncio.create_task(ask(running, FakeSource(), 2))
+            await until(lambda: len(network.batches) == 3)
+            network.gate.set()
+            await two
+            assert network.alone == [True, False, False]
 
     asyncio.run(scenario())
 

@@ -60,6 +60,9 @@ def test_commands(server: Server, tmp_path: Path, command: str, answer: str | No
     )
     if answer is None:
         (picture,) = tmp_path.iterdir()
+        if picture.suffix == ".npy":
+            assert f"uint8 {list(np.load(picture).shape)}" in command
+            return
         assert f"](docs/images/{picture.name})" in README
         with Image.open(picture) as found, Image.open(ROOT / "docs/images" / picture.name) as shown:
             # Another kind of processor may round the other way.
