@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import sys
 from typing import Any
@@ -63,7 +64,10 @@ def log_to_stderr() -> None:
 
 
 def run(app: ASGIApp, settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM: ``app``, or in several processes one like it in each."""
+    """Serve until SIGINT or SIGTERM: ``app``, or in several processes one like it in each.
+
+    What is under way then has as long as any request has; streams that take longer are cut.
+    """
     several = settings.workers > 1
     if several:
         to_environment(settings)
@@ -79,4 +83,5 @@ def run(app: ASGIApp, settings: Settings) -> None:
         log_config=None,
         proxy_headers=False,
         server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.timeout),
     )
