@@ -62,3 +62,6 @@ benchmark() {
 
 benchmark train --data "$data/anime-faces-64.zip"
 benchmark serve
+if "$python" -c "import onnxruntime as o; exit('CUDAExecutionProvider' not in o.get_available_providers())"; then
+  benchmark cuda
+fi

@@ -127,7 +127,7 @@ def _session(
     # takes the answer to the caller needs the core.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if batch is not None:
-        for name in _batch_names(model):
+        for name in batch_names(model):
             options.add_free_dimension_override_by_name(name, batch)
     # Weights outside the model file would be looked for in the current directory.
     options.add_session_config_entry(
@@ -144,7 +144,7 @@ def _session(
     return session
 
 
-def _batch_names(model: bytes) -> set[str]:
+def batch_names(model: bytes) -> set[str]:
     """What the model file calls the number of images, in each of its inputs."""
     session = _session(model, CPU)
     return {node.shape[0] for node in session.get_inputs() if isinstance(node.shape[0], str)}
