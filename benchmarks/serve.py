@@ -157,7 +157,18 @@ def measure(model: Path, rounds: int, seconds: float) -> None:
         ceiling.stdin.close()
         memory = peak_memory(ours), peak_memory(other)
     report(found)
-    print(f"\npeak memory          {memory[0]:.0f} MB; naive {memory[1]:.0f} MB")
+    lone, crowd = found["n=1, alone"], found["n=1, 128 connections"]
+    limit = 1.15 * 1000 / statistics.median(lone.ceiling) + 2
+    print(
+        f"\nn=1, alone           p50 {_median(lone, 'p50'):.1f} ms; "
+        f"1.15 times the ceiling's and 2 ms are {limit:.1f} ms"
+    )
+    perfect = 128_000 / statistics.median(crowd.ceiling)
+    print(
+        f"n=1, 128 connections p99 is {_median(crowd, 'p99') / perfect:.2f} times "
+        "what the ceiling takes for 128 images"
+    )
+    print(f"peak memory          {memory[0]:.0f} MB; naive {memory[1]:.0f} MB")
     print(f"start to first image {start:.1f} s; naive {other_start:.1f} s")
     print(f"threads              {cpus.available()}; rounds of {seconds:g} s: {rounds}")
 
@@ -171,10 +182,7 @@ def report(found: dict[str, Measured]) -> None:
     for scenario in SCENARIOS:
         this = found[scenario.name]
         ours = [asked.requests_per_second * scenario.n for asked in this.loads]
-        times = [
-            statistics.median(getattr(asked, name) for asked in this.loads)
-            for name in ("p50", "p95", "p99")
-        ]
+        times = [_median(this, name) for name in ("p50", "p95", "p99")]
         print(
             f"{scenario.name:<22}{statistics.median(this.ceiling):8.0f}"
             f"{statistics.median(ours):9.0f}{_share(ours, this.ceiling):>7}"
@@ -182,6 +190,11 @@ def report(found: dict[str, Measured]) -> None:
             f"{times[0]:9.1f}{times[1]:8.1f}{times[2]:8.1f}"
             f"{sum(asked.errors for asked in this.loads):8}"
         )
+
+
+def _median(this: Measured, name: str) -> float:
+    found: float = statistics.median(getattr(asked, name) for asked in this.loads)
+    return found
 
 
 def _share(rates: list[float], ceilings: list[float]) -> str:

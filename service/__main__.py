@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from starlette.types import ASGIApp
 
 from service.errors import StartupError
 from service.installation import check_installation
@@ -27,9 +28,11 @@ def serve(**given: Any) -> None:
         from service.app import create_app
 
         server.log_to_stderr()
-        app = create_app(settings)
+        app: ASGIApp | None = create_app(settings)
     except StartupError as error:
         raise click.ClickException(str(error)) from error
+    if settings.workers > 1:
+        app = None  # it could be made, so each worker can make one
     server.run(app, settings)
 
 

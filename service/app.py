@@ -89,6 +89,7 @@ def create_app(settings: Settings) -> ASGIApp:
     async def front_page() -> RedirectResponse:
         return RedirectResponse("/docs")
 
+    # Middleware of the app does not see what takes the shortcut.
     return Shortcut(app, [*generate.router.routes, *interpolate.router.routes])
 
 

@@ -43,6 +43,8 @@ class Job:
     answered: asyncio.Future[list[Any]]
     arrived: float
     deadline: float
+    turn: object
+    """Jobs of one turn, such as those of one stream, take turns with others as if they were one."""
     timing: Timing = field(default_factory=Timing)
     taken: int = 0
     """Images handed out to be computed, from the first on."""
@@ -81,17 +83,18 @@ class Piece(NamedTuple):
 class Backlog:
     """Jobs in turn, a line for each model: a batch is of one model, and the models take turns.
 
-    Within a line, a job whose images do not fit into one batch goes to the end after each, so that
-    a large one lets all others by.
+    Within a line, whoever has more than fits into a batch goes to the end after it, so that large
+    requests and streams let all others by.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[Model, deque[Job]] = {}
+        self._lines: dict[Model, _Line] = {}
         self.images = 0
         """All that wait."""
 
     def add(self, job: Job) -> None:
-        self._lines.setdefault(job.source.model, deque()).append(job)
+        line = self._lines.setdefault(job.source.model, {})
+        line.setdefault(job.turn, deque()).append(job)
         self.images += job.waiting
 
     def drop(self, job: Job) -> None:
@@ -115,13 +118,20 @@ class Backlog:
         return []
 
 
-def _fill(line: deque[Job], most: int) -> list[Piece]:
+_Line = dict[object, deque[Job]]
+
+
+def _fill(line: _Line, most: int) -> list[Piece]:
     pieces = []
     while line and most > 0:
-        job = line.popleft()
-        if job.waiting:
-            pieces.append(job.take(most))
-            most -= len(pieces[-1].chunk)
-    if pieces and pieces[-1].job.waiting:
-        line.append(pieces[-1].job)
+        turn, jobs = next(iter(line.items()))
+        del line[turn]
+        while jobs and most > 0:
+            if jobs[0].waiting:
+                pieces.append(jobs[0].take(most))
+                most -= len(pieces[-1].chunk)
+            if not jobs[0].waiting:
+                jobs.popleft()
+        if jobs:  # and the batch is full
+            line[turn] = jobs
     return pieces

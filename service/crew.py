@@ -77,11 +77,14 @@ class Crew:
         self._deliver = deliver
         self._size = threads
         self._encoders = ThreadPoolExecutor(encoders, "encode") if encoders else None
+        # Batches in the encoders' hands: what they are at, and what they begin next.
+        self._room_to_encode = threading.Semaphore(2 * encoders)
         self._encode_threads = encoders or threads
         self._threads: dict[Worker, threading.Thread] = {}
         # All below is touched with this lock only.
         self._lock = threading.Condition()
         self._backlog = Backlog()
+        self._under_way = 0
         self._idle = 0
         self._closed = False
         self._cost: Cost | None = None
@@ -98,7 +101,13 @@ class Crew:
         for thread in self._threads.values():
             thread.join(BEAT)
         if self._encoders is not None:
-            self._encoders.shutdown(cancel_futures=True)
+            self._encoders.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def images(self) -> int:
+        """All that wait or are under way."""
+        with self._lock:
+            return self._backlog.images + self._under_way
 
     @property
     def proven(self) -> bool:
@@ -147,6 +156,7 @@ class Crew:
         """
         with self._lock:
             worker.given_up = True
+            self._under_way -= _size(worker.batch)
             jobs = [piece.job for piece in worker.batch]
         del self._threads[worker]
         self._hire()
@@ -162,23 +172,32 @@ class Crew:
     # On the threads.
 
     def _work(self, worker: Worker) -> None:
-        while not self._prove(worker):
-            time.sleep(BEAT)
-        while True:
-            with self._lock:
-                alone = self._take_batch(worker)
-            if not worker.batch:
-                return
-            self._guarded(self._compute, worker.batch, alone)
+        while self._prove(worker):
+            done = True
+            while done:
+                with self._lock:
+                    alone = self._take_batch(worker)
+                if not worker.batch:
+                    return
+                done = self._guarded(self._compute, worker, alone)
 
     def _prove(self, worker: Worker) -> bool:
-        try:
-            self._probe()
-        except Exception as error:
-            log.error("a thread cannot compute, and tries again", exc_info=error)
-            return self._closed
-        worker.beat = time.monotonic()
-        return True
+        """Wait until the thread can compute: at its start, and again after a batch has failed.
+
+        False at the end.
+        """
+        worker.batch, worker.beat = [], None
+        while True:
+            try:
+                self._probe()
+            except Exception as error:
+                log.error("a thread cannot compute, and tries again", exc_info=error)
+                time.sleep(BEAT)
+            else:
+                worker.beat = time.monotonic()
+                return True
+            if self._closed:
+                return False
 
     def _take_batch(self, worker: Worker) -> bool:
         """Wait for a batch; none at the end. Returns whether it is one image and all there is."""
@@ -191,56 +210,69 @@ class Crew:
             # A share for each thread that has nothing to do, so that none idles while others work.
             worker.batch = self._backlog.take(math.ceil(waiting / (self._idle + 1)))
             if worker.batch:
+                self._under_way += _size(worker.batch)
                 return waiting == 1 and self._idle == self._size - 1
             self._idle += 1
             self._lock.wait(BEAT)
             self._idle -= 1
 
-    def _guarded(self, step: Callable[..., None], batch: list[Piece], *rest: Any) -> None:
-        """One step of a batch; whatever it raises fails the requests in it, and nothing else."""
+    def _guarded(self, step: Callable[..., None], worker: Worker, *rest: Any) -> bool:
+        """One step of a batch; what it raises fails the requests in it, and nothing else."""
+        batch = worker.batch
         try:
-            step(batch, *rest)
+            step(worker, *rest)
         except Exception as error:
             log.error("a batch failed", exc_info=error)
             failed = InferenceFailed("the model could not be run; the service's log says why")
-            self._hand_on([(piece, failed) for piece in batch])
+            self._hand_on(worker, [(piece, failed) for piece in batch])
+            return False
+        return True
 
-    def _compute(self, batch: list[Piece], alone: bool) -> None:
+    def _compute(self, worker: Worker, alone: bool) -> None:
         started = time.monotonic()
-        for piece in batch:
+        for piece in worker.batch:
             piece.job.timing.queue = piece.job.timing.queue or started - piece.job.arrived
-        sources = [(piece.job.source, piece.chunk) for piece in batch]
+        sources = [(piece.job.source, piece.chunk) for piece in worker.batch]
         rendered = self._render(sources, alone=alone)
-        seconds = time.monotonic() - started
+        cost = Cost(compute=time.monotonic() - started, encode=0)
         if self._encoders is None:
-            self._encode(batch, rendered, seconds)
+            self._encode(worker, rendered, cost, alone)
         else:
-            self._encoders.submit(self._guarded, self._encode, batch, rendered, seconds)
+            # The batch leaves the worker, which may go on with another, or be given up.
+            self._room_to_encode.acquire()
+            with self._lock:
+                handed = Worker(batch=worker.batch, given_up=worker.given_up)
+                worker.batch = []
+            self._encoders.submit(self._encode_elsewhere, handed, rendered, cost, alone)
+
+    def _encode_elsewhere(self, *arguments: Any) -> None:
+        try:
+            self._guarded(self._encode, *arguments)
+        finally:
+            self._room_to_encode.release()
 
     def _encode(
-        self, batch: list[Piece], rendered: list[tuple[list[Frame], Any]], seconds: float
+        self, worker: Worker, rendered: list[tuple[list[Frame], Any]], cost: Cost, alone: bool
     ) -> None:
-        """``seconds``: what computing took."""
         results: list[tuple[Piece, list[Any] | Exception]] = []
         started = before = time.monotonic()
-        for piece, (frames, images) in zip(batch, rendered, strict=True):
-            finish = piece.job.finish
-            try:
-                results.append(
-                    (piece, [finish(*pair) for pair in zip(frames, images, strict=True)])
-                )
-            except Exception as error:
-                results.append((piece, error))
+        for piece, (frames, images) in zip(worker.batch, rendered, strict=True):
+            results.append((piece, _finish(piece.job, frames, images)))
             now = time.monotonic()
-            piece.job.timing.inference += seconds
+            piece.job.timing.inference += cost.compute
             piece.job.timing.encode += now - before
             before = now
-        self._hand_on(results)
-        self._measure(sum(len(piece.chunk) for piece in batch), seconds, before - started)
+        self._hand_on(worker, results)
+        if not worker.given_up:
+            images = _size(worker.batch)
+            threads = self._size if alone else 1
+            self._measure(Cost(threads * cost.compute / images, (before - started) / images))
 
-    def _hand_on(self, results: list[tuple[Piece, list[Any] | Exception]]) -> None:
+    def _hand_on(self, worker: Worker, results: list[tuple[Piece, list[Any] | Exception]]) -> None:
         outcomes: list[Outcome] = []
         with self._lock:
+            if not worker.given_up:  # else its images have been taken off already
+                self._under_way -= _size(worker.batch)
             for (job, chunk), result in results:
                 if job.over:
                     continue
@@ -255,11 +287,24 @@ class Crew:
         if outcomes:
             self._deliver(outcomes)
 
-    def _measure(self, images: int, compute: float, encode: float) -> None:
-        new = Cost(compute / images, encode / images)
+    def _measure(self, new: Cost) -> None:
         with self._lock:
             old = self._cost or new
             self._cost = Cost(
                 old.compute + SMOOTHING * (new.compute - old.compute),
                 old.encode + SMOOTHING * (new.encode - old.encode),
             )
+
+
+def _finish(job: Job, frames: list[Frame], images: Any) -> list[Any] | Exception:
+    """What a job makes of its images; nothing of those that nobody waits for any more."""
+    if job.over:
+        return []
+    try:
+        return [job.finish(*pair) for pair in zip(frames, images, strict=True)]
+    except Exception as error:
+        return error
+
+
+def _size(batch: list[Piece]) -> int:
+    return sum(len(piece.chunk) for piece in batch)

@@ -7,12 +7,11 @@ at once, made of whatever waits. Nothing waits for a batch to fill up.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +62,6 @@ class Engine:
         self._supervisor: asyncio.Task[None]
         self._jobs: dict[Job, Receive | asyncio.Task[None] | None] = {}
         """All that are under way, with the way to see whether the caller has gone."""
-        self.admitted = 0
-        """Images that are waiting or under way, and those that streams hold room for."""
 
     async def start(self) -> None:
         """Returns once every thread has proven that it can compute."""
@@ -85,6 +82,11 @@ class Engine:
         return time.monotonic() - self._crew.last_beat() < max(self._limits.stall, 2 * BEAT)
 
     @property
+    def admitted(self) -> int:
+        """Images that wait or are under way."""
+        return self._crew.images
+
+    @property
     def rate(self) -> float | None:
         """Images per second that can be made, as measured last; None before anything was."""
         return self._crew.rate
@@ -97,55 +99,68 @@ class Engine:
         Raises ``Busy`` at once where the queue has no room, ``DeadlinePassed``, ``CallerGone``
         where ``receive`` says so, ``InferenceFailed``, or what ``finish`` raises.
         """
-        with self._room(count):
-            job = self._submit(source, range(count), finish, receive)
-            return await self._result(job), job.timing
+        self._admit(count)
+        job = self._submit(source, range(count), finish, receive)
+        return await self._result(job), job.timing
 
     async def stream(
         self, source: Source, count: int, finish: Finish
     ) -> AsyncGenerator[list[Any], None]:
         """As ``run``, batch by batch, computing ahead no more than the caller keeps up with.
 
-        From the first batch to the last it holds room in the queue for what it computes ahead, so
-        that once begun it is never refused.
+        Only the first batch may be refused; the others wait until there is room for them.
         """
-        window = WINDOW * self._threads
         batch = source.model.largest_batch
+        self._admit(min(count, batch))
+        turn = object()
         ahead: deque[Job] = deque()
-        with self._room(min(count, window * batch)):
-            try:
-                for first in range(0, count, batch):
-                    span = range(first, min(first + batch, count))
-                    ahead.append(self._submit(source, span, finish, None))
-                    if len(ahead) == window:
+        try:
+            for first in range(0, count, batch):
+                span = range(first, min(first + batch, count))
+                while ahead and self.admitted + len(span) > self._limits.images:
+                    if ahead[0].answered.done():
                         yield await self._result(ahead.popleft())
-                while ahead:
+                    else:
+                        await asyncio.sleep(TICK / 10)
+                ahead.append(self._submit(source, span, finish, None, turn))
+                if len(ahead) == WINDOW * self._threads:
                     yield await self._result(ahead.popleft())
-            finally:
-                for job in ahead:
-                    self._end(job)
+            while ahead:
+                yield await self._result(ahead.popleft())
+        finally:
+            for job in ahead:
+                self._end(job)
 
-    @contextlib.contextmanager
-    def _room(self, images: int) -> Iterator[None]:
-        """Raises ``Busy`` where the queue has no room for so many more."""
-        excess = self.admitted + images - self._limits.images
+    def _admit(self, images: int) -> None:
+        """Raises ``Busy`` where there is no room for so many more, or they would be done too late.
+
+        What comes first is let in, however long it takes.
+        """
+        rate = self.rate
+        in_time = math.inf if rate is None else rate * self._limits.timeout
+        most = math.floor(min(self._limits.images, max(images, in_time)))
+        admitted = self.admitted
+        excess = admitted + images - most
         if excess > 0:
-            seconds = math.ceil(excess / self.rate) if self.rate else 1
+            seconds = 1 if rate is None else math.ceil(excess / rate)
             raise Busy(
-                f"no room for {images} images: {self.admitted} wait or are under way, and "
-                f"{self._limits.images} may. Try again in {seconds} s",
+                f"no room for {images} images: {admitted} wait or are under way, and {most} may. "
+                f"Try again in {seconds} s",
                 retry_after=seconds,
             )
-        self.admitted += images
-        try:
-            yield
-        finally:
-            self.admitted -= images
 
-    def _submit(self, source: Source, span: range, finish: Finish, receive: Receive | None) -> Job:
+    def _submit(
+        self,
+        source: Source,
+        span: range,
+        finish: Finish,
+        receive: Receive | None,
+        turn: object = None,
+    ) -> Job:
         now = time.monotonic()
         answered = self._loop.create_future()
-        job = Job(source, span, finish, answered, now, now + self._limits.timeout)
+        deadline = now + self._limits.timeout
+        job = Job(source, span, finish, answered, now, deadline, turn or object())
         self._jobs[job] = receive
         self._crew.add(job)
         return job
@@ -178,17 +193,23 @@ class Engine:
     async def _supervise(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            now = time.monotonic()
-            for worker in self._crew.stalled(since=now - self._limits.stall):
-                log.error("a thread hangs in a batch; another takes its place")
-                for job in self._crew.replace(worker):
-                    self._end(job, InferenceFailed("the model did not come to an end"))
-            for job, watch in list(self._jobs.items()):
-                if now > job.deadline:
-                    self._end(job, DeadlinePassed(f"not done within {self._limits.timeout:g} s"))
-                elif callable(watch) and now > job.arrived + TICK:
-                    # Not before: most are answered sooner, and a watch costs as much as a request.
-                    self._jobs[job] = asyncio.create_task(self._watch(job, watch))
+            try:
+                self._look()
+            except Exception as error:
+                log.error("the engine's supervisor goes on after an error", exc_info=error)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for worker in self._crew.stalled(since=now - self._limits.stall):
+            log.error("a thread hangs in a batch; another takes its place")
+            for job in self._crew.replace(worker):
+                self._end(job, InferenceFailed("the model did not come to an end"))
+        for job, watch in list(self._jobs.items()):
+            if now > job.deadline:
+                self._end(job, DeadlinePassed(f"not done within {self._limits.timeout:g} s"))
+            elif callable(watch) and now > job.arrived + TICK:
+                # Not before: most are answered sooner, and a watch costs as much as a request.
+                self._jobs[job] = asyncio.create_task(self._watch(job, watch))
 
     async def _watch(self, job: Job, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -21,8 +21,8 @@ CHUNK = 16
 """Images in one run on a CPU. More gains little, and one large batch takes much memory."""
 BUCKETS = (1, 8, 16, 64)
 """Sizes of batches on CUDA, where each new size has cuDNN plan anew; smaller ones are padded."""
-ROWS = 16
-"""Images that are compared."""
+ROWS = 64
+"""Images that are compared: as many as the largest batch has places."""
 LONE_THREADS = 4
 """Most threads put to one image, whose layers are too small for many."""
 TRIALS = 10
@@ -138,31 +138,35 @@ def build(runtime: Runtime, model: bytes, session: ort.InferenceSession) -> Gene
 
     Raises whatever ONNX Runtime raises for a model that it cannot run.
     """
-    feeds = _example(session)
     if runtime.device == "cuda":
-        return _exact_buckets(runtime, model, feeds)
-    generator = OnThreads(session, None)
-    if not _exact(lambda rows: generator(rows, alone=False), feeds, (1, 3, ROWS)):
+        return _exact_buckets(runtime, model, _example(session, ROWS))
+    feeds = _example(session, CHUNK)
+    plain = OnThreads(session, None)
+    expected = plain(feeds, alone=False)
+    if not all(
+        _exact(lambda rows: plain(rows, alone=False), feeds, expected, size)
+        for size in (1, 2, 3, 5, 8, 13)
+    ):
         log.warning("images differ with the size of the batch here; every batch is made %d", CHUNK)
         return OneSize(runtime.open(model, batch=CHUNK))
     return OnThreads(session, _worthwhile(runtime, model, session, feeds))
 
 
 def _exact_buckets(runtime: Runtime, model: bytes, feeds: Feeds) -> InBuckets:
-    """The buckets that give the bits that the bucket of 16 gives, in any place of the batch."""
-    sessions = {size: runtime.open(model, batch=size) for size in BUCKETS}
-    reference = InBuckets({CHUNK: sessions[CHUNK]}, "cuda")
-    expected = reference(feeds)
-    if not _exact(reference, feeds, (1, 3)):
-        log.warning("images differ with their place in the batch here")
-    exact = {CHUNK: sessions[CHUNK]}
-    for size, session in sessions.items():
-        bucket = InBuckets({size: session}, "cuda")
-        if _exact(bucket, feeds, (1, min(size, ROWS)), expected):
-            exact[size] = session
-        else:
-            log.warning("batches of %d round differently here, and are not used", size)
-    return InBuckets(exact, "cuda")
+    """The buckets in which every image has the bits that it has in the bucket of 16, in any place.
+
+    Where even those differ from place to place, one image at a time is what remains.
+    """
+    buckets = {size: InBuckets({size: runtime.open(model, batch=size)}, "cuda") for size in BUCKETS}
+    expected = _in_steps(buckets[CHUNK], feeds, CHUNK)
+    moved = {name: np.roll(rows, 3, axis=0) for name, rows in feeds.items()}
+    if not np.array_equal(np.roll(_in_steps(buckets[CHUNK], moved, CHUNK), -3, axis=0), expected):
+        log.warning("images differ with their place in the batch here; each is made by itself")
+        return buckets[1]
+    exact = [size for size in BUCKETS if _exact(buckets[size], feeds, expected, size)]
+    if len(exact) < len(BUCKETS):
+        log.warning("of batches of %s, only those of %s are exact here", BUCKETS, exact)
+    return InBuckets({size: runtime.open(model, batch=size) for size in exact}, "cuda")
 
 
 def _worthwhile(
@@ -172,7 +176,7 @@ def _worthwhile(
     if runtime.threads == 1:
         return None
     lone = runtime.open(model, threads=min(runtime.threads, LONE_THREADS))
-    if not _exact(lambda rows: _run(lone, rows), feeds, (1,), _run(session, feeds)):
+    if not _exact(lambda rows: _run(lone, rows), feeds, _run(session, feeds), 1):
         log.warning("images differ with the number of threads here; one makes each")
         return None
     one = {name: rows[:1] for name, rows in feeds.items()}
@@ -181,21 +185,19 @@ def _worthwhile(
     return lone if with_all < with_one else None
 
 
-def _exact(
-    run: Callable[[Feeds], Images],
-    feeds: Feeds,
-    sizes: tuple[int, ...],
-    expected: Images | None = None,
-) -> bool:
-    """Whether rows come out as ``expected``, or as all together, in batches of these sizes.
+def _exact(run: Callable[[Feeds], Images], feeds: Feeds, expected: Images, size: int) -> bool:
+    """Whether images come out as expected in batches of this size."""
+    return np.array_equal(_in_steps(run, feeds, size), expected)
 
-    Of each size, the first rows and the last, which changes their place as well.
-    """
-    expected = run(feeds) if expected is None else expected
-    return all(
-        np.array_equal(run({name: rows[part] for name, rows in feeds.items()}), expected[part])
-        for size in sizes
-        for part in (slice(0, size), slice(ROWS - size, ROWS))
+
+def _in_steps(run: Callable[[Feeds], Images], feeds: Feeds, size: int) -> Images:
+    """All images, so many at a time."""
+    count = len(next(iter(feeds.values())))
+    return np.concatenate(
+        [
+            run({name: rows[first : first + size] for name, rows in feeds.items()})
+            for first in range(0, count, size)
+        ]
     )
 
 
@@ -210,9 +212,9 @@ def _run(session: ort.InferenceSession, feeds: Feeds) -> Images:
     return images
 
 
-def _example(session: ort.InferenceSession) -> Feeds:
+def _example(session: ort.InferenceSession, count: int) -> Feeds:
     random = np.random.default_rng(0)
     return {
-        node.name: random.standard_normal((ROWS, node.shape[1]), dtype=np.float32)
+        node.name: random.standard_normal((count, node.shape[1]), dtype=np.float32)
         for node in session.get_inputs()
     }

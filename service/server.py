@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.settings import Settings, to_environment
 
 AT_ONCE = 1 << 16
-"""Bytes that are sent without waiting for more."""
+"""Bytes that are sent at once, and not copied together with others."""
 
 
 class _OneWrite:
@@ -35,19 +35,21 @@ class _OneWrite:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
+        if len(data) > AT_ONCE:
+            self._send()
+            self._transport.write(data)
+            return
         if not self._held:
             self._loop.call_soon(self._send)
         self._held += data
-        if len(self._held) > AT_ONCE:
-            self._send()
 
     def close(self) -> None:
         self._send()
         self._transport.close()
 
     def _send(self) -> None:
-        if self._held:
-            data, self._held = self._held, b""
+        data, self._held = self._held, b""
+        if data and not self._transport.is_closing():
             self._transport.write(data)
 
 
@@ -63,17 +65,16 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
 
 
-def run(app: ASGIApp, settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM: ``app``, or in several processes one like it in each.
+def run(app: ASGIApp | None, settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM: ``app``, or without one, several processes with one in each.
 
     What is under way then has as long as any request has; streams that take longer are cut.
     """
-    several = settings.workers > 1
-    if several:
+    if app is None:
         to_environment(settings)
     uvicorn.run(
-        "service.app:create_worker" if several else app,
-        factory=several,
+        app or "service.app:create_worker",
+        factory=app is None,
         workers=settings.workers,
         host=settings.host,
         port=settings.port,

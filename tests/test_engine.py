@@ -86,8 +86,9 @@ async def engine(
     await running.start()
     try:
         yield running
-        # Whatever happened, nothing is left over.
-        assert running.admitted == 0
+        # Whatever happened, nothing is left over, once what was under way is through.
+        network.gate.set()
+        await until(lambda: running.admitted == 0)
         assert not running._jobs
         assert running._crew._backlog.images == 0
     finally:
@@ -424,8 +425,107 @@ def test_a_stream_waits_for_its_reader() -> None:
             await until(lambda: network.images >= 64)
             await asyncio.sleep(0.05)
             assert network.images == 64  # the window of two threads
-            assert running.admitted == 64
+            # What is done and waits for its reader takes no room from others.
+            assert len(await ask(running, FakeSource(), LIMIT)) == LIMIT
             await stream.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_streams_wait_for_room_once_they_are_let_in() -> None:
+    async def read(running: Engine, count: int) -> int:
+        source = cast(Source, FakeSource())
+        return sum([len(batch) async for batch in running.stream(source, count, lambda *_: 0)])
+
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1, images=5 * BATCH) as running:
+            found = await asyncio.gather(read(running, 200), read(running, 333))
+            assert list(found) == [200, 333]
+
+    asyncio.run(scenario())
+
+
+def test_streams_take_one_turn_each() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1, images=10_000) as running:
+            network.gate.clear()
+            streams = [
+                running.stream(cast(Source, FakeSource()), 1000, lambda *_: 0) for _ in range(4)
+            ]
+            readers = [asyncio.ensure_future(anext(stream)) for stream in streams]
+            await until(lambda: network.batches)
+            await asyncio.sleep(0.01)
+            small = FakeSource()
+            task = asyncio.create_task(ask(running, small, 1))
+            await asyncio.sleep(0.01)
+            network.gate.set()
+            await task
+            sources = [[source for source, _ in batch] for batch in network.batches]
+            assert next(i for i, batch in enumerate(sources) if small in batch) <= 5
+            await asyncio.gather(*readers)
+            for stream in streams:
+                await stream.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_while_every_batch_fails_it_is_not_ready() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        broken = threading.Event()
+
+        def probe() -> None:
+            if broken.is_set():
+                raise ValueError("as told")
+
+        async with engine(network, probe, threads=1) as running:
+            broken.set()
+            with pytest.raises(InferenceFailed):
+                await ask(running, FakeSource(fails=True), 1)
+            await until(lambda: not running.ready)
+            broken.clear()
+            await until(lambda: running.ready)
+            assert len(await ask(running, FakeSource(), 1)) == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_would_be_done_too_late_is_refused_at_once() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1, images=10_000, timeout=1.0) as running:
+
+            def slowly(frame: Any, pixels: Any) -> None:
+                time.sleep(0.01)
+
+            source = cast(Source, FakeSource())
+            await running.run(source, 10, slowly)  # about 100 images a second
+            first = asyncio.create_task(running.run(source, 60, slowly))
+            await asyncio.sleep(0.01)
+            with pytest.raises(Busy):
+                await running.run(source, 60, slowly)
+            await first
+
+    asyncio.run(scenario())
+
+
+def test_a_thread_that_comes_back_does_not_spoil_the_rate() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1, stall=0.2) as running:
+            await ask(running, FakeSource(), 50)
+            before = running.rate
+            hangs = threading.Event()
+            threads = threading.active_count()
+            with pytest.raises(InferenceFailed):
+                await ask(running, FakeSource(hangs=hangs), 1)
+            hangs.set()
+            await until(lambda: threading.active_count() == threads)
+            after = running.rate
+            assert before is not None and after is not None
+            assert after > before / 4  # 0.2 s for an image would make it a thousandth
 
     asyncio.run(scenario())
 

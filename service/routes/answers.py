@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import binascii
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from service.backlog import Timing
 from service.engine import Engine
@@ -19,6 +21,8 @@ from service.formats.negotiation import MEDIA_TYPES
 from service.models import Model
 from service.sampling import Frame, Pixels, Source
 from service.schemas import Problem
+
+log = logging.getLogger(__name__)
 
 PROBLEM = {"application/problem+json": {"schema": Problem.model_json_schema()}}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
@@ -103,10 +107,30 @@ async def image_answer(
     return Response(content, headers=headers, media_type=MEDIA_TYPES[extension])
 
 
+class _Stream(StreamingResponse):
+    """A stream that is cut where its reader takes nothing for ``timeout`` seconds."""
+
+    timeout: float
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def in_time(message: Message) -> None:
+            async with asyncio.timeout(self.timeout):
+                await send(message)
+
+        try:
+            await super().__call__(scope, receive, in_time)
+        except TimeoutError:
+            # To return before all has been sent has the server close the connection.
+            log.info("a reader took nothing for %g s: its stream is cut", self.timeout)
+
+
 async def npy_answer(
-    engine: Engine, head: Mapping[str, Any], source: Source, count: int
+    engine: Engine, head: Mapping[str, Any], source: Source, count: int, timeout: float
 ) -> Response:
-    """All pixels as one array ``[count, H, W, channels]``, sent as they are computed."""
+    """All pixels as one array ``[count, H, W, channels]``, sent as they are computed.
+
+    A reader that takes nothing for ``timeout`` seconds is given up.
+    """
     batches = engine.stream(source, count, lambda frame, pixels: pixels.tobytes())
     first = await anext(batches)  # what is refused is refused before the answer has begun
     manifest = source.model.manifest
@@ -123,7 +147,9 @@ async def npy_answer(
 
     size = len(start) + count * manifest.height * manifest.width * manifest.channels
     headers = as_headers(head) | {"Content-Length": str(size)}
-    return StreamingResponse(body(), headers=headers, media_type=MEDIA_TYPES["npy"])
+    answer = _Stream(body(), headers=headers, media_type=MEDIA_TYPES["npy"])
+    answer.timeout = timeout
+    return answer
 
 
 def _json_row(frame: Frame, pixels: Pixels) -> bytes:

@@ -79,5 +79,5 @@ async def _answer(
     if chosen == "json":
         return await json_answer(state.engine, head, samples, body.n, request)
     if chosen == "npy":
-        return await npy_answer(state.engine, head, samples, body.n)
+        return await npy_answer(state.engine, head, samples, body.n, state.settings.timeout)
     return await image_answer(state.engine, head, chosen, samples, body.n, request)
