@@ -59,8 +59,8 @@ class Settings(BaseSettings):
     )
     timeout: Annotated[float, Field(gt=0)] = Field(
         30,
-        description="Seconds until a request that is not done is given up (504). Of a stream, from "
-        "one batch to the next.",
+        description="Seconds until a request that is not done is given up (504); of a stream, each "
+        "of its batches, and a reader that takes nothing.",
     )
     stall: Annotated[float, Field(gt=0)] = Field(
         10,

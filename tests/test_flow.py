@@ -138,17 +138,19 @@ def test_idle_readers_keep_nobody_out(small: Server) -> None:
 
 
 def test_a_reader_that_takes_nothing_is_given_up() -> None:
-    with serve("--models", str(MODELS), "--timeout", "1") as server:
-        with send(server, {"n": 10_000_000}, "/generate?format=npy") as connection:
-            deadline = time.monotonic() + 30
-            while not any("took nothing" in line for line in server.log):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            received = 0
-            with contextlib.suppress(ConnectionResetError):
-                while data := connection.recv(1 << 20):
-                    received += len(data)
-            assert received < 10_000_000 * 12_288
+    with (
+        serve("--models", str(MODELS), "--timeout", "1") as server,
+        send(server, {"n": 10_000_000}, "/generate?format=npy") as connection,
+    ):
+        deadline = time.monotonic() + 30
+        while not any("took nothing" in line for line in server.log):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        received = 0
+        with contextlib.suppress(ConnectionResetError):
+            while data := connection.recv(1 << 20):
+                received += len(data)
+        assert received < 10_000_000 * 12_288
 
 
 def test_a_stream_that_nobody_reads_computes_nothing(server: Server) -> None:
