@@ -255,6 +255,7 @@ class Crew:
         self, worker: Worker, rendered: list[tuple[list[Frame], Any]], cost: Cost, alone: bool
     ) -> None:
         results: list[tuple[Piece, list[Any] | Exception]] = []
+        made = _size(worker.batch)
         started = before = time.monotonic()
         for piece, (frames, images) in zip(worker.batch, rendered, strict=True):
             results.append((piece, _finish(piece.job, frames, images)))
@@ -264,15 +265,15 @@ class Crew:
             before = now
         self._hand_on(worker, results)
         if not worker.given_up:
-            images = _size(worker.batch)
             threads = self._size if alone else 1
-            self._measure(Cost(threads * cost.compute / images, (before - started) / images))
+            self._measure(Cost(threads * cost.compute / made, (before - started) / made))
 
     def _hand_on(self, worker: Worker, results: list[tuple[Piece, list[Any] | Exception]]) -> None:
         outcomes: list[Outcome] = []
         with self._lock:
             if not worker.given_up:  # else its images have been taken off already
                 self._under_way -= _size(worker.batch)
+                worker.batch = []
             for (job, chunk), result in results:
                 if job.over:
                     continue

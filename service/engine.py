@@ -117,8 +117,8 @@ class Engine:
         try:
             for first in range(0, count, batch):
                 span = range(first, min(first + batch, count))
-                while ahead and self.admitted + len(span) > self._limits.images:
-                    if ahead[0].answered.done():
+                while first and self.admitted + len(span) > self._limits.images:
+                    if ahead and ahead[0].answered.done():
                         yield await self._result(ahead.popleft())
                     else:
                         await asyncio.sleep(TICK / 10)
