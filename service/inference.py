@@ -157,7 +157,8 @@ def _exact_buckets(runtime: Runtime, model: bytes, feeds: Feeds) -> InBuckets:
 
     Where even those differ from place to place, one image at a time is what remains.
     """
-    buckets = {size: InBuckets({size: runtime.open(model, batch=size)}, "cuda") for size in BUCKETS}
+    sessions = {size: runtime.open(model, batch=size) for size in BUCKETS}
+    buckets = {size: InBuckets({size: session}, "cuda") for size, session in sessions.items()}
     expected = _in_steps(buckets[CHUNK], feeds, CHUNK)
     moved = {name: np.roll(rows, 3, axis=0) for name, rows in feeds.items()}
     if not np.array_equal(np.roll(_in_steps(buckets[CHUNK], moved, CHUNK), -3, axis=0), expected):
@@ -166,7 +167,7 @@ def _exact_buckets(runtime: Runtime, model: bytes, feeds: Feeds) -> InBuckets:
     exact = [size for size in BUCKETS if _exact(buckets[size], feeds, expected, size)]
     if len(exact) < len(BUCKETS):
         log.warning("of batches of %s, only those of %s are exact here", BUCKETS, exact)
-    return InBuckets({size: runtime.open(model, batch=size) for size in exact}, "cuda")
+    return InBuckets({size: sessions[size] for size in exact}, "cuda")
 
 
 def _worthwhile(

@@ -54,6 +54,7 @@ class _OneWrite:
 
 
 class Protocol(HttpToolsProtocol):
+    # asyncio types the transport as its base class, of which _OneWrite has what uvicorn calls.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # asyncio sets it only on sockets of protocol TCP, and the one that workers share is of
         # protocol 0: a lone request would wait 40 ms for the acknowledgement of the one before.

@@ -83,6 +83,7 @@ def test_buckets_that_round_differently_are_not_used(
     monkeypatch.setattr(Runtime, "device", "cuda")
     bound = inference._Bound
 
+    # A variable as the base, for the name is about to be patched: mypy takes classes only.
     class OnCpu(bound):  # type: ignore[valid-type, misc]
         """With 1 or 64 images at once, the last byte is another."""
 

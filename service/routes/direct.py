@@ -37,6 +37,7 @@ MAX_BODY = 1024 * 1024
 class DirectRoute(APIRoute):
     """A route whose endpoint takes ``(body, query, request)``: a model, FormatQuery, Request."""
 
+    # FastAPI types the handler as a coroutine function; a method that returns one does as well.
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         return self.answer
 
