@@ -23,7 +23,7 @@ import torch
 from training import features, pictures, sampling
 from training.config import TrainingConfig
 from training.data import Dataset, load
-from training.files import write_atomically
+from service.files import write_atomically
 from training.metrics.frechet import frechet_distance
 from training.metrics.manifold import compare
 from training.randomness import batch_indices

@@ -1,25 +1,39 @@
-"""The command line: ``python -m service``."""
+"""The command line: ``python -m service`` serves, ``python -m service fetch`` is a client."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
 from starlette.types import ASGIApp
+from tqdm import tqdm
 
-from service.errors import StartupError
+from service.download import Order, Server
+from service.errors import ClientError, StartupError
+from service.fetch import Folder, Plan, opened
+from service.formats.packers import SUFFIXES
 from service.installation import check_installation
+from service.latents import MAX_SEED
 from service.options import build, options_of
 from service.settings import Settings, check_environment
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.group(invoke_without_command=True, context_settings={"max_content_width": 100})
 @options_of(Settings)
-def serve(**given: Any) -> None:
+@click.pass_context
+def main(context: click.Context, /, **given: Any) -> None:
     """Serve the models over HTTP.
 
     Every option is also an environment variable; the option wins.
     """
+    if context.invoked_subcommand is None:
+        serve(given)
+
+
+def serve(given: dict[str, Any]) -> None:
+    """Serve until told to stop; ``given`` are options."""
     settings: Settings = build(Settings, given)
     try:
         check_environment()
@@ -36,5 +50,132 @@ def serve(**given: Any) -> None:
     server.run(app, settings)
 
 
+@main.command()
+@click.argument("labels", nargs=-1)
+@click.option(
+    "-n",
+    "counts",
+    type=click.IntRange(min=0),
+    multiple=True,
+    required=True,
+    help="Images in all; or once for each label: how many of it.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(sorted(SUFFIXES)),
+    default="webdataset",
+    show_default=True,
+    help="webdataset and zip hold PNG files, parquet loads as a Hugging Face image dataset, npy "
+    "holds nothing but pixels, with a table of labels beside it.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder of its own.")
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Left out, the server draws one.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, help="Index of the first image.")
+@click.option("--model", help="Left out, the server's default.")
+@click.option("--model-version", type=click.IntRange(min=1), help="Left out, the highest.")
+@click.option("--truncation", type=float, default=1.0, help="Above 0, up to 1: less variety.")
+@click.option(
+    "--verify",
+    type=float,
+    help="Leave out images in which the verifier sees a value that was asked for with less than "
+    "this probability.",
+)
+@click.option(
+    "--per-file",
+    type=click.IntRange(min=1),
+    help="Images in each file. Left out, few enough to make 8 files, and 10,000 at most.",
+)
+@click.option("--server", "url", default="http://localhost:8000", show_default=True)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=300.0,
+    show_default=True,
+    help="Seconds without an image during which a server that is busy or away is asked again.",
+)
+def fetch(
+    labels: tuple[str, ...],
+    counts: tuple[int, ...],
+    format_: str,
+    out: Path,
+    seed: int | None,
+    offset: int,
+    model: str | None,
+    model_version: int | None,
+    truncation: float,
+    verify: float | None,
+    per_file: int | None,
+    url: str,
+    patience: float,
+) -> None:
+    """Fetch a set of images from a running server into a folder.
+
+    Several LABELS give a balanced set; none has every attribute drawn by frequency. The same
+    command goes on where it was interrupted.
+    """
+    if len(counts) not in (1, len(labels)):
+        raise click.UsageError(f"-n stands {len(counts)} times, for {len(labels)} labels")
+    if not sum(counts):
+        raise click.UsageError("-n should ask for one image at least")
+    order = Order(
+        n=list(counts) if len(counts) > 1 else counts[0],
+        label=list(labels) if len(labels) > 1 else labels[0] if labels else None,
+        seed=seed,
+        offset=offset,
+        model=model,
+        version=model_version,
+        truncation=truncation,
+        verify=verify,
+    )
+    plan = Plan(order, format_, per_file)
+    try:
+        with opened(out, plan, Server(url, patience=patience, tell=_tell)) as folder:
+            _fill(folder, sum(counts))
+            click.echo(f"{_summary(folder)} in {out}")
+    except (ClientError, OSError) as error:
+        raise click.ClickException(_explain(error)) from error
+
+
+def _fill(folder: Folder, total: int) -> None:
+    """Fetch what is missing; say of whatever ends it early what is kept."""
+    try:
+        with tqdm(
+            total=total, initial=folder.kept, unit=" images", mininterval=0.5, disable=None
+        ) as bar:
+            for _ in folder.fill():
+                bar.update()
+    except (ClientError, OSError, KeyboardInterrupt) as error:
+        why = _explain(error)
+        if folder.kept:
+            why += f"\n{folder.kept:,} of {total:,} images are kept: the same command goes on"
+        raise click.ClickException(why) from error
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError):
+        return f"cannot write {error.filename or 'the images'}: {error.strerror or error}"
+    return str(error)
+
+
+def _summary(folder: Folder) -> str:
+    origin = folder.download.origin
+    assert origin is not None
+    lines = [
+        f"  {row['label'] or 'as drawn'}: {row['images']:,} images, {row['tried']:,} tried"
+        for row in folder.labels()
+        if row["tried"] != row["images"]
+    ]
+    what = f"{folder.kept:,} images of {origin.model} version {origin.version}, seed {origin.seed},"
+    return "\n".join([*lines, what])
+
+
+def _tell(message: str) -> None:
+    """A line beside the progress bar."""
+    tqdm.write(message, file=sys.stderr)
+
+
 if __name__ == "__main__":
-    serve()
+    main(prog_name="python -m service")

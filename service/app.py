@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import isal
 import onnxruntime
+import PIL
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
@@ -21,7 +23,7 @@ from service.errors import StartupError
 from service.manifest import Kind
 from service.middleware import HeadAsGet
 from service.models import Library, load_library
-from service.routes import generate, health, images, interpolate, models
+from service.routes import generate, health, images, interpolate, models, variations
 from service.routes.direct import Shortcut
 from service.routes.state import State
 from service.runtime import Runtime
@@ -79,8 +81,8 @@ def create_app(settings: Settings) -> ASGIApp:
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.state.figment = State(settings, runtime, library, engine, effective)
-    for routes in (generate, interpolate, images, models, health):
+    app.state.figment = State(settings, runtime, library, engine, effective, _software(runtime))
+    for routes in (generate, interpolate, variations, images, models, health):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(HeadAsGet)
@@ -90,13 +92,15 @@ def create_app(settings: Settings) -> ASGIApp:
         return RedirectResponse("/docs")
 
     # Middleware of the app does not see what takes the shortcut.
-    return Shortcut(app, [*generate.router.routes, *interpolate.router.routes])
+    return Shortcut(
+        app, [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
+    )
 
 
 def _render_one(library: Library) -> None:
     """One image of the first model: what can do this can serve."""
     first = library.get(next(iter(library.models)))
-    render([(Samples(first, seed=0, offset=0), range(1))], alone=False)
+    render([(Samples(first, seed=0, indices=range(1)), range(1))], alone=False)
 
 
 def _effective(runtime: Runtime, library: Library) -> dict[str, Any]:
@@ -116,6 +120,17 @@ def _effective(runtime: Runtime, library: Library) -> dict[str, Any]:
             for number, model in versions.items()
         },
     }
+
+
+def _software(runtime: Runtime) -> str:
+    libraries = {
+        "figment": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "pillow": PIL.__version__,
+        "isal": isal.__version__,
+    }
+    versions = [f"{name} {version}" for name, version in libraries.items()]
+    return ", ".join([*versions, runtime.provider])
 
 
 def _in_a_line(effective: dict[str, Any], settings: Settings) -> str:

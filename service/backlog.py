@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from service.frames import Frame, Pixels
 from service.models import Model
-from service.sampling import Frame, Pixels, Source
+from service.sampling import Source
 
 Finish = Callable[[Frame, Pixels], Any]
 """What becomes of one image: a file, a row of JSON ..."""

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 
 from service.backlog import Backlog, Job, Piece
 from service.errors import InferenceFailed
-from service.sampling import Frame, Source
+from service.frames import Frame
+from service.sampling import Source
 
 BEAT = 1.0
 """Seconds after which a thread with nothing to do says that it lives."""

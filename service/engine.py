@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,27 +103,40 @@ class Engine:
         job = self._submit(source, range(count), finish, receive)
         return await self._result(job), job.timing
 
-    async def stream(
-        self, source: Source, count: int, finish: Finish
+    def stream(self, source: Source, count: int, finish: Finish) -> AsyncGenerator[list[Any], None]:
+        """As ``run``, batch by batch; see ``stream_batches``."""
+        size = source.model.largest_batch
+        spans = (range(first, min(first + size, count)) for first in range(0, count, size))
+        return self.stream_batches(((source, span) for span in spans), finish)
+
+    async def stream_batches(
+        self, batches: Iterable[tuple[Source, range] | None], finish: Finish
     ) -> AsyncGenerator[list[Any], None]:
-        """As ``run``, batch by batch, computing ahead no more than the caller keeps up with.
+        """``finish`` of the images of each batch, in order.
+
+        Computes ahead no more than the caller keeps up with. ``batches`` has None where it depends
+        on results which batch comes next.
 
         Only the first batch may be refused; the others wait until there is room for them.
         """
-        batch = source.model.largest_batch
-        self._admit(min(count, batch))
         turn = object()
         ahead: deque[Job] = deque()
+        admitted = False
         try:
-            for first in range(0, count, batch):
-                span = range(first, min(first + batch, count))
-                while first and self.admitted + len(span) > self._limits.images:
-                    if ahead and ahead[0].answered.done():
-                        yield await self._result(ahead.popleft())
+            for batch in batches:
+                if batch is not None:
+                    source, span = batch
+                    if not admitted:
+                        self._admit(len(span))
+                        admitted = True
                     else:
-                        await asyncio.sleep(TICK / 10)
-                ahead.append(self._submit(source, span, finish, None, turn))
-                if len(ahead) == WINDOW * self._threads:
+                        while self.admitted + len(span) > self._limits.images:
+                            if ahead and ahead[0].answered.done():
+                                yield await self._result(ahead.popleft())
+                            else:
+                                await asyncio.sleep(TICK / 10)
+                    ahead.append(self._submit(source, span, finish, None, turn))
+                if batch is None or len(ahead) == WINDOW * self._threads:
                     yield await self._result(ahead.popleft())
             while ahead:
                 yield await self._result(ahead.popleft())

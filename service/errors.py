@@ -3,13 +3,19 @@
 FigmentError
 ├── StartupError            the process ends with this sentence
 ├── ModelRefused            one model file is not served; the rest are
+├── ClientError             the client cannot go on
+│   ├── Refused             the server does not answer such a request; it says why
+│   ├── Unreachable         no answer, or too busy, for longer than the client's patience
+│   ├── OriginChanged       what has come is of another model than what would come
+│   └── FetchFailed         the folder is not fit for what is fetched
 └── RequestError            answered as application/problem+json (RFC 9457)
     ├── MalformedJson       400
     ├── UnknownModel        404
     ├── NotAcceptable       406
     ├── BodyTooLarge        413
     ├── InvalidRequest      422
-    │   └── InvalidLabel    422, with the closest matches
+    │   ├── InvalidLabel    422, with the closest matches
+    │   └── LabelNotSeen    422, with the images that were found
     ├── Busy                429, with when to try again
     ├── CallerGone          499, which nobody is there to read
     ├── InferenceFailed     500
@@ -19,6 +25,7 @@ FigmentError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -32,6 +39,30 @@ class StartupError(FigmentError):
 
 class ModelRefused(FigmentError):
     """A model file is malformed, unsafe or contradicts itself."""
+
+
+class ClientError(FigmentError):
+    """Fetching images cannot go on. What has come is kept."""
+
+
+class Refused(ClientError):
+    """The server refuses the request. ``problem`` is its answer (RFC 9457)."""
+
+    def __init__(self, problem: Mapping[str, Any]) -> None:
+        super().__init__(str(problem.get("detail") or problem))
+        self.problem = problem
+
+
+class Unreachable(ClientError):
+    """The server cannot be reached, fails, or is busy, for too long."""
+
+
+class OriginChanged(ClientError):
+    """The server's model is not the one that the first images came from."""
+
+
+class FetchFailed(ClientError):
+    """A set cannot be fetched into this folder."""
 
 
 class RequestError(FigmentError):
@@ -80,6 +111,29 @@ class InvalidRequest(RequestError):
 
 class InvalidLabel(InvalidRequest):
     title = "Unknown or ambiguous label"
+
+
+class LabelNotSeen(InvalidRequest):
+    """The verifier doubts all images of a label.
+
+    ``found`` are the first addresses of the ``taken`` images.
+    """
+
+    title = "Label not seen"
+
+    def __init__(
+        self, label: str | None, verify: float | None, tried: int, taken: int, found: list[str]
+    ) -> None:
+        what = "the labels that were drawn" if label is None else repr(label)
+        super().__init__(
+            f"verify: in a long row of images the verifier never saw {what} with a probability of "
+            f"{verify} or more. {taken} images were found among {tried} tried. Ask for less "
+            "certainty, or for another label",
+            label=label,
+            verify=verify,
+            tried=tried,
+            found=found,
+        )
 
 
 class Busy(RequestError):

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from service.frames import Frame
 from service.latents import Stretch
 from service.models import Model
-from service.sampling import Floats, Frame, Inputs, Samples, Values
+from service.sampling import Floats, Inputs, Samples, Values
 
 Method = Literal["slerp", "lerp"]
 

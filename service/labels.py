@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,15 @@ from service.manifest import Attribute, spoken
 Label: TypeAlias = str | Mapping[str, str | int | bool]
 Choice: TypeAlias = dict[int, int]
 """Attributes that were asked for, by position, and the position of the value of each."""
+
+
+class Asked(NamedTuple):
+    """A label as a model understands it."""
+
+    choice: Choice
+    phrase: str
+    """The canonical one."""
+
 
 NO = ("no", "false", "0", "-1")
 YES = ("yes", "true", "1")
@@ -63,6 +72,11 @@ class Vocabulary:
                     f"{attribute.values[choice[a]]!r} and {attribute.values[v]!r}"
                 )
         return choice
+
+    def ask(self, label: Label) -> Asked:
+        """What ``label`` asks for, and how to say it. Raises ``InvalidLabel``."""
+        choice = self.parse(label)
+        return Asked(choice, self.phrase(choice))
 
     def phrase(self, choice: Choice) -> str:
         """The canonical phrase of ``choice``: ``parse`` gives it back."""

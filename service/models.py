@@ -1,6 +1,7 @@
 """The models folder: find, check, load, warm.
 
     models/<name>/<version>/model.onnx
+                            verifier.onnx   optional
 
 A file that cannot be served is refused with a reason; the rest go on.
 """
@@ -13,7 +14,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -28,8 +29,10 @@ from service.inference import Generator
 from service.labels import Vocabulary
 from service.manifest import METADATA_KEY, NAME_PATTERN, Kind, Manifest
 from service.runtime import Runtime, first_line
+from service.verifier import Verifier, load_verifier
 
 MODEL_FILE = "model.onnx"
+VERIFIER_FILE = "verifier.onnx"
 VERSION_PATTERN = r"^[1-9][0-9]{0,8}$"
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ class Model:
     sha256: str
     generator: Generator
     vocabulary: Vocabulary
+    verifier: Verifier | None = None
 
     @property
     def name(self) -> str:
@@ -98,6 +102,10 @@ class Library:
     def names(self, kind: Kind) -> list[str]:
         """The models whose highest version is of ``kind``."""
         return [name for name in self.models if self.get(name).manifest.kind == kind]
+
+    def verified(self) -> list[str]:
+        """The models whose highest version has a verifier."""
+        return [name for name in self.models if self.get(name).verifier is not None]
 
     def versions(self, name: str) -> dict[int, Model]:
         """All versions of a model. Raises ``UnknownModel``."""
@@ -162,6 +170,11 @@ def load_library(folder: Path, runtime: Runtime, chosen: dict[Kind, str | None])
         except ModelRefused as error:
             refused.append(Refusal(place, str(error)))
         else:
+            verifier = path.with_name(VERIFIER_FILE)
+            try:
+                model = _with_verifier(model, verifier, runtime)
+            except ModelRefused as error:
+                refused.append(Refusal(verifier.relative_to(folder).as_posix(), str(error)))
             models.setdefault(model.name, {})[model.version] = model
     for refusal in refused:
         log.warning("refused %s: %s", refusal.path, refusal.reason)
@@ -219,6 +232,13 @@ def load_model(path: Path, runtime: Runtime) -> Model:
     )
     _warm(model)
     return model
+
+
+def _with_verifier(model: Model, path: Path, runtime: Runtime) -> Model:
+    """The model with the verifier at ``path``, if there is one. Raises ``ModelRefused``."""
+    if not path.exists():
+        return model
+    return replace(model, verifier=load_verifier(path, model.manifest, runtime))
 
 
 def _read_manifest(session: ort.InferenceSession) -> Manifest:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,26 +11,13 @@ import numpy.typing as npt
 
 from service import latents
 from service.addresses import Address
-from service.labels import Choice
+from service.frames import Frame
+from service.labels import Asked, Choice
 from service.latents import Stretch
 from service.models import Model
 
-Pixels = npt.NDArray[np.uint8]
-"""One image ``[H, W, channels]``."""
 Floats = npt.NDArray[np.float32]
 Values = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """All that is said of one image of an answer. ``labels`` is None for an unconditional model."""
-
-    index: int
-    labels: dict[str, Any] | None
-    address: Address | None
-    """None between the ends of an interpolation."""
-    t: float | None = None
-    """Position in an interpolation, 0 to 1."""
 
 
 class Inputs(NamedTuple):
@@ -40,6 +26,8 @@ class Inputs(NamedTuple):
     latent: Floats
     condition: Floats
     frames: list[Frame]
+    verify: list[Choice] | None = None
+    """What the verifier is to look for in each image, if it is."""
 
 
 class Source(Protocol):
@@ -59,34 +47,44 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Samples:
-    """The images of a seed from ``offset`` on: position 0 is that index.
+    """The images of a seed at ``indices``.
 
-    Image ``index`` takes entry ``index mod len`` of ``choices``; without any, all is drawn.
+    The image at index i takes entry ``i mod len`` of ``asked``; without any, all is drawn.
     """
 
     model: Model
     seed: int
-    offset: int
-    choices: Sequence[Choice] = ()
+    indices: Sequence[int]
+    asked: Sequence[Asked] = ()
     truncation: float = 1.0
+    verify: bool = False
+    """Have the verifier look for what was asked, or, if nothing was, for what was drawn."""
 
     def stretches(self, chunk: range) -> list[Stretch]:
-        return [Stretch(self.seed, self.offset + chunk.start, len(chunk))]
+        return [
+            Stretch(self.seed, run.start, len(run))
+            for run in _runs(self.indices[chunk.start : chunk.stop])
+        ]
 
     def inputs(self, chunk: range, latent: Floats, values: Values) -> Inputs:
         vocabulary = self.model.vocabulary
-        indices = range(self.offset + chunk.start, self.offset + chunk.stop)
-        if self.choices:
-            for row, index in zip(values, indices, strict=True):
-                for attribute, value in self.choices[index % len(self.choices)].items():
-                    row[attribute] = value
+        indices = self.indices[chunk.start : chunk.stop]
+        for row, index in zip(values, indices, strict=True):
+            for attribute, value in self._asked(index).items():
+                row[attribute] = value
         frames = [
             Frame(index, vocabulary.names(row) or None, self.address(index))
             for index, row in zip(indices, values.tolist(), strict=True)
         ]
         if self.truncation != 1:
             latent = latent * np.float32(self.truncation)
-        return Inputs(latent, vocabulary.condition(values), frames)
+        verify = None
+        if self.verify:
+            verify = [
+                self._asked(index) or dict(enumerate(row))
+                for index, row in zip(indices, values.tolist(), strict=True)
+            ]
+        return Inputs(latent, vocabulary.condition(values), frames, verify)
 
     def address(self, index: int) -> Address:
         return Address(
@@ -94,13 +92,25 @@ class Samples:
             version=self.model.version,
             seed=self.seed,
             index=index,
-            label=self._phrases[index % len(self._phrases)] if self._phrases else None,
+            label=self.asked[index % len(self.asked)].phrase if self.asked else None,
             truncation=self.truncation,
         )
 
-    @functools.cached_property
-    def _phrases(self) -> list[str]:
-        return [self.model.vocabulary.phrase(choice) for choice in self.choices]
+    def _asked(self, index: int) -> Choice:
+        return self.asked[index % len(self.asked)].choice if self.asked else {}
+
+
+def _runs(indices: Sequence[int]) -> list[range]:
+    """Increasing ``indices`` as runs without gaps."""
+    if isinstance(indices, range):
+        return [indices]
+    runs: list[range] = []
+    for index in indices:
+        if runs and runs[-1].stop == index:
+            runs[-1] = range(runs[-1].start, index + 1)
+        else:
+            runs.append(range(index, index + 1))
+    return runs
 
 
 def render(batch: Sequence[tuple[Source, range]], *, alone: bool) -> list[tuple[list[Frame], Any]]:
@@ -127,6 +137,25 @@ def render(batch: Sequence[tuple[Source, range]], *, alone: bool) -> list[tuple[
     made = []
     first = 0
     for each in inputs:
-        made.append((each.frames, images[first : first + len(each.frames)]))
+        pixels = images[first : first + len(each.frames)]
+        frames = each.frames
+        if each.verify is not None:
+            frames = _verified(model, frames, pixels, each.verify)
+        made.append((frames, pixels))
         first += len(each.frames)
     return made
+
+
+def _verified(
+    model: Model, frames: list[Frame], images: Any, looked_for: list[Choice]
+) -> list[Frame]:
+    """``frames`` with what the verifier thinks of their ``images [N, H, W, channels]``."""
+    assert model.verifier is not None
+    seen = model.verifier(images)
+    attributes = model.manifest.attributes
+    return [
+        replace(
+            frame, verified={attributes[a].name: float(seen[a][i, v]) for a, v in choice.items()}
+        )
+        for i, (frame, choice) in enumerate(zip(frames, looked_for, strict=True))
+    ]

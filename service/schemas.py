@@ -31,9 +31,13 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Index = Annotated[int, Field(ge=0, le=MAX_INDEX)]
 Version = Annotated[int, Field(ge=1, le=999_999_999)]
 Truncation = Annotated[float, Field(gt=0, le=1)]
+Strength = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
 Phrase = Annotated[StrictStr, Field(max_length=MAX_LABEL)]
 OneLabel = Phrase | dict[StrictStr, StrictBool | StrictInt | StrictStr]
 ManyLabels = Annotated[list[OneLabel], Field(min_length=1, max_length=MAX_LABELS)]
+Count = Annotated[int, Field(ge=1)]
+Counts = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MAX_LABELS)]
 
 
 def _in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -47,6 +51,19 @@ def _in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
             "where several images are made, a list of 1 to {most} of these",
             {"most": MAX_LABELS},
         ) from error
+
+
+def _count_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """What is wrong with a number, or with a list, but not both."""
+    try:
+        found = validate(value)
+    except ValidationError as error:
+        of_lists = isinstance(value, list)
+        faults = [f["msg"] for f in error.errors() if ("list" in str(f["loc"][0])) == of_lists]
+        raise PydanticCustomError("count", "{fault}", {"fault": faults[0]}) from error
+    if isinstance(found, list) and not any(found):
+        raise PydanticCustomError("count", "should ask for one image at least")
+    return found
 
 
 class _Request(BaseModel):
@@ -75,7 +92,9 @@ class GenerateRequest(_Request):
         json_schema_extra={"examples": [{"label": "red eyes", "n": 4, "seed": 3}]}
     )
 
-    n: Annotated[int, Field(ge=1)] = Field(1, description="Images.")
+    n: Annotated[Count | Counts, WrapValidator(_count_in_one_sentence)] = Field(
+        1, description="Images; or, beside a list of labels, a list with how many of each."
+    )
     seed: Seed | None = Field(None, description="Left out, one is drawn and returned.")
     offset: Index = Field(0, description="Index of the first image.")
     model: str | None = Field(None, description="Left out, the configured default.")
@@ -88,6 +107,34 @@ class GenerateRequest(_Request):
     truncation: Truncation = Field(
         1, description="Latents are shrunk toward the mean by this: typical images, less variety."
     )
+    verify: Probability | None = Field(
+        None,
+        description="Only images whose verifier gives every value that was asked for at least this "
+        "probability; every one that was drawn, if none was. Indices that fail are skipped.",
+    )
+
+    @property
+    def count(self) -> int:
+        """Images in all."""
+        return self.n if isinstance(self.n, int) else sum(self.n)
+
+    @property
+    def labels(self) -> list[OneLabel]:
+        """The entries that images take in turn; none if all is drawn."""
+        if self.label is None:
+            return []
+        return self.label if isinstance(self.label, list) else [self.label]
+
+    @model_validator(mode="after")
+    def _a_count_for_each_label(self) -> GenerateRequest:
+        if isinstance(self.n, list) and len(self.n) != max(len(self.labels), 1):
+            raise PydanticCustomError(
+                "count",
+                "n has {counts} counts for {labels} labels: it is one number, or a list with one "
+                "for each entry of label",
+                {"counts": len(self.n), "labels": len(self.labels)},
+            )
+        return self
 
 
 class Point(_Request):
@@ -127,6 +174,9 @@ class GeneratedImage(BaseModel):
     index: int
     labels: dict[str, str] | None
     url: str
+    verified: dict[str, float] | None = Field(
+        None, description="With `verify`: the probability of each value that was asked for."
+    )
     data: str = Field(description="PNG, in base64.")
 
 
@@ -135,7 +185,27 @@ class GenerateAnswer(BaseModel):
     version: int
     seed: int
     latent_recipe: int
+    tried: int | None = Field(None, description="With `verify`: images that were looked at.")
     images: list[GeneratedImage]
+
+
+class VariationsRequest(_Request):
+    """Neighbours of one image, under its labels."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"of": {"seed": 3, "label": "red eyes"}, "strength": 0.3, "n": 4}]
+        }
+    )
+
+    of: Point
+    strength: Strength = Field(
+        0.2, description="How far they are: the share of another latent, up to 1, nothing of it."
+    )
+    n: Count = Field(16, description="Images.")
+    seed: Seed | None = Field(None, description="Left out, one is drawn and returned.")
+    model: str | None = None
+    version: Version | None = None
 
 
 class InterpolatedImage(BaseModel):
@@ -153,6 +223,22 @@ class InterpolateAnswer(BaseModel):
     version: int
     latent_recipe: int
     images: list[InterpolatedImage]
+
+
+class Variation(BaseModel):
+    index: int
+    labels: dict[str, str] | None
+    url: None = Field(description="They have no address of their own.")
+    data: str = Field(description="PNG, in base64.")
+
+
+class VariationsAnswer(BaseModel):
+    model: str
+    version: int
+    latent_recipe: int
+    seed: int
+    of: str = Field(description="The address of the image that they surround.")
+    images: list[Variation]
 
 
 class ModelSummary(BaseModel):
@@ -177,6 +263,7 @@ class ModelVersion(BaseModel):
     version: int
     sha256: str
     url: str
+    verifier: bool = Field(description="Whether `verify` can be asked for.")
     manifest: Manifest
 
 

@@ -13,7 +13,11 @@ from service.errors import InvalidRequest
 from service.formats.images import encode
 
 JSON = {"Content-Type": "application/json"}
-PATHS = ["/generate", "/generate/conditional", "/interpolate"]
+PATHS = ["/generate", "/generate/conditional", "/interpolate", "/variations"]
+BODIES: dict[str, dict[str, Any]] = {
+    "/interpolate": {"from": {"seed": 1}, "to": {"seed": 2}},
+    "/variations": {"of": {"seed": 1}},
+}
 
 
 def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
@@ -41,7 +45,17 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
         ({"n": "4"}, 422, "n: Input should be a valid integer"),
         ({"n": True}, 422, "n: Input should be a valid integer"),
         ({"n": None}, 422, "n: "),
-        ({"n": [1]}, 422, "n: "),
+        ({"n": [1, 2]}, 422, "n has 2 counts for 0 labels"),
+        ({"n": [1, 2], "label": ["red eyes"]}, 422, "n has 2 counts for 1 labels"),
+        ({"n": [0, 0], "label": ["red eyes", "blue eyes"]}, 422, "n: should ask for one image"),
+        ({"n": [1, -1], "label": ["red eyes", "blue eyes"]}, 422, "n: Input should be greater"),
+        ({"n": [1000, 25], "label": ["red eyes", "blue eyes"]}, 422, "at most 1024"),
+        ({"n": []}, 422, "n: List should have at least 1 item"),
+        ({"verify": 0}, 422, "verify: Input should be greater than 0"),
+        ({"verify": 1}, 422, "verify: Input should be less than 1"),
+        ({"verify": "much"}, 422, "verify: "),
+        ({"verify": 0.5, "model": "anime-faces", "version": 1}, 422, "has no verifier"),
+        ({"offset": 2**53 - 2, "n": [2, 0], "label": ["7", "8"], "model": "digits"}, 422, "offset"),
         ({"seed": -1}, 422, "seed: "),
         ({"seed": 2**53}, 422, "less than or equal to 9007199254740991"),
         ({"seed": "three"}, 422, "seed: "),
@@ -156,6 +170,24 @@ def test_interpolations(
 
 
 @pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        ({"strength": 0}, 422, "strength: Input should be greater than 0"),
+        ({"strength": 1.1}, 422, "strength: Input should be less than or equal to 1"),
+        ({"n": 0}, 422, "n: "),
+        ({"n": 1025}, 422, "at most 1024"),
+        ({"seed": -1}, 422, "seed: "),
+        ({"of": {}}, 422, "of.seed: Field required"),
+        ({"of": {"seed": 1, "label": "red eys"}}, 422, "did you mean 'red eyes'"),
+        ({"model": "nope"}, 404, "no model 'nope'"),
+    ],
+)
+def test_variations(client: httpx.Client, change: dict[str, Any], status: int, said: str) -> None:
+    body = {"of": {"seed": 1}} | change
+    assert said in problem(client.post("/variations", json=body), status)["detail"]
+
+
+@pytest.mark.parametrize(
     ("path", "status", "said"),
     [
         ("/images/nope/1/3/0.png", 404, "no model 'nope'"),
@@ -191,8 +223,8 @@ def test_addresses(client: httpx.Client, path: str, status: int, said: str) -> N
 
 @pytest.mark.parametrize("path", PATHS)
 def test_formats(client: httpx.Client, path: str) -> None:
-    body = {"from": {"seed": 1}, "to": {"seed": 2}} if path == "/interpolate" else {}
-    answer = problem(client.post(f"{path}?format=gif", json=body), 406)
+    body = BODIES.get(path, {})
+    answer = problem(client.post(f"{path}?format=bmp", json=body), 406)
     twice = client.post(f"{path}?format=png&format=json", json=body)
     assert "format: stands twice" in problem(twice, 422)["detail"]
     assert answer["formats"][:2] == ["json", "png"]

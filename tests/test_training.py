@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from service import latents
+from service.files import write_atomically
 from tests.server import ROOT
 from training import ema
 from training.conditioning import condition_rows, mismatch
 from training.config import TrainingConfig
 from training.data import Dataset, avatars
 from training.errors import CheckpointError, Diverged, Interrupted, RunError
-from training.files import write_atomically
 from training.loop import train
 from training.networks import Discriminator, Generator
 from training.norms import BatchNorm

@@ -37,7 +37,7 @@ from training.errors import Interrupted, RunError, TrainingError
 from training.evaluate import evaluate_run
 from training.evaluation import Space
 from training.export import export
-from training.files import write_atomically
+from service.files import write_atomically
 from training.loop import train
 from training.presets import PRESETS
 from training.run import DatasetDescription, Run, check_unused

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from training.errors import CheckpointError
-from training.files import write_atomically
+from service.files import write_atomically
 
 FORMAT_VERSION = 1
 

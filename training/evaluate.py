@@ -26,7 +26,7 @@ from training.data import Dataset, load
 from training.errors import DataError, RunError
 from training.evaluation import Space, draw, evaluate
 from training.evaluation_report import Told
-from training.files import write_atomically
+from service.files import write_atomically
 from training.marginal import Marginal
 from training.networks import Generator
 from training.run import Log, Run

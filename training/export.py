@@ -17,7 +17,7 @@ from service.labels import Vocabulary
 from service.manifest import METADATA_KEY, Manifest
 from training import card
 from training.errors import ExportError
-from training.files import write_atomically
+from service.files import write_atomically
 from training.marginal import Marginal
 from training.networks import Block, Generator
 from training.norms import ConditionalBatchNorm

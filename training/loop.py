@@ -18,7 +18,7 @@ from training.curves import draw as draw_curves
 from training.data import Dataset
 from training.durations import duration
 from training.errors import Diverged, Failed, Interrupted, RunError
-from training.files import write_atomically
+from service.files import write_atomically
 from training.interrupt import watch_signals
 from training.run import Run
 from training.scores import FEWEST, Scorer

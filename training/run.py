@@ -33,7 +33,7 @@ from training.augment import unfit
 from training.config import TrainingConfig
 from training.data import Dataset
 from training.errors import RunError
-from training.files import write_atomically
+from service.files import write_atomically
 from training.networks import Generator, halvings
 
 MEASURED = {

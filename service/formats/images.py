@@ -9,16 +9,19 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from service.errors import InvalidRequest
 from service.formats import png
-from service.sampling import Pixels
+from service.frames import Pixels
 
 SYNTHETIC = "synthetic"
 EXTENSIONS = ("png", "webp", "jpeg")
+FRAME_MS = 80
+"""How long an animation shows each frame; GIF knows hundredths of a second."""
 LARGEST_SIDE = {"webp": 16_383, "jpeg": 65_500}
 
 
@@ -30,7 +33,7 @@ def encode(pixels: Pixels, extension: str, address: str | None) -> bytes:
     """
     if extension == "png":
         return png.encode(pixels, {"Source": SYNTHETIC} | ({"Address": address} if address else {}))
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image = _picture(pixels)
     largest = LARGEST_SIDE.get(extension)
     if largest is not None and max(image.size) > largest:
         raise InvalidRequest(
@@ -55,6 +58,31 @@ def contact_sheet(images: Sequence[Pixels], columns: int | None = None) -> Pixel
     places[: len(images)] = images
     sheet = places.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
     return sheet.reshape(rows * height, columns * width, channels)
+
+
+def animation(frames: Sequence[Pixels], extension: str, address: str | None) -> bytes:
+    """``frames``, one after another for ever, as GIF, in 256 colours each, or as lossless WebP.
+
+    Both say that they are synthetic, and ``address``: GIF in its comment, WebP in Exif.
+    """
+    pictures = [_picture(frame) for frame in frames]
+    options: dict[str, Any] = {"save_all": True, "duration": FRAME_MS, "loop": 0}
+    buffer = io.BytesIO()
+    if extension == "gif":
+        # Pillow's default, by the median, takes the colour out of eyes for that of hair.
+        pictures = [
+            picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1) for picture in pictures
+        ]
+        options["comment"] = f"{SYNTHETIC} {address or ''}".strip().encode("ascii")
+    else:
+        options |= {"lossless": True, "method": 0, "exif": _exif(address).tobytes()}
+    first, *rest = pictures
+    first.save(buffer, extension, append_images=rest, **options)
+    return buffer.getvalue()
+
+
+def _picture(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def _exif(address: str | None) -> Image.Exif:

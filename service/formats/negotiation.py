@@ -12,7 +12,11 @@ MEDIA_TYPES: Mapping[str, str] = {
     "png": "image/png",
     "webp": "image/webp",
     "jpeg": "image/jpeg",
+    "gif": "image/gif",
     "npy": "application/x-npy",
+    "zip": "application/zip",
+    "webdataset": "application/x-tar",
+    "parquet": "application/vnd.apache.parquet",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -14,3 +14,20 @@ def header(shape: Sequence[int]) -> bytes:
     description = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(buffer, description)
     return buffer.getvalue()
+
+
+class Npy:
+    """A ``Packer`` of one array, made of the bytes of its images."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self._start = header(shape)
+
+    def add(self, items: Sequence[bytes], /) -> bytes:
+        start, self._start = self._start, b""
+        return b"".join([start, *items])
+
+    def end(self) -> Iterator[bytes]:
+        return iter(())
+
+    def close(self) -> None:
+        pass

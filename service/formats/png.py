@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from isal import isal_zlib
 
-from service.sampling import Pixels
+from service.frames import Pixels
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {1: 0, 3: 2}

@@ -1,28 +1,28 @@
-"""Frames as an HTTP answer in the format that was chosen."""
+"""Images as one HTTP answer, JSON or a picture, held in memory whole."""
 
 from __future__ import annotations
 
 import asyncio
 import binascii
 import json
-import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
 
-from service.backlog import Timing
-from service.engine import Engine
-from service.formats import images, npy
+from service.backlog import Finish, Timing
+from service.engine import Receive
+from service.errors import CallerGone, DeadlinePassed
+from service.finder import find
+from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
+from service.frames import Frame, Pixels
 from service.models import Model
-from service.sampling import Frame, Pixels, Source
+from service.routes.state import State
+from service.sampling import Samples, Source
 from service.schemas import Problem
-
-log = logging.getLogger(__name__)
+from service.search import Search
 
 PROBLEM = {"application/problem+json": {"schema": Problem.model_json_schema()}}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
@@ -67,89 +67,121 @@ def server_timing(timing: Timing) -> dict[str, str]:
     }
 
 
-async def json_answer(
-    engine: Engine, head: Mapping[str, Any], source: Source, count: int, request: Request
-) -> Response:
+class Made(NamedTuple):
+    """``results``: what became of each image."""
+
+    results: list[Any]
+    timing: Timing | None
+    """None where not all that was computed was taken."""
+    tried: int | None
+    """Images that were looked at, where not all were taken."""
+
+
+Making = Callable[[Finish], Awaitable[Made]]
+"""Has images computed, and each handed to a function that makes something of it."""
+
+
+def run(state: State, source: Source, count: int, request: Request) -> Making:
+    """The images at ``range(count)`` of ``source``."""
+
+    async def make(finish: Finish) -> Made:
+        results, timing = await state.engine.run(source, count, finish, request.receive)
+        return Made(results, timing, None)
+
+    return make
+
+
+def run_search(
+    state: State, samples: Samples, search: Search, threshold: float | None, request: Request
+) -> Making:
+    """The images that ``search`` finds."""
+    timeout = state.settings.timeout
+
+    async def make(finish: Finish) -> Made:
+        batches = find(state.engine, samples, search, threshold, finish)
+
+        async def collect() -> list[Any]:
+            return [result async for batch in batches for result in batch]
+
+        collecting = asyncio.create_task(collect())
+        leaving = asyncio.create_task(_disconnect(request.receive))
+        try:
+            both = (collecting, leaving)
+            await asyncio.wait(both, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if collecting.done():
+                return Made(collecting.result(), None, search.tried)
+            if leaving.done():
+                raise CallerGone("the caller has gone")
+            raise DeadlinePassed(
+                f"not done within {timeout:g} s: {search.taken} images were found among "
+                f"{search.tried} tried. Ask for fewer, or for a set, which may take longer"
+            )
+        finally:
+            collecting.cancel()
+            leaving.cancel()
+
+    return make
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def json_answer(making: Making, head: Mapping[str, Any]) -> Response:
     """``head`` and the images, each with its PNG in base64."""
-    rows, timing = await engine.run(source, count, _json_row, request.receive)
-    body = b'%b, "images": [%b]}' % (json.dumps(head)[:-1].encode("ascii"), b", ".join(rows))
-    return Response(body, headers=server_timing(timing), media_type=MEDIA_TYPES["json"])
+    made = await making(_json_row)
+    if made.tried is not None:
+        head = {**head, "tried": made.tried}
+    body = b'%b, "images": [%b]}' % (
+        json.dumps(head)[:-1].encode("ascii"),
+        b", ".join(made.results),
+    )
+    headers = server_timing(made.timing) if made.timing else None
+    return Response(body, headers=headers, media_type=MEDIA_TYPES["json"])
 
 
 async def image_answer(
-    engine: Engine,
+    making: Making,
     head: Mapping[str, Any],
     extension: str,
-    source: Source,
     count: int,
-    request: Request,
-    columns: int | None = None,
+    sheet: Callable[[Sequence[Pixels]], Pixels] = images.contact_sheet,
 ) -> Response:
-    """The image if ``count`` is 1, else a contact sheet; ``head`` becomes ``Figment-*`` headers."""
-    headers = as_headers(head)
+    """The image if ``count`` is 1, else a ``sheet`` of them; ``head`` becomes headers."""
     if count == 1:
 
-        def finish(frame: Frame, pixels: Pixels) -> tuple[bytes, str]:
-            assert frame.address is not None
-            url = frame.address.url(extension)
+        def finish(frame: Frame, pixels: Pixels) -> tuple[bytes, str | None]:
+            url = frame.address.url(extension) if frame.address else None
             return images.encode(pixels, extension, url), url
 
-        ((content, url),), timing = await engine.run(source, 1, finish, request.receive)
-        headers["Content-Location"] = url
+        made = await making(finish)
+        ((content, url),) = made.results
     else:
-        found, timing = await engine.run(
-            source, count, lambda frame, pixels: (frame, pixels), request.receive
-        )
+        made = await making(lambda frame, pixels: (frame, pixels))
         started = time.monotonic()
-        content = await asyncio.to_thread(_sheet, found, extension, columns)
-        timing.encode += time.monotonic() - started
-    headers |= server_timing(timing)
+        content = await asyncio.to_thread(_sheet, made.results, extension, sheet)
+        url = None
+        if made.timing:
+            made.timing.encode += time.monotonic() - started
+    headers = as_headers({**head, "tried": made.tried} if made.tried is not None else head)
+    if url is not None:
+        headers["Content-Location"] = url
+    if made.timing:
+        headers |= server_timing(made.timing)
     return Response(content, headers=headers, media_type=MEDIA_TYPES[extension])
 
 
-class _Stream(StreamingResponse):
-    """A stream that is cut where its reader takes nothing for ``timeout`` seconds."""
-
-    timeout: float
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def in_time(message: Message) -> None:
-            async with asyncio.timeout(self.timeout):
-                await send(message)
-
-        try:
-            await super().__call__(scope, receive, in_time)
-        except TimeoutError:
-            # To return before all has been sent has the server close the connection.
-            log.info("a reader took nothing for %g s: its stream is cut", self.timeout)
-
-
-async def npy_answer(
-    engine: Engine, head: Mapping[str, Any], source: Source, count: int, timeout: float
-) -> Response:
-    """All pixels as one array ``[count, H, W, channels]``, sent as they are computed.
-
-    A reader that takes nothing for ``timeout`` seconds is given up.
-    """
-    batches = engine.stream(source, count, lambda frame, pixels: pixels.tobytes())
-    first = await anext(batches)  # what is refused is refused before the answer has begun
-    manifest = source.model.manifest
-    shape = (count, manifest.height, manifest.width, manifest.channels)
-    start = npy.header(shape)
-
-    async def body() -> AsyncIterator[bytes]:
-        try:
-            yield start + b"".join(first)
-            async for batch in batches:
-                yield b"".join(batch)
-        finally:
-            await batches.aclose()
-
-    size = len(start) + count * manifest.height * manifest.width * manifest.channels
-    headers = as_headers(head) | {"Content-Length": str(size)}
-    answer = _Stream(body(), headers=headers, media_type=MEDIA_TYPES["npy"])
-    answer.timeout = timeout
-    return answer
+async def animation_answer(making: Making, head: Mapping[str, Any], extension: str) -> Response:
+    """The images one after another, as a film that begins anew at its end."""
+    made = await making(lambda frame, pixels: (frame, pixels))
+    content = await asyncio.to_thread(
+        images.animation,
+        [pixels for _, pixels in made.results],
+        extension,
+        _ends([frame for frame, _ in made.results], "png"),
+    )
+    return Response(content, headers=as_headers(head), media_type=MEDIA_TYPES[extension])
 
 
 def _json_row(frame: Frame, pixels: Pixels) -> bytes:
@@ -160,11 +192,21 @@ def _json_row(frame: Frame, pixels: Pixels) -> bytes:
     labels = "null" if frame.labels is None else json.dumps(frame.labels)
     place = "null" if url is None else f'"{url}"'  # of characters that JSON takes as they are
     head = f'{{"index": {frame.index}{position}, "labels": {labels}, "url": {place}'
+    if frame.verified is not None:
+        head += f', "verified": {json.dumps(frame.verified)}'
     return b'%b, "data": "%b"}' % (head.encode("ascii"), data)
 
 
-def _sheet(found: list[tuple[Frame, Pixels]], extension: str, columns: int | None) -> bytes:
-    addresses = [frame.address.url(extension) for frame, _ in found if frame.address]
-    ends = dict.fromkeys([addresses[0], addresses[-1]])  # one where the two are the same
-    sheet = images.contact_sheet([pixels for _, pixels in found], columns)
-    return images.encode(sheet, extension, " .. ".join(ends))
+def _sheet(
+    found: list[tuple[Frame, Pixels]],
+    extension: str,
+    sheet: Callable[[Sequence[Pixels]], Pixels],
+) -> bytes:
+    ends = _ends([frame for frame, _ in found], extension)
+    return images.encode(sheet([pixels for _, pixels in found]), extension, ends)
+
+
+def _ends(frames: Sequence[Frame], extension: str) -> str | None:
+    """The addresses of the first and the last image that have one."""
+    addresses = [frame.address.url(extension) for frame in frames if frame.address]
+    return " .. ".join(dict.fromkeys([addresses[0], addresses[-1]])) if addresses else None

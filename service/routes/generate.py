@@ -11,17 +11,18 @@ from service.errors import InvalidRequest
 from service.formats import images, negotiation
 from service.latents import MAX_INDEX, MAX_SEED
 from service.models import Model
-from service.routes.answers import about, documented, image_answer, json_answer, npy_answer
+from service.routes.answers import about, documented, image_answer, json_answer, run, run_search
 from service.routes.direct import DirectRoute, FormatQuery
+from service.routes.sets import SETS, set_answer
 from service.routes.state import State, state_of
 from service.sampling import Samples
 from service.schemas import GenerateAnswer, GenerateRequest
+from service.search import Search, quotas
 
 router = APIRouter(tags=["generate"], route_class=DirectRoute)
-FORMATS = ("json", *images.EXTENSIONS, "npy")
-STREAMED = ("npy",)
-MAX_STREAM = 10_000_000
-"""Images in one stream: what comes after is asked for with ``offset``."""
+FORMATS = ("json", *images.EXTENSIONS, *SETS)
+MAX_SET = 10_000_000
+"""Images in one set: what comes after is asked for with ``offset``."""
 
 
 @router.post("/generate", responses=documented(GenerateAnswer, FORMATS))
@@ -33,7 +34,7 @@ async def generate(
     The default is the unconditional one, or the conditional one if there is a label.
     """
     state = state_of(request)
-    labelled = body.label is not None
+    labelled = body.label is not None or body.verify is not None
     model = state.library.choose(body.model, body.version, labelled=labelled)
     return await _answer(model, body, query, state, request)
 
@@ -58,26 +59,42 @@ async def _answer(
     model: Model, body: GenerateRequest, query: FormatQuery, state: State, request: Request
 ) -> Response:
     chosen = negotiation.choose(request.headers.get("accept", ""), query.format, FORMATS)
-    most = MAX_STREAM if chosen in STREAMED else state.settings.max_images
-    if body.n > most:
+    most = MAX_SET if chosen in SETS else state.settings.max_images
+    count = body.count
+    if count > most:
         raise InvalidRequest(
-            f"n: {body.n} images do not fit into one {chosen} answer; at most {most}. Ask for "
+            f"n: {count} images do not fit into one {chosen} answer; at most {most}. Ask for "
             "more with offset",
             max_images=most,
         )
-    if body.offset + body.n - 1 > MAX_INDEX:
+    if body.offset + count - 1 > MAX_INDEX:
         raise InvalidRequest(f"offset: the last index may be at most {MAX_INDEX}")
-    labels = body.label if isinstance(body.label, list) else [body.label]
+    if body.verify is not None and model.verifier is None:
+        able = state.library.verified()
+        raise InvalidRequest(
+            f"verify: {model.name} version {model.version} has no verifier; "
+            f"{', '.join(able) or 'none'} can be verified",
+            models=able,
+        )
     samples = Samples(
         model=model,
         seed=secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed,
-        offset=body.offset,
-        choices=[model.vocabulary.parse(label) for label in labels if label is not None],
+        indices=range(body.offset, body.offset + count),
+        asked=[model.vocabulary.ask(label) for label in body.labels],
         truncation=body.truncation,
     )
+    search = None
+    if body.verify is not None or isinstance(body.n, list):
+        entries = max(len(samples.asked), 1)
+        counts = quotas(count, body.offset, entries) if isinstance(body.n, int) else body.n
+        search = Search(body.offset, counts)
     head = about(model) | {"seed": samples.seed}
+    if chosen in SETS:
+        return await set_answer(chosen, head, samples, search, body.verify, state)
+    if search is None:
+        making = run(state, samples, count, request)
+    else:
+        making = run_search(state, samples, search, body.verify, request)
     if chosen == "json":
-        return await json_answer(state.engine, head, samples, body.n, request)
-    if chosen == "npy":
-        return await npy_answer(state.engine, head, samples, body.n, state.settings.timeout)
-    return await image_answer(state.engine, head, chosen, samples, body.n, request)
+        return await json_answer(making, head)
+    return await image_answer(making, head, chosen, count)

@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any
 
-import isal
-import onnxruntime
-import PIL
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from service import __version__
 from service.errors import InvalidRequest
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.latents import MAX_INDEX, MAX_SEED
 from service.models import VERSION_PATTERN, Model
-from service.routes.answers import PROBLEMS, about, as_headers, image_answer
+from service.routes.answers import PROBLEMS, about, as_headers, image_answer, run
 from service.routes.direct import refuse_repeats
 from service.routes.state import CurrentState, State
 from service.sampling import Samples
@@ -72,8 +68,8 @@ async def show_image(
     samples = Samples(
         model=found,
         seed=int(seed),
-        offset=int(index),
-        choices=[] if query.label is None else [found.vocabulary.parse(query.label)],
+        indices=range(int(index), int(index) + 1),
+        asked=[] if query.label is None else [found.vocabulary.ask(query.label)],
         truncation=query.truncation,
     )
     url = samples.address(int(index)).url(extension)
@@ -81,22 +77,14 @@ async def show_image(
     caching = {"ETag": _etag(found, state, url), "Cache-Control": FOR_EVER}
     if _matches(caching["ETag"], if_none_match):
         return Response(status_code=304, headers=caching | as_headers(head))
-    answer = await image_answer(state.engine, head, extension, samples, 1, request)
+    answer = await image_answer(run(state, samples, 1, request), head, extension, 1)
     answer.headers.update(caching)
     return answer
 
 
 def _etag(model: Model, state: State, url: str) -> str:
     """Changes with whatever of ours may change the bytes; so no image is made to compare it."""
-    parts = (
-        model.sha256,
-        state.runtime.provider,
-        url,
-        __version__,
-        onnxruntime.__version__,
-        PIL.__version__,
-        isal.__version__,
-    )
+    parts = (model.sha256, state.software, url)
     return f'"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"'
 
 

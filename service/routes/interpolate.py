@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.formats import negotiation
+from service.formats import images, negotiation
 from service.interpolation import Interpolation
-from service.models import Model
-from service.routes.answers import about, documented, image_answer, json_answer
+from service.routes.answers import (
+    about,
+    animation_answer,
+    documented,
+    image_answer,
+    json_answer,
+    run,
+)
 from service.routes.direct import DirectRoute, FormatQuery
+from service.routes.points import sample
 from service.routes.state import state_of
-from service.sampling import Samples
-from service.schemas import InterpolateAnswer, InterpolateRequest, Point
+from service.schemas import InterpolateAnswer, InterpolateRequest
 
 router = APIRouter(tags=["generate"], route_class=DirectRoute)
-FORMATS = ("json", "png")
+ANIMATED = ("gif", "webp")
+FORMATS = ("json", "png", *ANIMATED)
 
 
 @router.post("/interpolate", responses=documented(InterpolateAnswer, FORMATS))
 async def interpolate(
     body: InterpolateRequest, query: Annotated[FormatQuery, Query()], request: Request
 ) -> Response:
-    """Frames from one image to another; as an image, a film strip.
+    """Frames from one image to another; as PNG a film strip, as GIF or WebP a film.
 
     The default model is the conditional one if an end has a label.
     """
@@ -32,25 +40,17 @@ async def interpolate(
     labelled = body.start.label is not None or body.end.label is not None
     model = state.library.choose(body.model, body.version, labelled=labelled)
     way = Interpolation(
-        start=_samples(model, body.start),
-        end=_samples(model, body.end),
+        start=sample(model, body.start),
+        end=sample(model, body.end),
         steps=body.steps,
         method=body.method,
         loop=body.loop,
     )
     head = about(model)
+    making = run(state, way, body.steps, request)
     if chosen == "json":
-        return await json_answer(state.engine, head, way, body.steps, request)
-    return await image_answer(
-        state.engine, head, chosen, way, body.steps, request, columns=body.steps
-    )
-
-
-def _samples(model: Model, point: Point) -> Samples:
-    return Samples(
-        model=model,
-        seed=point.seed,
-        offset=point.index,
-        choices=[] if point.label is None else [model.vocabulary.parse(point.label)],
-        truncation=point.truncation,
-    )
+        return await json_answer(making, head)
+    strip = partial(images.contact_sheet, columns=body.steps)
+    if chosen in ANIMATED:
+        return await animation_answer(making, head, chosen)
+    return await image_answer(making, head, chosen, body.steps, strip)

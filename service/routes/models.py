@@ -80,5 +80,6 @@ def _describe(model: Model) -> ModelVersion:
         version=model.version,
         sha256=model.sha256,
         url=f"/models/{model.name}/{model.version}",
+        verifier=model.verifier is not None,
         manifest=model.manifest,
     )

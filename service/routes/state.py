@@ -21,6 +21,8 @@ class State:
     engine: Engine
     effective: dict[str, Any]
     """What was chosen at the start (see ``InfoAnswer``)."""
+    software: str
+    """What of ours may change the bytes of an image, besides its model."""
 
 
 def state_of(request: Request) -> State:

@@ -1,0 +1,279 @@
+"""The images of a request, one after another, over as many connections as that takes.
+
+They come as a WebDataset stream, in which each image stands whole with its address. Where the
+stream is cut, the next one goes on behind the last image that came, so what comes is what one
+stream would have brought.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from service.errors import ClientError, OriginChanged, Refused, Unreachable
+from service.formats.negotiation import MEDIA_TYPES
+from service.formats.sets import Record
+from service.formats.webdataset import samples
+from service.search import quotas
+
+MOST_AT_ONCE = 10_000_000
+"""Images that a server puts into one set."""
+CONNECT_SECONDS = 10.0
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
+"""Seconds between requests that fail, where the server does not say; doubled each time."""
+PASSING = (429, 500, 502, 503, 504)
+"""Statuses after which the same request may succeed later."""
+
+Label = str | Mapping[str, str | int | bool]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which images are asked for; see ``POST /generate``."""
+
+    n: int | list[int] = 1
+    label: Label | list[Label] | None = None
+    seed: int | None = None
+    offset: int = 0
+    model: str | None = None
+    version: int | None = None
+    truncation: float = 1.0
+    verify: float | None = None
+
+    @property
+    def labels(self) -> list[Label | None]:
+        """The entries that images take in turn."""
+        return list(self.label) if isinstance(self.label, list) else [self.label]
+
+    @property
+    def counts(self) -> list[int]:
+        """Images of each entry."""
+        if isinstance(self.n, list):
+            return self.n
+        return quotas(self.n, self.offset, len(self.labels))
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether some indices may be skipped."""
+        return self.verify is not None or isinstance(self.n, list)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where images come from."""
+
+    model: str
+    version: int
+    model_sha256: str
+    latent_recipe: int
+    seed: int
+
+
+class Progress:
+    """What of an order has come."""
+
+    def __init__(self, order: Order) -> None:
+        self.missing = list(order.counts)
+        """Images of each entry."""
+        self.tried = [0] * len(self.missing)
+        """Images of each entry up to the last that came, those that were left out among them."""
+        self.next = order.offset
+        self._order = order
+
+    def take(self, index: int) -> None:
+        """Raises ``ClientError`` for an image that does not come next."""
+        entry = index % len(self.missing)
+        gap = index - self.next
+        if gap < 0 or (gap and not self._order.leaves_out) or not self.missing[entry]:
+            raise ClientError(f"the server sent image {index} where {self.next} was next")
+        self.missing[entry] -= 1
+        self.tried[entry] = (index - self._order.offset) // len(self.missing) + 1
+        self.next = index + 1
+
+    def remaining(self) -> dict[str, Any]:
+        """``n`` and ``offset`` of a request for what is missing."""
+        n = self.missing if self._order.leaves_out else min(sum(self.missing), MOST_AT_ONCE)
+        return {"n": n, "offset": self.next}
+
+
+class Server:
+    """Where to ask, and how patiently."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 60.0,
+        patience: float = 300.0,
+        tell: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        """``url`` may have a path.
+
+        timeout: seconds without a byte after which a connection is given up.
+        patience: seconds without an image during which requests are tried again.
+        tell: is told in a sentence why nothing comes at the moment.
+        """
+        self.url = url.rstrip("/")
+        self.patience = patience
+        self.tell = tell
+        self._pool = urllib3.PoolManager(
+            retries=False, timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=timeout)
+        )
+
+    def ask(self, path: str, body: Mapping[str, Any] | None, media: str) -> Any:
+        """The answer (urllib3's, not yet read) to a POST of ``body``, or a GET where it is None.
+
+        Raises ``Refused``, and ``Later`` where the same request may succeed later.
+        """
+        try:
+            answer = self._pool.request(
+                "GET" if body is None else "POST",
+                self.url + path,
+                body=None if body is None else json.dumps(body),
+                headers={"Accept": media, "Content-Type": MEDIA_TYPES["json"]},
+                preload_content=False,
+                redirect=False,
+            )
+            if answer.status == 200:
+                return answer
+            problem = _problem(answer)
+        except HTTPError as error:
+            raise Later(f"{self.url} cannot be reached: {error}") from error
+        if answer.status not in PASSING:
+            raise Refused(problem)
+        raise Later(problem["detail"], urllib3.Retry().get_retry_after(answer))
+
+    def json(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """What is answered in JSON, however often it takes. Raises ``Refused``, ``Unreachable``."""
+        patience = Patience(self)
+        while True:
+            try:
+                with self.ask(path, body, MEDIA_TYPES["json"]) as answer:
+                    return answer.json()
+            except Later as error:
+                patience.wait(str(error), error.seconds)
+            except HTTPError as error:
+                patience.wait(f"the answer was cut: {error}")
+
+
+class Later(Exception):
+    """The same request may succeed in ``seconds``; None where the server does not say when."""
+
+    def __init__(self, why: str, seconds: float | None = None) -> None:
+        super().__init__(why)
+        self.seconds = seconds
+
+
+class Patience:
+    """How long there was nothing but trouble, and when to try again."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.renew()
+
+    def renew(self) -> None:
+        """There was progress."""
+        self._since = time.monotonic()
+        self._wait = 0.0
+
+    def wait(self, why: str, seconds: float | None = None) -> None:
+        """Sleep for ``seconds``, or not at all and then longer each time.
+
+        Raises ``Unreachable``.
+        """
+        if seconds is None:
+            seconds = self._wait
+            self._wait = min(2 * self._wait or FIRST_WAIT, LONGEST_WAIT)
+        if time.monotonic() + seconds - self._since > self._server.patience:
+            raise Unreachable(f"{why}; given up after {self._server.patience:g} s without an image")
+        self._server.tell(f"{why}; trying again in {seconds:g} s")
+        time.sleep(seconds)
+
+
+class Download:
+    """Iterate over it for the images that are missing, and their bytes in a tar file.
+
+    Raises ``ClientError``; what has come until then is in ``progress``.
+    """
+
+    def __init__(
+        self, server: Server, order: Order, progress: Progress, origin: Origin | None = None
+    ) -> None:
+        """``origin``: of what has come already."""
+        self.origin = origin
+        self.software: list[str] = []
+        """What made the images: more than one where the server was exchanged for another."""
+        self.progress = progress
+        self._server = server
+        self._order = order
+
+    def __iter__(self) -> Iterator[tuple[Record, bytes]]:
+        patience = Patience(self._server)
+        while any(self.progress.missing):
+            asked = self.progress.remaining()
+            try:
+                with self._open(asked) as answer:
+                    self._check(answer.headers)
+                    for record, content in samples(answer.read):
+                        self.progress.take(record.index)
+                        patience.renew()
+                        yield record, content
+                if self.progress.next == asked["offset"]:
+                    raise ClientError("the server sent no images")
+            except Later as error:
+                patience.wait(str(error), error.seconds)
+            except (HTTPError, EOFError) as error:
+                patience.wait(f"the stream was cut: {error}")
+
+    def _open(self, asked: dict[str, Any]) -> Any:
+        body = {name: value for name, value in asdict(self._order).items() if value is not None}
+        if self.origin is not None:
+            body |= {name: getattr(self.origin, name) for name in ("model", "version", "seed")}
+        try:
+            return self._server.ask("/generate", body | asked, MEDIA_TYPES["webdataset"])
+        except Refused as error:
+            if self.origin is not None and error.problem.get("status") == 404:
+                raise OriginChanged(f"the server's models have changed: {error}") from error
+            raise
+
+    def _check(self, headers: Mapping[str, str]) -> None:
+        """Whether images still come from where the others came from."""
+        found = Origin(
+            model=headers["Figment-Model"],
+            version=int(headers["Figment-Version"]),
+            model_sha256=headers["Figment-Model-Sha256"],
+            latent_recipe=int(headers["Figment-Latent-Recipe"]),
+            seed=int(headers["Figment-Seed"]),
+        )
+        self.origin = self.origin or found
+        if found != self.origin:
+            raise OriginChanged(
+                f"the server's model has changed: its {found.model} version {found.version} has "
+                f"the sha256 {found.model_sha256[:12]}..., the images so far are from "
+                f"{self.origin.model_sha256[:12]}..."
+            )
+        software = headers["Figment-Software"]
+        if software not in self.software:
+            if self.software:
+                self._server.tell(
+                    f"the server's software has changed from {self.software[-1]} to {software}: "
+                    "its images may differ in their last bits"
+                )
+            self.software.append(software)
+
+
+def _problem(answer: Any) -> dict[str, Any]:
+    """What an error's answer says, or its status where it is none of ours."""
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = None
+    if isinstance(problem, dict) and "detail" in problem:
+        return problem
+    return {"status": answer.status, "detail": f"the server answered {answer.status}"}

@@ -1,0 +1,76 @@
+"""A search, carried out by the engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TypeVar
+
+from service.engine import Engine
+from service.errors import InvalidRequest, LabelNotSeen
+from service.frames import Frame, Pixels
+from service.latents import MAX_INDEX
+from service.sampling import Samples
+from service.search import Search
+
+MOST_TOLD = 1024
+"""Addresses in an error."""
+
+Result = TypeVar("Result")
+
+
+async def find(
+    engine: Engine,
+    samples: Samples,
+    search: Search,
+    threshold: float | None,
+    finish: Callable[[Frame, Pixels], Result],
+) -> AsyncGenerator[list[Result], None]:
+    """``finish`` of the images that are taken, batch by batch, in the order of their indices.
+
+    ``samples`` at whatever indices; with a ``threshold``, those are taken in which the verifier
+    sees every value that it looks for with at least this probability.
+
+    Raises ``LabelNotSeen``, ``InvalidRequest`` where no index is left, and what the engine raises.
+    """
+    samples = replace(samples, verify=threshold is not None)
+    found: list[str] = []  # the first of them
+
+    def finish_good(frame: Frame, pixels: Pixels) -> tuple[Frame, Result | None]:
+        probabilities = (frame.verified or {}).values()
+        good = all(probability >= (threshold or 0) for probability in probabilities)
+        return frame, finish(frame, pixels) if good else None
+
+    batches = engine.stream_batches(_candidates(samples, search), finish_good)
+    async with aclosing(batches):
+        async for batch in batches:
+            taken = []
+            for frame, result in batch:
+                try:
+                    if search.judge(frame.index, result is not None):
+                        taken.append(result)
+                        if len(found) < MOST_TOLD:
+                            found.append(samples.address(frame.index).url())
+                except LookupError as error:
+                    (entry,) = error.args
+                    phrase = samples.asked[entry].phrase if samples.asked else None
+                    raise LabelNotSeen(
+                        phrase, threshold, search.tried, search.taken, found
+                    ) from None
+            yield taken
+            if not search.missing:
+                return
+
+
+def _candidates(samples: Samples, search: Search) -> Iterator[tuple[Samples, range] | None]:
+    while search.missing:
+        indices = search.candidates(samples.model.largest_batch)
+        if indices:
+            yield replace(samples, indices=indices), range(len(indices))
+        elif search.under_way:
+            yield None
+        else:
+            raise InvalidRequest(
+                f"offset: the last index is {MAX_INDEX}, and {search.missing} images are missing"
+            )

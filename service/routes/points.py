@@ -1,0 +1,18 @@
+"""A point of a request as the image that it means."""
+
+from __future__ import annotations
+
+from service.models import Model
+from service.sampling import Samples
+from service.schemas import Point
+
+
+def sample(model: Model, point: Point) -> Samples:
+    """The one image at ``point``. Raises ``InvalidLabel``."""
+    return Samples(
+        model=model,
+        seed=point.seed,
+        indices=range(point.index, point.index + 1),
+        asked=[] if point.label is None else [model.vocabulary.ask(point.label)],
+        truncation=point.truncation,
+    )

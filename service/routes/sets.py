@@ -1,0 +1,99 @@
+"""Sets of any size as one streamed file, computed no faster than it is read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from fastapi import Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from service.backlog import Finish
+from service.errors import RequestError
+from service.finder import find
+from service.formats import sets
+from service.formats.negotiation import MEDIA_TYPES
+from service.formats.npy import header
+from service.formats.packers import SUFFIXES, packer
+from service.frames import Frame, Pixels
+from service.routes.answers import as_headers
+from service.routes.state import State
+from service.sampling import Samples
+from service.search import Search
+
+SETS = tuple(SUFFIXES)
+
+log = logging.getLogger(__name__)
+
+
+class _Stream(StreamingResponse):
+    """A stream that is cut where its reader takes nothing for ``timeout`` seconds, or it fails."""
+
+    timeout: float
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def in_time(message: Message) -> None:
+            async with asyncio.timeout(self.timeout):
+                await send(message)
+
+        # To return before all has been sent has the server close the connection.
+        try:
+            await super().__call__(scope, receive, in_time)
+        except TimeoutError:
+            log.info("a reader took nothing for %g s: its stream is cut", self.timeout)
+        except RequestError as error:
+            log.warning("a stream is cut: %s", error)
+
+
+async def set_answer(
+    format_: str,
+    head: Mapping[str, Any],
+    samples: Samples,
+    search: Search | None,
+    threshold: float | None,
+    state: State,
+) -> Response:
+    """All ``samples``, or those that ``search`` finds, sent as they are computed."""
+    finish: Finish = _pixels if format_ == "npy" else sets.record
+    count = len(samples.indices)
+    if search is None:
+        batches = state.engine.stream(samples, count, finish)
+    else:
+        batches = find(state.engine, samples, search, threshold, finish)
+    # What is refused is refused before the answer has begun, and so is a label that is not found.
+    first: list[Any] = []
+    while not first:
+        first = await anext(batches)
+    manifest = samples.model.manifest
+    names = [attribute.name for attribute in manifest.attributes]
+    shape = (count, manifest.height, manifest.width, manifest.channels)
+    file = packer(format_, names, shape)
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield await asyncio.to_thread(file.add, first)
+            async for batch in batches:
+                yield await asyncio.to_thread(file.add, batch)
+            rest = file.end()
+            while piece := await asyncio.to_thread(next, rest, b""):
+                yield piece
+        finally:
+            await batches.aclose()
+            file.close()
+
+    name = f"{samples.model.name}-{samples.model.version}-{samples.seed}-{samples.indices[0]}"
+    headers = as_headers({**head, "model_sha256": samples.model.sha256, "software": state.software})
+    headers["Content-Disposition"] = f'attachment; filename="{name}{SUFFIXES[format_]}"'
+    if format_ == "npy":
+        size = len(header(shape)) + count * manifest.height * manifest.width * manifest.channels
+        headers["Content-Length"] = str(size)
+    answer = _Stream(body(), headers=headers, media_type=MEDIA_TYPES[format_])
+    answer.timeout = state.settings.timeout
+    return answer
+
+
+def _pixels(frame: Frame, pixels: Pixels) -> bytes:
+    return pixels.tobytes()

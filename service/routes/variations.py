@@ -1,0 +1,50 @@
+"""``POST /variations``."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.errors import InvalidRequest
+from service.formats import images, negotiation
+from service.latents import MAX_SEED
+from service.routes.answers import about, documented, image_answer, json_answer, run
+from service.routes.direct import DirectRoute, FormatQuery
+from service.routes.points import sample
+from service.routes.state import state_of
+from service.schemas import VariationsAnswer, VariationsRequest
+from service.variations import Variations
+
+router = APIRouter(tags=["generate"], route_class=DirectRoute)
+FORMATS = ("json", *images.EXTENSIONS)
+
+
+@router.post("/variations", responses=documented(VariationsAnswer, FORMATS))
+async def variations(
+    body: VariationsRequest, query: Annotated[FormatQuery, Query()], request: Request
+) -> Response:
+    """Neighbours of one image.
+
+    The default model is the conditional one if the image has a label.
+    """
+    state = state_of(request)
+    chosen = negotiation.choose(request.headers.get("accept", ""), query.format, FORMATS)
+    most = state.settings.max_images
+    if body.n > most:
+        raise InvalidRequest(
+            f"n: {body.n} images do not fit into one answer; at most {most}", max_images=most
+        )
+    labelled = body.of.label is not None
+    model = state.library.choose(body.model, body.version, labelled=labelled)
+    around = Variations(
+        of=sample(model, body.of),
+        seed=secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed,
+        strength=body.strength,
+    )
+    head = about(model) | {"seed": around.seed, "of": around.of.address(body.of.index).url()}
+    making = run(state, around, body.n, request)
+    if chosen == "json":
+        return await json_answer(making, head)
+    return await image_answer(making, head, chosen, body.n)

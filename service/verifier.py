@@ -1,0 +1,67 @@
+"""The label verifier beside a conditional model: what a classifier sees in an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from service.errors import ModelRefused
+from service.manifest import Manifest
+from service.runtime import Runtime, first_line
+
+IMAGE = "image"
+
+Probabilities = npt.NDArray[np.float32]
+
+
+class Verifier:
+    """Several threads may call it at once."""
+
+    def __init__(self, session: ort.InferenceSession, attributes: list[str]) -> None:
+        self._session = session
+        self._attributes = attributes
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> list[Probabilities]:
+        """``images [N, H, W, channels]`` to probabilities ``[N, values]`` of each attribute."""
+        # One by one: a probability must not depend on what else is in a batch, and a classifier
+        # gains a tenth by batches.
+        seen = [
+            self._session.run(self._attributes, {IMAGE: images[i : i + 1]})
+            for i in range(len(images))
+        ]
+        return [np.concatenate(column) for column in zip(*seen, strict=True)]
+
+
+def load_verifier(path: Path, manifest: Manifest, runtime: Runtime) -> Verifier:
+    """Load ``verifier.onnx``, check it against the model's manifest and run it once.
+
+    Raises ``ModelRefused``.
+    """
+    try:
+        session = runtime.open(path.read_bytes())
+    except OSError as error:
+        raise ModelRefused(f"cannot be read: {error}") from error
+    except Exception as error:
+        raise ModelRefused(f"ONNX Runtime cannot load it: {first_line(error)}") from error
+    shape = (manifest.height, manifest.width, manifest.channels)
+    sizes = {attribute.name: len(attribute.values) for attribute in manifest.attributes}
+    inputs = {node.name: (node.type, node.shape[1:]) for node in session.get_inputs()}
+    outputs = {node.name: (node.type, node.shape[1:]) for node in session.get_outputs()}
+    for what, found, expected in (
+        ("inputs", inputs, {IMAGE: ("tensor(uint8)", list(shape))}),
+        ("outputs", outputs, {name: ("tensor(float)", [size]) for name, size in sizes.items()}),
+    ):
+        if found != expected or not sizes:
+            raise ModelRefused(f"its {what} are {found}, the model's manifest asks for {expected}")
+    verifier = Verifier(session, list(sizes))
+    try:
+        seen = verifier(np.zeros((1, *shape), dtype=np.uint8))
+    except Exception as error:
+        raise ModelRefused(f"it does not run: {first_line(error)}") from error
+    for (name, size), probabilities in zip(sizes.items(), seen, strict=True):
+        if probabilities.shape != (1, size) or not np.allclose(probabilities.sum(), 1, atol=1e-3):
+            raise ModelRefused(f"its output {name!r} does not hold the probabilities of {size}")
+    return verifier

@@ -1,0 +1,113 @@
+"""Which images a search takes, against a search that is plain to see."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.latents import MAX_INDEX
+from service.search import PATIENCE, Search, quotas
+
+Good = Callable[[int], bool]
+
+
+def coin(probability: float) -> Good:
+    """Whether the verifier agrees, by index."""
+    return lambda index: random.Random(index).random() < probability
+
+
+def plainly(offset: int, missing: list[int], good: Good) -> list[int]:
+    """One index after another, nothing ahead."""
+    missing, taken, index = list(missing), list[int](), offset
+    while any(missing):
+        entry = index % len(missing)
+        if missing[entry] and good(index):
+            missing[entry] -= 1
+            taken.append(index)
+        index += 1
+    return taken
+
+
+def ahead(search: Search, good: Good, batches: list[int]) -> list[int]:
+    """With several batches under way, as the engine does it."""
+    taken, under_way = list[int](), list[list[int]]()
+    sizes = iter(batches * 100_000)
+    while search.missing:
+        indices = search.candidates(next(sizes))
+        if indices:
+            under_way.append(indices)
+        if not indices or len(under_way) == 4:
+            taken += [i for i in under_way.pop(0) if search.judge(i, good(i))]
+    return taken
+
+
+@given(
+    offset=st.integers(0, 1000),
+    missing=st.lists(st.integers(0, 40), min_size=1, max_size=7).filter(any),
+    probability=st.sampled_from([0.1, 0.5, 0.9, 1.0]),
+    batches=st.lists(st.integers(1, 16), min_size=1, max_size=3),
+    cut=st.integers(0, 200),
+)
+@settings(deadline=None)
+def test_what_is_taken_depends_on_nothing_but_the_request(
+    offset: int, missing: list[int], probability: float, batches: list[int], cut: int
+) -> None:
+    good = coin(probability)
+    search = Search(offset, missing)
+    taken = ahead(search, good, batches)
+    assert taken == plainly(offset, missing, good)
+    assert search.taken == len(taken) == sum(missing)
+    # Every index of an entry up to the last that it took was tried, and none after.
+    entries = len(missing)
+    assert search.tried == sum(
+        1
+        for index in range(offset, taken[-1] + 1)
+        if any(last >= index for last in taken if last % entries == index % entries)
+    )
+    # Cut anywhere, and gone on with from the last index and what is missing.
+    start = taken[:cut]
+    rest = list(missing)
+    for index in start:
+        rest[index % entries] -= 1
+    if any(rest):
+        after = start[-1] + 1 if start else offset
+        assert start + ahead(Search(after, rest), good, batches) == taken
+
+
+@given(count=st.integers(1, 300), offset=st.integers(0, 50), entries=st.integers(1, 9))
+def test_quotas_are_those_of_the_indices_in_a_row(count: int, offset: int, entries: int) -> None:
+    expected = [0] * entries
+    for index in range(offset, offset + count):
+        expected[index % entries] += 1
+    assert quotas(count, offset, entries) == expected
+
+
+def test_no_more_is_tried_than_is_missing() -> None:
+    search = Search(0, [3])
+    assert search.candidates(16) == [0, 1, 2]
+    assert search.candidates(16) == []
+    assert [search.judge(index, index == 1) for index in range(3)] == [False, True, False]
+    assert search.candidates(16) == [3, 4]
+
+
+def test_an_entry_that_is_never_seen_ends_the_search() -> None:
+    search = Search(0, [5, 5])
+    taken = 0
+    with pytest.raises(LookupError) as error:
+        while True:
+            for index in search.candidates(16):
+                taken += search.judge(index, index % 2 == 0)
+    assert error.value.args == (1,)
+    assert (taken, search.tried) == (5, 5 + PATIENCE)
+
+
+def test_indices_come_to_an_end() -> None:
+    search = Search(MAX_INDEX, [2])
+    assert search.candidates(16) == [MAX_INDEX]
+    search.judge(MAX_INDEX, True)
+    assert search.candidates(16) == []
+    assert (search.missing, search.under_way) == (1, 0)
