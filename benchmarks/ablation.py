@@ -20,10 +20,10 @@ from typing import Any
 import click
 import torch
 
+from service.files import write_atomically
 from training import features, pictures, sampling
 from training.config import TrainingConfig
 from training.data import Dataset, load
-from service.files import write_atomically
 from training.metrics.frechet import frechet_distance
 from training.metrics.manifold import compare
 from training.randomness import batch_indices

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ class Figment:
         self,
         n: int | list[int] = 1,
         *,
-        label: Label | list[Label] | None = None,
+        label: Label | Sequence[Label] | None = None,
         seed: int | None = None,
         offset: int = 0,
         model: str | None = None,
@@ -104,14 +104,14 @@ class Figment:
         self,
         n: int | list[int],
         *,
-        label: Label | list[Label] | None = None,
+        label: Label | Sequence[Label] | None = None,
         seed: int | None = None,
         offset: int = 0,
         model: str | None = None,
         version: int | None = None,
         truncation: float = 1.0,
         verify: float | None = None,
-    ) -> Iterator[Sample]:
+    ) -> Generator[Sample, None, None]:
         """The same one by one, as many as one likes; goes on by itself where a stream is cut."""
         order = Order(n, label, seed, offset, model, version, truncation, verify)
         for record, _ in Download(self._server, order, Progress(order)):

@@ -8,18 +8,20 @@ stream would have brought.
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, LocationValueError
 
 from service.errors import ClientError, OriginChanged, Refused, Unreachable
 from service.formats.negotiation import MEDIA_TYPES
 from service.formats.sets import Record
 from service.formats.webdataset import samples
+from service.manifest import NAME_PATTERN
 from service.search import quotas
 
 MOST_AT_ONCE = 10_000_000
@@ -38,7 +40,7 @@ class Order:
     """Which images are asked for; see ``POST /generate``."""
 
     n: int | list[int] = 1
-    label: Label | list[Label] | None = None
+    label: Label | Sequence[Label] | None = None
     seed: int | None = None
     offset: int = 0
     model: str | None = None
@@ -49,7 +51,9 @@ class Order:
     @property
     def labels(self) -> list[Label | None]:
         """The entries that images take in turn."""
-        return list(self.label) if isinstance(self.label, list) else [self.label]
+        if self.label is None or isinstance(self.label, (str, Mapping)):
+            return [self.label]
+        return list(self.label)
 
     @property
     def counts(self) -> list[int]:
@@ -66,13 +70,17 @@ class Order:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where images come from."""
+    """Where images come from. Raises ``ValueError`` for a name that no model has."""
 
     model: str
     version: int
     model_sha256: str
     latent_recipe: int
     seed: int
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(NAME_PATTERN, self.model):
+            raise ValueError(f"{self.model!r} is no name of a model")
 
 
 class Progress:
@@ -143,6 +151,8 @@ class Server:
             if answer.status == 200:
                 return answer
             problem = _problem(answer)
+        except LocationValueError as error:
+            raise ClientError(f"{self.url} is no address of a server: {error}") from error
         except HTTPError as error:
             raise Later(f"{self.url} cannot be reached: {error}") from error
         if answer.status not in PASSING:
@@ -221,6 +231,7 @@ class Download:
                 with self._open(asked) as answer:
                     self._check(answer.headers)
                     for record, content in samples(answer.read):
+                        self._check_record(record)
                         self.progress.take(record.index)
                         patience.renew()
                         yield record, content
@@ -230,6 +241,8 @@ class Download:
                 patience.wait(str(error), error.seconds)
             except (HTTPError, EOFError) as error:
                 patience.wait(f"the stream was cut: {error}")
+            except ValueError as error:
+                raise ClientError(f"the server sent what is no set of images: {error}") from error
 
     def _open(self, asked: dict[str, Any]) -> Any:
         body = {name: value for name, value in asdict(self._order).items() if value is not None}
@@ -244,13 +257,17 @@ class Download:
 
     def _check(self, headers: Mapping[str, str]) -> None:
         """Whether images still come from where the others came from."""
-        found = Origin(
-            model=headers["Figment-Model"],
-            version=int(headers["Figment-Version"]),
-            model_sha256=headers["Figment-Model-Sha256"],
-            latent_recipe=int(headers["Figment-Latent-Recipe"]),
-            seed=int(headers["Figment-Seed"]),
-        )
+        try:
+            found = Origin(
+                model=headers["Figment-Model"],
+                version=int(headers["Figment-Version"]),
+                model_sha256=headers["Figment-Model-Sha256"],
+                latent_recipe=int(headers["Figment-Latent-Recipe"]),
+                seed=int(headers["Figment-Seed"]),
+            )
+            software = headers["Figment-Software"]
+        except KeyError as error:
+            raise ValueError(f"its head lacks {error}") from error
         self.origin = self.origin or found
         if found != self.origin:
             raise OriginChanged(
@@ -258,7 +275,6 @@ class Download:
                 f"the sha256 {found.model_sha256[:12]}..., the images so far are from "
                 f"{self.origin.model_sha256[:12]}..."
             )
-        software = headers["Figment-Software"]
         if software not in self.software:
             if self.software:
                 self._server.tell(
@@ -266,6 +282,13 @@ class Download:
                     "its images may differ in their last bits"
                 )
             self.software.append(software)
+
+    def _check_record(self, record: Record) -> None:
+        """Names of files are made of what a record says: it must be what was asked for."""
+        assert self.origin is not None
+        origin = self.origin.model, self.origin.version, self.origin.seed
+        if (record.model, record.version, record.seed) != origin:
+            raise ValueError(f"an image is of {record.model!r}, not of {self.origin.model!r}")
 
 
 def _problem(answer: Any) -> dict[str, Any]:

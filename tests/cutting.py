@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
-
-RESET = struct.pack("ii", 1, 0)
 
 
 class Cutting:
@@ -45,10 +42,12 @@ class Cutting:
                     if limit is not None and passed + len(data) > limit:
                         caller.sendall(data[: limit - passed])
                         self.cuts += 1
-                        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                        return
+                        break
                     caller.sendall(data)
                     passed += len(data)
+            for end in (caller, server):  # to close them would not wake who waits for the other way
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:

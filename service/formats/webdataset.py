@@ -9,8 +9,11 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 
+from pydantic import TypeAdapter
+
 from service.formats.sets import Record
 
+RECORD = TypeAdapter(Record)
 END = bytes(2 * tarfile.BLOCKSIZE)
 """What a tar file ends with; one that was cut lacks it."""
 
@@ -53,11 +56,10 @@ def samples(read: Callable[[int], bytes]) -> Iterator[tuple[Record, bytes]]:
             return
         image, image_bytes = _content(header, read)
         description, description_bytes = _content(_exactly(read, tarfile.BLOCKSIZE), read)
-        try:
-            record = Record(**json.loads(description), image=image)
-        except TypeError as error:
-            raise ValueError(f"a sample is described otherwise: {error}") from error
-        yield record, image_bytes + description_bytes
+        described = json.loads(description)
+        if not isinstance(described, dict):
+            raise ValueError("a sample is described by something else than an object")
+        yield RECORD.validate_python(described | {"image": image}), image_bytes + description_bytes
 
 
 def _content(header: bytes, read: Callable[[int], bytes]) -> tuple[bytes, bytes]:
