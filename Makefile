@@ -30,6 +30,7 @@ format: $(DEVELOP)/ready  ## mend what check finds, where it can
 
 bench: $(DEVELOP)/ready  ## time serving and training against what they are built on
 	$(DEVELOP)/bin/python -m benchmarks.serve
+	$(DEVELOP)/bin/python -m benchmarks.sets
 	$(DEVELOP)/bin/python -m benchmarks.train
 
 $(SERVE)/ready: requirements/serve-$(RUNTIME).txt

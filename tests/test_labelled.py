@@ -15,6 +15,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from service.client import Figment
+from service.errors import Refused
 from service.search import PATIENCE
 from tests.conftest import attribute, manifest
 from tests.onnx_files import model, put
@@ -129,6 +131,26 @@ def test_a_label_that_cannot_be_met_is_told_with_what_was_found(client: httpx.Cl
     streamed = client.post("/generate?format=zip", json=body)
     assert streamed.status_code == 422
     assert streamed.json()["found"] == problem["found"]
+
+
+def test_a_set_is_cut_where_a_label_is_not_seen_any_more(
+    server: Server, client: httpx.Client
+) -> None:
+    body = BALANCED | {"verify": 0.9999}
+    found = client.post("/generate", json=body).json()["found"]
+    assert 0 < len(found) < 60
+    with (
+        client.stream("POST", "/generate?format=webdataset", json=body) as answer,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        assert answer.status_code == 200
+        answer.read()
+    samples = Figment(server.url).stream(**body)
+    urls = []
+    with pytest.raises(Refused, match=r"never saw 'red eyes' with a probability of 0\.9999"):
+        for sample in samples:
+            urls.append(sample.url)
+    assert urls == found
 
 
 def test_models_say_whether_they_can_be_verified(client: httpx.Client) -> None:

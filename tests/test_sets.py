@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import tarfile
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import datasets
 import httpx
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -326,3 +328,33 @@ def test_a_tar_file_of_others_is_told_from_ours() -> None:
     for content in (b"x" * 4096, packed("webdataset", 3).replace(b'"url"', b'"uri"')):
         with pytest.raises(ValueError):
             list(samples(io.BytesIO(content).read))
+
+
+def test_a_server_holds_little_of_a_set(odd: Server) -> None:
+    """Whatever its length: the standard library's writer of zips would add 30 MB here."""
+    process = psutil.Process(odd.process.pid)
+    body = {"n": 60_000, "seed": 1}
+    resident = []
+    with odd.client.stream("POST", "/generate?format=zip", json=body) as answer:
+        for size, _ in enumerate(answer.iter_bytes(1 << 20)):
+            if size % 5 == 4:
+                resident.append(process.memory_info().rss)
+    assert len(resident) > 4
+    assert max(resident) - resident[0] < 15 << 20
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_readers_who_leave_leave_nothing_behind(odd: Server, format_: str) -> None:
+    process = psutil.Process(odd.process.pid)
+    fetch(odd.client, format_, {"n": 10, "seed": 1})  # what is loaded at the first one
+    before = process.num_fds()
+    for _ in range(10):
+        body = {"n": 1_000_000, "seed": 1}
+        with odd.client.stream("POST", f"/generate?format={format_}", json=body) as answer:
+            next(answer.iter_raw())
+    for _ in range(100):
+        if odd.client.get("/info").json()["admitted_images"] == 0 and process.num_fds() <= before:
+            break
+        time.sleep(0.05)
+    assert odd.client.get("/info").json()["admitted_images"] == 0
+    assert process.num_fds() <= before
