@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from starlette.types import ASGIApp
 from tqdm import tqdm
 
-from service.download import Order, Server
-from service.errors import ClientError, StartupError
-from service.fetch import Folder, Plan, opened
+from service.errors import ClientError, OriginChanged, Refused, StartupError
 from service.formats.packers import SUFFIXES
 from service.installation import check_installation
 from service.latents import MAX_SEED
 from service.options import build, options_of
 from service.settings import Settings, check_environment
+
+if TYPE_CHECKING:
+    from service.fetch import Folder
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 100})
@@ -114,22 +115,26 @@ def fetch(
     Several LABELS give a balanced set; none has every attribute drawn by frequency. The same
     command goes on where it was interrupted.
     """
+    from service.download import Order, Server  # whoever serves does without the client
+    from service.fetch import Plan, opened
+
     if len(counts) not in (1, len(labels)):
-        raise click.UsageError(f"-n stands {len(counts)} times, for {len(labels)} labels")
-    if not sum(counts):
-        raise click.UsageError("-n should ask for one image at least")
-    order = Order(
-        n=list(counts) if len(counts) > 1 else counts[0],
-        label=list(labels) if len(labels) > 1 else labels[0] if labels else None,
-        seed=seed,
-        offset=offset,
-        model=model,
-        version=model_version,
-        truncation=truncation,
-        verify=verify,
-    )
-    plan = Plan(order, format_, per_file)
+        raise click.UsageError(
+            f"-n stands {len(counts)} times, for {len(labels)} labels: it is given once, or once "
+            "for each label"
+        )
     try:
+        order = Order(
+            n=list(counts) if len(counts) > 1 else counts[0],
+            label=list(labels) if len(labels) > 1 else labels[0] if labels else None,
+            seed=seed,
+            offset=offset,
+            model=model,
+            version=model_version,
+            truncation=truncation,
+            verify=verify,
+        )
+        plan = Plan(order, format_, per_file)
         with opened(out, plan, Server(url, patience=patience, tell=_tell)) as folder:
             _fill(folder, sum(counts))
             click.echo(f"{_summary(folder)} in {out}")
@@ -140,15 +145,16 @@ def fetch(
 def _fill(folder: Folder, total: int) -> None:
     """Fetch what is missing; say of whatever ends it early what is kept."""
     try:
-        with tqdm(
-            total=total, initial=folder.kept, unit=" images", mininterval=0.5, disable=None
-        ) as bar:
+        often = 0.5 if sys.stderr.isatty() else 10
+        with tqdm(total=total, initial=folder.kept, unit=" images", mininterval=often) as bar:
             for _ in folder.fill():
                 bar.update()
     except (ClientError, OSError, KeyboardInterrupt) as error:
         why = _explain(error)
         if folder.kept:
-            why += f"\n{folder.kept:,} of {total:,} images are kept: the same command goes on"
+            why += f"\n{folder.kept:,} of {total:,} images are kept"
+            if not isinstance(error, (Refused, OriginChanged)):
+                why += ": the same command goes on"
         raise click.ClickException(why) from error
 
 
@@ -156,17 +162,17 @@ def _explain(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, OSError):
-        return f"cannot write {error.filename or 'the images'}: {error.strerror or error}"
+        return f"cannot write {error.filename or 'to the folder'}: {error.strerror or error}"
     return str(error)
 
 
 def _summary(folder: Folder) -> str:
-    origin = folder.download.origin
+    origin = folder.origin
     assert origin is not None
     lines = [
-        f"  {row['label'] or 'as drawn'}: {row['images']:,} images, {row['tried']:,} tried"
-        for row in folder.labels()
-        if row["tried"] != row["images"]
+        f"  {tally.label or 'as drawn'}: {tally.images:,} images, {tally.tried:,} tried"
+        for tally in folder.tallies()
+        if tally.tried != tally.images
     ]
     what = f"{folder.kept:,} images of {origin.model} version {origin.version}, seed {origin.seed},"
     return "\n".join([*lines, what])

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import metadata
 from typing import Any
 
 import isal
@@ -128,6 +129,7 @@ def _software(runtime: Runtime) -> str:
         "onnxruntime": onnxruntime.__version__,
         "pillow": PIL.__version__,
         "isal": isal.__version__,
+        "pyarrow": metadata.version("pyarrow"),  # which is imported at the first use only
     }
     versions = [f"{name} {version}" for name, version in libraries.items()]
     return ", ".join([*versions, runtime.provider])

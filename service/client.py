@@ -11,6 +11,7 @@ import base64
 import io
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from service.download import Download, Label, Order, Progress, Server
+from service.errors import ClientError
 from service.formats.sets import Record
 
 Labels = dict[str, Any] | None
@@ -67,11 +69,16 @@ class Figment:
         self, url: str = "http://localhost:8000", *, timeout: float = 60, patience: float = 300
     ) -> None:
         """``timeout``: seconds without a byte; ``patience``: seconds without an image."""
+        self._made_of = url, timeout, patience
         self._server = Server(url, timeout=timeout, patience=patience)
+
+    def __reduce__(self) -> Any:  # for datasets that are handed to other processes
+        url, timeout, patience = self._made_of
+        return partial(Figment, timeout=timeout, patience=patience), (url,)
 
     def generate(
         self,
-        n: int | list[int] = 1,
+        n: int | Sequence[int] = 1,
         *,
         label: Label | Sequence[Label] | None = None,
         seed: int | None = None,
@@ -102,7 +109,7 @@ class Figment:
 
     def stream(
         self,
-        n: int | list[int],
+        n: int | Sequence[int],
         *,
         label: Label | Sequence[Label] | None = None,
         seed: int | None = None,
@@ -168,11 +175,14 @@ class Figment:
 
 
 def pixels(record: Record) -> npt.NDArray[np.uint8]:
-    """The image of a record, ``[H, W, channels]``."""
+    """The image of a record, ``[H, W, channels]``. Raises ``ClientError``."""
     return _decode(record.image)
 
 
 def _decode(file: bytes) -> npt.NDArray[np.uint8]:
-    with Image.open(io.BytesIO(file)) as image:
-        found = np.asarray(image)
+    try:
+        with Image.open(io.BytesIO(file)) as image:
+            found = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ClientError(f"the server sent an image that cannot be read: {error}") from error
     return found if found.ndim == 3 else found[..., None]

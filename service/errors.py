@@ -75,6 +75,11 @@ class RequestError(FigmentError):
         super().__init__(detail)
         self.extra = extra
 
+    @classmethod
+    def kind(cls) -> str:
+        """The ``type`` of its problem."""
+        return _kind(cls.title)
+
     def problem(self) -> dict[str, Any]:
         """The body of the answer, as RFC 9457 has it."""
         return problem(self.status, self.title, str(self), **self.extra)
@@ -172,10 +177,13 @@ class DeadlinePassed(RequestError):
 
 def problem(status: int, title: str, detail: str, **extra: Any) -> dict[str, Any]:
     """An RFC 9457 problem; ``type`` names the kind by its title."""
-    kind = title.lower().replace(" ", "-")
     return {
-        "type": f"urn:figment:{kind}",
+        "type": _kind(title),
         "title": title,
         "status": status,
         "detail": detail,
     } | extra
+
+
+def _kind(title: str) -> str:
+    return f"urn:figment:{title.lower().replace(' ', '-')}"

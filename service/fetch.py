@@ -12,19 +12,20 @@ and ends with the same files as if nothing had been.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
 
+from service import __version__
 from service.client import pixels
 from service.download import Download, Order, Origin, Progress, Server
-from service.errors import FetchFailed
+from service.errors import ClientError, FetchFailed
 from service.files import replacing, write_atomically
 from service.formats import sets, webdataset
 from service.formats.packers import SUFFIXES, packer
@@ -32,7 +33,6 @@ from service.formats.sets import Record
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
-LAYOUT = 1
 FEWEST_FILES = 8
 """Where there are images enough: loaders share out files among their workers."""
 MOST_IN_FILE = 10_000
@@ -52,61 +52,101 @@ class Plan:
 
     @property
     def per_file(self) -> int:
-        some = math.ceil(sum(self.order.counts) / FEWEST_FILES)
-        return self.images_per_file or min(some, MOST_IN_FILE)
+        few_enough = max(sum(self.order.counts) // FEWEST_FILES, 1)
+        return self.images_per_file or min(few_enough, MOST_IN_FILE)
+
+    def asked(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return asdict(self.order) | {"format": self.format, "images_per_file": self.per_file}
+
+
+class File(BaseModel):
+    name: str
+    images: int
+    """0 for a table beside an array."""
+    bytes: int
+    sha256: str
+
+
+class Tally(BaseModel):
+    """Of one label, or of images whose labels are all drawn."""
+
+    label: Any
+    images: int
+    tried: int
+    """Those that were left out among them."""
+
+
+class Manifest(BaseModel):
+    """What a folder holds."""
+
+    layout: Literal[1] = 1
+    asked: dict[str, Any]
+    origin: Origin
+    software: list[str]
+    """What made the images: more than one where the server was exchanged for another."""
+    packed_by: list[str]
+    """What made the files of them, here."""
+    attributes: list[str]
+    complete: bool = False
+    images: int = 0
+    labels: list[Tally]
+    next: int
+    """The index behind the last image."""
+    files: list[File] = []
 
 
 class Folder:
-    """The part of a set that has come; what is whole stands in the manifest."""
+    """The part of a set that has come."""
 
     def __init__(self, path: Path, plan: Plan, server: Server) -> None:
         """Take up what is there. Raises ``FetchFailed`` where it is of another plan."""
         self._path = path
         self._plan = plan
-        self._attributes: list[str] = []
-        self._files: list[dict[str, Any]] = []
-        self._packed = 0
-        """Files of images."""
-        self._in_files = 0
-        """Images."""
-        self._in_part = 0
+        self._server = server
         self._part: IO[bytes] | None = None
-        progress = Progress(plan.order)
-        self.download = Download(server, plan.order, progress)
-        self._settled = self._state()
-        """As of the last file that is whole."""
-        found = self._read_manifest()
-        if found is not None:
-            self._restore(found, progress)
+        self._in_part = 0
+        self.progress = Progress(plan.order)
+        self._download = Download(server, plan.order, self.progress)
+        self._manifest = _read_manifest(path, plan)
+        if self._manifest is not None:
+            self._restore(self._manifest)
 
     @property
     def kept(self) -> int:
         """Images."""
-        return self._in_files + self._in_part
+        return self._in_part + (self._manifest.images if self._manifest else 0)
 
-    def labels(self) -> list[dict[str, Any]]:
-        """Of each label, how many images have come, and how many were looked at."""
-        progress, order = self.download.progress, self._plan.order
+    @property
+    def origin(self) -> Origin | None:
+        """None before the first image."""
+        return self._download.origin
+
+    def tallies(self) -> list[Tally]:
+        """Of each label."""
+        order, progress = self._plan.order, self.progress
+        columns = order.labels, order.counts, progress.missing, progress.tried
         return [
-            {"label": label, "images": count - missing, "tried": tried}
-            for label, count, missing, tried in zip(
-                order.labels, order.counts, progress.missing, progress.tried, strict=True
-            )
+            Tally(label=label, images=count - missing, tried=tried)
+            for label, count, missing, tried in zip(*columns, strict=True)
         ]
 
     def fill(self) -> Iterator[Record]:
         """Fetch what is missing; each image once it is written."""
-        for record, content in self.download:
-            if self._part is None:
-                self._begin_part(record)
-            assert self._part is not None
+        before = self.tallies(), self.progress.next
+        for record, content in self._download:
+            manifest = self._manifest or self._begin(record, *before)
+            if manifest.software != self._download.software:
+                manifest.software = list(self._download.software)
+                self._write(manifest)
+            self._part = self._part or self._part_path(manifest).open("wb")
             self._part.write(content)
             self._in_part += 1
             if self._in_part == self._plan.per_file:
-                self._pack()
+                self._pack(manifest)
             yield record
-        if self._in_part:
-            self._pack()
+        if self._in_part and self._manifest is not None:
+            self._pack(self._manifest)
 
     def close(self) -> None:
         """What cannot be written any more is fetched again."""
@@ -116,158 +156,119 @@ class Folder:
 
     # What is there already.
 
-    def _read_manifest(self) -> dict[str, Any] | None:
-        self._path.mkdir(parents=True, exist_ok=True)
-        for left_over in self._path.glob(".*.tmp"):
-            left_over.unlink()
-        path = self._path / MANIFEST
-        if not path.exists():
-            others = sorted(entry.name for entry in self._path.iterdir() if entry.name != LOCK)
-            if others:
-                raise FetchFailed(
-                    f"{self._path} has no {MANIFEST}, but other files ({others[0]}): name an "
-                    "empty folder, or a new one"
-                )
-            return None
-        try:
-            found: dict[str, Any] = json.loads(path.read_text())
-        except ValueError as error:
-            raise FetchFailed(f"{path} cannot be read: {error}") from error
-        asked = self._asked()
-        if found.get("layout") != LAYOUT or found["asked"] != asked:
-            before = found.get("asked", {})
-            differ = [name for name in asked if before.get(name) != asked[name]]
-            raise FetchFailed(
-                f"{self._path} holds another set (it differs in {', '.join(differ) or 'layout'}): "
-                "name another folder"
-            )
-        return found
-
-    def _restore(self, found: dict[str, Any], progress: Progress) -> None:
-        self.download.origin = Origin(**found["origin"])
-        self.download.software = found["software"]
-        self._attributes = found["attributes"]
-        self._files = found["files"]
-        self._packed = sum("images" in entry for entry in self._files)
-        self._in_files = found["images"]
-        for entry in self._files:
-            path = self._path / entry["name"]
-            if not path.exists() or path.stat().st_size != entry["bytes"]:
+    def _restore(self, manifest: Manifest) -> None:
+        self._download.origin = manifest.origin
+        self._download.software = list(manifest.software)
+        for entry in manifest.files:
+            path = self._path / entry.name
+            if not path.exists() or _described(path, entry.images) != entry:
                 raise FetchFailed(
                     f"{path} is gone or has changed since it was fetched; fetch into a new folder"
                 )
-        progress.next = found["next"]
-        for i, row in enumerate(found["labels"]):
-            progress.missing[i] -= row["images"]
-            progress.tried[i] = row["tried"]
-        self._settled = self._state()
-        part = self._part_path()
-        for left_over in self._path.glob("*.part"):
-            if left_over != part:
-                left_over.unlink()
+        if not manifest.complete and _packing() not in manifest.packed_by:
+            self._server.tell(
+                f"files are packed by {_packing()} now, and were by {manifest.packed_by[-1]}: they "
+                "may differ from those of a fetch in one go"
+            )
+            manifest.packed_by.append(_packing())
+        self.progress.next = manifest.next
+        for label, tally in enumerate(manifest.labels):
+            self.progress.missing[label] -= tally.images
+            self.progress.tried[label] = tally.tried
+        self._remove_left_overs(manifest)
+        part = self._part_path(manifest)
         if part.exists():
-            whole = self._recover(part, progress)
+            whole = self._recover(part)
             self._part = part.open("r+b")
             self._part.truncate(whole)
             self._part.seek(whole)
             if self._in_part == self._plan.per_file:
-                self._pack()
+                self._pack(manifest)
 
-    def _recover(self, part: Path, progress: Progress) -> int:
+    def _remove_left_overs(self, manifest: Manifest) -> None:
+        """What a fetch that was killed had not put in its place."""
+        name = manifest.origin.model
+        patterns = f".{MANIFEST}.*.tmp", f".{name}-[0-9]*.*.tmp", f"{name}-[0-9]*.part"
+        for pattern in patterns:
+            for path in self._path.glob(pattern):
+                if path != self._part_path(manifest):
+                    path.unlink()
+
+    def _recover(self, part: Path) -> int:
         """Take up the images of a file that was cut; returns how many of its bytes are good."""
         whole = 0
         # What ends it is no error: it was cut, or a loss of power took what was never on the disk.
-        with part.open("rb") as file, suppress(EOFError, OSError, SyntaxError, ValueError):
+        with (
+            part.open("rb") as file,
+            suppress(ClientError, EOFError, ValueError),
+        ):
             for record, content in webdataset.samples(file.read):
                 pixels(record)
-                progress.take(record.index)
+                self.progress.take(record.index)
                 whole += len(content)
                 self._in_part += 1
         return whole
 
     # What comes.
 
-    def _begin_part(self, first: Record) -> None:
-        if not self._files:
-            self._attributes = list(first.labels or {})
-            self._write_manifest()
-        self._part = self._part_path().open("wb")
+    def _begin(self, first: Record, labels: list[Tally], start: int) -> Manifest:
+        """The manifest before the first image; only now is it known where images come from."""
+        assert self.origin is not None
+        self._manifest = Manifest(
+            asked=self._plan.asked(),
+            origin=self.origin,
+            software=list(self._download.software),
+            packed_by=[_packing()],
+            attributes=list(first.labels or {}),
+            labels=labels,
+            next=start,
+        )
+        self._write(self._manifest)
+        return self._manifest
 
-    def _part_path(self) -> Path:
-        return self._path / f"{self._name()}.part"
-
-    def _name(self) -> str:
-        assert self.download.origin is not None
-        return f"{self.download.origin.model}-{self._packed:05d}"
-
-    def _pack(self) -> None:
+    def _pack(self, manifest: Manifest) -> None:
         """Make the next file of the part."""
         assert self._part is not None
         self._part.close()
-        part = self._part_path()
-        name = f"{self._name()}{SUFFIXES[self._plan.format]}"
-        with replacing(self._path / name) as file, part.open("rb") as source:
-            self._repack(source, file)
-        entries = [{"name": name, "images": self._in_part}]
+        part, stem = self._part_path(manifest), self._stem(manifest)
+        file = self._path / f"{stem}{SUFFIXES[self._plan.format]}"
+        with replacing(file) as target, part.open("rb") as source:
+            self._repack(source, target, manifest.attributes)
+        manifest.files.append(_described(file, self._in_part))
         if self._plan.format == "npy":
-            entries.append({"name": self._write_table(part)})
-        for entry in entries:
-            path = self._path / str(entry["name"])
-            entry |= {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        self._files += entries
-        self._packed += 1
-        self._in_files += self._in_part
+            table = self._path / f"{stem}.csv"
+            with replacing(table) as target, part.open("rb") as source:
+                _write_table(source, target, manifest.attributes)
+            manifest.files.append(_described(table, 0))
+        manifest.images += self._in_part
+        manifest.labels, manifest.next = self.tallies(), self.progress.next
+        manifest.complete = not any(self.progress.missing)
         self._in_part, self._part = 0, None
-        self._settled = self._state()
-        self._write_manifest()
+        self._write(manifest)
         part.unlink()
 
-    def _repack(self, source: IO[bytes], file: IO[bytes]) -> None:
+    def _repack(self, source: IO[bytes], target: IO[bytes], attributes: list[str]) -> None:
         first, _ = next(webdataset.samples(source.read))
         source.seek(0)
         shape = (self._in_part, *pixels(first).shape)
-        packing = packer(self._plan.format, self._attributes, shape)
-        try:
+        with closing(packer(self._plan.format, attributes, shape)) as packing:
             for records in _in_groups(source):
                 if self._plan.format == "npy":
-                    file.write(packing.add([pixels(record).tobytes() for record in records]))
+                    target.write(packing.add([pixels(record).tobytes() for record in records]))
                 else:
-                    file.write(packing.add(records))
-            for piece in packing.end():
-                file.write(piece)
-        finally:
-            packing.close()
+                    target.write(packing.add(records))
+            target.writelines(packing.end())
 
-    def _write_table(self, part: Path) -> str:
-        """Labels and addresses of the images of an array, which has no place for them."""
-        name = f"{self._name()}.csv"
-        with replacing(self._path / name) as file, part.open("rb") as source:
-            file.write(sets.table_header(self._attributes))
-            for records in _in_groups(source):
-                file.writelines(sets.table_row(record, self._attributes) for record in records)
-        return name
+    def _part_path(self, manifest: Manifest) -> Path:
+        return self._path / f"{self._stem(manifest)}.part"
 
-    def _write_manifest(self) -> None:
-        assert self.download.origin is not None
-        manifest = {
-            "layout": LAYOUT,
-            "asked": self._asked(),
-            "origin": asdict(self.download.origin),
-            "software": self.download.software,
-            "attributes": self._attributes,
-            "complete": self._in_files == sum(self._plan.order.counts),
-            "images": self._in_files,
-            **self._settled,
-            "files": self._files,
-        }
-        write_atomically(self._path / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    def _stem(self, manifest: Manifest) -> str:
+        """What the next file is called."""
+        number = sum(entry.images > 0 for entry in manifest.files)
+        return f"{manifest.origin.model}-{number:05d}"
 
-    def _state(self) -> dict[str, Any]:
-        return {"labels": self.labels(), "next": self.download.progress.next}
-
-    def _asked(self) -> dict[str, Any]:
-        plan = self._plan
-        return asdict(plan.order) | {"format": plan.format, "images_per_file": plan.per_file}
+    def _write(self, manifest: Manifest) -> None:
+        write_atomically(self._path / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
 
 @contextmanager
@@ -278,14 +279,41 @@ def opened(path: Path, plan: Plan, server: Server) -> Iterator[Folder]:
     """
     path.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path / LOCK, timeout=0):
-            folder = Folder(path, plan, server)
-            try:
-                yield folder
-            finally:
-                folder.close()
+        with FileLock(path / LOCK, timeout=0), closing(Folder(path, plan, server)) as folder:
+            yield folder
     except Timeout as error:
         raise FetchFailed(f"another fetch is writing to {path}") from error
+
+
+def _read_manifest(folder: Path, plan: Plan) -> Manifest | None:
+    """The manifest of a folder of this plan; None for one that holds nothing yet."""
+    path = folder / MANIFEST
+    if not path.exists():
+        others = sorted(entry.name for entry in folder.iterdir() if entry.name[0] != ".")
+        if others:
+            raise FetchFailed(
+                f"{folder} has no {MANIFEST}, but other files ({others[0]}): name an empty "
+                "folder, or a new one"
+            )
+        return None
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise FetchFailed(f"{path} is no manifest of a fetch: {error.errors()[0]['msg']}") from None
+    asked = plan.asked()
+    if manifest.asked != asked:
+        differ = [name for name in asked if manifest.asked.get(name) != asked[name]]
+        raise FetchFailed(
+            f"{folder} holds another set (it differs in {', '.join(differ)}): name another folder"
+        )
+    return manifest
+
+
+def _write_table(source: IO[bytes], target: IO[bytes], attributes: list[str]) -> None:
+    """Labels and addresses of the images of an array, which has no place for them."""
+    target.write(sets.table_header(attributes))
+    for records in _in_groups(source):
+        target.writelines(sets.table_row(record, attributes) for record in records)
 
 
 def _in_groups(source: IO[bytes]) -> Iterator[list[Record]]:
@@ -300,6 +328,11 @@ def _in_groups(source: IO[bytes]) -> Iterator[list[Record]]:
         yield group
 
 
-def _sha256(path: Path) -> str:
+def _described(path: Path, images: int) -> File:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return File(name=path.name, images=images, bytes=path.stat().st_size, sha256=sha256)
+
+
+def _packing() -> str:
+    return f"figment {__version__}, pyarrow {metadata.version('pyarrow')}"

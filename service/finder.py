@@ -45,7 +45,7 @@ async def find(
     batches = engine.stream_batches(_candidates(samples, search), finish_good)
     async with aclosing(batches):
         async for batch in batches:
-            taken = []
+            taken, missed = [], None
             for frame, result in batch:
                 try:
                     if search.judge(frame.index, result is not None):
@@ -53,12 +53,12 @@ async def find(
                         if len(found) < MOST_TOLD:
                             found.append(samples.address(frame.index).url())
                 except LookupError as error:
-                    (entry,) = error.args
-                    phrase = samples.asked[entry].phrase if samples.asked else None
-                    raise LabelNotSeen(
-                        phrase, threshold, search.tried, search.taken, found
-                    ) from None
+                    (missed,) = error.args
+                    break
             yield taken
+            if missed is not None:
+                phrase = samples.asked[missed].phrase if samples.asked else None
+                raise LabelNotSeen(phrase, threshold, search.tried, search.taken, found)
             if not search.missing:
                 return
 

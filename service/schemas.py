@@ -263,7 +263,9 @@ class ModelVersion(BaseModel):
     version: int
     sha256: str
     url: str
-    verifier: bool = Field(description="Whether `verify` can be asked for.")
+    verifier_sha256: str | None = Field(
+        description="Of the verifier, where there is one, and `verify` can be asked for."
+    )
     manifest: Manifest
 
 

@@ -8,12 +8,13 @@ last index with what each entry still misses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from service.latents import MAX_INDEX
 
 PATIENCE = 1000
-"""Images of one entry in a row that the verifier may doubt before the search is given up."""
+"""Images in a row, of one entry or of all, that may be left out before the search is given up."""
 
 
 def quotas(count: int, offset: int, entries: int) -> list[int]:
@@ -32,6 +33,7 @@ class Search:
         self.taken = 0
         self._missing = list(missing)
         self._in_vain = [0] * len(missing)
+        self._in_a_row = 0
         self._next = offset
         self.under_way = 0
         """Candidates that were not judged yet."""
@@ -41,8 +43,9 @@ class Search:
         return sum(self._missing)
 
     def candidates(self, most: int) -> list[int]:
-        """The next indices to try, no more than are missing; none if as many are being tried."""
-        most = min(most, self.missing - self.under_way)
+        """The next indices to try; none if those under way are likely to be enough."""
+        needed = self.missing * (self.tried + 1) / (self.taken + 1)
+        most = min(most, math.ceil(needed) - self.under_way)
         found: list[int] = []
         while len(found) < most and self._next <= MAX_INDEX:
             if self._missing[self._next % len(self._missing)]:
@@ -54,7 +57,7 @@ class Search:
     def judge(self, index: int, good: bool) -> bool:
         """Whether the image is taken. Candidates are judged in their order.
 
-        Raises ``LookupError`` with the entry that no image was found for in a long time.
+        Raises ``LookupError`` with an entry that no image was found for in a long time.
         """
         self.under_way -= 1
         entry = index % len(self._missing)
@@ -63,10 +66,11 @@ class Search:
         self.tried += 1
         if good:
             self._missing[entry] -= 1
-            self._in_vain[entry] = 0
+            self._in_vain[entry] = self._in_a_row = 0
             self.taken += 1
             return True
         self._in_vain[entry] += 1
-        if self._in_vain[entry] == PATIENCE:
+        self._in_a_row += 1
+        if PATIENCE in (self._in_vain[entry], self._in_a_row):
             raise LookupError(entry)
         return False

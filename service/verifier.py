@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ Probabilities = npt.NDArray[np.float32]
 class Verifier:
     """Several threads may call it at once."""
 
-    def __init__(self, session: ort.InferenceSession, attributes: list[str]) -> None:
+    def __init__(self, session: ort.InferenceSession, attributes: list[str], sha256: str) -> None:
+        """``sha256``: of its file."""
+        self.sha256 = sha256
         self._session = session
         self._attributes = attributes
 
@@ -41,7 +44,8 @@ def load_verifier(path: Path, manifest: Manifest, runtime: Runtime) -> Verifier:
     Raises ``ModelRefused``.
     """
     try:
-        session = runtime.open(path.read_bytes())
+        content = path.read_bytes()
+        session = runtime.open(content)
     except OSError as error:
         raise ModelRefused(f"cannot be read: {error}") from error
     except Exception as error:
@@ -56,7 +60,7 @@ def load_verifier(path: Path, manifest: Manifest, runtime: Runtime) -> Verifier:
     ):
         if found != expected or not sizes:
             raise ModelRefused(f"its {what} are {found}, the model's manifest asks for {expected}")
-    verifier = Verifier(session, list(sizes))
+    verifier = Verifier(session, list(sizes), hashlib.sha256(content).hexdigest())
     try:
         seen = verifier(np.zeros((1, *shape), dtype=np.uint8))
     except Exception as error:

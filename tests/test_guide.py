@@ -73,7 +73,12 @@ def test_the_guide(server: Server, folder: Path) -> None:
     assert len(said) >= 7
     (first, *_) = said.values()
     for line in first.splitlines():
-        assert f"    {line.strip()}\n" in GUIDE  # what is tried is the same everywhere
+        # Another kind of processor may round otherwise, and so tip a few images over the threshold.
+        numbers = [int(number) for number in re.findall(r"\d+", line)]
+        words = re.sub(r"\d+", r"(\\d+)", re.escape(line.strip()))
+        shown = re.search(f"^    {words}$", GUIDE, re.MULTILINE)
+        assert shown, line
+        assert [int(number) for number in shown.groups()] == pytest.approx(numbers, rel=0.05)
     (measured,) = [text for code, text in said.items() if "mix.py" in code]
     assert re.search(r"gain: [+-]\d+\.\d points, 95 % interval \+-\d+\.\d", measured)
     assert zipfile.ZipFile(folder / "faces.zip").testzip() is None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -153,9 +155,29 @@ def test_a_set_is_cut_where_a_label_is_not_seen_any_more(
     assert urls == found
 
 
+def test_nothing_is_searched_for_a_caller_who_has_gone(
+    server: Server, client: httpx.Client
+) -> None:
+    labels = ["red eyes", "blue eyes"] * 20
+    body = {"label": labels, "n": 1000, "seed": 5, "verify": 0.9999999}
+    for format_ in ("zip", "json"):
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.url}/generate?format={format_}", json=body, timeout=0.15)
+        for _ in range(40):
+            time.sleep(0.05)
+            if not client.get("/info").json()["admitted_images"]:
+                break
+        assert not client.get("/info").json()["admitted_images"]
+
+
 def test_models_say_whether_they_can_be_verified(client: httpx.Client) -> None:
-    assert client.get("/models/anime-faces/2").json()["verifier"] is True
-    assert client.get("/models/anime-faces/1").json()["verifier"] is False
+    sha256 = client.get("/models/anime-faces/2").json()["verifier_sha256"]
+    file = MODELS / "anime-faces" / "2" / "verifier.onnx"
+    assert sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    body = BALANCED | {"n": 2, "verify": 0.5}
+    answer = client.post("/generate?format=npy", json=body)
+    assert answer.headers["figment-verifier-sha256"] == sha256
+    assert client.get("/models/anime-faces/1").json()["verifier_sha256"] is None
     answer = client.post("/generate", json={"model": "anime-faces-free", "verify": 0.5})
     assert answer.status_code == 422
     assert answer.json()["models"] == ["anime-faces", "digits"]

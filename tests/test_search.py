@@ -86,12 +86,21 @@ def test_quotas_are_those_of_the_indices_in_a_row(count: int, offset: int, entri
     assert quotas(count, offset, entries) == expected
 
 
-def test_no_more_is_tried_than_is_missing() -> None:
+def test_as_many_are_tried_as_are_likely_to_be_enough() -> None:
     search = Search(0, [3])
     assert search.candidates(16) == [0, 1, 2]
     assert search.candidates(16) == []
     assert [search.judge(index, index == 1) for index in range(3)] == [False, True, False]
-    assert search.candidates(16) == [3, 4]
+    assert search.candidates(16) == [3, 4, 5, 6]  # two are missing, and half of them will do
+
+
+def test_a_search_without_any_luck_comes_to_its_end_whatever_the_number_of_entries() -> None:
+    search = Search(0, [1] * 100)
+    with pytest.raises(LookupError):
+        while True:
+            for index in search.candidates(16):
+                search.judge(index, False)
+    assert search.tried == PATIENCE
 
 
 def test_an_entry_that_is_never_seen_ends_the_search() -> None:

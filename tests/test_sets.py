@@ -6,6 +6,7 @@ import csv
 import gc
 import io
 import json
+import struct
 import tarfile
 import time
 import warnings
@@ -278,6 +279,23 @@ def test_a_zip_of_more_files_than_16_bits_count(tmp_path: Path) -> None:
         assert len(archive.namelist()) == 70_001
         assert archive.read("images/m-1-3-00069999.png") == b"png"
         assert archive.read("metadata.csv").count(b"\n") == 70_001
+
+
+def test_a_zip_whose_table_is_larger_than_32_bits_count() -> None:
+    packing = Zip(["hair"])
+    local = packing._enter("metadata.csv", 0, 5 << 30)
+    size, stored = struct.unpack("<QQ", local[-16:])
+    assert size == stored == 5 << 30
+    packing.close()
+
+
+def test_long_names_come_through(tmp_path: Path) -> None:
+    long = Record("m" * 64, 999_999_999, 2**53 - 1, 10**15, None, "/", b"png")
+    packing = packer("webdataset", [], (1, 1, 1, 1))
+    whole = packing.add([long]) + b"".join(packing.end())
+    assert [record for record, _ in samples(io.BytesIO(whole).read)] == [long]
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        assert archive.getnames() == [long.file_name, f"{long.key}.json"]
 
 
 def test_a_zip_of_more_bytes_than_32_bits_count(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from service import cpus, latents
 from service.errors import InvalidLabel
+from service.files import write_atomically
 from service.labels import Vocabulary
 from service.latents import MAX_SEED
 from service.options import build, options_of
@@ -37,7 +38,6 @@ from training.errors import Interrupted, RunError, TrainingError
 from training.evaluate import evaluate_run
 from training.evaluation import Space
 from training.export import export
-from service.files import write_atomically
 from training.loop import train
 from training.presets import PRESETS
 from training.run import DatasetDescription, Run, check_unused

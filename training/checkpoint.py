@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from training.errors import CheckpointError
 from service.files import write_atomically
+from training.errors import CheckpointError
 
 FORMAT_VERSION = 1
 

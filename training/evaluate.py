@@ -20,13 +20,13 @@ import click
 import torch
 from tqdm import tqdm
 
+from service.files import write_atomically
 from service.manifest import Attribute
 from training import evaluation_report, features, utility_report, verifier
 from training.data import Dataset, load
 from training.errors import DataError, RunError
 from training.evaluation import Space, draw, evaluate
 from training.evaluation_report import Told
-from service.files import write_atomically
 from training.marginal import Marginal
 from training.networks import Generator
 from training.run import Log, Run

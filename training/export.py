@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from service import latents
+from service.files import write_atomically
 from service.labels import Vocabulary
 from service.manifest import METADATA_KEY, Manifest
 from training import card
 from training.errors import ExportError
-from service.files import write_atomically
 from training.marginal import Marginal
 from training.networks import Block, Generator
 from training.norms import ConditionalBatchNorm

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from service.files import write_atomically
 from training import checkpoint, distributed, features, pictures, sampling
 from training.board import Board
 from training.curves import draw as draw_curves
 from training.data import Dataset
 from training.durations import duration
 from training.errors import Diverged, Failed, Interrupted, RunError
-from service.files import write_atomically
 from training.interrupt import watch_signals
 from training.run import Run
 from training.scores import FEWEST, Scorer

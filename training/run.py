@@ -27,13 +27,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service import __version__, latents
+from service.files import write_atomically
 from service.manifest import NAME_PATTERN, Attribute, DatasetInfo, Manifest, Metric, Provenance
 from training import checkpoint
 from training.augment import unfit
 from training.config import TrainingConfig
 from training.data import Dataset
 from training.errors import RunError
-from service.files import write_atomically
 from training.networks import Generator, halvings
 
 MEASURED = {

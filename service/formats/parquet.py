@@ -17,8 +17,8 @@ FACTS = {
     "address": "string",
 }
 """What is told of each image besides its labels, and the types of these columns."""
-GROUP = 512
-"""Images in a row group, which is the least that a reader reads: some 5 MB."""
+GROUP, GROUP_BYTES = 512, 1 << 25
+"""A row group, which is the least that a reader reads, has so many images, or is so large."""
 
 
 class Parquet:
@@ -43,24 +43,27 @@ class Parquet:
             use_dictionary=[*named, "model", "version", "seed"],
         )
         self._waiting: list[Record] = []
+        self._bytes = 0
 
     def add(self, records: Sequence[Record], /) -> bytes:
-        self._waiting += records
-        while len(self._waiting) >= GROUP:
-            self._write(self._waiting[:GROUP])
-            del self._waiting[:GROUP]
+        for record in records:
+            self._waiting.append(record)
+            self._bytes += len(record.image)
+            if len(self._waiting) == GROUP or self._bytes >= GROUP_BYTES:
+                self._write()
         return self._sink.take()
 
     def end(self) -> Iterator[bytes]:
         if self._waiting:
-            self._write(self._waiting)
+            self._write()
         self._writer.close()
         yield self._sink.take()
 
     def close(self) -> None:
         self._waiting = []
 
-    def _write(self, records: Sequence[Record]) -> None:
+    def _write(self) -> None:
+        records, self._waiting, self._bytes = self._waiting, [], 0
         rows = [
             (
                 {"bytes": record.image, "path": record.file_name},

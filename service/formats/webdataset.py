@@ -13,6 +13,8 @@ from pydantic import TypeAdapter
 
 from service.formats.sets import Record
 
+LARGEST = 1 << 26
+"""Bytes of a member: many times those of the largest image that a model may make."""
 RECORD = TypeAdapter(Record)
 END = bytes(2 * tarfile.BLOCKSIZE)
 """What a tar file ends with; one that was cut lacks it."""
@@ -40,7 +42,7 @@ def sample(record: Record) -> bytes:
 def _member(name: str, content: bytes) -> bytes:
     info = tarfile.TarInfo(name)
     info.size = len(content)
-    header = info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
+    header = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")  # two of them for a long name
     return b"%b%b%b" % (header, content, bytes(-len(content) % tarfile.BLOCKSIZE))
 
 
@@ -56,7 +58,10 @@ def samples(read: Callable[[int], bytes]) -> Iterator[tuple[Record, bytes]]:
             return
         image, image_bytes = _content(header, read)
         description, description_bytes = _content(_exactly(read, tarfile.BLOCKSIZE), read)
-        described = json.loads(description)
+        try:
+            described = json.loads(description)
+        except RecursionError:
+            described = None
         if not isinstance(described, dict):
             raise ValueError("a sample is described by something else than an object")
         yield RECORD.validate_python(described | {"image": image}), image_bytes + description_bytes
@@ -65,11 +70,16 @@ def samples(read: Callable[[int], bytes]) -> Iterator[tuple[Record, bytes]]:
 def _content(header: bytes, read: Callable[[int], bytes]) -> tuple[bytes, bytes]:
     """What a member holds, and all of its bytes."""
     try:
-        size = tarfile.TarInfo.frombuf(header, "utf-8", "strict").size
+        info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
     except tarfile.HeaderError as error:
         raise ValueError(f"this is no tar file: {error}") from error
-    padded = _exactly(read, size + -size % tarfile.BLOCKSIZE)
-    return padded[:size], header + padded
+    if not 0 <= info.size <= LARGEST:
+        raise ValueError(f"a file of {info.size} bytes is no image")
+    padded = _exactly(read, info.size + -info.size % tarfile.BLOCKSIZE)
+    if info.type == tarfile.XHDTYPE:  # a long name, which stands in the description as well
+        content, whole = _content(_exactly(read, tarfile.BLOCKSIZE), read)
+        return content, header + padded + whole
+    return padded[: info.size], header + padded
 
 
 def _exactly(read: Callable[[int], bytes], size: int) -> bytes:

@@ -24,9 +24,8 @@ CENTRAL = struct.Struct("<4s6H3I5H2I")
 END64 = struct.Struct("<4sQ2H2I4Q")
 LOCATOR64 = struct.Struct("<4sIQI")
 END = struct.Struct("<4s4H2IH")
-OFFSET64 = struct.Struct("<2HQ")
 
-STORED, DEFLATED = 0, 8
+STORED = 0
 PLAIN, BEYOND_32_BITS = 20, 45
 """Version of the format that a reader must know."""
 UNIX = 3 << 8
@@ -46,29 +45,29 @@ class Zip:
     def __init__(self, attributes: Sequence[str]) -> None:
         self._attributes = attributes
         self._directory = _temporary_file()
-        self._metadata = _Deflated()
-        self._metadata.write(table_header(attributes))
+        self._metadata = _temporary_file()
+        self._metadata_crc = 0
         self._files = 0
         self._position = 0
+        self._write_metadata(table_header(attributes))
 
     def add(self, records: Sequence[Record], /) -> bytes:
         parts = []
         for record in records:
             size, crc = len(record.image), zlib.crc32(record.image)
             parts += [
-                self._enter(f"{FOLDER}/{record.file_name}", STORED, crc, size, size),
+                self._enter(f"{FOLDER}/{record.file_name}", crc, size),
                 record.image,
             ]
             self._position += size
-            self._metadata.write(table_row(record, self._attributes, FOLDER))
+            self._write_metadata(table_row(record, self._attributes, FOLDER))
         return b"".join(parts)
 
     def end(self) -> Iterator[bytes]:
-        table = self._metadata
-        packed = table.finish()
-        yield self._enter(METADATA, DEFLATED, table.crc, packed, table.size)
-        yield from table.content()
-        self._position += packed
+        table = self._metadata.tell()
+        yield self._enter(METADATA, self._metadata_crc, table)
+        yield from _pieces(self._metadata)
+        self._position += table
         start, size = self._position, self._directory.tell()
         yield from _pieces(self._directory)
         yield self._trailer(start, size)
@@ -77,19 +76,24 @@ class Zip:
         self._directory.close()
         self._metadata.close()
 
-    def _enter(self, name: str, method: int, crc: int, packed: int, size: int) -> bytes:
-        """What stands before a file; the directory is told of it, too."""
+    def _write_metadata(self, line: bytes) -> None:
+        self._metadata_crc = zlib.crc32(line, self._metadata_crc)
+        self._metadata.write(line)
+
+    def _enter(self, name: str, crc: int, size: int) -> bytes:
+        """What stands before a file of ``size`` bytes; the directory is told of it, too."""
         raw = name.encode("ascii")
-        facts = method, MIDNIGHT, FIRST_OF_1980, crc, packed, size
-        header = LOCAL.pack(b"PK\3\4", PLAIN, 0, *facts, len(raw), 0) + raw
-        far = self._position >= MOST_32
-        extra = OFFSET64.pack(1, 8, self._position) if far else b""
-        version = BEYOND_32_BITS if far else PLAIN
+        sizes = [size, size] if size >= MOST_32 else []  # as it is, and as it is stored
+        offset = [self._position] if self._position >= MOST_32 else []
+        local, central = _extra(sizes), _extra(sizes + offset)
+        version = BEYOND_32_BITS if central else PLAIN
+        facts = STORED, MIDNIGHT, FIRST_OF_1980, crc, min(size, MOST_32), min(size, MOST_32)
+        header = LOCAL.pack(b"PK\3\4", version, 0, *facts, len(raw), len(local)) + raw + local
         entry = CENTRAL.pack(
-            *(b"PK\1\2", UNIX | version, version, 0, *facts, len(raw), len(extra)),
+            *(b"PK\1\2", UNIX | version, version, 0, *facts, len(raw), len(central)),
             *(0, 0, 0, READABLE, min(self._position, MOST_32)),
         )
-        self._directory.write(entry + raw + extra)
+        self._directory.write(entry + raw + central)
         self._files += 1
         self._position += len(header)
         return header
@@ -110,30 +114,9 @@ class Zip:
         return whole + LOCATOR64.pack(b"PK\6\7", 0, after, 1) + end
 
 
-class _Deflated:
-    """A compressed file that waits on disk."""
-
-    def __init__(self) -> None:
-        self._file = _temporary_file()
-        self._compressor = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
-        self.crc = 0
-        self.size = 0
-
-    def write(self, content: bytes) -> None:
-        self.crc = zlib.crc32(content, self.crc)
-        self.size += len(content)
-        self._file.write(self._compressor.compress(content))
-
-    def finish(self) -> int:
-        """Its size, compressed."""
-        self._file.write(self._compressor.flush())
-        return self._file.tell()
-
-    def content(self) -> Iterator[bytes]:
-        return _pieces(self._file)
-
-    def close(self) -> None:
-        self._file.close()
+def _extra(numbers: Sequence[int]) -> bytes:
+    """The field for numbers that 32 bits do not hold."""
+    return struct.pack(f"<2H{len(numbers)}Q", 1, 8 * len(numbers), *numbers) if numbers else b""
 
 
 def _temporary_file() -> IO[bytes]:

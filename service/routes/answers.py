@@ -6,8 +6,8 @@ import asyncio
 import binascii
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request, Response
 
@@ -67,6 +67,9 @@ def server_timing(timing: Timing) -> dict[str, str]:
     }
 
 
+Result = TypeVar("Result")
+
+
 class Made(NamedTuple):
     """``results``: what became of each image."""
 
@@ -74,7 +77,7 @@ class Made(NamedTuple):
     timing: Timing | None
     """None where not all that was computed was taken."""
     tried: int | None
-    """Images that were looked at, where not all were taken."""
+    """Images that the verifier looked at, if it did."""
 
 
 Making = Callable[[Finish], Awaitable[Made]]
@@ -96,6 +99,7 @@ def run_search(
 ) -> Making:
     """The images that ``search`` finds."""
     timeout = state.settings.timeout
+    tells = threshold is not None
 
     async def make(finish: Finish) -> Made:
         batches = find(state.engine, samples, search, threshold, finish)
@@ -103,29 +107,35 @@ def run_search(
         async def collect() -> list[Any]:
             return [result async for batch in batches for result in batch]
 
-        collecting = asyncio.create_task(collect())
-        leaving = asyncio.create_task(_disconnect(request.receive))
         try:
-            both = (collecting, leaving)
-            await asyncio.wait(both, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if collecting.done():
-                return Made(collecting.result(), None, search.tried)
-            if leaving.done():
-                raise CallerGone("the caller has gone")
+            async with asyncio.timeout(timeout):
+                found = await while_there(request.receive, collect())
+        except TimeoutError:
             raise DeadlinePassed(
                 f"not done within {timeout:g} s: {search.taken} images were found among "
                 f"{search.tried} tried. Ask for fewer, or for a set, which may take longer"
-            )
-        finally:
-            collecting.cancel()
-            leaving.cancel()
+            ) from None
+        return Made(found, None, search.tried if tells else None)
 
     return make
 
 
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def while_there(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """What comes of ``work``, which ends when the caller leaves. Raises ``CallerGone``."""
+
+    async def leave() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.create_task(work), asyncio.create_task(leave())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise CallerGone("the caller has gone")
+    finally:
+        working.cancel()
+        leaving.cancel()
 
 
 async def json_answer(making: Making, head: Mapping[str, Any]) -> Response:

@@ -90,7 +90,7 @@ async def _answer(
         search = Search(body.offset, counts)
     head = about(model) | {"seed": samples.seed}
     if chosen in SETS:
-        return await set_answer(chosen, head, samples, search, body.verify, state)
+        return await set_answer(chosen, head, samples, search, body.verify, state, request)
     if search is None:
         making = run(state, samples, count, request)
     else:

@@ -80,6 +80,6 @@ def _describe(model: Model) -> ModelVersion:
         version=model.version,
         sha256=model.sha256,
         url=f"/models/{model.name}/{model.version}",
-        verifier=model.verifier is not None,
+        verifier_sha256=model.verifier.sha256 if model.verifier else None,
         manifest=model.manifest,
     )

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
-from fastapi import Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from service.backlog import Finish
-from service.errors import RequestError
+from service.errors import NotReady, RequestError
 from service.finder import find
 from service.formats import sets
 from service.formats.negotiation import MEDIA_TYPES
 from service.formats.npy import header
 from service.formats.packers import SUFFIXES, packer
 from service.frames import Frame, Pixels
-from service.routes.answers import as_headers
+from service.routes.answers import as_headers, while_there
 from service.routes.state import State
 from service.sampling import Samples
 from service.search import Search
@@ -33,6 +34,8 @@ class _Stream(StreamingResponse):
     """A stream that is cut where its reader takes nothing for ``timeout`` seconds, or it fails."""
 
     timeout: float
+    held: AsyncExitStack
+    """What is let go at the end, however it comes."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def in_time(message: Message) -> None:
@@ -40,12 +43,13 @@ class _Stream(StreamingResponse):
                 await send(message)
 
         # To return before all has been sent has the server close the connection.
-        try:
-            await super().__call__(scope, receive, in_time)
-        except TimeoutError:
-            log.info("a reader took nothing for %g s: its stream is cut", self.timeout)
-        except RequestError as error:
-            log.warning("a stream is cut: %s", error)
+        async with self.held:
+            try:
+                await super().__call__(scope, receive, in_time)
+            except TimeoutError:
+                log.info("a reader took nothing for %g s: its stream is cut", self.timeout)
+            except RequestError as error:
+                log.warning("a stream is cut: %s", error)
 
 
 async def set_answer(
@@ -55,6 +59,7 @@ async def set_answer(
     search: Search | None,
     threshold: float | None,
     state: State,
+    request: Request,
 ) -> Response:
     """All ``samples``, or those that ``search`` finds, sent as they are computed."""
     finish: Finish = _pixels if format_ == "npy" else sets.record
@@ -63,36 +68,46 @@ async def set_answer(
         batches = state.engine.stream(samples, count, finish)
     else:
         batches = find(state.engine, samples, search, threshold, finish)
-    # What is refused is refused before the answer has begun, and so is a label that is not found.
-    first: list[Any] = []
-    while not first:
-        first = await anext(batches)
-    manifest = samples.model.manifest
+    model, manifest = samples.model, samples.model.manifest
     names = [attribute.name for attribute in manifest.attributes]
     shape = (count, manifest.height, manifest.width, manifest.channels)
-    file = packer(format_, names, shape)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(aclosing(batches))
+        # What is refused is refused before the answer has begun, and so is a label not seen.
+        first = await while_there(request.receive, _first(batches))
+        try:
+            file = await asyncio.to_thread(packer, format_, names, shape)
+        except OSError as error:
+            raise NotReady(f"there is no room for a set's temporary files: {error}") from error
+        stack.callback(file.close)
+        held = stack.pop_all()
 
     async def body() -> AsyncIterator[bytes]:
-        try:
-            yield await asyncio.to_thread(file.add, first)
-            async for batch in batches:
-                yield await asyncio.to_thread(file.add, batch)
-            rest = file.end()
-            while piece := await asyncio.to_thread(next, rest, b""):
-                yield piece
-        finally:
-            await batches.aclose()
-            file.close()
+        yield await asyncio.to_thread(file.add, first)
+        async for batch in batches:
+            yield await asyncio.to_thread(file.add, batch)
+        rest = file.end()
+        while piece := await asyncio.to_thread(next, rest, b""):
+            yield piece
 
-    name = f"{samples.model.name}-{samples.model.version}-{samples.seed}-{samples.indices[0]}"
-    headers = as_headers({**head, "model_sha256": samples.model.sha256, "software": state.software})
+    name = f"{model.name}-{model.version}-{samples.seed}-{samples.indices[0]}"
+    headers = as_headers({**head, "model_sha256": model.sha256, "software": state.software})
+    if threshold is not None and model.verifier is not None:
+        headers["Figment-Verifier-Sha256"] = model.verifier.sha256
     headers["Content-Disposition"] = f'attachment; filename="{name}{SUFFIXES[format_]}"'
     if format_ == "npy":
         size = len(header(shape)) + count * manifest.height * manifest.width * manifest.channels
         headers["Content-Length"] = str(size)
     answer = _Stream(body(), headers=headers, media_type=MEDIA_TYPES[format_])
-    answer.timeout = state.settings.timeout
+    answer.timeout, answer.held = state.settings.timeout, held
     return answer
+
+
+async def _first(batches: AsyncGenerator[list[Any], None]) -> list[Any]:
+    """The first batch that holds anything."""
+    while not (batch := await anext(batches)):
+        pass
+    return batch
 
 
 def _pixels(frame: Frame, pixels: Pixels) -> bytes:
