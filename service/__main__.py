@@ -115,8 +115,9 @@ def fetch(
     Several LABELS give a balanced set; none has every attribute drawn by frequency. The same
     command goes on where it was interrupted.
     """
-    from service.download import Order, Server  # whoever serves does without the client
+    from service.asking import Server  # whoever serves does without the client
     from service.fetch import Plan, opened
+    from service.orders import Order
 
     if len(counts) not in (1, len(labels)):
         raise click.UsageError(

@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from service.download import Download, Label, Order, Progress, Server
+from service.asking import Server
+from service.download import Download
 from service.errors import ClientError
 from service.formats.sets import Record
+from service.orders import Label, Order, Progress
 
 Labels = dict[str, Any] | None
 """A value for each attribute; None for an unconditional model."""

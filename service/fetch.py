@@ -23,13 +23,15 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from service import __version__
+from service.asking import Server
 from service.client import pixels
-from service.download import Download, Order, Origin, Progress, Server
+from service.download import Download
 from service.errors import ClientError, FetchFailed
 from service.files import replacing, write_atomically
 from service.formats import sets, webdataset
 from service.formats.packers import SUFFIXES, packer
 from service.formats.sets import Record
+from service.orders import Order, Origin, Progress
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"

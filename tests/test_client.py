@@ -18,10 +18,11 @@ import httpx
 import numpy as np
 import pytest
 
+from service.asking import Server as At
 from service.client import Figment
-from service.download import Download, Order, Progress
-from service.download import Server as At
+from service.download import Download
 from service.errors import ClientError, OriginChanged, Refused, Unreachable
+from service.orders import Order, Progress
 from tests.cutting import cutting
 from tests.server import Server
 

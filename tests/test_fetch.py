@@ -25,7 +25,7 @@ from tests.onnx_files import model, put
 from tests.server import MODELS, ROOT, Server, environment, serve
 
 SMALL = ["red eyes", "blue eyes", "-n", "100", "--seed", "3"]
-LARGE = ["red eyes", "blue eyes", "-n", "1500", "--seed", "3", "--verify", "0.9"]
+LARGE = ["red eyes", "blue eyes", "-n", "1000", "--seed", "3", "--verify", "0.9"]
 
 
 def start(server: str, out: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -140,7 +140,7 @@ def test_a_fetch_over_connections_that_are_cut(
     server: Server, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     points = random.Random(2)
-    with cutting(server.url, [points.randrange(20_000, 500_000) for _ in range(50)]) as proxy:
+    with cutting(server.url, [points.randrange(15_000, 330_000) for _ in range(50)]) as proxy:
         said = fetch(proxy.url, tmp_path, *LARGE)
         assert proxy.cuts == 50
     assert "the connection was cut" in said
@@ -162,7 +162,7 @@ def test_a_fetch_that_is_killed_and_started_again(
         process.communicate()
     fetch(server.url, tmp_path, *LARGE)
     assert read(tmp_path) == undisturbed
-    assert "1,500 images" in fetch(server.url, tmp_path, *LARGE)  # and once more does nothing
+    assert "1,000 images" in fetch(server.url, tmp_path, *LARGE)  # and once more does nothing
     assert read(tmp_path) == undisturbed
 
 
@@ -185,7 +185,7 @@ def test_ctrl_c_says_what_is_kept(
     _, told = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "interrupted" in told
-    assert "of 1,500 images are kept: the same command goes on" in told
+    assert "of 1,000 images are kept: the same command goes on" in told
     fetch(server.url, tmp_path, *LARGE)
     assert read(tmp_path) == undisturbed
 
@@ -209,12 +209,12 @@ def test_a_server_that_is_restarted_in_the_middle(
 def test_a_full_disk(server: Server, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     import resource
 
-    def a_megabyte_a_file() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    def less_than_a_megabyte_a_file() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))
 
-    told = fetch(server.url, tmp_path, *LARGE, fails=True, preexec_fn=a_megabyte_a_file)
+    told = fetch(server.url, tmp_path, *LARGE, fails=True, preexec_fn=less_than_a_megabyte_a_file)
     assert "cannot write" in told and "File too large" in told
-    assert "of 1,500 images are kept: the same command goes on" in told
+    assert "of 1,000 images are kept: the same command goes on" in told
     kept = list(tmp_path.glob("*.part"))
     assert kept
     fetch(server.url, tmp_path, *LARGE)

@@ -89,7 +89,7 @@ def test_synthetic_digits_help_where_real_ones_are_few(
 ) -> None:
     from training.data import load
 
-    digits = load(str(real_data / "mnist"))
+    digits = load(str(real_data / "mnist")).split(0.3)[1]
     values = digits.attributes[0].values
     names = [values[label] for label in digits.labels[:, 0]]
     write(tmp_path / "real.zip", digits.images[..., 0], names)
