@@ -14,7 +14,6 @@ import isal
 import onnxruntime
 import PIL
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
@@ -24,7 +23,7 @@ from service.errors import StartupError
 from service.manifest import Kind
 from service.middleware import HeadAsGet
 from service.models import Library, load_library
-from service.routes import generate, health, images, interpolate, models, variations
+from service.routes import generate, health, images, interpolate, models, studio, variations
 from service.routes.direct import Shortcut
 from service.routes.state import State
 from service.runtime import Runtime
@@ -83,14 +82,10 @@ def create_app(settings: Settings) -> ASGIApp:
         redoc_url=None,
     )
     app.state.figment = State(settings, runtime, library, engine, effective, _software(runtime))
-    for routes in (generate, interpolate, variations, images, models, health):
+    for routes in (generate, interpolate, variations, images, models, health, studio):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(HeadAsGet)
-
-    @app.get("/", include_in_schema=False)
-    async def front_page() -> RedirectResponse:
-        return RedirectResponse("/docs")
 
     # Middleware of the app does not see what takes the shortcut.
     return Shortcut(

@@ -1,0 +1,45 @@
+// What a model says of itself: how good it is, what it learnt from, what that allows.
+
+import { $, make } from "./page.js";
+import { blob } from "./server.js";
+
+const SAMPLES = 64;
+
+const figure = (value) => (value === null ? "" : Number(value.toPrecision(3)).toString());
+
+export async function showCard(model) {
+  const { manifest } = model;
+  const { dataset, training, code_version: code, date } = manifest.provenance;
+  $("card-title").textContent = `${model.name}, version ${model.version}`;
+  const facts = {
+    Images: `${manifest.width} by ${manifest.height}, ${manifest.channels === 1 ? "grey" : "colour"}`,
+    Labels: manifest.attributes.map(({ name, values }) => `${name} (${values.length})`).join(", ") || "none",
+    "Learnt from": `${dataset.name}, ${dataset.images.toLocaleString("en")} images`,
+    Rights: dataset.licence,
+    "Data's SHA-256": dataset.sha256,
+    "Model's SHA-256": model.sha256,
+    Made: `${date}, by Figment ${code}, latent recipe ${manifest.latent_recipe}`,
+    Training: Object.entries(training).map(([name, value]) => `${name} ${JSON.stringify(value)}`).join(", "),
+  };
+  $("facts").replaceChildren(
+    ...Object.entries(facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]),
+  );
+  const rows = manifest.metrics.map(({ name, value, samples, against, real }) =>
+    make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, name.replaceAll("_", " ")),
+      make("td", { className: "number" }, figure(value)),
+      make("td", { className: "number" }, figure(real)),
+      make("td", { className: "number" }, samples.toLocaleString("en")),
+      make("td", {}, against),
+    ),
+  );
+  if (!rows.length) rows.push(make("tr", {}, make("td", { colSpan: 5 }, "Nothing was measured.")));
+  $("metrics").tBodies[0].replaceChildren(...rows);
+  $("card").showModal();
+  const body = { model: model.name, version: model.version, n: SAMPLES, seed: 1 };
+  const sheet = await blob("/generate?format=png", { body });
+  URL.revokeObjectURL($("samples").src);
+  $("samples").src = URL.createObjectURL(sheet);
+}

@@ -1,0 +1,128 @@
+// One image, large: its address, its labels, what the verifier thinks, how to make it again, and
+// its neighbours.
+
+import { $, make, png, shell } from "./page.js";
+import { attempt, json, show } from "./server.js";
+
+const NEIGHBOURS = 12;
+const ANY = 1e-300; // lets every image through, with the verifier's opinion
+
+export class Detail {
+  /** `moved` is called with the index that is shown, null when closed; `pin` with an end. */
+  constructor(moved, pin) {
+    this.moved = moved;
+    $("detail").addEventListener("close", () => {
+      this.stop?.abort();
+      this.moved(null);
+    });
+    $("detail").addEventListener("keydown", (event) => {
+      if (event.target.matches("input, pre")) return;
+      if (event.key === "ArrowLeft") this.step(-1);
+      if (event.key === "ArrowRight") this.step(1);
+    });
+    $("previous").addEventListener("click", () => this.step(-1));
+    $("next").addEventListener("click", () => this.step(1));
+    $("strength").addEventListener("input", () => {
+      $("strength-said").textContent = $("strength").value;
+    });
+    $("strength").addEventListener("change", () => this.surround());
+    for (const button of document.querySelectorAll("[data-pin]")) {
+      button.addEventListener("click", () => pin(button.dataset.pin, this.point()));
+    }
+  }
+
+  point() {
+    const { seed, truncation } = this.state;
+    const point = { seed, index: this.index, truncation };
+    const label = this.model.phrase(this.state.labels);
+    return label ? { ...point, label } : point;
+  }
+
+  step(by) {
+    if (this.index + by >= 0) this.open(this.model, this.state, this.index + by);
+  }
+
+  async open(model, state, index) {
+    this.stop?.abort();
+    this.stop = new AbortController();
+    Object.assign(this, { model, state: structuredClone(state), index });
+    const url = model.address(state, index);
+    $("detail-title").textContent = `Image ${index} of seed ${state.seed}`;
+    $("large").alt = `Image ${index}, ${model.phrase(state.labels) ?? "labels as drawn"}`;
+    $("large").width = model.manifest.width;
+    $("large").height = model.manifest.height;
+    show($("large"), url);
+    $("address").href = $("save").href = url;
+    $("address").textContent = url;
+    $("save").download = `${model.name}-${model.version}-${state.seed}-${index}.png`;
+    $("curl").textContent = `curl -s ${shell(location.origin + url)} -o ${$("save").download}`;
+    $("python").textContent = this.program();
+    $("previous").disabled = index === 0;
+    $("labels").tBodies[0].replaceChildren();
+    $("strength-said").textContent = $("strength").value;
+    if (!$("detail").open) $("detail").showModal();
+    this.moved(index);
+    await Promise.all([this.look(), this.surround()]);
+  }
+
+  program() {
+    const { model, version, seed, label, truncation } = this.model.request(this.state);
+    const named = { model, version, seed, offset: this.index, label, truncation };
+    const given = Object.entries(named)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => `${name}=${JSON.stringify(value)}`);
+    return (
+      "from service.client import Figment\n\n" +
+      `images, labels = Figment(${JSON.stringify(location.origin)}).generate(\n` +
+      `    1, ${given.join(", ")}\n)`
+    );
+  }
+
+  /** The labels that the image has, and how sure the verifier is of each. */
+  async look() {
+    const { signal } = this.stop;
+    const body = { ...this.model.request(this.state), offset: this.index };
+    delete body.verify;
+    const labels = await attempt($("trouble-detail"), async () => {
+      const { images } = await json("/generate", { body, signal });
+      const [{ labels }] = images;
+      if (!labels || !this.model.verifiable) return { labels, verified: {} };
+      // Under all of its labels, it is the same image.
+      const asked = { ...body, label: labels, verify: ANY };
+      return (await json("/generate", { body: asked, signal })).images[0];
+    });
+    if (!labels || signal.aborted) return;
+    const rows = Object.entries(labels.labels ?? {}).map(([name, value]) => {
+      const row = make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value));
+      const sure = labels.verified[name];
+      if (sure !== undefined) {
+        const meter = make("meter", { min: 0, max: 1, value: sure });
+        meter.setAttribute("aria-label", `The verifier's probability of ${value}`);
+        const percent = `${(100 * sure).toFixed(1)} %`;
+        row.append(make("td", {}, meter), make("td", { className: "number" }, percent));
+      }
+      return row;
+    });
+    if (!rows.length) rows.push(make("tr", {}, make("td", {}, "This model has no labels.")));
+    $("labels").tBodies[0].replaceChildren(...rows);
+  }
+
+  async surround() {
+    const { signal } = this.stop;
+    const body = {
+      of: this.point(),
+      strength: Number($("strength").value),
+      n: NEIGHBOURS,
+      seed: this.state.seed,
+      model: this.model.name,
+      version: this.model.version,
+    };
+    const answer = await attempt($("trouble-detail"), () => json("/variations", { body, signal }));
+    if (!answer || signal.aborted) return;
+    $("neighbours").replaceChildren(
+      ...answer.images.map(({ index, data }) =>
+        make("li", {}, make("img", { src: png(data), alt: `Neighbour ${index}` })),
+      ),
+    );
+  }
+}

@@ -1,0 +1,76 @@
+// The endless grid: images of a seed, more of them as one scrolls.
+
+import { $, make } from "./page.js";
+import { attempt, json, show } from "./server.js";
+
+const FIRST = 24;
+const MORE = 48;
+
+export class Grid {
+  /** `open` is called with the index of an image that was chosen, `link` gives its address. */
+  constructor(open, link) {
+    this.open = open;
+    this.link = link;
+    this.near = new IntersectionObserver(([entry]) => entry.isIntersecting && this.grow(MORE), {
+      rootMargin: "600px",
+    });
+    this.near.observe($("more"));
+  }
+
+  /** Begin anew. */
+  start(model, state) {
+    this.stop?.abort();
+    this.stop = new AbortController();
+    Object.assign(this, { model, state: structuredClone(state), next: 0, tried: 0, taken: 0 });
+    this.growing = this.ended = false;
+    $("grid").replaceChildren();
+    this.grow(FIRST);
+  }
+
+  async grow(count) {
+    if (!this.model || this.growing || this.ended) return;
+    this.growing = true;
+    const { signal } = this.stop;
+    const rows = await attempt($("found"), () => this.rows(count, signal));
+    if (signal.aborted) return;
+    this.growing = false;
+    this.ended = !rows;
+    for (const { index, url } of rows ?? []) this.add(index, url);
+    // The page may be taller than all of it: then nothing scrolls into view.
+    const { top } = $("more").getBoundingClientRect();
+    if (rows && top < innerHeight + 600) requestAnimationFrame(() => this.grow(MORE));
+  }
+
+  /** The next images; the service is asked only where some are left out. */
+  async rows(count, signal) {
+    const first = this.next;
+    if (!this.model.request(this.state).verify) {
+      this.next += count;
+      return Array.from({ length: count }, (_, i) => ({
+        index: first + i,
+        url: this.model.address(this.state, first + i),
+      }));
+    }
+    const body = { ...this.model.request(this.state), n: count, offset: first };
+    const answer = await json("/generate", { body, signal });
+    this.next = answer.images.at(-1).index + 1;
+    this.tried += answer.tried;
+    this.taken += count;
+    $("found").textContent = `${this.taken} verified, ${this.tried} tried`;
+    return answer.images;
+  }
+
+  add(index, url) {
+    const said = this.model.phrase(this.state.labels) ?? "labels as drawn";
+    const { width, height } = this.model.manifest;
+    const image = make("img", { alt: `Image ${index}, ${said}`, width, height });
+    show(image, url);
+    const anchor = make("a", { href: this.link(index) }, image);
+    anchor.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      this.open(index);
+    });
+    $("grid").append(make("li", {}, anchor));
+  }
+}

@@ -1,0 +1,36 @@
+// Small help with the document. Texts are set as text, never as HTML.
+
+export const $ = (id) => document.getElementById(id);
+
+export function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+export const png = (data) => `data:image/png;base64,${data}`;
+
+export function save(content, name) {
+  const link = make("a", { href: URL.createObjectURL(content), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+export const shell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+
+/** Buttons that copy the text of another element, and those that close their dialog. */
+export function wire() {
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.addEventListener("click", async () => {
+      const source = $(button.dataset.copy);
+      getSelection().selectAllChildren(source);
+      // Browsers give the clipboard to https and localhost only; elsewhere the text is selected.
+      await navigator.clipboard?.writeText(source.textContent);
+      button.textContent = navigator.clipboard ? "Copied" : "Selected";
+      setTimeout(() => (button.textContent = "Copy"), 1500);
+    });
+  }
+  for (const button of document.querySelectorAll("[data-close]")) {
+    button.addEventListener("click", () => button.closest("dialog").close());
+  }
+}

@@ -1,0 +1,155 @@
+// A set to take home: how large, how long, by which command, or at once.
+
+import { $, make, save, shell } from "./page.js";
+import { ask, attempt, json } from "./server.js";
+
+const SUFFIXES = { webdataset: "tar", zip: "zip", parquet: "parquet", npy: "npy" };
+const MOST_HERE = 20_000; // images in the memory of a browser
+const MOST_LABELS = 1024;
+const SAMPLE = 16;
+
+const megabytes = (bytes) =>
+  bytes < 1e6 ? `${Math.ceil(bytes / 1000)} kB`
+  : bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB`
+  : `${(bytes / 1e9).toFixed(1)} GB`;
+
+const duration = (seconds) =>
+  seconds < 90 ? `${Math.max(1, Math.round(seconds))} s`
+  : seconds < 5400 ? `${Math.round(seconds / 60)} min`
+  : `${(seconds / 3600).toFixed(1)} h`;
+
+export class Take {
+  constructor() {
+    $("take").addEventListener("input", () => this.describe());
+    $("take").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.download();
+    });
+    $("cancel").addEventListener("click", () => this.stop?.abort());
+  }
+
+  async start(model, state) {
+    const other = model !== this.model;
+    Object.assign(this, { model, state: structuredClone(state), sample: null });
+    if (other) {
+      $("balance").replaceChildren(
+        make("legend", {}, "As many of each"),
+        ...model.attributes.map(({ name }) =>
+          make(
+            "label",
+            { className: "chip" },
+            make("input", { type: "checkbox", name: "balance", value: name }),
+            make("span", {}, name),
+          ),
+        ),
+      );
+      $("balance").hidden = !model.attributes.length;
+    }
+    this.describe();
+    this.measuring?.abort();
+    this.measuring = new AbortController();
+    const { signal } = this.measuring;
+    const body = { ...model.request(state), n: SAMPLE };
+    this.sample = await attempt($("estimate"), async () => {
+      const answer = await json("/generate", { body, signal });
+      const { images_per_second: rate } = await json("/info", { signal });
+      const files = answer.images.map(({ data }) => (data.length * 3) / 4);
+      const bytes = files.reduce((sum, size) => sum + size) / files.length;
+      return { rate: rate ?? 100, bytes, tries: (answer.tried ?? SAMPLE) / SAMPLE };
+    });
+    if (!signal.aborted && this.sample) this.describe();
+  }
+
+  /** The labels whose images take turns; null where all is drawn. */
+  labels() {
+    const balanced = [...$("balance").querySelectorAll("input:checked")].map(({ value }) => value);
+    const free = this.model.attributes.filter(
+      ({ name }) => balanced.includes(name) && !(name in this.state.labels),
+    );
+    let rows = [this.state.labels];
+    for (const { name, values } of free) {
+      rows = rows.flatMap((row) => values.map((value) => ({ ...row, [name]: value })));
+    }
+    return rows.map((row) => this.model.phrase(row)).filter((phrase) => phrase !== null);
+  }
+
+  request() {
+    const body = { ...this.model.request(this.state), n: Number($("count").value) };
+    const labels = this.labels();
+    if (labels.length) body.label = labels.length === 1 ? labels[0] : labels;
+    return body;
+  }
+
+  describe() {
+    if (!this.model || !$("count").validity.valid) {
+      $("estimate").textContent = "Between 1 and 10,000,000 images.";
+      return;
+    }
+    const { n, label, truncation, verify, seed, model, version } = this.request();
+    const labels = [label ?? []].flat();
+    const format = $("format").value;
+    const words = [
+      "python -m service fetch",
+      ...labels.map(shell),
+      `-n ${n}`,
+      `--model ${model} --model-version ${version} --seed ${seed}`,
+      ...(truncation ? [`--truncation ${truncation}`] : []),
+      ...(verify ? [`--verify ${verify}`] : []),
+      `--format ${format} --server ${shell(location.origin)} --out ${model}`,
+    ];
+    $("command").textContent = words.join(" ");
+    const tooMany = labels.length > MOST_LABELS;
+    $("download").disabled = tooMany || n > MOST_HERE;
+    const said = tooMany ? [`${labels.length} labels are too many: at most ${MOST_LABELS}.`] : [];
+    if (labels.length > 1) said.push(`${labels.length} labels, ${Math.floor(n / labels.length)} or more of each.`);
+    if (this.sample) {
+      const seconds = (n * this.sample.tries) / this.sample.rate;
+      said.push(`About ${megabytes(this.size(n, format))}, in about ${duration(seconds)}.`);
+    }
+    if (n > MOST_HERE) said.push("Too many for a browser: use the command.");
+    $("estimate").textContent = said.join(" ");
+  }
+
+  size(n, format) {
+    const { height, width, channels } = this.model.manifest;
+    if (format === "npy") return n * height * width * channels;
+    return n * (this.sample.bytes + { webdataset: 2000, zip: 250, parquet: 30 }[format]);
+  }
+
+  async download() {
+    const format = $("format").value;
+    const body = this.request();
+    this.stop = new AbortController();
+    const { signal } = this.stop;
+    const total = this.sample ? this.size(body.n, format) : 0;
+    $("download").disabled = true;
+    $("cancel").hidden = $("progress").hidden = false;
+    $("progress").value = 0;
+    const parts = await attempt($("progress-said"), async () => {
+      const answer = await ask(`/generate?format=${format}`, { body, signal });
+      return this.receive(answer.body.getReader(), total);
+    }).catch(() => {
+      $("progress-said").textContent =
+        "The connection was cut. The command goes on where it is cut; this button does not.";
+    });
+    if (signal.aborted) $("progress-said").textContent = "Cancelled.";
+    else if (parts) save(new Blob(parts), `${body.model}-${body.seed}.${SUFFIXES[format]}`);
+    $("cancel").hidden = $("progress").hidden = true;
+    this.describe();
+  }
+
+  async receive(reader, total) {
+    const parts = [];
+    let bytes = 0;
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      parts.push(value);
+      bytes += value.length;
+      $("progress").value = Math.min(bytes / total, 1);
+      $("progress-said").textContent = `${megabytes(bytes)} of about ${megabytes(total)}`;
+    }
+    $("progress-said").textContent = `Done: ${megabytes(bytes)}.`;
+    return parts;
+  }
+}
