@@ -22,8 +22,18 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Dialog,
+    Page,
+    Route,
+    expect,
+    sync_playwright,
+)
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
+from service.routes.studio import FILES
 from tests.conftest import attribute, manifest
 from tests.onnx_files import model, put
 from tests.server import MODELS, ROOT, Server, environment, serve
@@ -138,7 +148,8 @@ def test_nothing_foreign_may_run(server: Server) -> None:
     assert "unsafe" not in policy
     assert "<script>" not in answer.text and "onclick" not in answer.text
     assert not re.search(r"https?://", answer.text)
-    files = re.findall(r"/studio/[\w.]+", answer.text)
+    files = [f"/studio/{name}" for name in FILES]
+    assert set(files) >= set(re.findall(r"/studio/[\w.]+", answer.text))
     for name in files:
         found = server.client.get(name)
         assert found.status_code == 200
@@ -240,7 +251,7 @@ def test_an_image_can_be_looked_at_and_made_again(
         page.click("#save")
     assert Path(download.value.path()).read_bytes() == image
 
-    until(page, "() => document.querySelectorAll('#neighbours img').length === 12")
+    until(page, "() => document.querySelectorAll('#neighbours img').length === 10")
     before = page.locator("#neighbours img").first.get_attribute("src")
     page.fill("#strength", "0.9")
     page.locator("#strength").dispatch_event("change")
@@ -339,6 +350,12 @@ def test_a_set_to_take_home(page: Page, server: Server, tmp_path: Path) -> None:
     command = page.locator("#command").inner_text()
     words = shlex.split(command)
     assert words[:4] == ["python", "-m", "service", "fetch"]
+    page.fill("#count", "20000")
+    page.click("#download")
+    page.fill("#count", "19999")  # one at a time
+    expect(page.locator("#download")).to_be_disabled()
+    page.click("#cancel")
+    expect(page.locator("#progress-said")).to_have_text("Cancelled.")
     subprocess.run(
         [sys.executable, *words[1:]],
         cwd=tmp_path,
@@ -351,11 +368,6 @@ def test_a_set_to_take_home(page: Page, server: Server, tmp_path: Path) -> None:
     page.fill("#count", "1000000")
     expect(page.locator("#estimate")).to_contain_text("Too many for a browser: use the command.")
     expect(page.locator("#download")).to_be_disabled()
-    page.fill("#count", "20000")
-    page.click("#download")
-    expect(page.locator("#progress-said")).to_contain_text("of about")
-    page.click("#cancel")
-    expect(page.locator("#progress-said")).to_have_text("Cancelled.")
 
 
 def test_the_card_of_a_model(page: Page, server: Server) -> None:
@@ -436,7 +448,7 @@ def test_everything_works_by_keyboard(page: Page, server: Server) -> None:
     assert query(page)["label.hair"] == ["aqua"]
     until(page, "() => document.querySelector('#grid img')?.src.includes('aqua+hair')")
     page.locator("#grid a").first.focus()
-    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     expect(page.locator("#detail-title")).to_have_text("Image 1 of seed 1")
     inside = page.evaluate(
@@ -445,6 +457,126 @@ def test_everything_works_by_keyboard(page: Page, server: Server) -> None:
     assert inside
     page.keyboard.press("Escape")
     expect(page.locator("#detail")).to_be_hidden()
+    # All of the images are one stop on the way to what comes after them.
+    for _ in range(3):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => !!document.activeElement.closest('aside')"):
+            break
+    assert page.evaluate("() => !!document.activeElement.closest('aside')")
+
+
+def test_back_closes_an_image(page: Page, server: Server) -> None:
+    open_studio(page, server)
+    page.click("#grid a >> nth=2")
+    expect(page.locator("#detail-title")).to_have_text("Image 2 of seed 1")
+    page.go_back()
+    expect(page.locator("#detail")).to_be_hidden()
+    assert urlsplit(page.url).netloc == urlsplit(server.url).netloc
+    page.go_forward()
+    expect(page.locator("#detail-title")).to_have_text("Image 2 of seed 1")
+
+
+@pytest.mark.parametrize(
+    "query_",
+    [
+        "?image=1.5&seed=1.7&verify=abc&truncation=9&version=99",
+        "?start=seed%3Dabc&end=seed%3D-1",
+        "?start=seed%3D1%26index%3D-4%26truncation%3D7&image=-1",
+        "?label.constructor=x&label.__proto__=y&label.eyes=nothing",
+    ],
+)
+def test_links_that_say_nothing_sensible(page: Page, server: Server, query_: str) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    open_studio(page, server, query_)
+    page.wait_for_timeout(600)
+    assert all(text not in page.url for text in ("NaN", "abc", "nothing", "constructor"))
+    images = [url for url in asked if "/images/" in url]
+    assert not any("NaN" in url or "undefined" in url for url in images)
+    assert len(images) <= 2 * len(set(images))  # none is asked for again and again
+
+
+def test_a_pin_of_another_model_is_told_once(context: BrowserContext, server: Server) -> None:
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    open_studio(page, server, "?model=digits&start=seed%3D1%26index%3D0%26label%3Dred+eyes")
+    until(page, "() => document.querySelector('#pin-start.missing')")
+    page.wait_for_timeout(500)
+    assert sum("red+eyes" in url for url in asked) <= 3
+
+
+def test_a_busy_server_is_told_and_asked_when_it_says(
+    context: BrowserContext, server: Server
+) -> None:
+    page = context.new_page()
+    busy = True
+    refused: list[float] = []
+
+    def answer(route: Route) -> None:
+        if not busy:
+            route.continue_()
+            return
+        refused.append(time.monotonic())
+        body = json.dumps({"status": 429, "detail": "no room for 1 images"})
+        route.fulfill(status=429, headers={"Retry-After": "1"}, body=body)
+
+    page.route("**/images/**", answer)
+    page.goto(f"{server.url}/")
+    expect(page.locator("#trouble")).to_contain_text("no room for 1 images Asking again in 1 s.")
+    page.wait_for_timeout(1500)
+    first = len(set(sources(page)))
+    assert len(refused) <= first + 3  # each image once, and then one at a time
+    busy = False
+    until(page, f"() => ({SHOWN})() >= 12", 20)
+    expect(page.locator("#trouble")).to_be_hidden()
+
+
+def test_what_was_chosen_last_is_shown(page: Page, server: Server) -> None:
+    """Whichever answer comes first."""
+    held: list[Route] = []
+    open_studio(page, server)
+    page.route("**/models/digits/2", lambda route: held.append(route))
+    page.select_option("#model", "digits")
+    until(page, "() => true")
+    page.wait_for_timeout(200)
+    page.select_option("#model", "anime-faces-free")
+    until(page, "() => document.querySelector('#grid img')?.src.includes('/anime-faces-free/')")
+    (route,) = held
+    route.continue_()
+    page.wait_for_timeout(700)
+    assert sources(page)[0].startswith("/images/anime-faces-free/")
+    expect(page.locator("#model")).to_have_value("anime-faces-free")
+
+
+def test_an_answer_that_is_cut_is_asked_for_again(page: Page, server: Server) -> None:
+    open_studio(page, server)
+    cuts: list[str] = []
+
+    def cut(route: Route) -> None:
+        if cuts:
+            route.continue_()
+        else:
+            cuts.append(route.request.url)
+            route.fulfill(status=200, content_type="application/json", body='{"images": [')
+
+    page.route("**/generate", cut)
+    page.fill("#verify", "0.5")
+    until(page, "() => document.querySelector('#found').textContent.includes('verified')")
+    assert len(cuts) == 1
+
+
+def test_nothing_can_be_chosen_before_there_is_a_model(page: Page, server: Server) -> None:
+    held: list[Route] = []
+    page.route("**/models", lambda route: held.append(route))
+    page.goto(f"{server.url}/?model=digits&version=1")
+    expect(page.locator("#found")).to_have_text("Loading the models.")
+    with pytest.raises(PlaywrightTimeout):
+        page.click("#another-seed", timeout=500)
+    assert query(page) == {"model": ["digits"], "version": ["1"]}
+    held[0].continue_()
+    until(page, f"() => ({SHOWN})() >= 12")
+    assert sources(page)[0] == "/images/digits/1/1/0.png"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

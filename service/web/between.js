@@ -70,6 +70,7 @@ export class Between {
     $("position-said").textContent = `${Math.round(100 * frame.t)} %`;
     const said = [`${Math.round(100 * frame.t)} % of the way`, ...labels].join("; ");
     $("frame").setAttribute("aria-label", said);
+    $("position").setAttribute("aria-valuetext", said);
     $("film-said").textContent = labels.join("; ");
   }
 
@@ -92,9 +93,12 @@ export class Between {
   }
 
   async download(format) {
+    const buttons = [...document.querySelectorAll("[data-film]")];
+    for (const button of buttons) button.disabled = true;
     const film = await attempt($("between-hint"), () =>
       blob(`/interpolate?format=${format}`, { body: { ...this.body, loop: true } }),
     );
+    for (const button of buttons) button.disabled = false;
     if (film) save(film, `${this.model.name}-film.${format}`);
   }
 }

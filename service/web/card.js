@@ -1,9 +1,11 @@
 // What a model says of itself: how good it is, what it learnt from, what that allows.
 
 import { $, make } from "./page.js";
-import { blob } from "./server.js";
+import { attempt, blob } from "./server.js";
 
 const SAMPLES = 64;
+
+let stop;
 
 const figure = (value) => (value === null ? "" : Number(value.toPrecision(3)).toString());
 
@@ -19,7 +21,7 @@ export async function showCard(model) {
     "Data's SHA-256": dataset.sha256,
     "Model's SHA-256": model.sha256,
     Made: `${date}, by Figment ${code}, latent recipe ${manifest.latent_recipe}`,
-    Training: Object.entries(training).map(([name, value]) => `${name} ${JSON.stringify(value)}`).join(", "),
+    Training: Object.entries(training).map(([name, value]) => `${name}: ${value ?? "none"}`).join(", "),
   };
   $("facts").replaceChildren(
     ...Object.entries(facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]),
@@ -38,8 +40,14 @@ export async function showCard(model) {
   if (!rows.length) rows.push(make("tr", {}, make("td", { colSpan: 5 }, "Nothing was measured.")));
   $("metrics").tBodies[0].replaceChildren(...rows);
   $("card").showModal();
-  const body = { model: model.name, version: model.version, n: SAMPLES, seed: 1 };
-  const sheet = await blob("/generate?format=png", { body });
+  stop?.abort();
+  stop = new AbortController();
+  const { signal } = stop;
   URL.revokeObjectURL($("samples").src);
-  $("samples").src = URL.createObjectURL(sheet);
+  $("samples").removeAttribute("src");
+  const body = { model: model.name, version: model.version, n: SAMPLES, seed: 1 };
+  const sheet = await attempt($("trouble-card"), () =>
+    blob("/generate?format=png", { body, signal }),
+  );
+  if (sheet) $("samples").src = URL.createObjectURL(sheet);
 }

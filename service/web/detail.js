@@ -2,17 +2,23 @@
 // its neighbours.
 
 import { $, make, png, shell } from "./page.js";
-import { attempt, json, show } from "./server.js";
+import { attempt, json, pause, show } from "./server.js";
 
-const NEIGHBOURS = 12;
+const NEIGHBOURS = 10;
+const STAY_SECONDS = 0.15;
 const ANY = 1e-300; // lets every image through, with the verifier's opinion
 
 export class Detail {
-  /** `moved` is called with the index that is shown, null when closed; `pin` with an end. */
-  constructor(moved, pin) {
+  /**
+   * `moved` is called with the index that is shown, null when closed; `pin` with an end, a point
+   * and its model; `beside` gives the index before or after another one.
+   */
+  constructor(moved, pin, beside) {
     this.moved = moved;
+    this.beside = beside;
     $("detail").addEventListener("close", () => {
       this.stop?.abort();
+      this.surrounding?.abort();
       this.moved(null);
     });
     $("detail").addEventListener("keydown", (event) => {
@@ -27,7 +33,7 @@ export class Detail {
     });
     $("strength").addEventListener("change", () => this.surround());
     for (const button of document.querySelectorAll("[data-pin]")) {
-      button.addEventListener("click", () => pin(button.dataset.pin, this.point()));
+      button.addEventListener("click", () => pin(button.dataset.pin, this.point(), this.model));
     }
   }
 
@@ -39,11 +45,13 @@ export class Detail {
   }
 
   step(by) {
-    if (this.index + by >= 0) this.open(this.model, this.state, this.index + by);
+    const index = this.beside(this.index, by);
+    if (index !== null) this.open(this.model, this.state, index);
   }
 
   async open(model, state, index) {
     this.stop?.abort();
+    this.surrounding?.abort();
     this.stop = new AbortController();
     Object.assign(this, { model, state: structuredClone(state), index });
     const url = model.address(state, index);
@@ -57,12 +65,16 @@ export class Detail {
     $("save").download = `${model.name}-${model.version}-${state.seed}-${index}.png`;
     $("curl").textContent = `curl -s ${shell(location.origin + url)} -o ${$("save").download}`;
     $("python").textContent = this.program();
-    $("previous").disabled = index === 0;
     $("labels").tBodies[0].replaceChildren();
     $("strength-said").textContent = $("strength").value;
     if (!$("detail").open) $("detail").showModal();
     this.moved(index);
-    await Promise.all([this.look(), this.surround()]);
+    const { signal } = this.stop;
+    const stays = await attempt($("trouble-detail"), async () => {
+      await pause(STAY_SECONDS, signal); // whoever leafs through does not wait for each
+      return true;
+    });
+    if (stays) await Promise.all([this.look(), this.surround()]);
   }
 
   program() {
@@ -89,7 +101,8 @@ export class Detail {
       if (!labels || !this.model.verifiable) return { labels, verified: {} };
       // Under all of its labels, it is the same image.
       const asked = { ...body, label: labels, verify: ANY };
-      return (await json("/generate", { body: asked, signal })).images[0];
+      const [row] = (await json("/generate", { body: asked, signal })).images;
+      return row.index === this.index ? row : { labels, verified: {} };
     });
     if (!labels || signal.aborted) return;
     const rows = Object.entries(labels.labels ?? {}).map(([name, value]) => {
@@ -108,7 +121,9 @@ export class Detail {
   }
 
   async surround() {
-    const { signal } = this.stop;
+    this.surrounding?.abort();
+    this.surrounding = new AbortController();
+    const { signal } = this.surrounding;
     const body = {
       of: this.point(),
       strength: Number($("strength").value),

@@ -15,15 +15,39 @@ export class Grid {
       rootMargin: "600px",
     });
     this.near.observe($("more"));
+    $("grid").addEventListener("keydown", (event) => this.move(event));
+  }
+
+  /** The image beside another one, of those that are taken; null where there is none (yet). */
+  beside(index, by) {
+    const found = this.indices.indexOf(index);
+    if (found >= 0 && this.indices[found + by] !== undefined) return this.indices[found + by];
+    const verified = Boolean(this.model.request(this.state).verify);
+    return verified || index + by < 0 ? null : index + by;
+  }
+
+  /** Arrow keys go from image to image; to all others, the grid is one stop. */
+  move(event) {
+    const links = [...$("grid").querySelectorAll("a")];
+    const at = links.indexOf(event.target.closest("a"));
+    const columns = links.filter(({ offsetTop }) => offsetTop === links[0].offsetTop).length;
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+    const target = links[at + steps[event.key]];
+    if (!target) return;
+    event.preventDefault();
+    links[at].tabIndex = -1;
+    target.tabIndex = 0;
+    target.focus();
   }
 
   /** Begin anew. */
   start(model, state) {
     this.stop?.abort();
     this.stop = new AbortController();
-    Object.assign(this, { model, state: structuredClone(state), next: 0, tried: 0, taken: 0 });
+    Object.assign(this, { model, state: structuredClone(state), next: 0, tried: 0, indices: [] });
     this.growing = this.ended = false;
     $("grid").replaceChildren();
+    $("found").textContent = "";
     this.grow(FIRST);
   }
 
@@ -36,6 +60,9 @@ export class Grid {
     this.growing = false;
     this.ended = !rows;
     for (const { index, url } of rows ?? []) this.add(index, url);
+    if (rows && this.tried) {
+      $("found").textContent = `${this.indices.length} verified, ${this.tried} tried`;
+    }
     // The page may be taller than all of it: then nothing scrolls into view.
     const { top } = $("more").getBoundingClientRect();
     if (rows && top < innerHeight + 600) requestAnimationFrame(() => this.grow(MORE));
@@ -55,8 +82,6 @@ export class Grid {
     const answer = await json("/generate", { body, signal });
     this.next = answer.images.at(-1).index + 1;
     this.tried += answer.tried;
-    this.taken += count;
-    $("found").textContent = `${this.taken} verified, ${this.tried} tried`;
     return answer.images;
   }
 
@@ -64,13 +89,14 @@ export class Grid {
     const said = this.model.phrase(this.state.labels) ?? "labels as drawn";
     const { width, height } = this.model.manifest;
     const image = make("img", { alt: `Image ${index}, ${said}`, width, height });
-    show(image, url);
-    const anchor = make("a", { href: this.link(index) }, image);
+    const anchor = make("a", { href: this.link(index), tabIndex: this.indices.length ? -1 : 0 }, image);
+    this.indices.push(index);
     anchor.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
       event.preventDefault();
       this.open(index);
     });
     $("grid").append(make("li", {}, anchor));
+    show(image, url);
   }
 }

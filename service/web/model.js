@@ -25,14 +25,14 @@ export class Model {
   known(labels) {
     return Object.fromEntries(
       this.attributes
-        .filter(({ name, values }) => values.includes(labels[name]))
+        .filter(({ name, values }) => Object.hasOwn(labels, name) && values.includes(labels[name]))
         .map(({ name }) => [name, labels[name]]),
     );
   }
 
   /** `{eyes: "red"}` as "red eyes"; null where nothing is chosen. */
   phrase(labels) {
-    const chosen = this.attributes.filter(({ name }) => name in labels);
+    const chosen = this.attributes.filter(({ name }) => Object.hasOwn(labels, name));
     return (
       chosen
         .map(({ name, values, labels: said }) => said[values.indexOf(labels[name])])

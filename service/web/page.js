@@ -25,8 +25,8 @@ export function wire() {
       const source = $(button.dataset.copy);
       getSelection().selectAllChildren(source);
       // Browsers give the clipboard to https and localhost only; elsewhere the text is selected.
-      await navigator.clipboard?.writeText(source.textContent);
-      button.textContent = navigator.clipboard ? "Copied" : "Selected";
+      const copying = navigator.clipboard?.writeText(source.textContent) ?? Promise.reject();
+      button.textContent = await copying.then(() => "Copied", () => "Selected");
       setTimeout(() => (button.textContent = "Copy"), 1500);
     });
   }

@@ -1,8 +1,10 @@
-// Requests to the service. Whatever passes by itself (a restart, a full queue) is waited for, and
-// told meanwhile; what does not is thrown as a Problem.
+// Requests to the service. Whatever passes by itself (a restart, a full queue, a cut connection) is
+// waited for, and told meanwhile; what does not is thrown as a Problem.
 
 const PASSING = [429, 502, 503, 504];
 const LONGEST_WAIT = 8;
+const TOO_LATE = 504;
+const MOST_TOO_LATE = 2;
 
 export class Problem extends Error {}
 
@@ -14,8 +16,9 @@ function tell(message) {
   banner.hidden = !message;
 }
 
-const pause = (seconds, signal) =>
+export const pause = (seconds, signal) =>
   new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
     const timer = setTimeout(resolve, 1000 * seconds);
     signal?.addEventListener("abort", () => {
       clearTimeout(timer);
@@ -23,22 +26,27 @@ const pause = (seconds, signal) =>
     });
   });
 
-async function once(path, options) {
+/** What `read` makes of one answer; `why` there is none, and whether it is worth asking again. */
+async function once(path, options, read) {
   try {
-    return await fetch(path, options);
-  } catch (error) {
-    if (options.signal?.aborted) throw error;
-    return null; // nobody answers
+    const answer = await fetch(path, options);
+    if (answer.ok) return { found: await read(answer) };
+    const { detail } = await answer.json().catch(() => ({}));
+    return {
+      why: detail ?? `The service answered ${answer.status}.`,
+      passes: PASSING.includes(answer.status),
+      late: answer.status === TOO_LATE,
+      seconds: Number(answer.headers.get("Retry-After")),
+    };
+  } catch {
+    return { why: "The service cannot be reached.", passes: true };
+  } finally {
+    options.signal?.throwIfAborted();
   }
 }
 
-async function explain(answer) {
-  const problem = await answer.json().catch(() => ({}));
-  return problem.detail ?? `The service answered ${answer.status}.`;
-}
-
-/** The answer to a GET, or to a POST of `body`. */
-export async function ask(path, { body, signal } = {}) {
+/** What `read` makes of the answer to a GET, or to a POST of `body`. Throws a Problem. */
+export async function ask(path, { body, signal, read = (answer) => answer } = {}) {
   const options = { signal };
   if (body !== undefined) {
     options.method = "POST";
@@ -46,43 +54,61 @@ export async function ask(path, { body, signal } = {}) {
     options.body = JSON.stringify(body);
   }
   let wait = 0.5;
+  let late = 0;
   let waits = false;
   try {
     for (;;) {
-      const answer = await once(path, options);
-      if (answer?.ok) return answer;
-      const why = answer ? await explain(answer) : "The service cannot be reached.";
-      if (answer && !PASSING.includes(answer.status)) throw new Problem(why);
-      wait = Number(answer?.headers.get("Retry-After")) || Math.min(2 * wait, LONGEST_WAIT);
-      if (!waits) waiting += 1;
+      const outcome = await once(path, options, read);
+      if ("found" in outcome) return outcome.found;
+      late += Boolean(outcome.late);
+      if (!outcome.passes || late === MOST_TOO_LATE) throw new Problem(outcome.why);
+      wait = outcome.seconds || Math.min(2 * wait, LONGEST_WAIT);
+      waiting += !waits;
       waits = true;
-      tell(`${why} Asking again in ${wait} s.`);
+      tell(`${outcome.why} Asking again in ${wait} s.`);
       await pause(wait, signal);
     }
   } finally {
-    if (waits) waiting -= 1;
+    waiting -= waits;
     if (waits && !waiting) tell("");
   }
 }
 
-export const json = async (path, options) => (await ask(path, options)).json();
-export const blob = async (path, options) => (await ask(path, options)).blob();
+export const json = (path, options) => ask(path, { ...options, read: (answer) => answer.json() });
+export const blob = (path, options) => ask(path, { ...options, read: (answer) => answer.blob() });
 
-/** Show an image; if it does not come, wait for the service and try again. */
+let recovering = Promise.resolve();
+
+/** Show an image. One that does not come is asked for again, after those that failed before it. */
 export function show(image, source) {
-  image.onerror = async () => {
-    image.onerror = () => image.classList.add("missing");
-    await ask("/readyz");
-    show(image, source);
-  };
+  image.dataset.source = source;
+  image.classList.remove("missing");
   image.src = source;
+  image.onerror = () => {
+    recovering = recovering.then(() => recover(image, source));
+  };
+}
+
+async function recover(image, source) {
+  if (image.dataset.source !== source || !image.isConnected) return;
+  try {
+    await blob(source); // which stays in the browser's cache
+    if (image.dataset.source !== source) return;
+    image.onerror = () => image.classList.add("missing");
+    image.src = source;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    image.classList.add("missing");
+    image.title = error.message;
+  }
 }
 
 /** Run what a person asked for; what is wrong with it is told in `place`. */
 export async function attempt(place, work) {
-  place.textContent = "";
   try {
-    return await work();
+    const result = await work();
+    place.textContent = "";
+    return result;
   } catch (error) {
     if (error.name === "AbortError") return undefined;
     if (!(error instanceof Problem)) throw error;

@@ -2,19 +2,25 @@
 
 const LABEL = "label.";
 
-/** An image of a seed: what its address says. */
-const readPoint = (text) => {
-  const query = new URLSearchParams(text);
-  if (!query.has("seed")) return null;
-  const point = { seed: Number(query.get("seed")), index: Number(query.get("index")) };
-  if (query.has("label")) point.label = query.get("label");
-  point.truncation = Number(query.get("truncation") ?? 1);
-  return point;
-};
-
 const number = (text, fallback, low, high) => {
   const value = Number(text);
   return text === null || text === "" || !(value >= low && value <= high) ? fallback : value;
+};
+
+const whole = (text, fallback) => {
+  const value = number(text, fallback, 0, Number.MAX_SAFE_INTEGER);
+  return value === null ? null : Math.floor(value);
+};
+
+/** An image of a seed, as its address says it; null for what is none. */
+const readPoint = (text) => {
+  const query = new URLSearchParams(text);
+  const seed = whole(query.get("seed"), null);
+  if (seed === null) return null;
+  const point = { seed, index: whole(query.get("index"), 0) };
+  if (query.get("label")) point.label = query.get("label");
+  point.truncation = number(query.get("truncation"), 1, 0.1, 1);
+  return point;
 };
 
 export function read(search) {
@@ -27,10 +33,10 @@ export function read(search) {
     model: query.get("model"),
     version: number(query.get("version"), null, 1, 999999999),
     labels,
-    seed: Math.floor(number(query.get("seed"), 1, 0, Number.MAX_SAFE_INTEGER)),
+    seed: whole(query.get("seed"), 1),
     truncation: number(query.get("truncation"), 1, 0.1, 1),
     verify: number(query.get("verify"), 0, 0, 0.99),
-    image: number(query.get("image"), null, 0, Number.MAX_SAFE_INTEGER),
+    image: whole(query.get("image"), null),
     start: readPoint(query.get("start") ?? ""),
     end: readPoint(query.get("end") ?? ""),
   };

@@ -16,20 +16,26 @@ const state = read(location.search);
 let models = [];
 let model;
 let settling;
+let turns = 0;
 
 const detail = new Detail(
   (index) => {
     state.image = index;
     keep();
   },
-  (end, point) => {
+  (end, point, itsModel) => {
+    if (itsModel !== model) return;
     state[end] = point;
     keep();
     between.start(model, state.start, state.end);
   },
+  (index, by) => grid.beside(index, by),
 );
 const grid = new Grid(
-  (index) => detail.open(model, state, index),
+  (index) => {
+    history.pushState(null, "", write({ ...state, image: index })); // so that Back closes it
+    detail.open(model, state, index);
+  },
   (index) => write({ ...state, image: index }),
 );
 const between = new Between();
@@ -73,10 +79,14 @@ function chips({ name, values }) {
 
 const option = (value) => make("option", { value }, String(value));
 
+/** Load a version of a model, the highest if it has no such; false if another was chosen since. */
 async function choose(name, version) {
+  const turn = (turns += 1);
   const { versions } = models.find((each) => each.name === name);
   const highest = Math.max(...versions);
-  model = await Model.load(name, versions.includes(version) ? version : highest);
+  const loaded = await Model.load(name, versions.includes(version) ? version : highest);
+  if (turn !== turns) return false;
+  model = loaded;
   Object.assign(state, { model: name, version: model.version, labels: model.known(state.labels) });
   $("model").value = name;
   $("version").replaceChildren(...versions.map(option));
@@ -84,13 +94,20 @@ async function choose(name, version) {
   $("attributes").replaceChildren(...model.attributes.map(chips));
   $("verify-row").hidden = !model.verifiable;
   document.title = `${name} ${model.version} · Figment studio`;
+  return true;
 }
 
 async function change(name, version) {
-  await choose(name, version);
-  state.start = state.end = null;
-  between.start(model, null, null);
-  settle();
+  $("detail").close();
+  const chosen = await attempt($("found"), () => choose(name, version));
+  if (chosen) {
+    state.start = state.end = null;
+    between.start(model, null, null);
+    settle();
+  } else if (chosen === undefined) {
+    $("model").value = model.name; // as before
+    $("version").value = model.version;
+  }
 }
 
 async function begin() {
@@ -108,6 +125,7 @@ async function begin() {
   between.start(model, state.start, state.end);
   take.start(model, state);
   keep();
+  for (const part of document.querySelectorAll("[inert]")) part.inert = false;
 }
 
 $("wishes").addEventListener("submit", (event) => event.preventDefault());
@@ -130,5 +148,11 @@ for (const name of ["truncation", "verify"]) {
     settle();
   });
 }
+addEventListener("popstate", () => {
+  const { image } = read(location.search);
+  if (image === null) $("detail").close();
+  else detail.open(model, state, image);
+});
+if (matchMedia("(max-width: 40rem)").matches) $("fold").open = false;
 wire();
 attempt($("found"), begin);

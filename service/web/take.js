@@ -60,12 +60,14 @@ export class Take {
     if (!signal.aborted && this.sample) this.describe();
   }
 
-  /** The labels whose images take turns; null where all is drawn. */
+  /** The labels whose images take turns, none where all is drawn; null for too many. */
   labels() {
     const balanced = [...$("balance").querySelectorAll("input:checked")].map(({ value }) => value);
     const free = this.model.attributes.filter(
-      ({ name }) => balanced.includes(name) && !(name in this.state.labels),
+      ({ name }) => balanced.includes(name) && !Object.hasOwn(this.state.labels, name),
     );
+    const count = free.reduce((product, { values }) => product * values.length, 1);
+    if (count > MOST_LABELS) return null;
     let rows = [this.state.labels];
     for (const { name, values } of free) {
       rows = rows.flatMap((row) => values.map((value) => ({ ...row, [name]: value })));
@@ -76,7 +78,7 @@ export class Take {
   request() {
     const body = { ...this.model.request(this.state), n: Number($("count").value) };
     const labels = this.labels();
-    if (labels.length) body.label = labels.length === 1 ? labels[0] : labels;
+    if (labels?.length) body.label = labels.length === 1 ? labels[0] : labels;
     return body;
   }
 
@@ -85,22 +87,26 @@ export class Take {
       $("estimate").textContent = "Between 1 and 10,000,000 images.";
       return;
     }
+    if (this.labels() === null) {
+      $("download").disabled = true;
+      $("command").textContent = "";
+      $("estimate").textContent = `Too many combinations of labels: at most ${MOST_LABELS}.`;
+      return;
+    }
     const { n, label, truncation, verify, seed, model, version } = this.request();
     const labels = [label ?? []].flat();
     const format = $("format").value;
     const words = [
-      "python -m service fetch",
-      ...labels.map(shell),
-      `-n ${n}`,
+      `python -m service fetch -n ${n}`,
       `--model ${model} --model-version ${version} --seed ${seed}`,
       ...(truncation ? [`--truncation ${truncation}`] : []),
       ...(verify ? [`--verify ${verify}`] : []),
       `--format ${format} --server ${shell(location.origin)} --out ${model}`,
+      ...(labels.length ? ["--", ...labels.map(shell)] : []),
     ];
     $("command").textContent = words.join(" ");
-    const tooMany = labels.length > MOST_LABELS;
-    $("download").disabled = tooMany || n > MOST_HERE;
-    const said = tooMany ? [`${labels.length} labels are too many: at most ${MOST_LABELS}.`] : [];
+    $("download").disabled = this.loading || n > MOST_HERE;
+    const said = [];
     if (labels.length > 1) said.push(`${labels.length} labels, ${Math.floor(n / labels.length)} or more of each.`);
     if (this.sample) {
       const seconds = (n * this.sample.tries) / this.sample.rate;
@@ -117,37 +123,44 @@ export class Take {
   }
 
   async download() {
+    if (this.loading) return;
     const format = $("format").value;
     const body = this.request();
     this.stop = new AbortController();
     const { signal } = this.stop;
     const total = this.sample ? this.size(body.n, format) : 0;
-    $("download").disabled = true;
+    this.loading = $("download").disabled = true;
     $("cancel").hidden = $("progress").hidden = false;
     $("progress").value = 0;
-    const parts = await attempt($("progress-said"), async () => {
-      const answer = await ask(`/generate?format=${format}`, { body, signal });
-      return this.receive(answer.body.getReader(), total);
-    }).catch(() => {
+    const answer = await attempt($("progress-said"), () =>
+      ask(`/generate?format=${format}`, { body, signal }),
+    );
+    // Not asked again where it is cut: that is the command's work.
+    const parts = answer && (await this.receive(answer.body.getReader(), total).catch(() => null));
+    if (signal.aborted) $("progress-said").textContent = "Cancelled.";
+    else if (parts === null) {
       $("progress-said").textContent =
         "The connection was cut. The command goes on where it is cut; this button does not.";
-    });
-    if (signal.aborted) $("progress-said").textContent = "Cancelled.";
-    else if (parts) save(new Blob(parts), `${body.model}-${body.seed}.${SUFFIXES[format]}`);
+    } else if (parts) save(new Blob(parts), `${body.model}-${body.seed}.${SUFFIXES[format]}`);
     $("cancel").hidden = $("progress").hidden = true;
+    this.loading = false;
     this.describe();
   }
 
   async receive(reader, total) {
     const parts = [];
     let bytes = 0;
+    let told = 0;
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
       parts.push(value);
       bytes += value.length;
       $("progress").value = Math.min(bytes / total, 1);
-      $("progress-said").textContent = `${megabytes(bytes)} of about ${megabytes(total)}`;
+      if (performance.now() - told > 1000) {
+        told = performance.now();
+        $("progress-said").textContent = `${megabytes(bytes)} of about ${megabytes(total)}`;
+      }
     }
     $("progress-said").textContent = `Done: ${megabytes(bytes)}.`;
     return parts;
