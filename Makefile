@@ -17,7 +17,7 @@ serve: $(SERVE)/ready  ## serve models/ on port 8000; RUNTIME=gpu for CUDA
 develop: $(DEVELOP)/ready  ## install what training, tests and checks need
 
 test: $(DEVELOP)/ready  ## run the tests
-	$(DEVELOP)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(DEVELOP)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(DEVELOP)/ready  ## lint, format, types
 	$(DEVELOP)/bin/ruff check .

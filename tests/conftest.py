@@ -17,6 +17,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 REAL_DATA = Path(os.environ.get("TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
+LONGEST = (
+    "test_exactness.py",
+    "test_evaluate.py",
+    "test_studio.py",
+    "test_distributed.py",
+    "test_guide.py",
+    "test_readme.py",
+    "test_fetch.py",
+    "test_sets.py",
+    "test_training.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that none is left to one process at the end."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """The shipped models, served."""

@@ -5,6 +5,7 @@ import { attempt, json, show } from "./server.js";
 
 const FIRST = 24;
 const MORE = 48;
+const AHEAD = 300; // pixels below what is seen
 
 export class Grid {
   /** `open` is called with the index of an image that was chosen, `link` gives its address. */
@@ -12,7 +13,7 @@ export class Grid {
     this.open = open;
     this.link = link;
     this.near = new IntersectionObserver(([entry]) => entry.isIntersecting && this.grow(MORE), {
-      rootMargin: "600px",
+      rootMargin: `${AHEAD}px`,
     });
     this.near.observe($("more"));
     $("grid").addEventListener("keydown", (event) => this.move(event));
@@ -65,7 +66,7 @@ export class Grid {
     }
     // The page may be taller than all of it: then nothing scrolls into view.
     const { top } = $("more").getBoundingClientRect();
-    if (rows && top < innerHeight + 600) requestAnimationFrame(() => this.grow(MORE));
+    if (rows && top < innerHeight + AHEAD) requestAnimationFrame(() => this.grow(MORE));
   }
 
   /** The next images; the service is asked only where some are left out. */

@@ -148,6 +148,11 @@ for (const name of ["truncation", "verify"]) {
     settle();
   });
 }
+$("unpin").addEventListener("click", () => {
+  state.start = state.end = null;
+  keep();
+  between.start(model, null, null);
+});
 addEventListener("popstate", () => {
   const { image } = read(location.search);
   if (image === null) $("detail").close();
