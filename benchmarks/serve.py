@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +116,25 @@ def load(name: str, scenario: Scenario, seconds: float) -> Load:
     return Load(**json.loads(done.stdout))
 
 
+@contextmanager
+def runtime_alone(model: Path) -> Iterator[Callable[[str, float], float]]:
+    """The ceiling in a process of its own: images/s of a kind of work over so many seconds."""
+    command = [PYTHON, "-m", "benchmarks.ceiling", str(model)]
+    with subprocess.Popen(
+        command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        asked, answered = process.stdin, process.stdout
+        assert asked is not None and answered is not None
+
+        def rate(kind: str, seconds: float) -> float:
+            asked.write(f"{kind} {seconds}\n")
+            asked.flush()
+            return float(answered.readline())
+
+        yield rate
+        asked.close()
+
+
 @dataclass
 class Measured:
     """Of one scenario, a number for each round; loads are of the service."""
@@ -133,28 +152,16 @@ def measure(model: Path, rounds: int, seconds: float) -> None:
             server("figment", [*service, "--port", str(PORTS["figment"])])
         )
         other, other_start = stack.enter_context(server("naive", naive))
-        ceiling = stack.enter_context(
-            subprocess.Popen(
-                [PYTHON, "-m", "benchmarks.ceiling", str(model)],
-                cwd=ROOT,
-                text=True,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-        )
-        assert ceiling.stdin is not None and ceiling.stdout is not None
+        ceiling = stack.enter_context(runtime_alone(model))
         found = {scenario.name: Measured([], [], []) for scenario in SCENARIOS}
         for _ in range(rounds):
             for scenario in SCENARIOS:
                 this = found[scenario.name]
-                ceiling.stdin.write(f"{scenario.ceiling} {seconds}\n")
-                ceiling.stdin.flush()
-                this.ceiling.append(float(ceiling.stdout.readline()))
+                this.ceiling.append(ceiling(scenario.ceiling, seconds))
                 this.loads.append(load("figment", scenario, seconds))
                 if not scenario.query:
                     asked = load("naive", scenario, seconds)
                     this.naive.append(asked.requests_per_second * scenario.n)
-        ceiling.stdin.close()
         memory = peak_memory(ours), peak_memory(other)
     report(found)
     lone, crowd = found["n=1, alone"], found["n=1, 128 connections"]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import socket
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
@@ -24,7 +23,7 @@ from pathlib import Path
 import click
 import psutil
 
-from benchmarks.serve import PORTS, PYTHON, ROOT, Scenario, load, server, untrained
+from benchmarks.serve import PORTS, PYTHON, Scenario, load, runtime_alone, server, untrained
 
 FORMATS = ("zip", "webdataset", "parquet", "npy")
 JSON = Scenario("json", connections=2, n=256, ceiling="npy")
@@ -65,26 +64,14 @@ def throughput(model: Path, rounds: int, images: int, seconds: float) -> None:
     command = [PYTHON, "-m", "service", "--models", str(model.parent.parent.parent)]
     with ExitStack() as stack:
         stack.enter_context(server("figment", [*command, "--port", str(PORTS["figment"])]))
-        ceiling = stack.enter_context(
-            subprocess.Popen(
-                [PYTHON, "-m", "benchmarks.ceiling", str(model)],
-                cwd=ROOT,
-                text=True,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-        )
-        assert ceiling.stdin is not None and ceiling.stdout is not None
+        ceiling = stack.enter_context(runtime_alone(model))
         runtime, whole = [], []
         found: dict[str, list[float]] = {format_: [] for format_ in FORMATS}
         for _ in range(rounds):
-            ceiling.stdin.write(f"{JSON.ceiling} {seconds}\n")
-            ceiling.stdin.flush()
-            runtime.append(float(ceiling.stdout.readline()))
+            runtime.append(ceiling(JSON.ceiling, seconds))
             whole.append(load("figment", JSON, seconds).requests_per_second * JSON.n)
             for format_ in FORMATS:
                 found[format_].append(images_per_second(format_, images))
-        ceiling.stdin.close()
     print(f"{'':<14}{'images/s':>10}{'of JSON':>10}{'of the runtime':>16}")
     print(f"{'runtime':<14}{statistics.median(runtime):10.0f}")
     print(f"{'json':<14}{statistics.median(whole):10.0f}{'':>10}{_ratio(whole, runtime):16.2f}")

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from service.latents import latents
 from service.models import load_model
@@ -41,11 +41,7 @@ def pixels(row: Body) -> npt.NDArray[np.uint8]:
 
 
 def frames(film: Image.Image) -> list[npt.NDArray[np.uint8]]:
-    found = []
-    for position in range(film.n_frames):  # type: ignore[attr-defined]
-        film.seek(position)
-        found.append(np.asarray(film.convert("RGB")))
-    return found
+    return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)]
 
 
 @pytest.mark.parametrize(("format_", "lost"), [("webp", 0), ("gif", 24)])

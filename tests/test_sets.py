@@ -95,8 +95,9 @@ def from_webdataset(content: bytes) -> list[Found]:
         found = []
         for image, description in zip(members[::2], members[1::2], strict=True):
             assert description.name == image.name.removesuffix("png") + "json"
-            about = json.loads(archive.extractfile(description).read())  # type: ignore[union-attr]
-            file = archive.extractfile(image).read()  # type: ignore[union-attr]
+            described, encoded = archive.extractfile(description), archive.extractfile(image)
+            assert described is not None and encoded is not None
+            about, file = json.loads(described.read()), encoded.read()
             found.append(as_found(image.name, about["labels"], about["url"], file))
         return found
 

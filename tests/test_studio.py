@@ -201,7 +201,8 @@ def test_more_images_come_as_one_scrolls(page: Page, server: Server) -> None:
         page.wait_for_timeout(300)
     found = sources(page)
     assert len(found) > before + 96
-    assert [int(re.search(r"/(\d+)\.png", url)[1]) for url in found] == list(range(len(found)))  # type: ignore[index]
+    indices = [int(index) for url in found for index in re.findall(r"/(\d+)\.png", url)]
+    assert indices == list(range(len(found)))
 
 
 def test_verified_images(page: Page, server: Server) -> None:
@@ -323,7 +324,7 @@ def test_the_way_between_two_images(page: Page, server: Server, tmp_path: Path) 
         with page.expect_download() as download:
             page.click(f"[data-film={format_}]")
         with Image.open(download.value.path()) as film:
-            assert film.n_frames > 32  # type: ignore[attr-defined]
+            film.seek(32)  # raises EOFError where there are fewer frames
 
     page.reload()  # the link shows the same
     expect(page.locator("#film")).to_be_visible()
