@@ -36,7 +36,8 @@ ENV PATH=/opt/figment/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     FIGMENT_HOST=0.0.0.0 \
     FIGMENT_PORT=8000 \
-    FIGMENT_MODELS=/models
+    FIGMENT_MODELS=/models \
+    FIGMENT_LOG_FORMAT=json
 # From 1.29 on, ONNX Runtime reports what it runs to Microsoft unless told not to.
 ENV ORT_DISABLE_TELEMETRY=1
 # Makes the folder, as root: some builders would give it to the user below.

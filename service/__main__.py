@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from starlette.types import ASGIApp
 from tqdm import tqdm
 
 from service.errors import ClientError, OriginChanged, Refused, StartupError
@@ -39,16 +38,39 @@ def serve(given: dict[str, Any]) -> None:
     try:
         check_environment()
         check_installation()
-        from service import server  # not before the check: it imports ONNX Runtime
+        # Not before the check: it imports ONNX Runtime.
         from service.app import create_app
+        from service.logs import log_to_stderr
+        from service.server import serve as serve_here
+        from service.supervisor import Supervisor
 
-        server.log_to_stderr()
-        app: ASGIApp | None = create_app(settings)
+        log_to_stderr(settings.log_format)
+        gate = create_app(settings)
     except StartupError as error:
         raise click.ClickException(str(error)) from error
     if settings.workers > 1:
-        app = None  # it could be made, so each worker can make one
-    server.run(app, settings)
+        # It could be made, so each worker can make one.
+        del gate
+        sys.exit(Supervisor(settings).run())
+    serve_here(gate, settings)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--rate", type=click.IntRange(min=1), help="Images per second that it may have.")
+def key(name: str, rate: int | None) -> None:
+    """Make an API key for NAME.
+
+    The key is shown this once; the service is given its hash.
+    """
+    from service.keys import make
+
+    try:
+        secret, entry = make(name, rate)
+    except StartupError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"key, for whoever asks:\n  {secret}")
+    click.echo(f"entry, for FIGMENT_API_KEYS or the file FIGMENT_API_KEYS_FILE:\n  {entry}")
 
 
 @main.command()
@@ -89,6 +111,11 @@ def serve(given: dict[str, Any]) -> None:
 )
 @click.option("--server", "url", default="http://localhost:8000", show_default=True)
 @click.option(
+    "--api-key",
+    envvar="FIGMENT_API_KEY",
+    help="What the server lets in. Others can see options: rather set it as FIGMENT_API_KEY.",
+)
+@click.option(
     "--patience",
     type=click.FloatRange(min=0),
     default=300.0,
@@ -108,6 +135,7 @@ def fetch(
     verify: float | None,
     per_file: int | None,
     url: str,
+    api_key: str | None,
     patience: float,
 ) -> None:
     """Fetch a set of images from a running server into a folder.
@@ -136,7 +164,8 @@ def fetch(
             verify=verify,
         )
         plan = Plan(order, format_, per_file)
-        with opened(out, plan, Server(url, patience=patience, tell=_tell)) as folder:
+        server = Server(url, patience=patience, api_key=api_key, tell=_tell)
+        with opened(out, plan, server) as folder:
             _fill(folder, sum(counts))
             click.echo(f"{_summary(folder)} in {out}")
     except (ClientError, OSError) as error:

@@ -13,38 +13,44 @@ from typing import Any
 import isal
 import onnxruntime
 import PIL
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
 from service import __version__, cpus, problems
+from service.callers import Access
 from service.engine import Engine, Limits
 from service.errors import StartupError
+from service.gate import Gate
 from service.manifest import Kind
 from service.middleware import HeadAsGet
 from service.models import Library, load_library
-from service.routes import generate, health, images, interpolate, models, studio, variations
+from service.routes import (
+    generate,
+    health,
+    images,
+    interpolate,
+    models,
+    studio,
+    telling,
+    variations,
+)
 from service.routes.direct import Shortcut
-from service.routes.state import State
+from service.routes.state import State, Streams
 from service.runtime import Runtime
 from service.sampling import Samples, render
-from service.server import log_to_stderr
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def create_worker() -> ASGIApp:
-    """The app of one of several processes; its settings are in the environment."""
-    log_to_stderr()
-    return create_app(Settings())
-
-
-def create_app(settings: Settings) -> ASGIApp:
+def create_app(settings: Settings) -> Gate:
     """Load and warm the models, then make the app that serves them.
 
     Raises ``StartupError``.
     """
+    access = Access(settings)
     cores = settings.threads or math.ceil(cpus.available() / settings.workers)
     runtime = Runtime(settings.device, cores)
     if runtime.device == "cuda" and settings.workers > 1:
@@ -59,7 +65,12 @@ def create_app(settings: Settings) -> ASGIApp:
         lambda: _render_one(library),
         threads=runtime.threads,
         encoders=runtime.encoders,
-        limits=Limits(settings.max_queue, settings.timeout, settings.stall),
+        limits=Limits(
+            images=settings.max_queue,
+            wait=settings.max_wait,
+            timeout=settings.timeout,
+            stall=settings.stall,
+        ),
     )
     effective = _effective(runtime, library)
     served = [f"{name} {sorted(versions)}" for name, versions in library.models.items()]
@@ -81,15 +92,24 @@ def create_app(settings: Settings) -> ASGIApp:
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.state.figment = State(settings, runtime, library, engine, effective, _software(runtime))
-    for routes in (generate, interpolate, variations, images, models, health, studio):
+    streams = Streams(settings.max_streams, settings.timeout)
+    app.state.figment = State(
+        settings, runtime, library, engine, effective, access, streams, _software(runtime)
+    )
+    # Documents that a key is taken; who has one is checked at the gate.
+    takes_key = [Security(HTTPBearer(auto_error=False))] if access.needs_key else []
+    for routes in (generate, interpolate, variations, images, models, telling):
+        app.include_router(routes.router, dependencies=takes_key)
+    for routes in (health, studio):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(HeadAsGet)
 
     # Middleware of the app does not see what takes the shortcut.
-    return Shortcut(
-        app, [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
+    direct = [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
+    app_behind_gate: ASGIApp = Shortcut(app, direct)
+    return Gate(
+        app_behind_gate, access, origins=settings.origins, log_requests=settings.log_requests
     )
 
 
@@ -140,6 +160,7 @@ def _in_a_line(effective: dict[str, Any], settings: Settings) -> str:
         "batches": " or ".join(sorted(batches)),
         "workers": settings.workers,
         "queue": f"{settings.max_queue} images",
+        "wait": f"{settings.max_wait:g} s",
         "timeout": f"{settings.timeout:g} s",
         "stall": f"{settings.stall:g} s",
     }

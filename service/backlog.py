@@ -46,6 +46,8 @@ class Job:
     deadline: float
     turn: object
     """Jobs of one turn, such as those of one stream, take turns with others as if they were one."""
+    request_id: str | None
+    """For the log."""
     timing: Timing = field(default_factory=Timing)
     taken: int = 0
     """Images handed out to be computed, from the first on."""
@@ -90,17 +92,20 @@ class Backlog:
 
     def __init__(self) -> None:
         self._lines: dict[Model, _Line] = {}
+        self._waiting: dict[object, int] = {}  # of each turn
         self.images = 0
         """All that wait."""
+        self.ahead = 0
+        """Those of them that would be taken before a new turn: a batch at most of each turn."""
 
     def add(self, job: Job) -> None:
         line = self._lines.setdefault(job.source.model, {})
         line.setdefault(job.turn, deque()).append(job)
-        self.images += job.waiting
+        self._count(job, job.waiting)
 
     def drop(self, job: Job) -> None:
         """What waits of ``job`` will not be taken any more."""
-        self.images -= job.waiting
+        self._count(job, -job.waiting)
         job.over = True
 
     def take(self, most: int) -> list[Piece]:
@@ -114,9 +119,20 @@ class Backlog:
             if line:
                 self._lines[model] = line  # behind all others
             if pieces:
-                self.images -= sum(len(piece.chunk) for piece in pieces)
+                for piece in pieces:
+                    self._count(piece.job, -len(piece.chunk))
                 return pieces
         return []
+
+    def _count(self, job: Job, images: int) -> None:
+        """So many more of a job wait."""
+        before = self._waiting.pop(job.turn, 0)
+        after = before + images
+        if after:
+            self._waiting[job.turn] = after
+        batch = job.source.model.largest_batch
+        self.images += images
+        self.ahead += min(after, batch) - min(before, batch)
 
 
 _Line = dict[object, deque[Job]]

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from service import metrics
 from service.backlog import Backlog, Job, Piece
 from service.errors import InferenceFailed
 from service.frames import Frame
@@ -109,6 +110,12 @@ class Crew:
         """All that wait or are under way."""
         with self._lock:
             return self._backlog.images + self._under_way
+
+    @property
+    def ahead(self) -> int:
+        """Images that come before those of a new request."""
+        with self._lock:
+            return self._backlog.ahead + self._under_way
 
     @property
     def proven(self) -> bool:
@@ -223,7 +230,9 @@ class Crew:
         try:
             step(worker, *rest)
         except Exception as error:
-            log.error("a batch failed", exc_info=error)
+            metrics.BATCHES_FAILED.inc()
+            requests = sorted({piece.job.request_id or "none" for piece in batch})
+            log.error("a batch failed, of %s", ", ".join(requests), exc_info=error)
             failed = InferenceFailed("the model could not be run; the service's log says why")
             self._hand_on(worker, [(piece, failed) for piece in batch])
             return False
@@ -232,10 +241,15 @@ class Crew:
     def _compute(self, worker: Worker, alone: bool) -> None:
         started = time.monotonic()
         for piece in worker.batch:
-            piece.job.timing.queue = piece.job.timing.queue or started - piece.job.arrived
+            if not piece.job.timing.queue:
+                piece.job.timing.queue = started - piece.job.arrived
+                metrics.QUEUE_TIME.observe(piece.job.timing.queue)
         sources = [(piece.job.source, piece.chunk) for piece in worker.batch]
         rendered = self._render(sources, alone=alone)
         cost = Cost(compute=time.monotonic() - started, encode=0)
+        model = sources[0][0].model.name
+        metrics.BATCH_IMAGES.labels(model).observe(_size(worker.batch))
+        metrics.INFERENCE_TIME.labels(model).observe(cost.compute)
         if self._encoders is None:
             self._encode(worker, rendered, cost, alone)
         else:
@@ -264,6 +278,7 @@ class Crew:
             piece.job.timing.inference += cost.compute
             piece.job.timing.encode += now - before
             before = now
+        metrics.ENCODE_TIME.labels(worker.batch[0].job.source.model.name).observe(before - started)
         self._hand_on(worker, results)
         if not worker.given_up:
             threads = self._size if alone else 1

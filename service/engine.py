@@ -15,9 +15,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from service import metrics
 from service.backlog import Finish, Job, Timing
 from service.crew import BEAT, Crew, Outcome, Render
 from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
+from service.logs import REQUEST_ID
 from service.sampling import Source
 
 Receive = Callable[[], Awaitable[Any]]
@@ -36,6 +38,8 @@ class Limits:
     """``images``: most in the queue and under way together. Times are in seconds."""
 
     images: int
+    wait: float
+    """Until an image is begun, as far as can be told when it is asked for."""
     timeout: float
     """From a request's arrival to its answer; for a stream, from one batch to the next."""
     stall: float
@@ -62,6 +66,7 @@ class Engine:
         self._supervisor: asyncio.Task[None]
         self._jobs: dict[Job, Receive | asyncio.Task[None] | None] = {}
         """All that are under way, with the way to see whether the caller has gone."""
+        self._promised = 0.0  # when there is room for all who were told to come back
 
     async def start(self) -> None:
         """Returns once every thread has proven that it can compute."""
@@ -145,22 +150,37 @@ class Engine:
                 self._end(job)
 
     def _admit(self, images: int) -> None:
-        """Raises ``Busy`` where there is no room for so many more, or they would be done too late.
+        """Raises ``Busy`` where there is no room for so many more, or they would be late.
 
-        What comes first is let in, however long it takes.
+        Late is what waits too long to be begun, or would not be done before its deadline. What
+        comes first is let in, however long it takes.
         """
         rate = self.rate
-        in_time = math.inf if rate is None else rate * self._limits.timeout
-        most = math.floor(min(self._limits.images, max(images, in_time)))
         admitted = self.admitted
-        excess = admitted + images - most
+        excess: float = admitted + images - self._limits.images
+        if rate is not None and admitted:
+            too_late = admitted + images - rate * self._limits.timeout
+            waits = self._crew.ahead - rate * self._limits.wait
+            excess = max(excess, too_late, waits)
         if excess > 0:
-            seconds = 1 if rate is None else math.ceil(excess / rate)
+            seconds = self._promise(images, excess, rate)
             raise Busy(
-                f"no room for {images} images: {admitted} wait or are under way, and {most} may. "
-                f"Try again in {seconds} s",
+                f"no room for {images} images: {admitted} wait or are under way. Try again in "
+                f"{seconds} s",
                 retry_after=seconds,
             )
+
+    def _promise(self, images: int, excess: float, rate: float | None) -> int:
+        """Seconds until there is room for ``images``, behind all others who were told to come back.
+
+        Were all told the same, they would come back together, and most would be told again.
+        """
+        if rate is None:
+            return 1
+        now = time.monotonic()
+        start = max(now + excess / rate, self._promised)
+        self._promised = min(start + images / rate, now + self._limits.timeout)
+        return max(1, math.ceil(start - now))
 
     def _submit(
         self,
@@ -173,7 +193,7 @@ class Engine:
         now = time.monotonic()
         answered = self._loop.create_future()
         deadline = now + self._limits.timeout
-        job = Job(source, span, finish, answered, now, deadline, turn or object())
+        job = Job(source, span, finish, answered, now, deadline, turn or object(), REQUEST_ID.get())
         self._jobs[job] = receive
         self._crew.add(job)
         return job
@@ -205,7 +225,11 @@ class Engine:
 
     async def _supervise(self) -> None:
         while True:
+            due = time.monotonic() + TICK
             await asyncio.sleep(TICK)
+            metrics.LOOP_LAG.set(max(0.0, time.monotonic() - due))
+            metrics.QUEUE_IMAGES.set(self.admitted)
+            metrics.RATE.set(self.rate or 0)
             try:
                 self._look()
             except Exception as error:
@@ -214,6 +238,7 @@ class Engine:
     def _look(self) -> None:
         now = time.monotonic()
         for worker in self._crew.stalled(since=now - self._limits.stall):
+            metrics.THREADS_REPLACED.inc()
             log.error("a thread hangs in a batch; another takes its place")
             for job in self._crew.replace(worker):
                 self._end(job, InferenceFailed("the model did not come to an end"))

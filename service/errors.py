@@ -10,13 +10,18 @@ FigmentError
 │   └── FetchFailed         the folder is not fit for what is fetched
 └── RequestError            answered as application/problem+json (RFC 9457)
     ├── MalformedJson       400
+    ├── Unauthorized        401
     ├── UnknownModel        404
     ├── NotAcceptable       406
+    ├── TooSlow             408
     ├── BodyTooLarge        413
     ├── InvalidRequest      422
     │   ├── InvalidLabel    422, with the closest matches
     │   └── LabelNotSeen    422, with the images that were found
-    ├── Busy                429, with when to try again
+    ├── TryAgain            429, with when to try again
+    │   ├── Busy            too many images wait
+    │   ├── RateExceeded    of one key
+    │   └── TooManyStreams
     ├── CallerGone          499, which nobody is there to read
     ├── InferenceFailed     500
     ├── NotReady            503
@@ -27,6 +32,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+KIND = "urn:figment:"
+"""What the types of all problems begin with."""
 
 
 class FigmentError(Exception):
@@ -80,6 +88,11 @@ class RequestError(FigmentError):
         """The ``type`` of its problem."""
         return _kind(cls.title)
 
+    @classmethod
+    def reason(cls) -> str:
+        """The same in metrics."""
+        return cls.kind().removeprefix(KIND)
+
     def problem(self) -> dict[str, Any]:
         """The body of the answer, as RFC 9457 has it."""
         return problem(self.status, self.title, str(self), **self.extra)
@@ -94,6 +107,14 @@ class MalformedJson(RequestError):
     title = "Malformed JSON"
 
 
+class Unauthorized(RequestError):
+    status = 401
+    title = "No valid API key"
+
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": 'Bearer realm="figment"'}
+
+
 class UnknownModel(RequestError):
     status = 404
     title = "Unknown model or version"
@@ -102,6 +123,11 @@ class UnknownModel(RequestError):
 class NotAcceptable(RequestError):
     status = 406
     title = "Format not available"
+
+
+class TooSlow(RequestError):
+    status = 408
+    title = "Request not complete in time"
 
 
 class BodyTooLarge(RequestError):
@@ -141,11 +167,10 @@ class LabelNotSeen(InvalidRequest):
         )
 
 
-class Busy(RequestError):
-    """The queue is full. ``retry_after`` is in whole seconds."""
+class TryAgain(RequestError):
+    """The same request may succeed later. ``retry_after`` is in whole seconds."""
 
     status = 429
-    title = "Too many images are waiting"
 
     def __init__(self, detail: str, *, retry_after: int) -> None:
         super().__init__(detail, retry_after=retry_after)
@@ -153,6 +178,18 @@ class Busy(RequestError):
 
     def headers(self) -> dict[str, str]:
         return {"Retry-After": str(self._retry_after)}
+
+
+class Busy(TryAgain):
+    title = "Too many images are waiting"
+
+
+class RateExceeded(TryAgain):
+    title = "Too many images for this key"
+
+
+class TooManyStreams(TryAgain):
+    title = "Too many sets are being sent"
 
 
 class CallerGone(RequestError):
@@ -186,4 +223,4 @@ def problem(status: int, title: str, detail: str, **extra: Any) -> dict[str, Any
 
 
 def _kind(title: str) -> str:
-    return f"urn:figment:{title.lower().replace(' ', '-')}"
+    return f"{KIND}{title.lower().replace(' ', '-')}"

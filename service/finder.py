@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
@@ -26,11 +26,13 @@ async def find(
     search: Search,
     threshold: float | None,
     finish: Callable[[Frame, Pixels], Result],
+    pace: Callable[[int], Awaitable[None]],
 ) -> AsyncGenerator[list[Result], None]:
     """``finish`` of the images that are taken, batch by batch, in the order of their indices.
 
     ``samples`` at whatever indices; with a ``threshold``, those are taken in which the verifier
-    sees every value that it looks for with at least this probability.
+    sees every value that it looks for with at least this probability. ``pace`` is told how many
+    were tried, and may take its time.
 
     Raises ``LabelNotSeen``, ``InvalidRequest`` where no index is left, and what the engine raises.
     """
@@ -45,6 +47,7 @@ async def find(
     batches = engine.stream_batches(_candidates(samples, search), finish_good)
     async with aclosing(batches):
         async for batch in batches:
+            await pace(len(batch))
             taken, missed = [], None
             for frame, result in batch:
                 try:

@@ -12,7 +12,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from service.errors import InvalidRequest, RequestError, problem
+from service import metrics
+from service.errors import KIND, InvalidRequest, RequestError, problem
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -58,5 +59,6 @@ def _field(location: Sequence[str | int]) -> str:
 
 
 def _answer(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    metrics.REJECTIONS.labels(body["type"].removeprefix(KIND)).inc()
     # In ASCII: a request may hold half a surrogate pair, which has no UTF-8.
     return Response(json.dumps(body), body["status"], headers, media_type=MEDIA_TYPE)

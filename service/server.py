@@ -1,89 +1,101 @@
-"""The HTTP server: uvicorn, with what a small answer cannot afford left out."""
+"""The HTTP server: uvicorn, which ends well."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import math
+import os
+import resource
+import signal
 import socket
-import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.settings import Settings, to_environment
+from service import metrics
+from service.connection import Connection
+from service.gate import Gate
+from service.settings import Settings
 
-AT_ONCE = 1 << 16
-"""Bytes that are sent at once, and not copied together with others."""
+HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
+LOOK = 1.0
+"""Seconds between two looks at what connections do."""
+
+log = logging.getLogger(__name__)
 
 
-class _OneWrite:
-    """A transport that sends together what is written in one turn of the event loop.
+class Server(uvicorn.Server):
+    """On SIGTERM or SIGINT it ends well, and with status 0; a second one ends it at once.
 
-    uvicorn writes the head of an answer and its body one after the other, and uvloop sends each at
-    once: two packets, two system calls, and a caller who is woken twice.
+    Ending well: ``Gate.drain``, then ``linger`` seconds in which requests that are on their way
+    are still taken, then the time that uvicorn is given to end what is under way.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held = b""
+    def __init__(self, config: uvicorn.Config, gate: Gate, linger: float) -> None:
+        super().__init__(config)
+        self._gate = gate
+        self._linger = linger
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+        yield  # uvicorn would raise the signal again, and end with its number
 
-    def write(self, data: bytes) -> None:
-        if len(data) > AT_ONCE:
-            self._send()
-            self._transport.write(data)
-            return
-        if not self._held:
-            self._loop.call_soon(self._send)
-        self._held += data
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            os._exit(128 + sig)
+        self.should_exit = True
+        self._gate.drain()
 
-    def close(self) -> None:
-        self._send()
-        self._transport.close()
+    async def main_loop(self) -> None:
+        self._watch = asyncio.create_task(self._look())
+        await super().main_loop()
 
-    def _send(self) -> None:
-        data, self._held = self._held, b""
-        if data and not self._transport.is_closing():
-            self._transport.write(data)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("ending: %d connections are open", len(self.server_state.connections))
+        await asyncio.sleep(self._linger)
+        await super().shutdown(sockets)
+        self._watch.cancel()
 
-
-class Protocol(HttpToolsProtocol):
-    # asyncio types the transport as its base class, of which _OneWrite has what uvicorn calls.
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        # asyncio sets it only on sockets of protocol TCP, and the one that workers share is of
-        # protocol 0: a lone request would wait 40 ms for the acknowledgement of the one before.
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
-
-
-def log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    async def _look(self) -> None:
+        while True:
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.look(now)
+            metrics.CONNECTIONS.set(len(self.server_state.connections))
+            await asyncio.sleep(LOOK)
 
 
-def run(app: ASGIApp | None, settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM: ``app``, or without one, several processes with one in each.
+def serve(gate: Gate, settings: Settings, sockets: list[socket.socket] | None = None) -> None:
+    """Serve until told to end, on ``sockets`` or else where ``settings`` say."""
+    # A connection is a file handle, and most shells set a low limit that may be raised.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    Server(configuration(gate, settings), gate, settings.linger).run(sockets)
 
-    What is under way then has as long as any request has; streams that take longer are cut.
-    """
-    if app is None:
-        to_environment(settings)
-    uvicorn.run(
-        app or "service.app:create_worker",
-        factory=app is None,
-        workers=settings.workers,
+
+def configuration(app: Any, settings: Settings) -> uvicorn.Config:
+    connection = functools.partial(
+        Connection, timeout=settings.timeout, max_connections=settings.max_connections
+    )
+    return uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
-        http=Protocol,
+        http=connection,  # type: ignore[arg-type]  # which asks for a class, and only calls it
         ws="none",
         access_log=False,
         log_config=None,
+        headers=HEADERS,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.timeout),
+        timeout_graceful_shutdown=math.ceil(settings.drain),
     )

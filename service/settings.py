@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import StartupError
 
 PREFIX = "FIGMENT_"
 Device = Literal["auto", "cuda", "cpu"]
+LogFormat = Literal["text", "json"]
 
 
 class Settings(BaseSettings):
@@ -23,12 +24,35 @@ class Settings(BaseSettings):
 
     host: str = Field(
         "127.0.0.1",
-        description="Address to listen on. 0.0.0.0 lets every machine that reaches this one in.",
+        description="Address to listen on. 0.0.0.0 lets every machine that reaches this one in, "
+        "which takes an API key or --allow-anonymous.",
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8000, description="Port to listen on; 0 takes a free one and prints it."
     )
     models: Path = Field(Path("models"), description="The folder with the model files.")
+    api_keys: SecretStr | None = Field(
+        None,
+        description="Who may ask, separated by commas: NAME:sha256:HEX, as `python -m service key "
+        "NAME` prints it; NAME@100:... for 100 images per second.",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="A file with more of them, one in each line, read again on a reload.",
+    )
+    allow_anonymous: bool = Field(
+        False,
+        description="Listen for other machines even without an API key: all who reach it may ask.",
+    )
+    rate_limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None,
+        description="Images per second for each API key that has no rate of its own [no limit].",
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins whose pages may ask from a browser, separated by commas, such as "
+        "https://lab.example [none].",
+    )
     device: Device = Field(
         "auto",
         description="cuda refuses to start where CUDA cannot be had; auto then takes the CPU and "
@@ -57,10 +81,16 @@ class Settings(BaseSettings):
         description="Images that may wait or be under way; a request that does not fit is told "
         "when to try again (429). More lets requests wait longer before they are refused.",
     )
+    max_wait: Annotated[float, Field(gt=0)] = Field(
+        0.5,
+        description="Seconds that an image may have to wait until it is begun; a request for which "
+        "that is longer is told when to try again (429). More makes a busy server slower for all "
+        "instead of refusing some.",
+    )
     timeout: Annotated[float, Field(gt=0)] = Field(
         30,
         description="Seconds until a request that is not done is given up (504); of a stream, each "
-        "of its batches, and a reader that takes nothing.",
+        "of its batches, and a reader that takes nothing; and for a request to come in.",
     )
     stall: Annotated[float, Field(gt=0)] = Field(
         10,
@@ -72,6 +102,33 @@ class Settings(BaseSettings):
         description="Most images in one answer that is held in memory whole (JSON, PNG). A high "
         "limit lets one request take memory and time from all others.",
     )
+
+    max_streams: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        64,
+        description="Sets that are sent at a time, by each worker.",
+    )
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        4096,
+        description="Connections that are open at a time, to each worker; beyond that, those give "
+        "way that have been at their request the longest.",
+    )
+    linger: Annotated[float, Field(ge=0)] = Field(
+        1,
+        description="Seconds after SIGTERM in which new requests are still taken, until whoever "
+        "sends them has seen that /readyz answers 503.",
+    )
+    drain: Annotated[float, Field(ge=0)] = Field(
+        30,
+        description="Seconds after that in which what is under way may come to its end.",
+    )
+    log_format: LogFormat = Field("text", description="json has one object in each line.")
+    log_requests: bool = Field(
+        False, description="Log every request, not only those that fail for reasons of ours."
+    )
+
+    @property
+    def origins(self) -> list[str]:
+        return [origin.strip() for origin in (self.cors_origins or "").split(",") if origin.strip()]
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:
@@ -85,8 +142,9 @@ class Settings(BaseSettings):
 
 def to_environment(settings: Settings) -> None:
     """Leave ``settings`` where other processes find them."""
-    for name, value in settings.model_dump(mode="json", exclude_none=True).items():
-        os.environ[f"{PREFIX}{name.upper()}"] = str(value)
+    for name, value in settings.model_dump(exclude_none=True).items():
+        plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+        os.environ[f"{PREFIX}{name.upper()}"] = str(plain)
 
 
 def check_environment() -> None:

@@ -38,8 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """The shipped models, served."""
-    with serve("--models", str(MODELS)) as running:
+    """The shipped models, served; patient, for the machine that tests may be slow."""
+    with serve("--models", str(MODELS), "--max-wait", "30") as running:
         yield running
 
 

@@ -19,7 +19,7 @@ START_SECONDS = 60
 
 
 def command(*options: str) -> list[str]:
-    return [sys.executable, "-m", "service", "--port", "0", *options]
+    return [sys.executable, "-m", "service", "--port", "0", "--linger", "0", *options]
 
 
 def environment() -> dict[str, str]:

@@ -25,6 +25,7 @@ BATCH = 8
 @dataclass(eq=False)
 class FakeModel:
     largest_batch: int = BATCH
+    name: str = "fake"
 
 
 MODELS = (FakeModel(), FakeModel())
@@ -74,7 +75,7 @@ class FakeNetwork:
 async def engine(
     network: FakeNetwork, probe: Any = lambda: None, **changes: Any
 ) -> AsyncIterator[Engine]:
-    limits = {"images": LIMIT, "timeout": 10.0, "stall": 10.0}
+    limits = {"images": LIMIT, "wait": 10.0, "timeout": 10.0, "stall": 10.0}
     threads, encoders = changes.pop("threads", 2), changes.pop("encoders", 0)
     running = Engine(
         network,
@@ -305,6 +306,44 @@ def test_admission_is_counted_in_images_whatever_they_come_as() -> None:
             network.gate.set()
             await asyncio.gather(*tasks)
             assert len(await ask(running, FakeSource(), LIMIT)) == LIMIT
+
+    asyncio.run(scenario())
+
+
+def test_what_would_wait_too_long_is_refused_and_told_when_its_turn_comes() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1, images=10_000, wait=0.5) as running:
+
+            def slowly(frame: Any, pixels: Any) -> None:
+                time.sleep(0.005)
+
+            source = cast(Source, FakeSource())
+            await running.run(source, 40, slowly)  # about 200 images a second
+            # A large request takes turns with others: they wait for a batch of it, not for all.
+            large = asyncio.create_task(running.run(source, 200, slowly))
+            await asyncio.sleep(0.01)
+            small = [asyncio.create_task(running.run(source, 1, slowly)) for _ in range(20)]
+            await asyncio.sleep(0.01)
+            assert not any(task.done() and task.exception() for task in [large, *small])
+            told = []
+            refused = 0
+            for _ in range(400):
+                try:
+                    small.append(asyncio.create_task(running.run(source, 1, slowly)))
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                    if small[-1].done():
+                        small[-1].result()
+                except Busy as error:
+                    small.pop()
+                    refused += 1
+                    told.append(int(error.headers()["Retry-After"]))
+            # Not all at once: as many a second as can be made.
+            assert refused > 300
+            assert told == sorted(told)
+            assert max(told) >= 2
+            await asyncio.gather(large, *small)
 
     asyncio.run(scenario())
 

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request, Response
 
+from service import metrics
 from service.backlog import Finish, Timing
+from service.callers import caller_of
 from service.engine import Receive
 from service.errors import CallerGone, DeadlinePassed
 from service.finder import find
@@ -28,11 +30,13 @@ PROBLEM = {"application/problem+json": {"schema": Problem.model_json_schema()}}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is not JSON.", "content": PROBLEM},
+    401: {"description": "There are API keys, and none was sent.", "content": PROBLEM},
     404: {"description": "No such model or version.", "content": PROBLEM},
     406: {"description": "No such format.", "content": PROBLEM},
+    408: {"description": "The request took too long to come in.", "content": PROBLEM},
     413: {"description": "The body is too large.", "content": PROBLEM},
     422: {"description": "A field is out of range, or a label unknown.", "content": PROBLEM},
-    429: {"description": "Too many images wait.", "content": PROBLEM, "headers": RETRY_AFTER},
+    429: {"description": "Not now; later.", "content": PROBLEM, "headers": RETRY_AFTER},
     500: {"description": "The model could not be run.", "content": PROBLEM},
     504: {"description": "Not done in time.", "content": PROBLEM},
 }
@@ -88,6 +92,7 @@ def run(state: State, source: Source, count: int, request: Request) -> Making:
     """The images at ``range(count)`` of ``source``."""
 
     async def make(finish: Finish) -> Made:
+        caller_of(request).spend(count)
         results, timing = await state.engine.run(source, count, finish, request.receive)
         return Made(results, timing, None)
 
@@ -102,7 +107,7 @@ def run_search(
     tells = threshold is not None
 
     async def make(finish: Finish) -> Made:
-        batches = find(state.engine, samples, search, threshold, finish)
+        batches = find(state.engine, samples, search, threshold, finish, caller_of(request).pace)
 
         async def collect() -> list[Any]:
             return [result async for batch in batches for result in batch]
@@ -141,6 +146,7 @@ async def while_there(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
 async def json_answer(making: Making, head: Mapping[str, Any]) -> Response:
     """``head`` and the images, each with its PNG in base64."""
     made = await making(_json_row)
+    _count(head, "json", len(made.results))
     if made.tried is not None:
         head = {**head, "tried": made.tried}
     body = b'%b, "images": [%b]}' % (
@@ -174,6 +180,7 @@ async def image_answer(
         url = None
         if made.timing:
             made.timing.encode += time.monotonic() - started
+    _count(head, extension, count)
     headers = as_headers({**head, "tried": made.tried} if made.tried is not None else head)
     if url is not None:
         headers["Content-Location"] = url
@@ -185,6 +192,7 @@ async def image_answer(
 async def animation_answer(making: Making, head: Mapping[str, Any], extension: str) -> Response:
     """The images one after another, as a film that begins anew at its end."""
     made = await making(lambda frame, pixels: (frame, pixels))
+    _count(head, extension, len(made.results))
     content = await asyncio.to_thread(
         images.animation,
         [pixels for _, pixels in made.results],
@@ -192,6 +200,10 @@ async def animation_answer(making: Making, head: Mapping[str, Any], extension: s
         _ends([frame for frame, _ in made.results], "png"),
     )
     return Response(content, headers=as_headers(head), media_type=MEDIA_TYPES[extension])
+
+
+def _count(head: Mapping[str, Any], format_: str, images: int) -> None:
+    metrics.IMAGES_MADE.labels(head["model"], head["version"], format_).inc(images)
 
 
 def _json_row(frame: Frame, pixels: Pixels) -> bytes:

@@ -54,22 +54,23 @@ class Shortcut:
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
         self._app = app
-        self._answers = {
-            (method, route.path): route.answer
+        self._routes = {
+            (method, route.path): route
             for route in routes
             if isinstance(route, DirectRoute)
             for method in route.methods or ()
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._answers.get((scope.get("method", ""), scope.get("path", "")))
-        if answer is None:
+        route = self._routes.get((scope.get("method", ""), scope.get("path", "")))
+        if route is None:
             await self._app(scope, receive, send)
             return
-        scope["app"] = self._app  # as FastAPI does: routes find the service's state there
+        # As FastAPI does: routes find the service's state in the one, metrics a name in the other.
+        scope["app"], scope["route"] = self._app, route
         request = Request(scope, receive, send)
         try:
-            response = await answer(request)
+            response = await route.answer(request)
         except Exception as error:
             response = problems.answer(error, request)
         await response(scope, receive, send)

@@ -1,4 +1,4 @@
-"""``GET /healthz``, ``GET /readyz`` and ``GET /info``."""
+"""``GET /healthz`` and ``GET /readyz``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from service.errors import NotReady
 from service.routes.answers import PROBLEM
 from service.routes.state import CurrentState
-from service.schemas import AliveAnswer, InfoAnswer, ReadyAnswer
+from service.schemas import AliveAnswer, ReadyAnswer
 
 router = APIRouter(tags=["health"])
 
@@ -28,15 +28,4 @@ async def ready(state: CurrentState) -> ReadyAnswer:
         device=state.runtime.device,
         reason=state.runtime.reason,
         models={name: sorted(versions) for name, versions in state.library.models.items()},
-    )
-
-
-@router.get("/info")
-async def info(state: CurrentState) -> InfoAnswer:
-    """What is in effect, whatever was asked for, and how busy it is."""
-    return InfoAnswer(
-        **state.effective,
-        admitted_images=state.engine.admitted,
-        images_per_second=round(rate, 1) if (rate := state.engine.rate) else None,
-        settings=state.settings.model_dump(mode="json"),
     )

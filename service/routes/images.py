@@ -20,7 +20,7 @@ from service.sampling import Samples
 from service.schemas import MAX_LABEL, Truncation
 
 router = APIRouter(prefix="/images", tags=["images"])
-FOR_EVER = "public, max-age=31536000, immutable"
+FOR_EVER = "max-age=31536000, immutable"
 NUMBER = "(?:0|[1-9][0-9]{0,15})"
 """One spelling for each number: an address that can be written in two ways is cached twice."""
 FILE_PATTERN = rf"^{NUMBER}\.({'|'.join(images.EXTENSIONS)})$"
@@ -44,7 +44,7 @@ BINARY: dict[str, Any] = {MEDIA_TYPES[extension]: {} for extension in images.EXT
     responses={
         200: {"content": BINARY},
         304: {"description": "The caller has it already."},
-        **{status: PROBLEMS[status] for status in (404, 422, 429, 500, 504)},
+        **{status: PROBLEMS[status] for status in (401, 404, 422, 429, 500, 504)},
     },
 )
 async def show_image(
@@ -74,7 +74,9 @@ async def show_image(
     )
     url = samples.address(int(index)).url(extension)
     head = about(found) | {"seed": seed}
-    caching = {"ETag": _etag(found, state, url), "Cache-Control": FOR_EVER}
+    # What takes a key is not for a cache that would give it to all.
+    whose = "private" if state.access.needs_key else "public"
+    caching = {"ETag": _etag(found, state, url), "Cache-Control": f"{whose}, {FOR_EVER}"}
     if _matches(caching["ETag"], if_none_match):
         return Response(status_code=304, headers=caching | as_headers(head))
     answer = await image_answer(run(state, samples, 1, request), head, extension, 1)

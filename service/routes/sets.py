@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
@@ -12,7 +12,9 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from service import metrics
 from service.backlog import Finish
+from service.callers import caller_of
 from service.errors import NotReady, RequestError
 from service.finder import find
 from service.formats import sets
@@ -20,6 +22,7 @@ from service.formats.negotiation import MEDIA_TYPES
 from service.formats.npy import header
 from service.formats.packers import SUFFIXES, packer
 from service.frames import Frame, Pixels
+from service.gate import cut
 from service.routes.answers import as_headers, while_there
 from service.routes.state import State
 from service.sampling import Samples
@@ -42,14 +45,15 @@ class _Stream(StreamingResponse):
             async with asyncio.timeout(self.timeout):
                 await send(message)
 
-        # To return before all has been sent has the server close the connection.
         async with self.held:
             try:
                 await super().__call__(scope, receive, in_time)
             except TimeoutError:
                 log.info("a reader took nothing for %g s: its stream is cut", self.timeout)
+                _cut(scope, "reader")
             except RequestError as error:
                 log.warning("a stream is cut: %s", error)
+                _cut(scope, error.reason())
 
 
 async def set_answer(
@@ -64,14 +68,16 @@ async def set_answer(
     """All ``samples``, or those that ``search`` finds, sent as they are computed."""
     finish: Finish = _pixels if format_ == "npy" else sets.record
     count = len(samples.indices)
+    pace = caller_of(request).pace
     if search is None:
-        batches = state.engine.stream(samples, count, finish)
+        batches = _paced(state.engine.stream(samples, count, finish), pace)
     else:
-        batches = find(state.engine, samples, search, threshold, finish)
+        batches = find(state.engine, samples, search, threshold, finish, pace)
     model, manifest = samples.model, samples.model.manifest
     names = [attribute.name for attribute in manifest.attributes]
     shape = (count, manifest.height, manifest.width, manifest.channels)
     async with AsyncExitStack() as stack:
+        stack.enter_context(state.streams)
         await stack.enter_async_context(aclosing(batches))
         # What is refused is refused before the answer has begun, and so is a label not seen.
         first = await while_there(request.receive, _first(batches))
@@ -82,10 +88,14 @@ async def set_answer(
         stack.callback(file.close)
         held = stack.pop_all()
 
+    made = metrics.IMAGES_MADE.labels(model.name, model.version, format_)
+
     async def body() -> AsyncIterator[bytes]:
         yield await asyncio.to_thread(file.add, first)
+        made.inc(len(first))
         async for batch in batches:
             yield await asyncio.to_thread(file.add, batch)
+            made.inc(len(batch))
         rest = file.end()
         while piece := await asyncio.to_thread(next, rest, b""):
             yield piece
@@ -101,6 +111,20 @@ async def set_answer(
     answer = _Stream(body(), headers=headers, media_type=MEDIA_TYPES[format_])
     answer.timeout, answer.held = state.settings.timeout, held
     return answer
+
+
+async def _paced(
+    batches: AsyncGenerator[list[Any], None], pace: Callable[[int], Awaitable[None]]
+) -> AsyncGenerator[list[Any], None]:
+    async with aclosing(batches):
+        async for batch in batches:
+            await pace(len(batch))
+            yield batch
+
+
+def _cut(scope: Scope, reason: str) -> None:
+    metrics.STREAMS_CUT.labels(reason).inc()
+    cut(scope)
 
 
 async def _first(batches: AsyncGenerator[list[Any], None]) -> list[Any]:

@@ -1,0 +1,108 @@
+"""Who asks: the key of each request, and what it may have."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from dataclasses import dataclass
+
+from fastapi import Request
+from starlette.types import Scope
+
+from service import keys, metrics
+from service.errors import StartupError
+from service.rates import Allowance
+from service.settings import Settings
+
+OPEN = ("/healthz", "/readyz", "/", "/docs", "/openapi.json")
+"""What takes no key: probes, and pages that hold nothing but what everyone can read."""
+OPEN_FOLDERS = ("/studio/", "/static-offline-docs/")
+SCOPE = "figment.caller"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """``name`` of its key, None for one without; ``allowance`` is None where there is no limit."""
+
+    name: str | None
+    allowance: Allowance | None
+
+    def spend(self, images: int) -> None:
+        """So many will be computed at once. Raises ``RateExceeded``."""
+        if self.allowance is not None:
+            self.allowance.spend(images)
+        self._count(images)
+
+    async def pace(self, images: int) -> None:
+        """So many are computed in the course of something long: wait until they may be."""
+        if self.allowance is not None:
+            await self.allowance.pace(images)
+        self._count(images)
+
+    def _count(self, images: int) -> None:
+        metrics.KEY_IMAGES.labels(self.name or "none").inc(images)
+
+
+class Access:
+    """Lets in who has a key; everyone where there are none."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ``StartupError`` for keys that are none, or where the service would lie open."""
+        self._settings = settings
+        self.reload()
+        if not (self.needs_key or settings.allow_anonymous or _is_loopback(settings.host)):
+            raise StartupError(
+                f"FIGMENT_HOST is {settings.host}, which lets other machines in, and there is no "
+                "API key. Set FIGMENT_API_KEYS (`python -m service key NAME` makes one), or, if "
+                "everyone who can reach it may use it, FIGMENT_ALLOW_ANONYMOUS=true"
+            )
+
+    def reload(self) -> None:
+        """Read the keys anew, as their file may have changed. Raises ``StartupError``."""
+        settings = self._settings
+        entries = settings.api_keys.get_secret_value() if settings.api_keys else None
+        keyring = keys.read(entries, settings.api_keys_file, settings.rate_limit)
+        for key in keyring.keys:
+            if key.plain:
+                log.warning("the API key %r is given as it is; its hash is enough", key.name)
+        self._keyring = keyring
+        self._callers = {key: Caller(key.name, self._allowance(key.rate)) for key in keyring.keys}
+        self._anyone = Caller(None, self._allowance(settings.rate_limit))
+
+    @property
+    def needs_key(self) -> bool:
+        """There are keys, so whoever asks must have one."""
+        return bool(self._keyring.keys)
+
+    def admit(self, path: str, authorization: bytes) -> Caller:
+        """Raises ``Unauthorized``."""
+        if not self.needs_key or path in OPEN or path.startswith(OPEN_FOLDERS):
+            return self._anyone
+        return self._callers[self._keyring.find(authorization.decode("latin-1"))]
+
+    def _allowance(self, rate: int | None) -> Allowance | None:
+        if rate is None:
+            return None
+        # Each worker grants its share; at once, as much as one answer may hold.
+        share = max(1, round(rate / self._settings.workers))
+        return Allowance(share, max(share, self._settings.max_images))
+
+
+def caller_of(request: Request) -> Caller:
+    caller: Caller = request.scope[SCOPE]
+    return caller
+
+
+def set_caller(scope: Scope, caller: Caller) -> None:
+    scope[SCOPE] = caller
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which may mean any address
+        return False

@@ -1,0 +1,155 @@
+"""What every request passes, those on the shortcut too: its id, its key, its place in the metrics.
+
+Whatever goes wrong behind it is answered, or cut where an answer has begun; nothing gets through
+to the HTTP server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from fastapi import Request
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import metrics, problems
+from service.callers import Access, set_caller
+from service.errors import NotReady
+from service.logs import REQUEST_ID, request_id
+
+CUT = "figment.cut"
+"""An extension of ASGI by our HTTP server: a function that ends the connection as it is."""
+CONTENT_POLICY = b"content-security-policy"
+NOTHING_ACTIVE = b"default-src 'none'; frame-ancestors 'none'"
+"""For answers that are data: a browser that shows one runs and loads nothing."""
+DOCS = ("/docs",)
+DOCS_POLICY = (
+    b"default-src 'self'; img-src 'self' data:; script-src 'self' 'unsafe-inline'; "
+    b"style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+)
+"""Swagger's page has a script in it."""
+READY = "/readyz"
+EXPOSED = ("Retry-After", "X-Request-ID", "Content-Location", "Server-Timing", "Figment-Seed")
+"""Headers that pages of other origins may read."""
+FAILED = 500
+
+log = logging.getLogger(__name__)
+
+
+class Gate:
+    def __init__(
+        self, app: ASGIApp, access: Access, *, origins: Sequence[str], log_requests: bool
+    ) -> None:
+        """``origins``: whose pages may ask, from a browser.
+
+        ``log_requests``: a line for each, not only for those that fail.
+        """
+        self._app = app
+        self._begin: ASGIApp = self._pass
+        if origins:  # outside of all else: a page is to see why it is refused
+            self._begin = CORSMiddleware(
+                self._pass,
+                allow_origins=origins,
+                allow_methods=("GET", "POST"),
+                allow_headers=("Authorization", "Content-Type"),
+                expose_headers=EXPOSED,
+            )
+        self._access = access
+        self._log_requests = log_requests
+        self.draining = False
+
+    def drain(self) -> None:
+        """From now on every answer says that it is the last one on its connection."""
+        self.draining = True
+        metrics.DRAINING.set(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._begin if scope["type"] == "http" else self._app)(scope, receive, send)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        passage = _Passage(self, scope, send)
+        try:
+            if self.draining and scope["path"] == READY:
+                raise NotReady("the service is ending")
+            set_caller(scope, self._access.admit(scope["path"], passage.authorization))
+            await self._app(scope, receive, passage.send)
+        except asyncio.CancelledError:
+            if not self.draining:
+                raise
+            passage.cut("the service ends")
+        except Exception as error:
+            if passage.complete:
+                return  # FastAPI raises what it has answered, for servers that log it
+            if passage.status:
+                log.error("an answer failed", exc_info=error)
+                passage.cut("it failed")
+            else:
+                answer = problems.answer(error, Request(scope))
+                await answer(scope, receive, passage.send)
+        finally:
+            passage.record(self._log_requests)
+
+
+class _Passage:
+    """One request on its way."""
+
+    def __init__(self, gate: Gate, scope: Scope, send: Send) -> None:
+        self._gate = gate
+        self._scope = scope
+        self._send = send
+        self._started = time.perf_counter()
+        self.status = 0
+        """Of its answer; 0 until that has begun."""
+        self.complete = False
+        self.authorization = b""
+        given = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                self.authorization = value
+            elif name == b"x-request-id":
+                given = value
+        self._id = request_id(given)
+        REQUEST_ID.set(self._id)
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message["headers"], (b"x-request-id", self._id.encode())]
+            if not any(name == CONTENT_POLICY for name, _ in headers):
+                policy = DOCS_POLICY if self._scope["path"] in DOCS else NOTHING_ACTIVE
+                headers.append((CONTENT_POLICY, policy))
+            if self._gate.draining:
+                headers.append((b"connection", b"close"))
+            message["headers"] = headers
+        elif not message.get("more_body", False):
+            self.complete = True
+        await self._send(message)
+
+    def cut(self, why: str) -> None:
+        log.info("the answer to %s %s is cut: %s", self._scope["method"], self._scope["path"], why)
+        cut(self._scope)
+
+    def record(self, logs: bool) -> None:
+        seconds = time.perf_counter() - self._started
+        route = getattr(self._scope.get("route"), "path", "none")  # or the labels had no end
+        method = self._scope["method"]
+        metrics.REQUESTS.labels(method, route, self.status).inc()
+        metrics.REQUEST_TIME.labels(route).observe(seconds)
+        if logs or self.status >= FAILED:
+            log.info(
+                "%s %s %d",
+                method,
+                self._scope["path"],
+                self.status,
+                extra={"status": self.status, "seconds": round(seconds, 4), "route": route},
+            )
+
+
+def cut(scope: Scope) -> None:
+    """End the connection of a request, so that its caller sees that the answer is not whole."""
+    end = scope.get("extensions", {}).get(CUT)
+    if end is not None:
+        end()

@@ -1,0 +1,32 @@
+"""``GET /info`` and ``GET /metrics``: what the service says of itself."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from service import metrics
+from service.routes.state import CurrentState
+from service.schemas import InfoAnswer
+
+router = APIRouter(tags=["health"])
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def show_metrics() -> Response:
+    """What Prometheus collects; of all workers, whichever of them answers."""
+    return Response(metrics.exposition(), media_type=metrics.MEDIA_TYPE)
+
+
+@router.get("/info")
+async def info(state: CurrentState) -> InfoAnswer:
+    """What is in effect, whatever was asked for, and how busy it is."""
+    return InfoAnswer(
+        **state.effective,
+        admitted_images=state.engine.admitted,
+        images_per_second=round(rate, 1) if (rate := state.engine.rate) else None,
+        settings=state.settings.model_dump(mode="json"),
+    )

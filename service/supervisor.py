@@ -1,0 +1,132 @@
+"""Several processes that serve on one socket, and one that looks after them."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Event
+from types import FrameType
+
+from prometheus_client import multiprocess
+from uvicorn.config import STARTUP_FAILURE
+
+from service import metrics
+from service.errors import StartupError
+from service.settings import Settings, to_environment
+
+LOOK = 0.5
+"""Seconds between two looks at signals; a process that ends is seen at once."""
+PAUSE = 1.0
+"""Seconds between two processes that are started in place of others."""
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Starts a process in place of each that dies. Signals to it are signals to all of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._context = multiprocessing.get_context("spawn")
+        self._processes: list[SpawnProcess] = []
+        self._signals: list[int] = []
+        self._serves = self._context.Event()
+        """Some process has served: the settings are good, and one that fails is started again."""
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; returns the status to end with."""
+        from service.server import configuration
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._hear)
+        folder = tempfile.mkdtemp(prefix="figment-metrics-")
+        os.environ[metrics.SHARED] = folder
+        to_environment(self._settings)
+        try:
+            with configuration("", self._settings).bind_socket() as shared:
+                self._processes = [self._start(shared) for _ in range(self._settings.workers)]
+                status = self._look_after(shared)
+            self._end()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return status
+
+    def _start(self, shared: socket.socket) -> SpawnProcess:
+        process = self._context.Process(target=_work, args=(shared, self._serves))
+        process.start()
+        return process
+
+    def _look_after(self, shared: socket.socket) -> int:
+        """Until the end."""
+        while True:
+            wait([process.sentinel for process in self._processes], timeout=LOOK)
+            while self._signals:
+                number = self._signals.pop(0)
+                if number != signal.SIGHUP:
+                    return 0
+                self._tell_all(number)
+            for place, process in enumerate(self._processes):
+                if process.is_alive():
+                    continue
+                multiprocess.mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
+                if not self._serves.is_set():
+                    log.error("no process can serve")
+                    return STARTUP_FAILURE
+                log.error(
+                    "process %s ended (%s); another is started", process.pid, process.exitcode
+                )
+                time.sleep(PAUSE)
+                self._processes[place] = self._start(shared)
+
+    def _end(self) -> None:
+        """Have all end well; at the second signal, at once."""
+        self._tell_all(signal.SIGTERM)
+        while alive := [process.sentinel for process in self._processes if process.is_alive()]:
+            if any(number != signal.SIGHUP for number in self._signals):
+                self._tell_all(signal.SIGKILL)
+            wait(alive, timeout=LOOK)
+
+    def _tell_all(self, number: int) -> None:
+        for process in self._processes:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, number)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+
+def _work(shared: socket.socket, serves: Event) -> None:
+    """One process. Its settings are in the environment."""
+    os.setsid()  # or a terminal's Ctrl-C would reach it beside what its parent tells it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from service.app import create_app
+    from service.logs import log_to_stderr
+    from service.server import serve
+
+    settings = Settings()
+    log_to_stderr(settings.log_format)
+    try:
+        gate = create_app(settings)
+    except StartupError as error:
+        log.error("%s", error)
+        sys.exit(STARTUP_FAILURE)
+    serves.set()
+    serve(gate, settings, [shared])
+
+
+def _end_with_parent() -> None:
+    """Nobody would end a process whose parent was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

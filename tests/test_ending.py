@@ -1,0 +1,211 @@
+"""The end of the service: what was accepted is answered, and the status is 0."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests import onnx_files
+from tests.conftest import manifest
+from tests.server import Server, serve
+
+WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
+    return folder
+
+
+def ready(server: Server) -> None:
+    """With several workers, the socket is there before they are."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if server.client.get("/readyz").status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise AssertionError("it is not ready: " + "".join(server.log))
+
+
+class Callers:
+    """Ask again as soon as they are answered, over connections of their own, until sent away."""
+
+    def __init__(self, server: Server, count: int) -> None:
+        self.answered, self.lost = 0, list[str]()
+        self._url = server.url
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=60) as client:
+            while True:
+                try:
+                    answer = client.post("/generate", json={"n": 3, "seed": 3})
+                except httpx.ConnectError:  # refused: it was not accepted
+                    return
+                except httpx.HTTPError as error:
+                    with self._lock:
+                        self.lost.append(repr(error))
+                    return
+                with self._lock:
+                    if answer.status_code == 200 and len(answer.json()["images"]) == 3:
+                        self.answered += 1
+                    else:
+                        self.lost.append(answer.text)
+                if answer.headers.get("Connection") == "close":
+                    return
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(60)
+
+
+@WORKERS
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_nothing_accepted_is_lost(models: Path, number: int, workers: str) -> None:
+    options = ("--models", str(models), "--workers", workers, "--max-wait", "30")
+    for _ in range(3):
+        with serve(*options, "--linger", "0.5") as server:
+            ready(server)
+            callers = Callers(server, 16)
+            while callers.answered < 32:
+                time.sleep(0.01)
+            os.kill(server.process.pid, number)
+            assert server.process.wait(20) == 0
+            callers.join()
+            assert callers.lost == []
+            assert not any("Traceback" in line for line in server.log)
+
+
+@WORKERS
+def test_a_stream_is_finished_first(models: Path, workers: str) -> None:
+    with serve("--models", str(models), "--workers", workers) as server:
+        ready(server)
+        with server.client.stream("POST", "/generate?format=npy", json={"n": 30_000}) as answer:
+            parts = answer.iter_bytes()
+            got = len(next(parts))
+            server.process.terminate()
+            got += sum(len(part) for part in parts)
+        assert got == int(answer.headers["Content-Length"])
+        assert server.process.wait(20) == 0
+
+
+@WORKERS
+def test_what_takes_too_long_is_cut_and_seen_to_be(models: Path, workers: str) -> None:
+    """Streams without end and readers who take nothing have as long as was set, and no more."""
+    options = ("--models", str(models), "--workers", workers, "--drain", "1")
+    with serve(*options) as server:
+        ready(server)
+        ask = {"n": 10_000_000}
+        with (
+            server.client.stream("POST", "/generate?format=zip", json=ask) as answer,
+            httpx.Client(base_url=server.url) as another,
+            another.stream("POST", "/generate?format=npy", json=ask),  # nobody reads
+        ):
+            parts = answer.iter_bytes()
+            next(parts)
+            server.process.terminate()
+            started = time.monotonic()
+            with pytest.raises(httpx.RemoteProtocolError):
+                for _ in parts:
+                    pass
+            assert server.process.wait(20) == 0
+            assert time.monotonic() - started < 10
+        assert not any("Traceback" in line for line in server.log), "".join(server.log)
+
+
+@WORKERS
+def test_readiness_goes_first(models: Path, workers: str) -> None:
+    """While whoever sends requests finds out, they are taken still."""
+    with serve("--models", str(models), "--workers", workers, "--linger", "2") as server:
+        ready(server)
+        server.process.terminate()
+        time.sleep(0.7)
+        with httpx.Client(base_url=server.url) as fresh:
+            gone = fresh.get("/readyz")
+            assert gone.status_code == 503
+            assert gone.headers["Connection"] == "close"
+            assert fresh.get("/healthz").status_code == 200
+            assert fresh.post("/generate", json={"n": 1}).status_code == 200
+        assert server.process.wait(20) == 0
+
+
+@WORKERS
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(models: Path, number: int, workers: str) -> None:
+    options = ("--models", str(models), "--workers", workers)
+    with serve(*options, "--linger", "30", "--drain", "30") as server:
+        ready(server)
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert server.process.poll() is None
+        server.process.send_signal(number)
+        started = time.monotonic()
+        server.process.wait(20)
+        assert time.monotonic() - started < 3
+        psutil.wait_procs(children, timeout=5)
+        assert not any(child.is_running() for child in children)
+
+
+def test_a_worker_that_is_killed_is_replaced_while_others_serve(models: Path) -> None:
+    options = ("--models", str(models), "--workers", "2", "--max-wait", "30")
+    with serve(*options) as server:
+        ready(server)
+        supervisor = psutil.Process(server.process.pid)
+        for _ in range(2):
+            before = workers_of(supervisor)
+            assert len(before) == 2
+            before[0].kill()
+            for _ in range(20):  # over new connections, which the other one takes
+                answer = httpx.post(f"{server.url}/generate", json={"n": 1}, timeout=30)
+                assert answer.status_code == 200
+            deadline = time.monotonic() + 60
+            while len(workers_of(supervisor)) < 2 or before[0] in workers_of(supervisor):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        assert server.process.poll() is None
+
+
+def test_workers_do_not_outlive_who_looks_after_them(models: Path) -> None:
+    with serve("--models", str(models), "--workers", "2") as server:
+        ready(server)
+        children = workers_of(psutil.Process(server.process.pid))
+        server.process.kill()
+        gone, alive = psutil.wait_procs(children, timeout=20)
+        assert len(gone) == 2
+        assert not alive
+
+
+def test_a_port_in_use_is_told(models: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for workers in ("1", "2"):
+            options = ("--models", str(models), "--port", port, "--workers", workers)
+            with pytest.raises(AssertionError, match="ddress already in use"), serve(*options):
+                pass
+
+
+def workers_of(supervisor: psutil.Process) -> list[psutil.Process]:
+    """Its processes that serve; multiprocessing has one of its own beside them."""
+    return [
+        child
+        for child in supervisor.children()
+        if "spawn_main" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE
+    ]
