@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,16 +31,20 @@ class Server:
         *,
         timeout: float = 60.0,
         patience: float = 300.0,
+        api_key: str | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         """``url`` may have a path.
 
         timeout: seconds without a byte after which a connection is given up.
         patience: seconds without an image during which requests are tried again.
+        api_key: what the server lets in; left out, what FIGMENT_API_KEY holds.
         tell: is told in a sentence why nothing comes at the moment.
         """
         self.url = url.rstrip("/")
         self.patience = patience
+        key = os.environ.get("FIGMENT_API_KEY") if api_key is None else api_key
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.tell = tell or _keep_silent
         self._pool = urllib3.PoolManager(
             retries=False, timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=timeout)
@@ -55,7 +60,11 @@ class Server:
                 "GET" if body is None else "POST",
                 self.url + path,
                 body=None if body is None else json.dumps(body, default=operator.index),
-                headers={"Accept": media, "Content-Type": MEDIA_TYPES["json"]},
+                headers={
+                    "Accept": media,
+                    "Content-Type": MEDIA_TYPES["json"],
+                    **self._headers,
+                },
                 preload_content=False,
                 redirect=False,
             )

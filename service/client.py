@@ -12,7 +12,7 @@ import io
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -68,15 +68,23 @@ class Figment:
     """
 
     def __init__(
-        self, url: str = "http://localhost:8000", *, timeout: float = 60, patience: float = 300
+        self,
+        url: str = "http://localhost:8000",
+        *,
+        timeout: float = 60,
+        patience: float = 300,
+        api_key: str | None = None,
     ) -> None:
-        """``timeout``: seconds without a byte; ``patience``: seconds without an image."""
-        self._made_of = url, timeout, patience
-        self._server = Server(url, timeout=timeout, patience=patience)
+        """``timeout``: seconds without a byte; ``patience``: seconds without an image.
+
+        ``api_key``: left out, what the environment variable FIGMENT_API_KEY holds.
+        """
+        self._url = url
+        self._given = {"timeout": timeout, "patience": patience, "api_key": api_key}
+        self._server = Server(url, timeout=timeout, patience=patience, api_key=api_key)
 
     def __reduce__(self) -> Any:  # for datasets that are handed to other processes
-        url, timeout, patience = self._made_of
-        return partial(Figment, timeout=timeout, patience=patience), (url,)
+        return partial(Figment, **cast(Any, self._given)), (self._url,)
 
     def generate(
         self,

@@ -1,8 +1,9 @@
 // One image, large: its address, its labels, what the verifier thinks, how to make it again, and
 // its neighbours.
 
-import { $, make, png, shell } from "./page.js";
-import { attempt, json, pause, show } from "./server.js";
+import { $, make, png, save, shell } from "./page.js";
+import { key } from "./key.js";
+import { attempt, blob, json, pause, show } from "./server.js";
 
 const NEIGHBOURS = 10;
 const STAY_SECONDS = 0.15;
@@ -32,6 +33,14 @@ export class Detail {
       $("strength-said").textContent = $("strength").value;
     });
     $("strength").addEventListener("change", () => this.surround());
+    // A link takes no key along: where there is one, the image is fetched and saved from here.
+    for (const link of [$("address"), $("save")]) {
+      link.addEventListener("click", (event) => {
+        if (!key()) return;
+        event.preventDefault();
+        attempt($("trouble-detail"), async () => save(await blob(link.href), $("save").download));
+      });
+    }
     for (const button of document.querySelectorAll("[data-pin]")) {
       button.addEventListener("click", () => pin(button.dataset.pin, this.point(), this.model));
     }
@@ -63,7 +72,8 @@ export class Detail {
     $("address").href = $("save").href = url;
     $("address").textContent = url;
     $("save").download = `${model.name}-${model.version}-${state.seed}-${index}.png`;
-    $("curl").textContent = `curl -s ${shell(location.origin + url)} -o ${$("save").download}`;
+    const opens = key() ? '-H "Authorization: Bearer $FIGMENT_API_KEY" ' : "";
+    $("curl").textContent = `curl -s ${opens}${shell(location.origin + url)} -o ${$("save").download}`;
     $("python").textContent = this.program();
     $("labels").tBodies[0].replaceChildren();
     $("strength-said").textContent = $("strength").value;

@@ -1,6 +1,9 @@
 // Requests to the service. Whatever passes by itself (a restart, a full queue, a cut connection) is
 // waited for, and told meanwhile; what does not is thrown as a Problem.
 
+import { askForKey, authorization, key } from "./key.js";
+
+const LOCKED = 401;
 const PASSING = [429, 502, 503, 504];
 const LONGEST_WAIT = 8;
 const TOO_LATE = 504;
@@ -28,10 +31,13 @@ export const pause = (seconds, signal) =>
 
 /** What `read` makes of one answer; `why` there is none, and whether it is worth asking again. */
 async function once(path, options, read) {
+  const sent = key();
   try {
-    const answer = await fetch(path, options);
+    const headers = { ...options.headers, ...authorization() };
+    const answer = await fetch(path, { ...options, headers });
     if (answer.ok) return { found: await read(answer) };
     const { detail } = await answer.json().catch(() => ({}));
+    if (answer.status === LOCKED) return { locked: true, why: detail, sent };
     return {
       why: detail ?? `The service answered ${answer.status}.`,
       passes: PASSING.includes(answer.status),
@@ -60,6 +66,10 @@ export async function ask(path, { body, signal, read = (answer) => answer } = {}
     for (;;) {
       const outcome = await once(path, options, read);
       if ("found" in outcome) return outcome.found;
+      if (outcome.locked) {
+        if (key() === outcome.sent) await askForKey(outcome.why); // else there is a newer one
+        continue;
+      }
       late += Boolean(outcome.late);
       if (!outcome.passes || late === MOST_TOO_LATE) throw new Problem(outcome.why);
       wait = outcome.seconds || Math.min(2 * wait, LONGEST_WAIT);
@@ -83,6 +93,10 @@ let recovering = Promise.resolve();
 export function show(image, source) {
   image.dataset.source = source;
   image.classList.remove("missing");
+  if (key()) {
+    load(image, source);
+    return;
+  }
   image.src = source;
   image.onerror = () => {
     recovering = recovering.then(() => recover(image, source));
@@ -90,12 +104,15 @@ export function show(image, source) {
 }
 
 async function recover(image, source) {
-  if (image.dataset.source !== source || !image.isConnected) return;
+  if (image.dataset.source === source && image.isConnected) await load(image, source);
+}
+
+/** Show an image by a request of our own, which takes the key along, and is patient. */
+async function load(image, source) {
   try {
-    await blob(source); // which stays in the browser's cache
-    if (image.dataset.source !== source) return;
-    image.onerror = () => image.classList.add("missing");
-    image.src = source;
+    const url = URL.createObjectURL(await blob(source));
+    image.onload = image.onerror = () => URL.revokeObjectURL(url);
+    if (image.dataset.source === source) image.src = url;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     image.classList.add("missing");
