@@ -7,9 +7,10 @@ TORCH ?= torch==2.13.0
 
 SERVE := .venv-$(RUNTIME)
 DEVELOP := .venv
+TOOLS := .venv-tools
 PIP := bin/python -m pip --disable-pip-version-check
 
-.PHONY: serve develop test check format bench requirements clean
+.PHONY: serve develop test check audit sbom format bench requirements clean
 
 serve: $(SERVE)/ready  ## serve models/ on port 8000; RUNTIME=gpu for CUDA
 	@$(SERVE)/bin/python -m service
@@ -19,10 +20,16 @@ develop: $(DEVELOP)/ready  ## install what training, tests and checks need
 test: $(DEVELOP)/ready  ## run the tests
 	$(DEVELOP)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-check: $(DEVELOP)/ready  ## lint, format, types
+check: $(DEVELOP)/ready audit sbom  ## lint, format, types, audit, and that sbom can be written
 	$(DEVELOP)/bin/ruff check .
 	$(DEVELOP)/bin/ruff format --check .
 	$(DEVELOP)/bin/mypy
+
+audit: $(TOOLS)/ready  ## look every exact version up among the known vulnerabilities
+	$(TOOLS)/bin/python -m requirements.audit $(TORCH)
+
+sbom: $(TOOLS)/ready  ## write what each image installs to build/, as CycloneDX
+	$(TOOLS)/bin/python -m requirements.sbom build
 
 format: $(DEVELOP)/ready  ## mend what check finds, where it can
 	$(DEVELOP)/bin/ruff check --fix .
@@ -48,14 +55,20 @@ $(DEVELOP)/ready: requirements/develop.txt
 	$(DEVELOP)/$(PIP) check
 	@touch $@
 
+$(TOOLS)/ready: requirements/tools.txt
+	$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/$(PIP) install --quiet --require-hashes --requirement $<
+	@touch $@
+
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-annotate pyproject.toml
+	--no-header --no-annotate
 
 requirements:  ## write the exact versions anew (needs uv)
-	$(COMPILE) --extra cpu --output-file requirements/serve-cpu.txt
-	$(COMPILE) --extra gpu --output-file requirements/serve-gpu.txt
-	echo torch | $(COMPILE) --extra cpu --extra train --extra dev --excludes - \
+	$(COMPILE) pyproject.toml --extra cpu --output-file requirements/serve-cpu.txt
+	$(COMPILE) pyproject.toml --extra gpu --output-file requirements/serve-gpu.txt
+	echo torch | $(COMPILE) pyproject.toml --extra cpu --extra train --extra dev --excludes - \
 		--output-file requirements/develop.txt
+	$(COMPILE) --group tools --output-file requirements/tools.txt
 
 clean:
 	rm -rf .venv .venv-* build *.egg-info
