@@ -111,6 +111,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
+        self.port: int = transport.get_extra_info("sockname")[1]
 
     def data_received(self, data: bytes) -> None:
         if self._answer is not None:

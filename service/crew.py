@@ -22,6 +22,8 @@ from service.errors import InferenceFailed
 from service.frames import Frame
 from service.sampling import Source
 
+COMPUTE = "compute"
+"""What the threads are called."""
 BEAT = 1.0
 """Seconds after which a thread with nothing to do says that it lives."""
 SMOOTHING = 0.1
@@ -173,7 +175,7 @@ class Crew:
     def _hire(self) -> None:
         worker = Worker()
         # A daemon, for one that hangs must not keep the process from ending.
-        thread = threading.Thread(target=self._work, args=(worker,), name="compute", daemon=True)
+        thread = threading.Thread(target=self._work, args=(worker,), name=COMPUTE, daemon=True)
         self._threads[worker] = thread
         thread.start()
 

@@ -63,9 +63,11 @@ class Gate:
         self.draining = False
 
     def drain(self) -> None:
-        """From now on every answer says that it is the last one on its connection."""
+        """From now on every answer says that it is the last one on its connection.
+
+        Called in the middle of anything, as a signal comes: it must not wait for a lock.
+        """
         self.draining = True
-        metrics.DRAINING.set(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await (self._begin if scope["type"] == "http" else self._app)(scope, receive, send)

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
@@ -20,7 +21,9 @@ import uvicorn
 
 from service import metrics
 from service.connection import Connection
+from service.crew import COMPUTE
 from service.gate import Gate
+from service.listening import LAST, take_no_more
 from service.settings import Settings
 
 HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
@@ -34,7 +37,8 @@ class Server(uvicorn.Server):
     """On SIGTERM or SIGINT it ends well, and with status 0; a second one ends it at once.
 
     Ending well: ``Gate.drain``, then ``linger`` seconds in which requests that are on their way
-    are still taken, then the time that uvicorn is given to end what is under way.
+    are still taken, those of the last connections too, then the time that uvicorn is given to end
+    what is under way.
     """
 
     def __init__(self, config: uvicorn.Config, gate: Gate, linger: float) -> None:
@@ -54,13 +58,18 @@ class Server(uvicorn.Server):
         self.should_exit = True
         self._gate.drain()
 
-    async def main_loop(self) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
         self._watch = asyncio.create_task(self._look())
-        await super().main_loop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        metrics.DRAINING.set(1)
         log.info("ending: %d connections are open", len(self.server_state.connections))
         await asyncio.sleep(self._linger)
+        if sockets is None:  # else they are shared, and the supervisor's
+            for listener in [each for server in self.servers for each in server.sockets]:
+                take_no_more(listener.fileno())
+        await asyncio.sleep(LAST)
         await super().shutdown(sockets)
         self._watch.cancel()
 
@@ -80,6 +89,17 @@ def serve(gate: Gate, settings: Settings, sockets: list[socket.socket] | None = 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     Server(configuration(gate, settings), gate, settings.linger).run(sockets)
+    end_process()
+
+
+def end_process() -> None:
+    """End at once where a thread is still at a batch: one that is long, or one that hangs.
+
+    The interpreter's end would take the ground from under it, and the runtime then aborts.
+    """
+    if any(thread.name == COMPUTE and thread.is_alive() for thread in threading.enumerate()):
+        logging.shutdown()
+        os._exit(0)
 
 
 def configuration(app: Any, settings: Settings) -> uvicorn.Config:

@@ -22,6 +22,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from service import metrics
 from service.errors import StartupError
+from service.listening import LAST, take_no_more
 from service.settings import Settings, to_environment
 
 LOOK = 0.5
@@ -56,7 +57,7 @@ class Supervisor:
             with configuration("", self._settings).bind_socket() as shared:
                 self._processes = [self._start(shared) for _ in range(self._settings.workers)]
                 status = self._look_after(shared)
-            self._end()
+                self._end(shared)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return status
@@ -88,13 +89,21 @@ class Supervisor:
                 time.sleep(PAUSE)
                 self._processes[place] = self._start(shared)
 
-    def _end(self) -> None:
+    def _end(self, shared: socket.socket) -> None:
         """Have all end well; at the second signal, at once."""
         self._tell_all(signal.SIGTERM)
+        threading.Thread(target=self._close, args=(shared,), daemon=True).start()
         while alive := [process.sentinel for process in self._processes if process.is_alive()]:
             if any(number != signal.SIGHUP for number in self._signals):
                 self._tell_all(signal.SIGKILL)
             wait(alive, timeout=LOOK)
+
+    def _close(self, shared: socket.socket) -> None:
+        """Close the socket when the processes do."""
+        time.sleep(self._settings.linger)
+        take_no_more(shared.fileno())
+        time.sleep(LAST)
+        shared.close()
 
     def _tell_all(self, number: int) -> None:
         for process in self._processes:

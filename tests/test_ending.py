@@ -5,14 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from fastapi import FastAPI
 
+from service import metrics
+from service.callers import Access
+from service.gate import Gate
+from service.server import Server as Uvicorn
+from service.server import configuration
+from service.settings import Settings
 from tests import onnx_files
 from tests.conftest import manifest
 from tests.server import Server, serve
@@ -160,6 +170,50 @@ def test_a_second_signal_ends_it_at_once(models: Path, number: int, workers: str
         assert time.monotonic() - started < 3
         psutil.wait_procs(children, timeout=5)
         assert not any(child.is_running() for child in children)
+
+
+def test_a_signal_waits_for_no_lock() -> None:
+    """It comes in the middle of anything, such as counting: what holds the lock waits for it."""
+    settings = Settings()
+    gate = Gate(FastAPI(), Access(settings), origins=(), log_requests=False)
+    server = Uvicorn(configuration(gate, settings), gate, linger=0)
+    told = threading.Thread(target=server.handle_exit, args=(signal.SIGTERM, None), daemon=True)
+    with ExitStack() as stack:
+        for gauge in (metrics.DRAINING, metrics.CONNECTIONS):
+            stack.enter_context(gauge._value._lock)
+        told.start()
+        told.join(5)
+        assert not told.is_alive()
+    assert gate.draining
+
+
+STILL_COMPUTING = """
+import threading, time
+import numpy, onnxruntime
+from service import server
+from service.crew import COMPUTE
+
+session = onnxruntime.InferenceSession({model!r}, providers=["CPUExecutionProvider"])
+latent = numpy.zeros((64, session.get_inputs()[0].shape[1]), numpy.float32)
+
+def compute():
+    while True:
+        session.run(None, {{"latent": latent}})
+
+for _ in range(2):
+    threading.Thread(target=compute, name=COMPUTE, daemon=True).start()
+time.sleep(0.1)
+server.end_process()
+"""
+
+
+def test_threads_that_are_still_at_a_batch_do_not_spoil_the_end(models: Path) -> None:
+    file = str(models / "plain" / "1" / "model.onnx")
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", STILL_COMPUTING.format(model=file)], timeout=60
+        )
+        assert done.returncode == 0
 
 
 def test_a_worker_that_is_killed_is_replaced_while_others_serve(models: Path) -> None:

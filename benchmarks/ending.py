@@ -1,0 +1,291 @@
+"""What callers lose when the service ends, and when a worker of it is killed.
+
+    python -m benchmarks.ending [--drains 100] [--kills 20] [--model FILE]
+
+Drains: the service is sent SIGTERM while callers ask without a pause, over connections that they
+keep and over new ones; half of the times it has two workers. A request is lost if it was sent over
+a connection that was open as far as its caller could tell, and was not answered whole.
+
+Kills: one of two workers is sent SIGKILL. Its connections are cut, which nothing can prevent, and
+whoever was cut asks again. A request is lost if it is not answered in the end with the very bytes
+that it had before, or if its connection was to the other worker and was cut nevertheless.
+
+Ends with status 1 where anything was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import psutil
+import uvloop
+
+from benchmarks.callers import Answer, Connection, Cut, Refused, percentile, request
+from benchmarks.serve import PORTS, PYTHON, server, untrained
+from service.client import Figment
+
+PORT = PORTS["figment"]
+KEPT, FRESH, PAUSING = 12, 6, 6
+"""Callers: over connections that they keep, over a new one each time, and with pauses between."""
+LONGEST_PAUSE = 0.5
+"""Seconds."""
+REQUESTS = [{"n": n, "seed": seed} for seed, n in enumerate((1, 3, 8, 16))]
+PER_CONNECTION = 20
+"""Requests, after which a caller takes another, so that workers share the load."""
+GIVEN_UP = 60.0
+"""Seconds in which a request was not answered."""
+
+
+class Callers:
+    """``counted``: what came of their requests."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[str] = Counter()
+        self.cuts: list[int] = []
+        """The local ports of connections that were cut."""
+        self.longest = 0.0
+        """Seconds from the first try of a request to its answer, at most."""
+        self.over = False
+        self.expected: list[bytes] = []
+        """Bodies of the answers to REQUESTS."""
+        self._random = random.Random(7)
+
+    async def learn(self) -> None:
+        connection = await Connection.open(PORT)
+        for body in REQUESTS:
+            while (answer := await connection.ask(request("/generate", body))).status != 200:
+                await asyncio.sleep(answer.retry_after)
+            self.expected.append(answer.body)
+        connection.close()
+
+    def start(self, *, again: bool) -> list[asyncio.Task[None]]:
+        """``again``: they ask again after a cut, and until they are told to end."""
+        most = [PER_CONNECTION] * KEPT + [1] * FRESH + [PER_CONNECTION] * PAUSING
+        return [
+            asyncio.create_task(self._ask(each, again, pauses=place >= KEPT + FRESH))
+            for place, each in enumerate(most)
+        ]
+
+    async def _ask(self, most: int, again: bool, *, pauses: bool) -> None:
+        while not self.over:
+            try:
+                connection = await Connection.open(PORT)
+            except Refused:
+                if not again:
+                    return
+                self.counted["refused a connection"] += 1
+                await asyncio.sleep(0.1)
+                continue
+            for _ in range(most):
+                if pauses:
+                    await asyncio.sleep(self._random.uniform(0, LONGEST_PAUSE))
+                if connection.closed or self.over:
+                    break  # as its caller sees before it asks
+                await self._one(connection, again)
+            connection.close()
+
+    async def _one(self, connection: Connection, again: bool) -> None:
+        """One request, and the same again over other connections as long as it is cut."""
+        number = self._random.randrange(len(REQUESTS))
+        content = request("/generate", REQUESTS[number])
+        started = time.perf_counter()
+        while time.perf_counter() < started + GIVEN_UP:
+            try:
+                answer = await connection.ask(content)
+            except (Cut, TimeoutError) as error:
+                self.counted["cut" if isinstance(error, Cut) else "not answered"] += 1
+                self.cuts.append(connection.port)
+                if not again:
+                    return
+            else:
+                kind = self._judge(number, answer)
+                self.counted[kind] += 1
+                self.longest = max(self.longest, time.perf_counter() - started)
+                if kind != "told to come back" or not again:
+                    return
+                await asyncio.sleep(answer.retry_after)
+            while connection.closed:
+                try:
+                    connection = await Connection.open(PORT)
+                except Refused:
+                    await asyncio.sleep(0.05)
+        self.counted["given up"] += 1
+
+    def _judge(self, number: int, answer: Answer) -> str:
+        if answer.status == 429:
+            return "told to come back"
+        if answer.status != 200:
+            return f"status {answer.status}"
+        return "answered" if answer.body == self.expected[number] else "other bytes"
+
+
+GOOD = ("answered", "told to come back")
+
+
+async def drain(process: psutil.Process) -> tuple[Callers, float]:
+    """What its callers saw, and the seconds from the signal to the end."""
+    callers = Callers()
+    await callers.learn()
+    tasks = callers.start(again=False)
+    await asyncio.sleep(random.uniform(0.3, 0.8))
+    process.terminate()
+    started = time.perf_counter()
+    status = await asyncio.to_thread(process.wait, 60)
+    seconds = time.perf_counter() - started
+    await asyncio.gather(*tasks)
+    if status != 0:
+        callers.counted[f"ended with status {status}"] += 1
+    return callers, seconds
+
+
+def drains(command: list[str], rounds: int) -> int:
+    """How many requests were lost."""
+    lost = 0
+    print(
+        f"{'':<12}{'drains':>8}{'answered':>10}{'refused':>9}{'lost':>6}{'end, s: p50':>13}"
+        f"{'max':>6}"
+    )
+    found: dict[int, list[tuple[Callers, float]]] = {1: [], 2: []}
+    for number in range(rounds):
+        workers = 1 + number % 2
+        with server("figment", [*command, "--workers", str(workers)]) as (process, _):
+            found[workers].append(uvloop.run(drain(process)))
+    for workers, all_of_them in found.items():
+        if not all_of_them:
+            continue
+        total = sum((callers.counted for callers, _ in all_of_them), Counter())
+        bad = {kind: count for kind, count in total.items() if kind not in GOOD}
+        lost += sum(bad.values())
+        times = [seconds for _, seconds in all_of_them]
+        print(
+            f"{workers} {'worker' if workers == 1 else 'workers':<10}{len(times):8}"
+            f"{total['answered']:10}{total['told to come back']:9}{sum(bad.values()):6}"
+            f"{percentile(times, 0.5):13.1f}{max(times):6.1f}  {bad or ''}"
+        )
+    return lost
+
+
+class Workers:
+    """Of a service with two."""
+
+    def __init__(self, supervisor: psutil.Process) -> None:
+        self._supervisor = supervisor
+
+    def all(self) -> list[psutil.Process]:
+        """Its processes that serve; multiprocessing has one of its own beside them."""
+        return [
+            child
+            for child in self._supervisor.children()
+            if child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(child.cmdline())
+        ]
+
+    async def both_serve(self) -> list[psutil.Process]:
+        """Waits until each has callers."""
+        while True:
+            found = self.all()
+            if len(found) == 2 and all(_ports(worker) for worker in found):
+                return found
+            await asyncio.sleep(0.1)
+
+
+def _ports(worker: psutil.Process) -> set[int]:
+    """Of the callers that are connected to it."""
+    return {
+        connection.raddr.port
+        for connection in worker.net_connections("tcp")
+        if connection.status == psutil.CONN_ESTABLISHED
+    }
+
+
+class Client:
+    """``service.client``, which knows by itself what to do."""
+
+    def __init__(self) -> None:
+        self.answered, self.wrong = 0, list[str]()
+        self.over = False
+        self._figment = Figment(f"http://127.0.0.1:{PORT}", patience=GIVEN_UP)
+        self._expected = self._figment.generate(32, seed=9).images
+
+    def go_on(self) -> None:
+        while not self.over:
+            try:
+                images = self._figment.generate(32, seed=9).images
+            except Exception as error:
+                self.wrong.append(repr(error))
+                continue
+            self.answered += 1
+            if not np.array_equal(images, self._expected):
+                self.wrong.append("other images")
+
+
+async def kill(process: psutil.Process, rounds: int) -> int:
+    """How many requests were lost."""
+    workers = Workers(process)
+    callers, client = Callers(), Client()
+    await callers.learn()
+    tasks: list[Any] = callers.start(again=True)
+    tasks.append(asyncio.create_task(asyncio.to_thread(client.go_on)))
+    theirs: set[int] = set()
+    times = []
+    for number in range(rounds):
+        victims = await workers.both_serve()
+        await asyncio.sleep(random.uniform(0.2, 0.6))
+        victim = victims[number % 2]
+        victim.send_signal(signal.SIGSTOP)  # so that it is known whom it serves
+        theirs |= _ports(victim)
+        victim.kill()
+        started = time.perf_counter()
+        while len(found := workers.all()) < 2 or victim in found:
+            await asyncio.sleep(0.05)
+        await workers.both_serve()
+        times.append(time.perf_counter() - started)
+    callers.over = client.over = True
+    await asyncio.gather(*tasks)
+    elsewhere = [port for port in callers.cuts if port not in theirs]
+    bad = {kind: n for kind, n in callers.counted.items() if kind not in (*GOOD, "cut")}
+    lost = sum(bad.values()) + len(elsewhere) + len(client.wrong)
+    print(
+        f"\n{'kills':>8}{'answered':>10}{'refused':>9}{'cut':>6}{'of others':>11}{'lost':>6}"
+        f"{'longest, s':>12}{'replaced, s: p50':>18}{'max':>6}"
+    )
+    print(
+        f"{rounds:8}{callers.counted['answered'] + client.answered:10}"
+        f"{callers.counted['told to come back']:9}{callers.counted['cut']:6}{len(elsewhere):11}"
+        f"{lost:6}{callers.longest:12.1f}{percentile(times, 0.5):18.1f}{max(times):6.1f}"
+        f"  {bad or ''}{client.wrong or ''}"
+    )
+    return lost
+
+
+@click.command()
+@click.option("--model", type=click.Path(exists=True, path_type=Path), help="NAME/1/model.onnx")
+@click.option("--drains", "drain_rounds", default=100)
+@click.option("--kills", "kill_rounds", default=20)
+def main(model: Path | None, drain_rounds: int, kill_rounds: int) -> None:
+    lost = 0
+    with tempfile.TemporaryDirectory() as folder:
+        file = model or untrained(Path(folder))
+        command = [PYTHON, "-m", "service", "--models", str(file.parent.parent.parent)]
+        command += ["--port", str(PORT)]
+        if drain_rounds:
+            lost += drains(command, drain_rounds)
+        if kill_rounds:
+            with server("figment", [*command, "--workers", "2"]) as (process, _):
+                lost += uvloop.run(kill(process, kill_rounds))
+    print(f"\n{'MISSED' if lost else 'met   '}  {lost} lost; load average {os.getloadavg()[0]:.1f}")
+    sys.exit(lost > 0)
+
+
+if __name__ == "__main__":
+    main()
