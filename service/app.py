@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import math
@@ -18,7 +19,7 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from service import __version__, cpus, problems
+from service import __version__, cpus, problems, tracing
 from service.callers import Access
 from service.engine import Engine, Limits
 from service.errors import StartupError
@@ -79,11 +80,13 @@ def create_app(settings: Settings) -> Gate:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tracing.start()
         await engine.start()
         gc.collect()
         gc.freeze()  # what is there by now stays: looking through it again takes 50 ms each time
         yield
         await engine.close()
+        await asyncio.to_thread(tracing.stop)
 
     app = FastAPIOffline(
         title="Figment",

@@ -135,6 +135,9 @@ class Connection(HttpToolsProtocol):
                 self._refuse(TooSlow.status, TooSlow.title, detail)
             else:
                 self.transport.abort()
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering and not self.transport.is_closing():
+            return  # a stream sees for itself that it is taken
         unsent = self.transport.get_write_buffer_size()
         if unsent != self._unsent:
             self._unsent, self._unsent_since = unsent, now

@@ -15,7 +15,7 @@ from fastapi import Request
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import metrics, problems
+from service import metrics, problems, tracing
 from service.callers import Access, set_caller
 from service.errors import NotReady
 from service.logs import REQUEST_ID, request_id
@@ -70,7 +70,10 @@ class Gate:
         await (self._begin if scope["type"] == "http" else self._app)(scope, receive, send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        passage = _Passage(self, scope, send)
+        with tracing.request(scope):
+            await self._answer(scope, receive, _Passage(self, scope, send))
+
+    async def _answer(self, scope: Scope, receive: Receive, passage: _Passage) -> None:
         try:
             if self.draining and scope["path"] == READY:
                 raise NotReady("the service is ending")
@@ -138,6 +141,7 @@ class _Passage:
         method = self._scope["method"]
         metrics.REQUESTS.labels(method, route, self.status).inc()
         metrics.REQUEST_TIME.labels(route).observe(seconds)
+        tracing.tell(self._scope, route, self.status, self._id)
         if logs or self.status >= FAILED:
             log.info(
                 "%s %s %d",

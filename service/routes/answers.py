@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request, Response
 
-from service import metrics
+from service import metrics, tracing
 from service.backlog import Finish, Timing
 from service.callers import caller_of
 from service.engine import Receive
@@ -93,7 +93,9 @@ def run(state: State, source: Source, count: int, request: Request) -> Making:
 
     async def make(finish: Finish) -> Made:
         caller_of(request).spend(count)
+        started = time.monotonic()
         results, timing = await state.engine.run(source, count, finish, request.receive)
+        tracing.computed(timing, time.monotonic() - started, count)
         return Made(results, timing, None)
 
     return make
