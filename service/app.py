@@ -18,11 +18,12 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
 from service import __version__, cpus, problems
+from service.catalogue import Catalogue
 from service.engine import Engine, Limits
 from service.errors import StartupError
+from service.library import Library
 from service.manifest import Kind
 from service.middleware import HeadAsGet
-from service.models import Library, load_library
 from service.routes import generate, health, images, interpolate, models, studio, variations
 from service.routes.direct import Shortcut
 from service.routes.state import State
@@ -53,18 +54,24 @@ def create_app(settings: Settings) -> ASGIApp:
         "unconditional": settings.default_model,
         "conditional": settings.default_conditional_model,
     }
-    library = load_library(settings.models, runtime, chosen)
+    catalogue = Catalogue(settings.models, runtime, chosen, settings.max_model_bytes)
+    library = catalogue.library
     engine = Engine(
         render,
-        lambda: _render_one(library),
+        lambda: _render_one(catalogue.library),
         threads=runtime.threads,
         encoders=runtime.encoders,
         limits=Limits(settings.max_queue, settings.timeout, settings.stall),
     )
-    effective = _effective(runtime, library)
+    effective = _effective(runtime)
     served = [f"{name} {sorted(versions)}" for name, versions in library.models.items()]
     log.info("models %s", ", ".join(served))
-    log.info("device %s (%s), %s", runtime.device, runtime.reason, _in_a_line(effective, settings))
+    log.info(
+        "device %s (%s), %s",
+        runtime.device,
+        runtime.reason,
+        _in_a_line(effective, library, settings),
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -81,7 +88,7 @@ def create_app(settings: Settings) -> ASGIApp:
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.state.figment = State(settings, runtime, library, engine, effective, _software(runtime))
+    app.state.figment = State(settings, runtime, catalogue, engine, effective, _software(runtime))
     for routes in (generate, interpolate, variations, images, models, health, studio):
         app.include_router(routes.router)
     problems.install(app)
@@ -99,7 +106,7 @@ def _render_one(library: Library) -> None:
     render([(Samples(first, seed=0, indices=range(1)), range(1))], alone=False)
 
 
-def _effective(runtime: Runtime, library: Library) -> dict[str, Any]:
+def _effective(runtime: Runtime) -> dict[str, Any]:
     """The part of ``GET /info`` that does not change."""
     return {
         "version": __version__,
@@ -110,11 +117,6 @@ def _effective(runtime: Runtime, library: Library) -> dict[str, Any]:
         "onnxruntime": onnxruntime.__version__,
         "threads": runtime.threads,
         "encoders": runtime.encoders,
-        "batches": {
-            f"{name}/{number}": model.generator.describe()
-            for name, versions in library.models.items()
-            for number, model in versions.items()
-        },
     }
 
 
@@ -130,8 +132,8 @@ def _software(runtime: Runtime) -> str:
     return ", ".join([*versions, runtime.provider])
 
 
-def _in_a_line(effective: dict[str, Any], settings: Settings) -> str:
-    batches = {str(sizes) for sizes in effective["batches"].values()}
+def _in_a_line(effective: dict[str, Any], library: Library, settings: Settings) -> str:
+    batches = {str(sizes) for sizes in library.batches().values()}
     parts = {
         "provider": effective["provider"],
         "options": effective["provider_options"] or "none",

@@ -73,6 +73,16 @@ class Settings(BaseSettings):
         "limit lets one request take memory and time from all others.",
     )
 
+    max_model_mb: Annotated[int, Field(ge=1, le=65536)] = Field(
+        512,
+        description="Megabytes of a model file; a larger one is refused. While it is tried out it may "
+        "take 2 GB of memory, and eight times this.",
+    )
+
+    @property
+    def max_model_bytes(self) -> int:
+        return self.max_model_mb * 1024**2
+
     @model_validator(mode="after")
     def _fits(self) -> Settings:
         if self.max_images > self.max_queue:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from service.catalogue import Catalogue
 from service.engine import Engine
-from service.models import Library
+from service.library import Library
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -17,12 +18,17 @@ from service.settings import Settings
 class State:
     settings: Settings
     runtime: Runtime
-    library: Library
+    catalogue: Catalogue
     engine: Engine
     effective: dict[str, Any]
     """What was chosen at the start (see ``InfoAnswer``)."""
     software: str
     """What of ours may change the bytes of an image, besides its model."""
+
+    @property
+    def library(self) -> Library:
+        """What is served now. A request asks once: a reload may exchange it any time."""
+        return self.catalogue.library
 
 
 def state_of(request: Request) -> State:

@@ -1,0 +1,105 @@
+"""The library in service, and its exchange for another while requests are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import StartupError
+from service.library import Library, Refusal
+from service.loading import load_library
+from service.manifest import Kind
+from service.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a reload came to. Versions are told as ``NAME/VERSION``."""
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    refused: list[Refusal]
+    """All that is not served as it lies in the folder, changed or not."""
+    warnings: list[str]
+    """Why nothing was exchanged, or which configured default is not served."""
+    aliases: dict[str, dict[str, int]]
+    """In effect now, of each model that has some."""
+
+
+class Catalogue:
+    """Holds a library. Whoever asks for it keeps what was given, whatever comes after."""
+
+    def __init__(
+        self, folder: Path, runtime: Runtime, chosen: dict[Kind, str | None], max_bytes: int
+    ) -> None:
+        """Load all of ``folder``. Raises ``StartupError``."""
+        self._folder = folder
+        self._runtime = runtime
+        self._max_bytes = max_bytes
+        self._turn = asyncio.Lock()
+        self.library = load_library(folder, runtime, chosen, max_bytes=max_bytes)
+
+    async def reload(self) -> Report:
+        """Look through the folder again, then serve what is there, all at once.
+
+        One at a time; a second one waits, and looks again. It goes on if whoever waits leaves.
+        """
+        return await asyncio.shield(asyncio.create_task(self._reload()))
+
+    async def _reload(self) -> Report:
+        async with self._turn:
+            return await asyncio.to_thread(self._exchange)
+
+    def _exchange(self) -> Report:
+        before = self.library
+        try:
+            after = load_library(
+                self._folder,
+                self._runtime,
+                before.chosen,
+                max_bytes=self._max_bytes,
+                before=before,
+            )
+        except StartupError as error:
+            report = _compare(before, before, [f"nothing was changed: {error}"])
+        else:
+            self.library = after
+            report = _compare(before, after, after.missing_defaults())
+        _tell(report)
+        return report
+
+
+def _compare(before: Library, after: Library, warnings: list[str]) -> Report:
+    old, new = _versions(before), _versions(after)
+    return Report(
+        added=[place for place in new if place not in old],
+        changed=[place for place in new if place in old and new[place] is not old[place]],
+        removed=[place for place in old if place not in new],
+        refused=after.refused,
+        warnings=warnings,
+        aliases={name: means for name, means in after.aliases.items() if means},
+    )
+
+
+def _versions(library: Library) -> dict[str, object]:
+    return {
+        f"{name}/{number}": model
+        for name, versions in library.models.items()
+        for number, model in versions.items()
+    }
+
+
+def _tell(report: Report) -> None:
+    done = [
+        f"{what} {', '.join(places)}"
+        for what in ("added", "changed", "removed")
+        if (places := getattr(report, what))
+    ]
+    log.info("models reloaded: %s", "; ".join(done) or "nothing new")
+    for warning in report.warnings:
+        log.warning("%s", warning)

@@ -1,0 +1,145 @@
+"""Model files from strangers, tried out in a process that the service can lose.
+
+What that process does to a file is in ``examination.py``. If it crashes, hangs or takes too much
+memory, the file that it was at is refused, and another process goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import StartupError
+from service.settings import PREFIX
+
+SECONDS = 60.0
+"""That one file may take. The slowest of ours takes a quarter of one."""
+MOST_SAID = 65536
+"""Bytes that are read of what it wrote to stderr, which may be no more."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out of looking at a file."""
+
+    path: Path
+    sha256: str | None
+    """Of the content that was looked at; None if it is refused."""
+    reason: str = ""
+
+
+def vet(files: Sequence[Path], max_bytes: int, seconds: float = SECONDS) -> Iterator[Verdict]:
+    """A verdict on each file, in order, as soon as it is known; a verifier comes after its model.
+
+    The next files are looked at meanwhile. Raises ``StartupError`` where no process can be had.
+    """
+    done = 0
+    while done < len(files):
+        left = files[done:]
+        with _Examiner(left, max_bytes, seconds) as examiner:
+            for path in left:
+                done += 1
+                try:
+                    found = examiner.answer()
+                except _LostError as error:
+                    yield Verdict(path, None, str(error))
+                    break
+                yield Verdict(path, found.get("sha256"), found.get("refused", ""))
+
+
+class _LostError(Exception):
+    """The process says nothing more, and why."""
+
+
+class _Examiner:
+    """One process, and a thread that reads what it says."""
+
+    def __init__(self, files: Sequence[Path], max_bytes: int, seconds: float) -> None:
+        order = {
+            "files": [str(path.absolute()) for path in files],
+            "max_bytes": max_bytes,
+            "seconds": seconds,
+        }
+        self._seconds = seconds
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by __exit__
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "service.examination"],
+            cwd=Path(__file__).parent.parent,
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            start_new_session=True,  # what is typed at the service's terminal is not for it
+        )
+        self._reader = threading.Thread(target=self._read, name="vetting", daemon=True)
+        self._reader.start()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
+            json.dump(order, stdin)
+
+    def __enter__(self) -> _Examiner:
+        try:
+            self.answer()
+        except _LostError as error:
+            self.__exit__()
+            raise StartupError(f"models cannot be looked at: {error}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        self._errors.close()
+
+    def answer(self) -> dict[str, str]:
+        """What it says next. Raises ``_LostError``."""
+        try:
+            line = self._lines.get(timeout=self._seconds)
+        except queue.Empty:
+            raise _LostError(self._too_long()) from None
+        if not line:
+            raise _LostError(self._end())
+        found: dict[str, str] = json.loads(line)
+        return found
+
+    def _too_long(self) -> str:
+        return f"it does not come to an end within {self._seconds:g} s"
+
+    def _end(self) -> str:
+        """How it came to its end."""
+        code = self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read(MOST_SAID).decode(errors="replace").split("\n")
+        last = next((f": {line.strip()[:300]}" for line in reversed(said) if line.strip()), "")
+        if code >= 0:
+            return f"the process that looked at it ended with status {code}{last}"
+        if -code == getattr(signal, "SIGXCPU", None):
+            return self._too_long()
+        hint = ", most likely for want of memory" if -code == signal.SIGKILL else ""
+        name = signal.Signals(-code).name
+        return f"the process that looked at it was ended by {name}{hint}{last}"
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stdout:
+            for line in stdout:
+                self._lines.put(line)
+        self._lines.put("")
+
+
+def _environment() -> dict[str, str]:
+    """Ours without the settings, some of which are secret; and no threads for libraries."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
