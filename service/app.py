@@ -31,6 +31,7 @@ from service.runtime import Runtime
 from service.sampling import Samples, render
 from service.server import log_to_stderr
 from service.settings import Settings
+from service.vetting import Vetter
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,10 @@ def create_worker() -> ASGIApp:
     return create_app(Settings())
 
 
-def create_app(settings: Settings) -> ASGIApp:
+def create_app(settings: Settings, vetter: Vetter | None = None) -> ASGIApp:
     """Load and warm the models, then make the app that serves them.
+
+    ``vetter``: one that is prepared, if there is.
 
     Raises ``StartupError``.
     """
@@ -54,7 +57,8 @@ def create_app(settings: Settings) -> ASGIApp:
         "unconditional": settings.default_model,
         "conditional": settings.default_conditional_model,
     }
-    catalogue = Catalogue(settings.models, runtime, chosen, settings.max_model_bytes)
+    vetter = vetter or Vetter(settings.max_model_bytes)
+    catalogue = Catalogue(settings.models, runtime, chosen, vetter)
     library = catalogue.library
     engine = Engine(
         render,
@@ -79,6 +83,7 @@ def create_app(settings: Settings) -> ASGIApp:
         gc.collect()
         gc.freeze()  # what is there by now stays: looking through it again takes 50 ms each time
         yield
+        catalogue.close()
         await engine.close()
 
     app = FastAPIOffline(

@@ -12,6 +12,7 @@ from service.library import Library, Refusal
 from service.loading import load_library
 from service.manifest import Kind
 from service.runtime import Runtime
+from service.vetting import Vetter
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +36,14 @@ class Catalogue:
     """Holds a library. Whoever asks for it keeps what was given, whatever comes after."""
 
     def __init__(
-        self, folder: Path, runtime: Runtime, chosen: dict[Kind, str | None], max_bytes: int
+        self, folder: Path, runtime: Runtime, chosen: dict[Kind, str | None], vetter: Vetter
     ) -> None:
         """Load all of ``folder``. Raises ``StartupError``."""
         self._folder = folder
         self._runtime = runtime
-        self._max_bytes = max_bytes
+        self._vetter = vetter
         self._turn = asyncio.Lock()
-        self.library = load_library(folder, runtime, chosen, max_bytes=max_bytes)
+        self.library = load_library(folder, runtime, chosen, vetter=vetter)
 
     async def reload(self) -> Report:
         """Look through the folder again, then serve what is there, all at once.
@@ -50,6 +51,10 @@ class Catalogue:
         One at a time; a second one waits, and looks again. It goes on if whoever waits leaves.
         """
         return await asyncio.shield(asyncio.create_task(self._reload()))
+
+    def close(self) -> None:
+        """Have a reload that is under way end, with nothing changed."""
+        self._vetter.close()
 
     async def _reload(self) -> Report:
         async with self._turn:
@@ -62,7 +67,7 @@ class Catalogue:
                 self._folder,
                 self._runtime,
                 before.chosen,
-                max_bytes=self._max_bytes,
+                vetter=self._vetter,
                 before=before,
             )
         except StartupError as error:

@@ -1,11 +1,11 @@
-"""``python -m service.examination``: look at model files in a process that may be lost.
+"""``python -m service.examination BYTES SECONDS``: look at model files, at no risk to others.
 
 A malformed file may crash ONNX Runtime, keep it busy for ever, or have it take all memory. So it
 is opened and run here first; ``vetting.py`` starts the process, and outlives it.
 
-On stdin comes an order, ``{"files": [PATH ...], "max_bytes": ..., "seconds": ...}``, each verifier
-after its model. On stdout goes ``{}`` once all is ready, then a line for each file as soon as it is
-known: ``{"sha256": ...}`` of what was read, or ``{"refused": WHY}``.
+A file may have so many bytes, and keep a core busy for so many seconds. On stdin comes a list of
+paths, each verifier after its model. On stdout goes ``{}`` once all is ready, then a line for each
+file as soon as it is known: ``{"sha256": ...}`` of what was read, or ``{"refused": WHY}``.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ MOST_REASON = 1000
 
 
 def main() -> None:
-    order = json.load(sys.stdin)
+    max_bytes, seconds = int(sys.argv[1]), float(sys.argv[2])
+    _limit(max_bytes)
     answers = _take_stdout()
-    _limit(order["max_bytes"])
 
     # Not before the limits are set.
     from service.errors import ModelRefused
 
-    examine = _Examination(order["max_bytes"])
+    examine = _Examination(max_bytes)
     _say(answers, {})
-    for name in order["files"]:
-        _limit_seconds(order["seconds"])
+    for name in json.loads(sys.stdin.read() or "[]"):  # nothing, if nobody is left to ask
+        _limit_seconds(seconds)
         try:
             found = {"sha256": examine(Path(name))}
         except ModelRefused as error:

@@ -26,9 +26,8 @@ from service.manifest import Kind
 from service.models import MODEL_FILE, VERSION_PATTERN, Model, model_of, read_file
 from service.runtime import Runtime
 from service.verifier import VERIFIER_FILE, load_verifier
-from service.vetting import Verdict, vet
+from service.vetting import Verdict, Vetter
 
-MAX_BYTES = 512 * 1024**2
 GOES_ON = "; the one loaded before goes on serving"
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ def load_library(
     runtime: Runtime,
     chosen: dict[Kind, str | None],
     *,
-    max_bytes: int = MAX_BYTES,
+    vetter: Vetter | None = None,
     before: Library | None = None,
 ) -> Library:
     """Load every model below ``folder`` that is fit to be served.
@@ -50,7 +49,7 @@ def load_library(
     """
     if not folder.is_dir():
         raise StartupError(f"the models folder {folder} does not exist; set FIGMENT_MODELS")
-    loading = _Loading(folder, runtime, max_bytes, before)
+    loading = _Loading(folder, runtime, vetter or Vetter(), before)
     library = loading.library(chosen)
     for refusal in library.refused:
         log.warning("refused %s: %s", refusal.path, refusal.reason)
@@ -76,11 +75,11 @@ class _Loading:
     """One look through the folder."""
 
     def __init__(
-        self, folder: Path, runtime: Runtime, max_bytes: int, before: Library | None
+        self, folder: Path, runtime: Runtime, vetter: Vetter, before: Library | None
     ) -> None:
         self._folder = folder
         self._runtime = runtime
-        self._max_bytes = max_bytes
+        self._vetter = vetter
         self._first = before is None
         self._before = before or Library({}, [], {})
         self._refused: list[Refusal] = []
@@ -102,10 +101,17 @@ class _Loading:
     def _unchanged(self, files: _Files) -> Model | None:
         """The version that was served before, if its files are what they were."""
         before = self._served(files)
-        if before is None or _sha256(files.model, self._max_bytes) != before.sha256:
+        if before is None or self._sha256(files.model) != before.sha256:
             return None
-        verifier = None if files.verifier is None else _sha256(files.verifier, self._max_bytes)
+        verifier = None if files.verifier is None else self._sha256(files.verifier)
         return before if verifier == (before.verifier and before.verifier.sha256) else None
+
+    def _sha256(self, path: Path) -> str:
+        """Of a file that can be read; else nothing."""
+        try:
+            return hashlib.sha256(read_file(path, self._vetter.max_bytes)).hexdigest()
+        except ModelRefused:
+            return ""
 
     def _served(self, files: _Files) -> Model | None:
         name, version = files.model.parts[-3:-1]
@@ -116,7 +122,7 @@ class _Loading:
     def _vet(self, found: list[_Files]) -> Iterator[Verdict]:
         """Verdicts on models and on the verifiers beside them."""
         paths = [path for files in found for path in files if path is not None]
-        verdicts = vet(paths, self._max_bytes)
+        verdicts = self._vetter.vet(paths)
         if not self._first:
             return verdicts
         # Whether CUDA works is found out with models, of which none is opened unvetted.
@@ -160,7 +166,7 @@ class _Loading:
         """The content of a file that was found to be fit. Raises ``ModelRefused``."""
         if verdict.sha256 is None:
             raise ModelRefused(verdict.reason)
-        content = read_file(verdict.path, self._max_bytes)
+        content = read_file(verdict.path, self._vetter.max_bytes)
         if hashlib.sha256(content).hexdigest() != verdict.sha256:
             raise ModelRefused("changed while it was loaded; put files in place by renaming them")
         return content
@@ -200,11 +206,3 @@ def _find(folder: Path) -> list[_Files]:
         verifier = path.with_name(VERIFIER_FILE)
         found.append(_Files(path, verifier if verifier.exists() else None))
     return found
-
-
-def _sha256(path: Path, max_bytes: int) -> str:
-    """Of a file that is no larger; else nothing."""
-    try:
-        return hashlib.sha256(read_file(path, max_bytes)).hexdigest()
-    except ModelRefused:
-        return ""

@@ -75,8 +75,8 @@ class Settings(BaseSettings):
 
     max_model_mb: Annotated[int, Field(ge=1, le=65536)] = Field(
         512,
-        description="Megabytes of a model file; a larger one is refused. While it is tried out it may "
-        "take 2 GB of memory, and eight times this.",
+        description="Megabytes of a model file; a larger one is refused. To try one out may take "
+        "eight times as much memory, and 2 GB.",
     )
 
     @property

@@ -22,6 +22,7 @@ from pathlib import Path
 from service.errors import StartupError
 from service.settings import PREFIX
 
+MAX_BYTES = 512 * 1024**2
 SECONDS = 60.0
 """That one file may take. The slowest of ours takes a quarter of one."""
 MOST_SAID = 65536
@@ -38,23 +39,50 @@ class Verdict:
     reason: str = ""
 
 
-def vet(files: Sequence[Path], max_bytes: int, seconds: float = SECONDS) -> Iterator[Verdict]:
-    """A verdict on each file, in order, as soon as it is known; a verifier comes after its model.
+class Vetter:
+    """Has files looked at, one after the other."""
 
-    The next files are looked at meanwhile. Raises ``StartupError`` where no process can be had.
-    """
-    done = 0
-    while done < len(files):
-        left = files[done:]
-        with _Examiner(left, max_bytes, seconds) as examiner:
-            for path in left:
-                done += 1
-                try:
-                    found = examiner.answer()
-                except _LostError as error:
-                    yield Verdict(path, None, str(error))
-                    break
-                yield Verdict(path, found.get("sha256"), found.get("refused", ""))
+    def __init__(self, max_bytes: int = MAX_BYTES, seconds: float = SECONDS) -> None:
+        """``max_bytes``, ``seconds``: what a file may have, and take."""
+        self.max_bytes = max_bytes
+        self._seconds = seconds
+        self._examiner: _Examiner | None = None
+        self._closed = False
+
+    def prepare(self) -> None:
+        """Start a process, which takes half a second, while other things are done."""
+        self._examiner = _Examiner(self.max_bytes, self._seconds)
+
+    def vet(self, files: Sequence[Path]) -> Iterator[Verdict]:
+        """A verdict on each file, in order, as soon as it is known; a verifier after its model.
+
+        The next files are looked at meanwhile. Raises ``StartupError`` where no process can be had.
+        """
+        done = 0
+        while done < len(files):
+            if self._examiner is None:
+                self.prepare()
+            assert self._examiner is not None
+            try:
+                self._examiner.begin(files[done:])
+                while done < len(files):
+                    path = files[done]
+                    done += 1
+                    found = self._examiner.answer()
+                    yield Verdict(path, found.get("sha256"), found.get("refused", ""))
+            except _LostError as error:
+                if self._closed:
+                    raise StartupError("the service ends") from error
+                yield Verdict(path, None, str(error))
+            finally:
+                self._examiner.end()
+                self._examiner = None
+
+    def close(self) -> None:
+        """End what is under way, from another thread too: to look at a file may take long."""
+        self._closed = True
+        if (examiner := self._examiner) is not None:
+            examiner.kill()
 
 
 class _LostError(Exception):
@@ -64,17 +92,12 @@ class _LostError(Exception):
 class _Examiner:
     """One process, and a thread that reads what it says."""
 
-    def __init__(self, files: Sequence[Path], max_bytes: int, seconds: float) -> None:
-        order = {
-            "files": [str(path.absolute()) for path in files],
-            "max_bytes": max_bytes,
-            "seconds": seconds,
-        }
+    def __init__(self, max_bytes: int, seconds: float) -> None:
         self._seconds = seconds
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by __exit__
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by end()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "service.examination"],
+            [sys.executable, "-m", "service.examination", str(max_bytes), str(seconds)],
             cwd=Path(__file__).parent.parent,
             env=_environment(),
             stdin=subprocess.PIPE,
@@ -85,19 +108,21 @@ class _Examiner:
         )
         self._reader = threading.Thread(target=self._read, name="vetting", daemon=True)
         self._reader.start()
+
+    def begin(self, files: Sequence[Path]) -> None:
+        """Have it look at these. Raises ``StartupError`` where it is not able to look at any."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
-            json.dump(order, stdin)
-
-    def __enter__(self) -> _Examiner:
+            json.dump([str(path.absolute()) for path in files], stdin)
         try:
             self.answer()
         except _LostError as error:
-            self.__exit__()
             raise StartupError(f"models cannot be looked at: {error}") from error
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> None:
         self._process.kill()
         self._process.wait()
         self._reader.join()
@@ -110,15 +135,14 @@ class _Examiner:
         except queue.Empty:
             raise _LostError(self._too_long()) from None
         if not line:
-            raise _LostError(self._end())
+            raise _LostError(self._how_it_ended())
         found: dict[str, str] = json.loads(line)
         return found
 
     def _too_long(self) -> str:
         return f"it does not come to an end within {self._seconds:g} s"
 
-    def _end(self) -> str:
-        """How it came to its end."""
+    def _how_it_ended(self) -> str:
         code = self._process.wait()
         self._errors.seek(0)
         said = self._errors.read(MOST_SAID).decode(errors="replace").split("\n")
