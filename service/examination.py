@@ -47,7 +47,7 @@ def main() -> None:
         try:
             found = {"sha256": examine(Path(name))}
         except ModelRefused as error:
-            found = {"refused": _in_a_line(error)}
+            found = {"refused": str(error)[:MOST_REASON]}
         except MemoryError:
             found = {"refused": "it takes more memory than a model may"}
         _say(answers, found)
@@ -127,10 +127,6 @@ def _limit_seconds(seconds: float) -> None:
 def _say(answers: TextIO, what: dict[str, str]) -> None:
     answers.write(json.dumps(what) + "\n")
     answers.flush()
-
-
-def _in_a_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:MOST_REASON]
 
 
 if __name__ == "__main__":

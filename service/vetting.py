@@ -69,11 +69,11 @@ class Vetter:
                     path = files[done]
                     done += 1
                     found = self._examiner.answer()
-                    yield Verdict(path, found.get("sha256"), found.get("refused", ""))
+                    yield Verdict(path, found.get("sha256"), _line(found.get("refused", "")))
             except _LostError as error:
                 if self._closed:
                     raise StartupError("the service ends") from error
-                yield Verdict(path, None, str(error))
+                yield Verdict(path, None, _line(str(error)))
             finally:
                 self._examiner.end()
                 self._examiner = None
@@ -161,6 +161,11 @@ class _Examiner:
             for line in stdout:
                 self._lines.put(line)
         self._lines.put("")
+
+
+def _line(text: str) -> str:
+    """``text`` as one line that can be shown anywhere: it may quote what is in the file."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
 def _environment() -> dict[str, str]:
