@@ -17,8 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from service.errors import AliasRefused
 from service.files import write_atomically
-from service.manifest import NAME_PATTERN
-from service.models import MODEL_FILE
+from service.manifest import MODEL_FILE, NAME_PATTERN
 
 FILE = "aliases.json"
 PATTERN = r"^[a-z][a-z0-9-]{0,63}$"

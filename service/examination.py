@@ -69,7 +69,8 @@ class _Examination:
         """The SHA-256 of the file's content. Raises ``ModelRefused``, ``MemoryError``."""
         from service.errors import ModelRefused
         from service.inference import OnThreads
-        from service.models import MODEL_FILE, model_of, read_file
+        from service.manifest import MODEL_FILE
+        from service.models import model_of, read_file
         from service.verifier import load_verifier
 
         content = read_file(path, self._max_bytes)

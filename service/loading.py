@@ -22,10 +22,10 @@ from typing import NamedTuple
 from service import aliases
 from service.errors import AliasRefused, ModelRefused, StartupError
 from service.library import Library, Refusal
-from service.manifest import Kind
-from service.models import MODEL_FILE, VERSION_PATTERN, Model, model_of, read_file
+from service.manifest import MODEL_FILE, VERIFIER_FILE, VERSION_PATTERN, Kind
+from service.models import Model, model_of, read_file
 from service.runtime import Runtime
-from service.verifier import VERIFIER_FILE, load_verifier
+from service.verifier import load_verifier
 from service.vetting import Verdict, Vetter
 
 GOES_ON = "; the one loaded before goes on serving"

@@ -17,12 +17,9 @@ from service import inference, latents
 from service.errors import ModelRefused
 from service.inference import Generator
 from service.labels import Vocabulary
-from service.manifest import METADATA_KEY, NAME_PATTERN, Manifest
+from service.manifest import METADATA_KEY, NAME_PATTERN, VERSION_PATTERN, Manifest
 from service.runtime import Runtime, first_line
 from service.verifier import Verifier
-
-MODEL_FILE = "model.onnx"
-VERSION_PATTERN = r"^[1-9][0-9]{0,8}$"
 
 
 @dataclass(frozen=True, eq=False)

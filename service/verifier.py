@@ -12,7 +12,6 @@ from service.errors import ModelRefused
 from service.manifest import Manifest
 from service.runtime import Runtime, first_line
 
-VERIFIER_FILE = "verifier.onnx"
 IMAGE = "image"
 
 Probabilities = npt.NDArray[np.float32]

@@ -50,8 +50,14 @@ class Vetter:
         self._closed = False
 
     def prepare(self) -> None:
-        """Start a process, which takes half a second, while other things are done."""
-        self._examiner = _Examiner(self.max_bytes, self._seconds)
+        """Start a process, which takes half a second, while other things are done.
+
+        Raises ``StartupError`` where none can be had.
+        """
+        try:
+            self._examiner = _Examiner(self.max_bytes, self._seconds)
+        except OSError as error:  # no memory, no place for temporary files
+            raise StartupError(f"models cannot be looked at: {error}") from error
 
     def vet(self, files: Sequence[Path]) -> Iterator[Verdict]:
         """A verdict on each file, in order, as soon as it is known; a verifier after its model.
