@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import math
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
@@ -19,14 +20,15 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from service import __version__, cpus, problems, tracing
+from service import __version__, cpus, hangup, metrics, problems, tracing
 from service.callers import Access
+from service.catalogue import Catalogue, Report
 from service.engine import Engine, Limits
 from service.errors import StartupError
 from service.gate import Gate
+from service.library import Library
 from service.manifest import Kind
 from service.middleware import HeadAsGet
-from service.models import Library, load_library
 from service.routes import (
     generate,
     health,
@@ -42,12 +44,15 @@ from service.routes.state import State, Streams
 from service.runtime import Runtime
 from service.sampling import Samples, render
 from service.settings import Settings
+from service.vetting import Vetter
 
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings) -> Gate:
+def create_app(settings: Settings, vetter: Vetter | None = None) -> Gate:
     """Load and warm the models, then make the app that serves them.
+
+    ``vetter``: one that is prepared, if there is.
 
     Raises ``StartupError``.
     """
@@ -60,10 +65,12 @@ def create_app(settings: Settings) -> Gate:
         "unconditional": settings.default_model,
         "conditional": settings.default_conditional_model,
     }
-    library = load_library(settings.models, runtime, chosen)
+    vetter = vetter or Vetter(settings.max_model_bytes)
+    catalogue = Catalogue(settings.models, runtime, chosen, vetter)
+    library = catalogue.library
     engine = Engine(
         render,
-        lambda: _render_one(library),
+        lambda: _render_one(catalogue.library),
         threads=runtime.threads,
         encoders=runtime.encoders,
         limits=Limits(
@@ -73,18 +80,37 @@ def create_app(settings: Settings) -> Gate:
             stall=settings.stall,
         ),
     )
-    effective = _effective(runtime, library)
+    effective = _effective(runtime)
+    told = {name: effective[name] for name in ("version", "device", "provider", "onnxruntime")}
+    metrics.INFO.labels(**told).set(1)
     served = [f"{name} {sorted(versions)}" for name, versions in library.models.items()]
     log.info("models %s", ", ".join(served))
-    log.info("device %s (%s), %s", runtime.device, runtime.reason, _in_a_line(effective, settings))
+    log.info(
+        "device %s (%s), %s",
+        runtime.device,
+        runtime.reason,
+        _in_a_line(effective, library, settings),
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tracing.start()
         await engine.start()
+        reloads: set[asyncio.Task[Report]] = set()  # or they might be collected half-way
+
+        def hang_up() -> None:
+            if hangup.terminal_is_gone():
+                signal.raise_signal(signal.SIGTERM)
+            else:
+                task = asyncio.create_task(state.reload())
+                reloads.add(task)
+                task.add_done_callback(reloads.discard)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
         gc.collect()
         gc.freeze()  # what is there by now stays: looking through it again takes 50 ms each time
         yield
+        catalogue.close()
         await engine.close()
         await asyncio.to_thread(tracing.stop)
 
@@ -96,8 +122,8 @@ def create_app(settings: Settings) -> Gate:
         redoc_url=None,
     )
     streams = Streams(settings.max_streams, settings.timeout)
-    app.state.figment = State(
-        settings, runtime, library, engine, effective, access, streams, _software(runtime)
+    app.state.figment = state = State(
+        settings, runtime, catalogue, engine, effective, access, streams, _software(runtime)
     )
     # Documents that a key is taken; who has one is checked at the gate.
     takes_key = [Security(HTTPBearer(auto_error=False))] if access.needs_key else []
@@ -122,7 +148,7 @@ def _render_one(library: Library) -> None:
     render([(Samples(first, seed=0, indices=range(1)), range(1))], alone=False)
 
 
-def _effective(runtime: Runtime, library: Library) -> dict[str, Any]:
+def _effective(runtime: Runtime) -> dict[str, Any]:
     """The part of ``GET /info`` that does not change."""
     return {
         "version": __version__,
@@ -133,11 +159,6 @@ def _effective(runtime: Runtime, library: Library) -> dict[str, Any]:
         "onnxruntime": onnxruntime.__version__,
         "threads": runtime.threads,
         "encoders": runtime.encoders,
-        "batches": {
-            f"{name}/{number}": model.generator.describe()
-            for name, versions in library.models.items()
-            for number, model in versions.items()
-        },
     }
 
 
@@ -153,8 +174,8 @@ def _software(runtime: Runtime) -> str:
     return ", ".join([*versions, runtime.provider])
 
 
-def _in_a_line(effective: dict[str, Any], settings: Settings) -> str:
-    batches = {str(sizes) for sizes in effective["batches"].values()}
+def _in_a_line(effective: dict[str, Any], library: Library, settings: Settings) -> str:
+    batches = {str(sizes) for sizes in library.batches().values()}
     parts = {
         "provider": effective["provider"],
         "options": effective["provider_options"] or "none",

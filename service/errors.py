@@ -3,6 +3,7 @@
 FigmentError
 ├── StartupError            the process ends with this sentence
 ├── ModelRefused            one model file is not served; the rest are
+├── AliasRefused            names for versions cannot be read, or set as asked
 ├── ClientError             the client cannot go on
 │   ├── Refused             the server does not answer such a request; it says why
 │   ├── Unreachable         no answer, or too busy, for longer than the client's patience
@@ -11,6 +12,7 @@ FigmentError
 └── RequestError            answered as application/problem+json (RFC 9457)
     ├── MalformedJson       400
     ├── Unauthorized        401
+    ├── CrossSite           403
     ├── UnknownModel        404
     ├── NotAcceptable       406
     ├── TooSlow             408
@@ -47,6 +49,10 @@ class StartupError(FigmentError):
 
 class ModelRefused(FigmentError):
     """A model file is malformed, unsafe or contradicts itself."""
+
+
+class AliasRefused(FigmentError):
+    """Names for a model's versions cannot be read, or set as asked."""
 
 
 class ClientError(FigmentError):
@@ -113,6 +119,11 @@ class Unauthorized(RequestError):
 
     def headers(self) -> dict[str, str]:
         return {"WWW-Authenticate": 'Bearer realm="figment"'}
+
+
+class CrossSite(RequestError):
+    status = 403
+    title = "Cross-site request"
 
 
 class UnknownModel(RequestError):

@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from service.aliases import PATTERN as ALIAS
 from service.interpolation import Method
 from service.latents import MAX_INDEX, MAX_SEED
 from service.manifest import Attribute, Kind, Manifest
@@ -29,7 +30,6 @@ MAX_STEPS = 256
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Index = Annotated[int, Field(ge=0, le=MAX_INDEX)]
-Version = Annotated[int, Field(ge=1, le=999_999_999)]
 Truncation = Annotated[float, Field(gt=0, le=1)]
 Strength = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -38,6 +38,22 @@ OneLabel = Phrase | dict[StrictStr, StrictBool | StrictInt | StrictStr]
 ManyLabels = Annotated[list[OneLabel], Field(min_length=1, max_length=MAX_LABELS)]
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MAX_LABELS)]
+
+
+def _version_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """What it may be, not what each of its kinds misses."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        raise PydanticCustomError(
+            "version", "should be a number from 1 on, or an alias such as 'latest'"
+        ) from error
+
+
+Version = Annotated[
+    Annotated[int, Field(ge=1, le=999_999_999)] | Annotated[str, Field(pattern=ALIAS)],
+    WrapValidator(_version_in_one_sentence),
+]
 
 
 def _in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -98,7 +114,11 @@ class GenerateRequest(_Request):
     seed: Seed | None = Field(None, description="Left out, one is drawn and returned.")
     offset: Index = Field(0, description="Index of the first image.")
     model: str | None = Field(None, description="Left out, the configured default.")
-    version: Version | None = Field(None, description="Left out, the highest.")
+    version: Version | None = Field(
+        None,
+        description="A number or an alias. Left out, what the alias `default` means, or the "
+        "highest.",
+    )
     label: Annotated[OneLabel | ManyLabels | None, WrapValidator(_in_one_sentence)] = Field(
         None,
         description="A phrase, a mapping, or a list of these, of which the image at index i takes "
@@ -245,11 +265,15 @@ class ModelSummary(BaseModel):
     name: str
     kind: Kind
     versions: list[int]
+    version: int = Field(description="Taken by requests that name none.")
+    aliases: dict[str, int] = Field(description="And the versions that they mean.")
     default: bool = Field(description="Taken by requests of this kind that name no model.")
     url: str
 
 
 class RefusedModel(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
     path: str
     reason: str
 
@@ -257,6 +281,21 @@ class RefusedModel(BaseModel):
 class ModelsAnswer(BaseModel):
     models: list[ModelSummary]
     refused: list[RefusedModel]
+
+
+class ReloadAnswer(BaseModel):
+    """Versions are told as `NAME/VERSION`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    added: list[str]
+    changed: list[str] = Field(description="Their files are not what they were.")
+    removed: list[str]
+    refused: list[RefusedModel] = Field(
+        description="All that is not served as it lies in the folder, and why."
+    )
+    warnings: list[str] = Field(description="Why nothing was changed, or what lacks now.")
+    aliases: dict[str, dict[str, int]] = Field(description="Of each model, those in effect now.")
 
 
 class ModelVersion(BaseModel):
@@ -272,6 +311,8 @@ class ModelVersion(BaseModel):
 class ModelAnswer(BaseModel):
     name: str
     kind: Kind
+    version: int = Field(description="Taken by requests that name none.")
+    aliases: dict[str, int] = Field(description="And the versions that they mean.")
     versions: list[ModelVersion]
 
 

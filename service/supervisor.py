@@ -20,7 +20,7 @@ from types import FrameType
 from prometheus_client import multiprocess
 from uvicorn.config import STARTUP_FAILURE
 
-from service import metrics
+from service import hangup, metrics
 from service.errors import StartupError
 from service.settings import Settings, to_environment
 
@@ -72,7 +72,7 @@ class Supervisor:
             wait([process.sentinel for process in self._processes], timeout=LOOK)
             while self._signals:
                 number = self._signals.pop(0)
-                if number != signal.SIGHUP:
+                if number != signal.SIGHUP or hangup.terminal_is_gone():
                     return 0
                 self._tell_all(number)
             for place, process in enumerate(self._processes):

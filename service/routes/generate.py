@@ -45,12 +45,13 @@ async def generate_conditional(
 ) -> Response:
     """Images of a conditional model under labels; what a label leaves open is drawn."""
     state = state_of(request)
-    model = state.library.choose(body.model, body.version, labelled=True)
+    library = state.library
+    model = library.choose(body.model, body.version, labelled=True)
     if model.manifest.kind != "conditional":
         raise InvalidRequest(
             f"model {model.name!r} is unconditional; use POST /generate, or name one of: "
-            f"{', '.join(state.library.names('conditional'))}",
-            models=state.library.names("conditional"),
+            f"{', '.join(library.names('conditional'))}",
+            models=library.names("conditional"),
         )
     return await _answer(model, body, query, state, request)
 

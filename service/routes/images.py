@@ -12,7 +12,8 @@ from service.errors import InvalidRequest
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.latents import MAX_INDEX, MAX_SEED
-from service.models import VERSION_PATTERN, Model
+from service.manifest import VERSION_PATTERN
+from service.models import Model
 from service.routes.answers import PROBLEMS, about, as_headers, image_answer, run
 from service.routes.direct import refuse_repeats
 from service.routes.state import CurrentState, State
