@@ -40,6 +40,25 @@ def model(manifest: Manifest) -> onnx.ModelProto:
     return built
 
 
+def verifier(manifest: Manifest) -> onnx.ModelProto:
+    """A verifier that takes every value of the one attribute to be as likely as any other."""
+    (attribute,) = manifest.attributes
+    sizes = [manifest.height, manifest.width, manifest.channels]
+    flat = np.array([-1, np.prod(sizes)], dtype=np.int64)
+    matrix = np.zeros((flat[1], len(attribute.values)), dtype=np.float32)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["floats", "flat"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "matrix"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], [attribute.name]),
+    ]
+    inputs = [_value("image", TensorProto.UINT8, *sizes)]
+    outputs = [_value(attribute.name, TensorProto.FLOAT, len(attribute.values))]
+    constants = [numpy_helper.from_array(flat, "flat"), numpy_helper.from_array(matrix, "matrix")]
+    graph = helper.make_graph(nodes, "verifier", inputs, outputs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
 def describe(built: onnx.ModelProto, text: str) -> None:
     """Set the manifest's text."""
     helper.set_model_props(built, {METADATA_KEY: text})

@@ -22,14 +22,17 @@ from tests import onnx_files
 from tests.conftest import attribute, manifest
 from tests.server import ROOT, Server, environment, serve
 
-EYES = attribute("eyes", "red", "blue")
+LABELLED = manifest(attribute("eyes", "red", "blue"), name="other")
 STREAM = {"n": 20_000, "seed": 1}
 """15 MB, far more than the sockets between hold."""
 
 
 def weights(seed: int, name: str = "tiny") -> onnx.ModelProto:
     """A model unlike those of other seeds."""
-    built = onnx_files.model(manifest(name=name))
+    return changed(onnx_files.model(manifest(name=name)), seed)
+
+
+def changed(built: onnx.ModelProto, seed: int) -> onnx.ModelProto:
     (matrix,) = (each for each in built.graph.initializer if each.name == "matrix")
     values = np.random.default_rng(seed).permutation(numpy_helper.to_array(matrix))
     matrix.CopyFrom(numpy_helper.from_array(values, "matrix"))
@@ -49,7 +52,7 @@ def fill(folder: Path) -> Path:
     """With one version of each of two models."""
     shutil.rmtree(folder, ignore_errors=True)
     place(folder, "tiny", 1, weights(1))
-    place(folder, "other", 1, onnx_files.model(manifest(EYES, name="other")))
+    place(folder, "other", 1, onnx_files.model(LABELLED))
     return folder
 
 
@@ -174,12 +177,41 @@ def test_a_bad_file_leaves_the_old_one_serving(server: Server, models: Path) -> 
     assert list(refused(reload(server))) == ["tiny/2/model.onnx"]
 
 
-def test_a_bad_verifier_leaves_the_old_pair_serving(server: Server, models: Path) -> None:
-    """Here a model without one goes on without one."""
-    (models / "other" / "1" / "verifier.onnx").write_bytes(b"no verifier")
+def test_a_version_that_can_be_verified_does_not_become_one_that_cannot(
+    server: Server, models: Path
+) -> None:
+    def about() -> tuple[str, str | None]:
+        found = server.client.get("/models/other/1").json()
+        return found["sha256"], found["verifier_sha256"]
+
+    # 1. Without a verifier it goes on without one, when a bad one comes.
+    path = models / "other" / "1" / "verifier.onnx"
+    plain = about()
+    path.write_bytes(b"no verifier")
     report = reload(server)
-    assert report["changed"] == []
-    assert list(refused(report)) == ["other/1/verifier.onnx"]
+    assert (report["changed"], list(refused(report))) == ([], ["other/1/verifier.onnx"])
+    assert about() == plain
+
+    # 2. A good one is taken up.
+    path.write_bytes(onnx_files.verifier(LABELLED).SerializeToString())
+    assert reload(server)["changed"] == ["other/1"]
+    assert (pair := about())[1]
+
+    # 3. Then a bad one keeps the pair, and so it does beside a good model.
+    path.write_bytes(b"no verifier")
+    reason = refused(reload(server))["other/1/verifier.onnx"]
+    assert reason.endswith("; the one loaded before goes on serving")
+    place(models, "other", 1, changed(onnx_files.model(LABELLED), 4))
+    report = reload(server)
+    assert (report["changed"], list(refused(report))) == ([], ["other/1/verifier.onnx"])
+    assert about() == pair
+    body = {"model": "other", "label": "red eyes", "verify": 0.1, "seed": 1}
+    assert server.client.post("/generate", json=body).status_code == 200
+
+    # 4. It is given up where it is taken away.
+    path.unlink()
+    assert reload(server)["changed"] == ["other/1"]
+    assert about()[1] is None
 
 
 def test_a_folder_that_vanishes_changes_nothing(server: Server, models: Path) -> None:
