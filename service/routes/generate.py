@@ -21,8 +21,6 @@ from service.search import Search, quotas
 
 router = APIRouter(tags=["generate"], route_class=DirectRoute)
 FORMATS = ("json", *images.EXTENSIONS, *SETS)
-MAX_SET = 10_000_000
-"""Images in one set: what comes after is asked for with ``offset``."""
 
 
 @router.post("/generate", responses=documented(GenerateAnswer, FORMATS))
@@ -59,7 +57,7 @@ async def _answer(
     model: Model, body: GenerateRequest, query: FormatQuery, state: State, request: Request
 ) -> Response:
     chosen = negotiation.choose(request.headers.get("accept", ""), query.format, FORMATS)
-    most = MAX_SET if chosen in SETS else state.settings.max_images
+    most = state.settings.max_set if chosen in SETS else state.settings.max_images
     count = body.count
     if count > most:
         raise InvalidRequest(
