@@ -125,17 +125,6 @@ class GenerateRequest(_Request):
             return []
         return self.label if isinstance(self.label, list) else [self.label]
 
-    @model_validator(mode="after")
-    def _a_count_for_each_label(self) -> GenerateRequest:
-        if isinstance(self.n, list) and len(self.n) != max(len(self.labels), 1):
-            raise PydanticCustomError(
-                "count",
-                "n has {counts} counts for {labels} labels: it is one number, or a list with one "
-                "for each entry of label",
-                {"counts": len(self.n), "labels": len(self.labels)},
-            )
-        return self
-
 
 class Point(_Request):
     """One image of a seed."""

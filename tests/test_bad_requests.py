@@ -123,6 +123,25 @@ def test_bodies(client: httpx.Client, path: str, content: bytes, status: int, sa
     assert (found["type"] == "urn:figment:malformed-json") == (status == 400)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "kind"),
+    [
+        ("/generate", {"n": 0}, "invalid-request"),
+        ("/generate", {"n": 1025}, "answer-too-large"),
+        ("/variations", {"of": {"seed": 1}, "n": 1025}, "answer-too-large"),
+        ("/generate", {"n": [1, 2]}, "fields-disagree"),
+        ("/generate", {"offset": 2**53 - 1, "n": 2}, "fields-disagree"),
+        ("/generate", {"verify": 0.5, "model": "anime-faces-free"}, "model-unfit"),
+        ("/generate/conditional", {"model": "anime-faces-free"}, "model-unfit"),
+        ("/generate", {"label": "purple elephant"}, "unknown-or-ambiguous-label"),
+    ],
+)
+def test_the_type_of_a_problem_says_whether_another_model_or_size_would_do(
+    client: httpx.Client, path: str, body: dict[str, Any], kind: str
+) -> None:
+    assert problem(client.post(path, json=body), 422)["type"] == f"urn:figment:{kind}"
+
+
 def test_a_body_that_is_not_declared_as_json(client: httpx.Client) -> None:
     """What `curl -d` sends if nobody tells it otherwise."""
     answer = client.post("/generate", data={"n": "1"})

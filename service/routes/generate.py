@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.errors import InvalidRequest
+from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
 from service.formats import images, negotiation
 from service.latents import MAX_INDEX, MAX_SEED
 from service.models import Model
@@ -45,7 +45,7 @@ async def generate_conditional(
     state = state_of(request)
     model = state.library.choose(body.model, body.version, labelled=True)
     if model.manifest.kind != "conditional":
-        raise InvalidRequest(
+        raise ModelUnfit(
             f"model {model.name!r} is unconditional; use POST /generate, or name one of: "
             f"{', '.join(state.library.names('conditional'))}",
             models=state.library.names("conditional"),
@@ -60,16 +60,21 @@ async def _answer(
     most = state.settings.max_set if chosen in SETS else state.settings.max_images
     count = body.count
     if count > most:
-        raise InvalidRequest(
+        raise AnswerTooLarge(
             f"n: {count} images do not fit into one {chosen} answer; at most {most}. Ask for "
             "more with offset",
             max_images=most,
         )
+    if isinstance(body.n, list) and len(body.n) != max(len(body.labels), 1):
+        raise FieldsDisagree(
+            f"n has {len(body.n)} counts for {len(body.labels)} labels: it is one number, or a "
+            "list with one for each entry of label"
+        )
     if body.offset + count - 1 > MAX_INDEX:
-        raise InvalidRequest(f"offset: the last index may be at most {MAX_INDEX}")
+        raise FieldsDisagree(f"offset: the last index may be at most {MAX_INDEX}")
     if body.verify is not None and model.verifier is None:
         able = state.library.verified()
-        raise InvalidRequest(
+        raise ModelUnfit(
             f"verify: {model.name} version {model.version} has no verifier; "
             f"{', '.join(able) or 'none'} can be verified",
             models=able,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.errors import InvalidRequest
+from service.errors import AnswerTooLarge
 from service.formats import images, negotiation
 from service.latents import MAX_SEED
 from service.routes.answers import about, documented, image_answer, json_answer, run
@@ -33,7 +33,7 @@ async def variations(
     chosen = negotiation.choose(request.headers.get("accept", ""), query.format, FORMATS)
     most = state.settings.max_images
     if body.n > most:
-        raise InvalidRequest(
+        raise AnswerTooLarge(
             f"n: {body.n} images do not fit into one answer; at most {most}", max_images=most
         )
     labelled = body.of.label is not None
