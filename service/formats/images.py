@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -19,7 +19,8 @@ from service.formats import png
 from service.frames import Pixels
 
 SYNTHETIC = "synthetic"
-EXTENSIONS = ("png", "webp", "jpeg")
+Extension = Literal["png", "webp", "jpeg"]
+EXTENSIONS: tuple[str, ...] = get_args(Extension)
 FRAME_MS = 80
 """How long an animation shows each frame; GIF knows hundredths of a second."""
 LARGEST_SIDE = {"webp": 16_383, "jpeg": 65_500}
