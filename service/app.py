@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from service import __version__, cpus, problems
+from service import __version__, cpus, openapi, problems
 from service.engine import Engine, Limits
 from service.errors import StartupError
 from service.manifest import Kind
@@ -85,6 +85,7 @@ def create_app(settings: Settings) -> ASGIApp:
     for routes in (generate, interpolate, variations, images, models, health, studio):
         app.include_router(routes.router)
     problems.install(app)
+    openapi.install(app)
     app.add_middleware(HeadAsGet)
 
     # Middleware of the app does not see what takes the shortcut.

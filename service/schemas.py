@@ -88,10 +88,6 @@ class _Request(BaseModel):
 class GenerateRequest(_Request):
     """What to generate. Everything may be left out."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"label": "red eyes", "n": 4, "seed": 3}]}
-    )
-
     n: Annotated[Count | Counts, WrapValidator(_count_in_one_sentence)] = Field(
         1, description="Images; or, beside a list of labels, a list with how many of each."
     )
@@ -138,18 +134,6 @@ class Point(_Request):
 class InterpolateRequest(_Request):
     """From one image to another. The ends are exactly the images at those addresses."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "from": {"seed": 1, "label": "red eyes"},
-                    "to": {"seed": 2, "label": "blue eyes"},
-                    "steps": 8,
-                }
-            ]
-        }
-    )
-
     start: Point = Field(alias="from")
     end: Point = Field(alias="to")
     steps: Annotated[int, Field(ge=2, le=MAX_STEPS)] = Field(16, description="Frames.")
@@ -180,12 +164,6 @@ class GenerateAnswer(BaseModel):
 
 class VariationsRequest(_Request):
     """Neighbours of one image, under its labels."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"of": {"seed": 3, "label": "red eyes"}, "strength": 0.3, "n": 4}]
-        }
-    )
 
     of: Point
     strength: Strength = Field(

@@ -11,7 +11,15 @@ from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
 from service.formats import images, negotiation
 from service.latents import MAX_INDEX, MAX_SEED
 from service.models import Model
-from service.routes.answers import about, documented, image_answer, json_answer, run, run_search
+from service.routes.answers import (
+    PROBLEM,
+    about,
+    documented,
+    image_answer,
+    json_answer,
+    run,
+    run_search,
+)
 from service.routes.direct import DirectRoute, FormatQuery
 from service.routes.sets import SETS, set_answer
 from service.routes.state import State, state_of
@@ -21,9 +29,20 @@ from service.search import Search, quotas
 
 router = APIRouter(tags=["generate"], route_class=DirectRoute)
 FORMATS = ("json", *images.EXTENSIONS, *SETS)
+ANSWERS = documented(
+    GenerateAnswer,
+    FORMATS,
+    "Figment-Seed",
+    "Figment-Tried",
+    "Figment-Model-Sha256",
+    "Figment-Verifier-Sha256",
+    "Figment-Software",
+    "Content-Disposition",
+    "Content-Location",
+) | {503: {"description": "There is no room for a set's temporary files.", "content": PROBLEM}}
 
 
-@router.post("/generate", responses=documented(GenerateAnswer, FORMATS))
+@router.post("/generate", responses=ANSWERS)
 async def generate(
     body: GenerateRequest, query: Annotated[FormatQuery, Query()], request: Request
 ) -> Response:
@@ -37,7 +56,7 @@ async def generate(
     return await _answer(model, body, query, state, request)
 
 
-@router.post("/generate/conditional", responses=documented(GenerateAnswer, FORMATS))
+@router.post("/generate/conditional", responses=ANSWERS)
 async def generate_conditional(
     body: GenerateRequest, query: Annotated[FormatQuery, Query()], request: Request
 ) -> Response:

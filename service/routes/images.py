@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.models import Model
-from service.routes.answers import PROBLEMS, about, as_headers, image_answer, run
+from service.routes.answers import PROBLEMS, about, as_headers, described, image_answer, run
 from service.routes.direct import refuse_repeats
 from service.routes.state import CurrentState, State
 from service.sampling import Samples
@@ -44,14 +44,21 @@ class _Query(BaseModel):
 
 
 BINARY: dict[str, Any] = {MEDIA_TYPES[extension]: {} for extension in images.EXTENSIONS}
+CACHING: dict[str, Any] = {
+    "ETag": {"required": True, "schema": {"type": "string"}},
+    "Cache-Control": {"required": True, "schema": {"type": "string", "const": FOR_EVER}},
+}
 
 
 @router.get(
     "/{model}/{version}/{seed}/{index}.{extension}",
     response_class=Response,
     responses={
-        200: {"content": BINARY},
-        304: {"description": "The caller has it already."},
+        200: {
+            "content": BINARY,
+            "headers": CACHING | described("Figment-Seed", "Content-Location"),
+        },
+        304: {"description": "The caller has it already.", "headers": CACHING},
         **{status: PROBLEMS[status] for status in (404, 422, 429, 500, 504)},
     },
 )

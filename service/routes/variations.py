@@ -21,7 +21,9 @@ router = APIRouter(tags=["generate"], route_class=DirectRoute)
 FORMATS = ("json", *images.EXTENSIONS)
 
 
-@router.post("/variations", responses=documented(VariationsAnswer, FORMATS))
+@router.post(
+    "/variations", responses=documented(VariationsAnswer, FORMATS, "Figment-Seed", "Figment-Of")
+)
 async def variations(
     body: VariationsRequest, query: Annotated[FormatQuery, Query()], request: Request
 ) -> Response:
