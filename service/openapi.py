@@ -13,7 +13,7 @@ from service.formats.negotiation import MEDIA_TYPES
 from service.models import Library, Model
 from service.routes.answers import PROBLEMS
 from service.routes.state import State
-from service.schemas import Problem
+from service.schemas import MAX_STEPS, Problem
 from service.settings import Settings
 
 FORMATS = {media: format_ for format_, media in MEDIA_TYPES.items()}
@@ -47,6 +47,8 @@ def _bound(schemas: dict[str, Any], settings: Settings) -> None:
     single["maximum"] = several["items"]["maximum"] = max(settings.max_images, settings.max_set)
     several["contains"] = {"minimum": 1}
     schemas["VariationsRequest"]["properties"]["n"]["maximum"] = settings.max_images
+    steps = schemas["InterpolateRequest"]["properties"]["steps"]
+    steps["maximum"] = min(MAX_STEPS, settings.max_images)
 
 
 def _complete(operation: dict[str, Any], model: Model) -> None:
@@ -84,9 +86,9 @@ def _bodies(model: Model, settings: Settings) -> dict[str, Any]:
     images: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2}]
     for image, label in zip(images, _labels(model), strict=False):
         image["label"] = label
-    n = min(4, settings.max_images)
+    most = settings.max_images
     return {
-        "GenerateRequest": images[0] | {"n": n},
-        "InterpolateRequest": {"from": images[0], "to": images[1], "steps": 8},
-        "VariationsRequest": {"of": images[0], "strength": 0.3, "n": n},
+        "GenerateRequest": images[0] | {"n": min(4, most)},
+        "InterpolateRequest": {"from": images[0], "to": images[1], "steps": min(8, most)},
+        "VariationsRequest": {"of": images[0], "strength": 0.3, "n": min(4, most)},
     }

@@ -13,7 +13,7 @@ from fastapi import Request, Response
 
 from service.backlog import Finish, Timing
 from service.engine import Receive
-from service.errors import CallerGone, DeadlinePassed
+from service.errors import AnswerTooLarge, CallerGone, DeadlinePassed
 from service.finder import find
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
@@ -74,6 +74,15 @@ def described(*headers: str) -> dict[str, Any]:
         name: {"description": HEADERS[name], "schema": {"type": "string"}}
         for name in (*OF_EVERY_MODEL, *headers)
     }
+
+
+def check_size(field: str, count: int, state: State) -> None:
+    """Raise ``AnswerTooLarge`` for more images than one answer holds in memory."""
+    most = state.settings.max_images
+    if count > most:
+        raise AnswerTooLarge(
+            f"{field}: {count} images do not fit into one answer; at most {most}", max_images=most
+        )
 
 
 def about(model: Model) -> dict[str, Any]:
