@@ -80,6 +80,7 @@ def create_app(settings: Settings) -> ASGIApp:
         description="Labelled synthetic images on demand, each at a permanent address.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # behind a proxy, to a scheme and a name that callers do not know
     )
     app.state.figment = State(settings, runtime, library, engine, effective, _software(runtime))
     for routes in (generate, interpolate, variations, images, models, health, studio):

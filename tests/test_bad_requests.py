@@ -236,6 +236,8 @@ def test_variations(client: httpx.Client, change: dict[str, Any], status: int, s
         ("/models/digits/3", 404, "no version 3"),
         ("/models/digits/one", 422, "version: "),
         ("/nowhere", 404, "GET /nowhere"),
+        ("/models/", 404, "GET /models/"),
+        ("/images/digits/1/3/0.png/", 404, "GET /images"),
         ("/generate", 405, "GET /generate"),
     ],
 )
