@@ -223,12 +223,14 @@ def load_model(path: Path, runtime: Runtime) -> Model:
         generator = inference.build(runtime, content, session)
     except Exception as error:
         raise ModelRefused(f"it does not run: {first_line(error)}") from error
+    vocabulary = Vocabulary(manifest.attributes, where=f"/models/{name}/labels")
+    vocabulary.check()
     model = Model(
         manifest=manifest,
         version=int(version),
         sha256=hashlib.sha256(content).hexdigest(),
         generator=generator,
-        vocabulary=Vocabulary(manifest.attributes, where=f"/models/{name}/labels"),
+        vocabulary=vocabulary,
     )
     _warm(model)
     return model
