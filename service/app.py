@@ -20,7 +20,7 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from service import __version__, cpus, hangup, metrics, problems, tracing
+from service import __version__, cpus, hangup, metrics, openapi, problems, tracing
 from service.callers import Access
 from service.catalogue import Catalogue, Report
 from service.engine import Engine, Limits
@@ -120,6 +120,7 @@ def create_app(settings: Settings, vetter: Vetter | None = None) -> Gate:
         description="Labelled synthetic images on demand, each at a permanent address.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # behind a proxy, to a scheme and a name that callers do not know
     )
     streams = Streams(settings.max_streams, settings.timeout)
     app.state.figment = state = State(
@@ -132,6 +133,7 @@ def create_app(settings: Settings, vetter: Vetter | None = None) -> Gate:
     for routes in (health, studio):
         app.include_router(routes.router)
     problems.install(app)
+    openapi.install(app)
     app.add_middleware(HeadAsGet)
 
     # Middleware of the app does not see what takes the shortcut.

@@ -18,6 +18,9 @@ FigmentError
     ├── TooSlow             408
     ├── BodyTooLarge        413
     ├── InvalidRequest      422
+    │   ├── FieldsDisagree  422, each is right by itself
+    │   ├── AnswerTooLarge  422, with how many images fit
+    │   ├── ModelUnfit      422, with the models that are able to
     │   ├── InvalidLabel    422, with the closest matches
     │   └── LabelNotSeen    422, with the images that were found
     ├── TryAgain            429, with when to try again
@@ -147,8 +150,22 @@ class BodyTooLarge(RequestError):
 
 
 class InvalidRequest(RequestError):
+    """Not of the form that the OpenAPI document describes; its subclasses are, and yet go wrong."""
+
     status = 422
     title = "Invalid request"
+
+
+class FieldsDisagree(InvalidRequest):
+    title = "Fields disagree"
+
+
+class AnswerTooLarge(InvalidRequest):
+    title = "Answer too large"
+
+
+class ModelUnfit(InvalidRequest):
+    title = "Model unfit"
 
 
 class InvalidLabel(InvalidRequest):

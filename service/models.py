@@ -109,12 +109,14 @@ def model_of(path: Path, content: bytes, runtime: Runtime, build: Build = infere
         generator = build(runtime, content, session)
     except Exception as error:
         raise ModelRefused(f"it does not run: {first_line(error)}") from error
+    vocabulary = Vocabulary(manifest.attributes, where=f"/models/{name}/labels")
+    vocabulary.check()
     model = Model(
         manifest=manifest,
         version=int(version),
         sha256=hashlib.sha256(content).hexdigest(),
         generator=generator,
-        vocabulary=Vocabulary(manifest.attributes, where=f"/models/{name}/labels"),
+        vocabulary=vocabulary,
     )
     for count in (1, model.largest_batch):
         _try_out(model, count)

@@ -50,8 +50,9 @@ def _version_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler)
         ) from error
 
 
+VersionNumber = Annotated[int, Field(ge=1, le=999_999_999)]
 Version = Annotated[
-    Annotated[int, Field(ge=1, le=999_999_999)] | Annotated[str, Field(pattern=ALIAS)],
+    VersionNumber | Annotated[str, Field(pattern=ALIAS)],
     WrapValidator(_version_in_one_sentence),
 ]
 
@@ -104,10 +105,6 @@ class _Request(BaseModel):
 class GenerateRequest(_Request):
     """What to generate. Everything may be left out."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"label": "red eyes", "n": 4, "seed": 3}]}
-    )
-
     n: Annotated[Count | Counts, WrapValidator(_count_in_one_sentence)] = Field(
         1, description="Images; or, beside a list of labels, a list with how many of each."
     )
@@ -145,17 +142,6 @@ class GenerateRequest(_Request):
             return []
         return self.label if isinstance(self.label, list) else [self.label]
 
-    @model_validator(mode="after")
-    def _a_count_for_each_label(self) -> GenerateRequest:
-        if isinstance(self.n, list) and len(self.n) != max(len(self.labels), 1):
-            raise PydanticCustomError(
-                "count",
-                "n has {counts} counts for {labels} labels: it is one number, or a list with one "
-                "for each entry of label",
-                {"counts": len(self.n), "labels": len(self.labels)},
-            )
-        return self
-
 
 class Point(_Request):
     """One image of a seed."""
@@ -168,18 +154,6 @@ class Point(_Request):
 
 class InterpolateRequest(_Request):
     """From one image to another. The ends are exactly the images at those addresses."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "from": {"seed": 1, "label": "red eyes"},
-                    "to": {"seed": 2, "label": "blue eyes"},
-                    "steps": 8,
-                }
-            ]
-        }
-    )
 
     start: Point = Field(alias="from")
     end: Point = Field(alias="to")
@@ -211,12 +185,6 @@ class GenerateAnswer(BaseModel):
 
 class VariationsRequest(_Request):
     """Neighbours of one image, under its labels."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"of": {"seed": 3, "label": "red eyes"}, "strength": 0.3, "n": 4}]
-        }
-    )
 
     of: Point
     strength: Strength = Field(

@@ -99,8 +99,13 @@ class Settings(BaseSettings):
     )
     max_images: Annotated[int, Field(ge=1, le=65536)] = Field(
         1024,
-        description="Most images in one answer that is held in memory whole (JSON, PNG). A high "
-        "limit lets one request take memory and time from all others.",
+        description="Most images in one answer that is held in memory whole (JSON, PNG, GIF). A "
+        "high limit lets one request take memory and time from all others.",
+    )
+    max_set: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        10_000_000,
+        description="Most images in one set that is streamed (zip, npy); what comes after is asked "
+        "for with offset. A low limit keeps one request from computing for days.",
     )
 
     max_model_mb: Annotated[int, Field(ge=1, le=65536)] = Field(

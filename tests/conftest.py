@@ -19,6 +19,7 @@ REAL_DATA = Path(os.environ.get("TEST_DATA", ROOT.parent / "shared" / "data"))
 
 LONGEST = (
     "test_exactness.py",
+    "test_openapi.py",
     "test_evaluate.py",
     "test_studio.py",
     "test_distributed.py",

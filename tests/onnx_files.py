@@ -40,28 +40,30 @@ def model(manifest: Manifest) -> onnx.ModelProto:
     return built
 
 
-def verifier(manifest: Manifest) -> onnx.ModelProto:
-    """A verifier that takes every value of the one attribute to be as likely as any other."""
-    (attribute,) = manifest.attributes
-    sizes = [manifest.height, manifest.width, manifest.channels]
-    flat = np.array([-1, np.prod(sizes)], dtype=np.int64)
-    matrix = np.zeros((flat[1], len(attribute.values)), dtype=np.float32)
-    nodes = [
-        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Reshape", ["floats", "flat"], ["rows"]),
-        helper.make_node("MatMul", ["rows", "matrix"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], [attribute.name]),
-    ]
-    inputs = [_value("image", TensorProto.UINT8, *sizes)]
-    outputs = [_value(attribute.name, TensorProto.FLOAT, len(attribute.values))]
-    constants = [numpy_helper.from_array(flat, "flat"), numpy_helper.from_array(matrix, "matrix")]
-    graph = helper.make_graph(nodes, "verifier", inputs, outputs, constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-
-
 def describe(built: onnx.ModelProto, text: str) -> None:
     """Set the manifest's text."""
     helper.set_model_props(built, {METADATA_KEY: text})
+
+
+def verifier(*sizes: tuple[str, int], image: tuple[int, int, int] = (16, 16, 3)) -> bytes:
+    """A verifier that sees every value with the same probability."""
+    nodes, outputs, constants = [], [], []
+    shape = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *image])
+    for name, size in sizes:
+        constants.append(
+            numpy_helper.from_array(np.full((np.prod(image), size), 0, np.float32), f"{name}-w")
+        )
+        nodes += [
+            helper.make_node("Flatten", ["image"], [f"{name}-flat"]),
+            helper.make_node("Cast", [f"{name}-flat"], [f"{name}-float"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", [f"{name}-float", f"{name}-w"], [f"{name}-logits"]),
+            helper.make_node("Softmax", [f"{name}-logits"], [name]),
+        ]
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size]))
+    graph = helper.make_graph(nodes, "verifier", [shape], outputs, constants)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    ).SerializeToString()
 
 
 def put(folder: Path, name: str, version: int | str, content: bytes | onnx.ModelProto) -> Path:

@@ -126,6 +126,25 @@ def test_bodies(client: httpx.Client, path: str, content: bytes, status: int, sa
     assert (found["type"] == "urn:figment:malformed-json") == (status == 400)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "kind"),
+    [
+        ("/generate", {"n": 0}, "invalid-request"),
+        ("/generate", {"n": 1025}, "answer-too-large"),
+        ("/variations", {"of": {"seed": 1}, "n": 1025}, "answer-too-large"),
+        ("/generate", {"n": [1, 2]}, "fields-disagree"),
+        ("/generate", {"offset": 2**53 - 1, "n": 2}, "fields-disagree"),
+        ("/generate", {"verify": 0.5, "model": "anime-faces-free"}, "model-unfit"),
+        ("/generate/conditional", {"model": "anime-faces-free"}, "model-unfit"),
+        ("/generate", {"label": "purple elephant"}, "unknown-or-ambiguous-label"),
+    ],
+)
+def test_the_type_of_a_problem_says_whether_another_model_or_size_would_do(
+    client: httpx.Client, path: str, body: dict[str, Any], kind: str
+) -> None:
+    assert problem(client.post(path, json=body), 422)["type"] == f"urn:figment:{kind}"
+
+
 def test_a_body_that_is_not_declared_as_json(client: httpx.Client) -> None:
     """What `curl -d` sends if nobody tells it otherwise."""
     answer = client.post("/generate", data={"n": "1"})
@@ -198,10 +217,13 @@ def test_variations(client: httpx.Client, change: dict[str, Any], status: int, s
         ("/images/digits/0/3/0.png", 422, "version: "),
         ("/images/digits/1/-1/0.png", 422, "seed: "),
         ("/images/digits/1/9007199254740992/0.png", 422, "seed: "),
-        ("/images/digits/1/3/9007199254740992.png", 422, "index: may be at most"),
-        ("/images/digits/1/3/0.gif", 422, "file: "),
-        ("/images/digits/1/3/x.png", 422, "file: "),
-        ("/images/digits/1/3/007.png", 422, "file: "),
+        ("/images/digits/1/3/9007199254740992.png", 422, "index: Input should be less than"),
+        ("/images/digits/1/3/0.gif", 422, "extension: Input should be 'png'"),
+        ("/images/digits/1/3/x.png", 422, "index: should be a whole number"),
+        ("/images/digits/1/3/007.png", 422, "index: should be a whole number"),
+        ("/images/digits/1/3/1.0.png", 422, "index: should be a whole number"),
+        ("/images/digits/1/3/.png", 404, "GET /images/digits/1/3/.png"),
+        ("/images/digits/1/3/0", 404, "GET /images/digits/1/3/0"),
         ("/images/digits/01/3/0.png", 422, "version: "),
         ("/images/digits/1/1_0/0.png", 422, "seed: "),
         ("/images/digits/1/3.0/0.png", 422, "seed: "),
@@ -220,6 +242,8 @@ def test_variations(client: httpx.Client, change: dict[str, Any], status: int, s
         ("/models/digits/0", 422, "version: should be a number from 1 on, or an alias"),
         ("/models/digits/labels?version=3", 404, "no version 3"),
         ("/nowhere", 404, "GET /nowhere"),
+        ("/models/", 404, "GET /models/"),
+        ("/images/digits/1/3/0.png/", 404, "GET /images"),
         ("/generate", 405, "GET /generate"),
     ],
 )

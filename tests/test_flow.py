@@ -190,6 +190,19 @@ def test_npy_streams_are_bounded(server: Server) -> None:
     assert answer.json()["max_images"] == 10_000_000
 
 
+def test_an_operator_may_bound_answers_and_sets() -> None:
+    with serve("--models", str(MODELS), "--max-images", "4", "--max-set", "9") as server:
+        for path, most in (("/generate", 4), ("/generate?format=zip", 9)):
+            assert server.client.post(path, json={"n": most}).status_code == 200
+            answer = server.client.post(path, json={"n": most + 1})
+            assert (answer.status_code, answer.json()["max_images"]) == (422, most)
+        body = {"from": {"seed": 1}, "to": {"seed": 2}}
+        for steps, status in ((4, 200), (5, 422)):
+            answer = server.client.post("/interpolate?format=gif", json=body | {"steps": steps})
+            assert answer.status_code == status
+        assert answer.json()["max_images"] == 4
+
+
 def test_a_stream_whose_server_dies_does_not_look_whole() -> None:
     with (
         serve("--models", str(MODELS)) as server,

@@ -178,6 +178,12 @@ def test_a_manifest_that_contradicts_itself_or_its_file_is_refused(
     assert said in refusal(tmp_path, built)
 
 
+def test_a_value_that_no_label_could_ask_for_is_refused(tmp_path: Path) -> None:
+    crossed = manifest(attribute("hat", "hair", "none"), attribute("hair", "hat", "bald"))
+    reason = refusal(tmp_path, onnx_files.model(crossed))
+    assert "no label could ask for the value 'hair' of 'hat' alone" in reason
+
+
 def test_a_graph_that_does_not_give_what_it_declares_is_refused(tmp_path: Path) -> None:
     built = onnx_files.model(PLAIN)
     shape = next(constant for constant in built.graph.initializer if constant.name == "shape")

@@ -193,7 +193,7 @@ def test_a_version_that_can_be_verified_does_not_become_one_that_cannot(
     assert about() == plain
 
     # 2. A good one is taken up.
-    path.write_bytes(onnx_files.verifier(LABELLED).SerializeToString())
+    path.write_bytes(onnx_files.verifier(("eyes", 2)))
     assert reload(server)["changed"] == ["other/1"]
     assert (pair := about())[1]
 

@@ -15,7 +15,7 @@ from service import metrics, tracing
 from service.backlog import Finish, Timing
 from service.callers import caller_of
 from service.engine import Receive
-from service.errors import CallerGone, DeadlinePassed
+from service.errors import AnswerTooLarge, CallerGone, DeadlinePassed
 from service.finder import find
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
@@ -23,11 +23,12 @@ from service.frames import Frame, Pixels
 from service.models import Model
 from service.routes.state import State
 from service.sampling import Samples, Source
-from service.schemas import Problem
 from service.search import Search
 
-PROBLEM = {"application/problem+json": {"schema": Problem.model_json_schema()}}
-RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+RETRY_AFTER = {
+    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}, "required": True}
+}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is not JSON.", "content": PROBLEM},
     401: {"description": "There are API keys, and none was sent.", "content": PROBLEM},
@@ -35,18 +36,57 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     406: {"description": "No such format.", "content": PROBLEM},
     408: {"description": "The request took too long to come in.", "content": PROBLEM},
     413: {"description": "The body is too large.", "content": PROBLEM},
-    422: {"description": "A field is out of range, or a label unknown.", "content": PROBLEM},
+    422: {
+        "description": "A field is out of range, or a label unknown; or size, model and fields do "
+        "not fit together. `type` says which.",
+        "content": PROBLEM,
+    },
     429: {"description": "Not now; later.", "content": PROBLEM, "headers": RETRY_AFTER},
     500: {"description": "The model could not be run.", "content": PROBLEM},
     504: {"description": "Not done in time.", "content": PROBLEM},
 }
+HEADERS = {
+    "Figment-Model": "The model; this and the next stand in the body of JSON.",
+    "Figment-Version": "Its version.",
+    "Figment-Latent-Recipe": "How latents follow from seed and index.",
+    "Figment-Seed": "The seed, drawn if none was given.",
+    "Figment-Tried": "With `verify`: images that were looked at.",
+    "Figment-Of": "The address of the image that they surround.",
+    "Figment-Model-Sha256": "Of sets: of the model's file.",
+    "Figment-Verifier-Sha256": "Of sets, with `verify`: of the verifier's file.",
+    "Figment-Software": "Of sets: what of ours may change their bytes.",
+    "Content-Disposition": "Of sets: a name for the file.",
+    "Content-Location": "Of one image: its address.",
+    "Server-Timing": "Where the time went, in milliseconds; not of streams and searches.",
+}
+OF_EVERY_MODEL = ("Figment-Model", "Figment-Version", "Figment-Latent-Recipe", "Server-Timing")
 
 
-def documented(answer: type, formats: Sequence[str]) -> dict[int | str, dict[str, Any]]:
+def documented(
+    answer: type, formats: Sequence[str], *headers: str
+) -> dict[int | str, dict[str, Any]]:
     """The answers of a route that gives JSON or images, for the OpenAPI document."""
     binary = {"schema": {"type": "string", "format": "binary"}}
     content = {MEDIA_TYPES[format_]: binary for format_ in formats if format_ != "json"}
-    return {200: {"model": answer, "content": content}, **PROBLEMS}
+    given = {"model": answer, "content": content, "headers": described(*headers)}
+    return {200: given, **PROBLEMS}
+
+
+def described(*headers: str) -> dict[str, Any]:
+    """``headers`` beside those of every model, for the OpenAPI document."""
+    return {
+        name: {"description": HEADERS[name], "schema": {"type": "string"}}
+        for name in (*OF_EVERY_MODEL, *headers)
+    }
+
+
+def check_size(field: str, count: int, state: State) -> None:
+    """Raise ``AnswerTooLarge`` for more images than one answer holds in memory."""
+    most = state.settings.max_images
+    if count > most:
+        raise AnswerTooLarge(
+            f"{field}: {count} images do not fit into one answer; at most {most}", max_images=most
+        )
 
 
 def about(model: Model) -> dict[str, Any]:
