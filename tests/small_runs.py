@@ -1,9 +1,12 @@
-"""Runs that train in a second or two, on avatars of 16x16."""
+"""Runs that train in a second or two, on avatars of 16x16, and the command line on them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from click.testing import CliRunner, Result
+
+from training.__main__ import main
 from training.config import TrainingConfig
 from training.data import Dataset, avatars
 from training.run import DatasetDescription, Run
@@ -42,3 +45,11 @@ def lay_out(folder: Path, dataset: Dataset, **options: object) -> Run:
     run = Run.plan(folder, small_config(**options), DatasetDescription.of(dataset, "MIT"))
     run.lay_out()
     return run
+
+
+def training(*arguments: object) -> Result:
+    """``python -m training``, here: a process of its own would import PyTorch anew.
+
+    An error that it does not tell in a sentence is raised.
+    """
+    return CliRunner().invoke(main, [str(each) for each in arguments], catch_exceptions=False)
