@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -10,6 +13,10 @@ from training.__main__ import main
 from training.config import TrainingConfig
 from training.data import Dataset, avatars
 from training.run import DatasetDescription, Run
+
+# Processes that need not import PyTorch, nor what it imports itself with the first step.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.small_runs", "torch._dynamo"])
 
 
 def small_faces(count: int) -> Dataset:
@@ -53,3 +60,25 @@ def training(*arguments: object) -> Result:
     An error that it does not tell in a sentence is raised.
     """
     return CliRunner().invoke(main, [str(each) for each in arguments], catch_exceptions=False)
+
+
+def training_process(
+    output: Path, *arguments: object, environment: dict[str, str]
+) -> ForkServerProcess:
+    """The same in a process of its own; what it says goes to the end of ``output``."""
+    process = FORKS.Process(target=_command, args=(output, [*map(str, arguments)], environment))
+    process.start()
+    return process
+
+
+def _command(output: Path, arguments: list[str], environment: dict[str, str]) -> None:
+    say_into(output)
+    os.environ |= environment
+    main(arguments)
+
+
+def say_into(output: Path) -> None:
+    """What this process says from now on goes to the end of ``output``."""
+    descriptor = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)

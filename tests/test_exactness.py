@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import multiprocessing
-import os
 import random
 import resource
 import signal
@@ -19,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.small_runs import FORKS, say_into
 from training.config import TrainingConfig
 from training.data import Dataset, avatars
 from training.loop import train
@@ -26,9 +25,6 @@ from training.run import DatasetDescription, Run
 
 KILLS = 20
 STEPS = 40
-PROCESSES = multiprocessing.get_context("forkserver")
-# PyTorch, and what it imports with the first step, are imported once, not 30 times.
-PROCESSES.set_forkserver_preload(["tests.test_exactness", "torch._dynamo"])
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +69,7 @@ def lay_out(folder: Path, faces: Dataset) -> Run:
 def go_on(folder: Path, faces: Dataset, largest_file: int | None = None) -> None:
     """Train a run on, as a process of its own does; its output goes to the run's folder."""
     torch.set_num_threads(1)
-    output = os.open(folder / "output.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    say_into(folder / "output.txt")
     if largest_file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond it is an error, no signal
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
@@ -83,7 +77,7 @@ def go_on(folder: Path, faces: Dataset, largest_file: int | None = None) -> None
 
 
 def started(*arguments: object) -> ForkServerProcess:
-    process = PROCESSES.Process(target=go_on, args=arguments)
+    process = FORKS.Process(target=go_on, args=arguments)
     process.start()
     return process
 
