@@ -21,9 +21,10 @@ def test_what_is_refused_is_told(context: BrowserContext, server: Server) -> Non
         "() => Object.assign(document.getElementById('verify'), {max: 0.9999999, step: 'any'})"
     )
     page.fill("#verify", "0.9999999")
-    expect(page.locator("#found")).to_contain_text("never saw the labels that were drawn")
+    told = page.locator("#found")  # after a search of thousands of images
+    expect(told).to_contain_text("never saw the labels that were drawn", timeout=20_000)
     page.fill("#verify", "0")
-    expect(page.locator("#found")).to_have_text("")
+    expect(told).to_have_text("")
     until(page, f"() => ({SHOWN})() >= 12")
 
 
