@@ -127,3 +127,46 @@ def test_texts_of_models_and_links_are_never_markup(page: Page, tmp_path: Path) 
         page.wait_for_timeout(300)
         assert page.locator("#attributes b, #attributes img, #labels img, #card b").count() == 0
     assert dialogs == []
+
+
+def test_where_a_key_is_wanted_it_asks_for_one(context: BrowserContext, tmp_path: Path) -> None:
+    eyes = attribute("eyes", "red", "blue")
+    put(tmp_path, "tiny", 1, model(manifest(eyes)))
+    page = context.new_page()  # which complains to its console of a 401
+    key = "figment_for-the-studio"
+    with serve("--models", str(tmp_path), "--api-keys", f"me:{key}") as server:
+        page.goto(server.url)
+        dialog = page.locator("#key")
+        expect(dialog).to_be_visible()
+        page.screenshot(path=SHOTS / "key.png")
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_visible()  # there is nothing to see without
+        page.fill("#key-given", "wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#key-why")).to_contain_text("no such API key")
+        page.fill("#key-given", key)
+        page.keyboard.press("Enter")
+        expect(dialog).to_be_hidden()
+        until(page, f"() => ({SHOWN})() >= 12")
+        # Images of their own, neighbours and what is taken home all carry the key along.
+        page.click("#grid a >> nth=2")
+        until(page, "() => document.getElementById('large').naturalWidth")
+        until(page, "() => document.querySelectorAll('#neighbours img').length === 10")
+        expect(page.locator("#curl")).to_contain_text("Bearer $FIGMENT_API_KEY")
+        for link in ("#save", "#address"):
+            with page.expect_download() as download:
+                page.click(link)
+            assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+        page.keyboard.press("Escape")
+        page.fill("#count", "20")
+        with page.expect_download() as download:
+            page.click("#download")
+        assert download.value.path().stat().st_size > 20 * 500
+        # It stays in the tab, out of the address and of whatever outlives the tab.
+        page.reload()
+        until(page, f"() => ({SHOWN})() >= 12")
+        assert key not in page.url
+        assert page.evaluate("() => document.cookie + JSON.stringify({...localStorage})") == "{}"
+        with context.new_page() as another:
+            another.goto(server.url)
+            expect(another.locator("#key")).to_be_visible()
