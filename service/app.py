@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import math
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
@@ -22,7 +21,7 @@ from starlette.types import ASGIApp
 
 from service import __version__, cpus, hangup, metrics, openapi, problems, tracing
 from service.callers import Access
-from service.catalogue import Catalogue, Report
+from service.catalogue import Catalogue
 from service.engine import Engine, Limits
 from service.errors import StartupError
 from service.gate import Gate
@@ -57,6 +56,47 @@ def create_app(settings: Settings, vetter: Vetter | None = None) -> Gate:
     Raises ``StartupError``.
     """
     access = Access(settings)
+    state = _load(settings, access, vetter or Vetter(settings.max_model_bytes))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tracing.start()
+        await state.engine.start()
+        hangup.hear(state.reload)
+        gc.collect()
+        gc.freeze()  # what is there by now stays: looking through it again takes 50 ms each time
+        yield
+        state.catalogue.close()
+        await state.engine.close()
+        await asyncio.to_thread(tracing.stop)
+
+    app = FastAPIOffline(
+        title="Figment",
+        version=__version__,
+        description="Labelled synthetic images on demand, each at a permanent address.",
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,  # behind a proxy, to a scheme and a name that callers do not know
+    )
+    app.state.figment = state
+    # Documents that a key is taken; who has one is checked at the gate.
+    takes_key = [Security(HTTPBearer(auto_error=False))] if access.needs_key else []
+    for routes in (generate, interpolate, variations, images, models, telling):
+        app.include_router(routes.router, dependencies=takes_key)
+    for routes in (health, studio):
+        app.include_router(routes.router)
+    problems.install(app)
+    openapi.install(app)
+    app.add_middleware(HeadAsGet)
+
+    # Middleware of the app does not see what takes the shortcut.
+    direct = [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
+    behind: ASGIApp = Shortcut(app, direct)
+    return Gate(behind, access, origins=settings.origins, log_requests=settings.log_requests)
+
+
+def _load(settings: Settings, access: Access, vetter: Vetter) -> State:
+    """What the routes share. Raises ``StartupError``."""
     cores = settings.threads or math.ceil(cpus.available() / settings.workers)
     runtime = Runtime(settings.device, cores)
     if runtime.device == "cuda" and settings.workers > 1:
@@ -65,9 +105,7 @@ def create_app(settings: Settings, vetter: Vetter | None = None) -> Gate:
         "unconditional": settings.default_model,
         "conditional": settings.default_conditional_model,
     }
-    vetter = vetter or Vetter(settings.max_model_bytes)
     catalogue = Catalogue(settings.models, runtime, chosen, vetter)
-    library = catalogue.library
     engine = Engine(
         render,
         lambda: _render_one(catalogue.library),
@@ -81,67 +119,10 @@ def create_app(settings: Settings, vetter: Vetter | None = None) -> Gate:
         ),
     )
     effective = _effective(runtime)
-    told = {name: effective[name] for name in ("version", "device", "provider", "onnxruntime")}
-    metrics.INFO.labels(**told).set(1)
-    served = [f"{name} {sorted(versions)}" for name, versions in library.models.items()]
-    log.info("models %s", ", ".join(served))
-    log.info(
-        "device %s (%s), %s",
-        runtime.device,
-        runtime.reason,
-        _in_a_line(effective, library, settings),
-    )
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tracing.start()
-        await engine.start()
-        reloads: set[asyncio.Task[Report]] = set()  # or they might be collected half-way
-
-        def hang_up() -> None:
-            if hangup.terminal_is_gone():
-                signal.raise_signal(signal.SIGTERM)
-            else:
-                task = asyncio.create_task(state.reload())
-                reloads.add(task)
-                task.add_done_callback(reloads.discard)
-
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
-        gc.collect()
-        gc.freeze()  # what is there by now stays: looking through it again takes 50 ms each time
-        yield
-        catalogue.close()
-        await engine.close()
-        await asyncio.to_thread(tracing.stop)
-
-    app = FastAPIOffline(
-        title="Figment",
-        version=__version__,
-        description="Labelled synthetic images on demand, each at a permanent address.",
-        lifespan=lifespan,
-        redoc_url=None,
-        redirect_slashes=False,  # behind a proxy, to a scheme and a name that callers do not know
-    )
+    _tell(effective, catalogue.library, settings)
     streams = Streams(settings.max_streams, settings.timeout)
-    app.state.figment = state = State(
-        settings, runtime, catalogue, engine, effective, access, streams, _software(runtime)
-    )
-    # Documents that a key is taken; who has one is checked at the gate.
-    takes_key = [Security(HTTPBearer(auto_error=False))] if access.needs_key else []
-    for routes in (generate, interpolate, variations, images, models, telling):
-        app.include_router(routes.router, dependencies=takes_key)
-    for routes in (health, studio):
-        app.include_router(routes.router)
-    problems.install(app)
-    openapi.install(app)
-    app.add_middleware(HeadAsGet)
-
-    # Middleware of the app does not see what takes the shortcut.
-    direct = [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
-    app_behind_gate: ASGIApp = Shortcut(app, direct)
-    return Gate(
-        app_behind_gate, access, origins=settings.origins, log_requests=settings.log_requests
-    )
+    software = _software(runtime)
+    return State(settings, runtime, catalogue, engine, effective, access, streams, software)
 
 
 def _render_one(library: Library) -> None:
@@ -174,6 +155,16 @@ def _software(runtime: Runtime) -> str:
     }
     versions = [f"{name} {version}" for name, version in libraries.items()]
     return ", ".join([*versions, runtime.provider])
+
+
+def _tell(effective: dict[str, Any], library: Library, settings: Settings) -> None:
+    """Of the start: in the log, and in the metrics."""
+    names = ("version", "device", "provider", "onnxruntime")
+    metrics.INFO.labels(*(effective[name] for name in names)).set(1)
+    served = [f"{name} {sorted(versions)}" for name, versions in library.models.items()]
+    log.info("models %s", ", ".join(served))
+    line = _in_a_line(effective, library, settings)
+    log.info("device %s (%s), %s", effective["device"], effective["reason"], line)
 
 
 def _in_a_line(effective: dict[str, Any], library: Library, settings: Settings) -> str:
