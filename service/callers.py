@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import logging
 from dataclasses import dataclass
 
 from fastapi import Request
+from prometheus_client import Counter
 from starlette.types import Scope
 
 from service import keys, metrics
@@ -42,7 +44,11 @@ class Caller:
         self._count(images)
 
     def _count(self, images: int) -> None:
-        metrics.KEY_IMAGES.labels(self.name or "none").inc(images)
+        self._images.inc(images)
+
+    @functools.cached_property
+    def _images(self) -> Counter:
+        return metrics.KEY_IMAGES.labels(self.name or "none")
 
 
 class Access:

@@ -84,7 +84,9 @@ class Connection(HttpToolsProtocol):
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._incomplete_since: float | None = time.monotonic()
         self._head: int | None = 0
-        """Bytes that have come of a request's head; None once it is whole."""
+        """Bytes that came before of a request's head; None once it is whole."""
+        self._new = 0
+        """Bytes that have just come."""
         self._too_large = False
         self._unsent, self._unsent_since = 0, 0.0
         super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
@@ -95,6 +97,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._incomplete_since is None:
             self._begin()
+        self._new = len(data)
         super().data_received(data)
         if self._head is not None:
             self._head += len(data)
@@ -106,10 +109,11 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > MAX_HEAD:
-            self._too_large = True
-            raise _HeadTooLarge
+        if (self._head or 0) + self._new > MAX_HEAD:  # of which a part may be a body
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > MAX_HEAD:
+                self._too_large = True
+                raise _HeadTooLarge
         self._head = None
         super().on_headers_complete()
         end = functools.partial(self._cut, self.cycle)

@@ -181,6 +181,18 @@ def test_a_worker_that_is_killed_is_replaced_while_others_serve(models: Path) ->
         assert server.process.poll() is None
 
 
+def test_what_a_worker_told_of_itself_ends_with_it(models: Path) -> None:
+    with serve("--models", str(models), "--workers", "2") as server:
+        ready(server)
+        first = workers_of(psutil.Process(server.process.pid))[0]
+        first.terminate()
+        deadline = time.monotonic() + 60
+        while not any(f"process {first.pid} ended" in line for line in server.log):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert "figment_draining 0.0" in httpx.get(f"{server.url}/metrics", timeout=30).text
+
+
 def test_workers_do_not_outlive_who_looks_after_them(models: Path) -> None:
     with serve("--models", str(models), "--workers", "2") as server:
         ready(server)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import functools
 import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request, Response
+from prometheus_client import Counter
 
 from service import metrics, tracing
 from service.backlog import Finish, Timing
@@ -245,7 +247,12 @@ async def animation_answer(making: Making, head: Mapping[str, Any], extension: s
 
 
 def _count(head: Mapping[str, Any], format_: str, images: int) -> None:
-    metrics.IMAGES_MADE.labels(head["model"], head["version"], format_).inc(images)
+    _made(head["model"], head["version"], format_).inc(images)
+
+
+@functools.lru_cache(1024)
+def _made(model: str, version: int, format_: str) -> Counter:
+    return metrics.IMAGES_MADE.labels(model, version, format_)
 
 
 def _json_row(frame: Frame, pixels: Pixels) -> bytes:

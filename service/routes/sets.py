@@ -54,6 +54,9 @@ class _Stream(StreamingResponse):
             except RequestError as error:
                 log.warning("a stream is cut: %s", error)
                 _cut(scope, error.reason())
+            except Exception:  # the gate logs it; its status, 200, tells nothing
+                _cut(scope, "failed")
+                raise
 
 
 async def set_answer(
