@@ -67,6 +67,14 @@ class Library:
             )
         return self.models[name]
 
+    @functools.cached_property
+    def _usual(self) -> dict[str, Model]:
+        """Of each name, the version for a request that names none."""
+        return {
+            name: versions[self.aliases.get(name, {}).get(aliases.DEFAULT, max(versions))]
+            for name, versions in self.models.items()
+        }
+
     def meanings(self, name: str) -> dict[str, int]:
         """All aliases of a model, with the versions that they mean. Raises ``UnknownModel``."""
         return {**self.aliases.get(name, {}), aliases.LATEST: max(self.versions(name))}
@@ -77,13 +85,9 @@ class Library:
         Without a version: the one that the alias ``default`` means, else the highest.
         """
         versions = self.versions(name)
-        if isinstance(version, int):
-            number: int | None = version
-        else:
-            meanings = self.meanings(name)
-            number = meanings.get(version or aliases.DEFAULT)
-            if version is None and number is None:
-                number = meanings[aliases.LATEST]
+        if version is None:
+            return self._usual[name]
+        number = version if isinstance(version, int) else self.meanings(name).get(version)
         if number not in versions:
             there = [*map(str, sorted(versions)), *sorted(self.meanings(name))]
             raise UnknownModel(
@@ -100,7 +104,8 @@ class Library:
         """
         if name is None:
             plain = not labelled and self._defaults["unconditional"] is not None
-            name = self.default("unconditional" if plain else "conditional").name
+            usual = self.default("unconditional" if plain else "conditional")
+            return usual if version is None else self.get(usual.name, version)
         return self.get(name, version)
 
     def default(self, kind: Kind) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -83,6 +84,12 @@ def _count_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -
     return found
 
 
+@functools.cache
+def _known(model: type[BaseModel]) -> list[str]:
+    """What its fields are called in JSON."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -91,7 +98,7 @@ class _Request(BaseModel):
     def _known_fields(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        known = [field.alias or name for name, field in cls.model_fields.items()]
+        known = _known(cls)
         unknown = [repr(name[:40]) for name in data if name not in known]
         if unknown:
             raise PydanticCustomError(
