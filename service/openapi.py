@@ -54,6 +54,8 @@ def _bound(schemas: dict[str, Any], settings: Settings) -> None:
 
 def _complete(operation: dict[str, Any], model: Model) -> None:
     responses = operation["responses"]
+    if operation.get("security"):
+        responses["401"] = PROBLEMS[401]
     # FastAPI documents its own form of this error, in JSON, wherever there are parameters.
     if "application/json" in responses.get("422", {}).get("content", {}):
         responses["422"] = PROBLEMS[422]

@@ -15,8 +15,9 @@ from tests.conftest import attribute, manifest
 from tests.onnx_files import model, put, verifier
 from tests.server import ROOT, Server, environment, serve
 
-HEADERS: dict[str, str] = {}
-"""What every request carries."""
+KEY = "figment_for-schemathesis"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+"""What every request carries, but for those that try without."""
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 CASES = 2000
 """At the least."""
@@ -33,7 +34,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     path = put(folder, "faces", 2, model(CONDITIONAL))
     path.with_name("verifier.onnx").write_bytes(verifier(("hair", 2), ("eyes", 2)))
     put(folder, "free", 1, model(manifest(name="free")))
-    with serve("--models", str(folder), "--max-images", "16", "--max-set", "64") as running:
+    bounds = ("--max-images", "16", "--max-set", "64")
+    with serve("--models", str(folder), *bounds, "--api-keys", f"me:{KEY}") as running:
         running.client.headers.update(HEADERS)
         yield running
 
@@ -117,7 +119,7 @@ def test_examples_are_answered_here(small: Server) -> None:
     (example,) = found["components"]["schemas"]["GenerateRequest"]["examples"]
     assert example["label"] == "red eyes"
     for path, item in found["paths"].items():
-        if "post" in item:
+        if "requestBody" in item.get("post", {}):
             content = item["post"]["requestBody"]["content"]["application/json"]
             name = content["schema"]["$ref"].rpartition("/")[2]
             for body in found["components"]["schemas"][name]["examples"]:

@@ -21,7 +21,12 @@ from service.sampling import Samples
 from service.schemas import MAX_LABEL, Index, Seed, Truncation, VersionNumber
 
 router = APIRouter(prefix="/images", tags=["images"])
-FOR_EVER = "max-age=31536000, immutable"
+WHOSE = ("public", "private")
+"""Caches that may keep an image: what takes a key is not for one that would give it to all."""
+
+
+def _caching(whose: str) -> str:
+    return f"{whose}, max-age=31536000, immutable"
 
 
 def _one_spelling(text: str) -> str:
@@ -46,7 +51,10 @@ class _Query(BaseModel):
 BINARY: dict[str, Any] = {MEDIA_TYPES[extension]: {} for extension in images.EXTENSIONS}
 CACHING: dict[str, Any] = {
     "ETag": {"required": True, "schema": {"type": "string"}},
-    "Cache-Control": {"required": True, "schema": {"type": "string", "const": FOR_EVER}},
+    "Cache-Control": {
+        "required": True,
+        "schema": {"type": "string", "enum": [*map(_caching, WHOSE)]},
+    },
 }
 
 
@@ -85,9 +93,8 @@ async def show_image(
     )
     url = samples.address(index).url(extension)
     head = about(found) | {"seed": seed}
-    # What takes a key is not for a cache that would give it to all.
-    whose = "private" if state.access.needs_key else "public"
-    caching = {"ETag": _etag(found, state, url), "Cache-Control": f"{whose}, {FOR_EVER}"}
+    whose = WHOSE[state.access.needs_key]
+    caching = {"ETag": _etag(found, state, url), "Cache-Control": _caching(whose)}
     if _matches(caching["ETag"], if_none_match):
         return Response(status_code=304, headers=caching | as_headers(head))
     answer = await image_answer(run(state, samples, 1, request), head, extension, 1)
