@@ -25,6 +25,7 @@ FigmentError
     ├── CallerGone          499, which nobody is there to read
     ├── InferenceFailed     500
     ├── NotReady            503
+    │   └── NoRoom          for temporary files
     └── DeadlinePassed      504
 """
 
@@ -205,6 +206,10 @@ class InferenceFailed(RequestError):
 class NotReady(RequestError):
     status = 503
     title = "Not ready"
+
+
+class NoRoom(NotReady):
+    title = "No room for temporary files"
 
 
 class DeadlinePassed(RequestError):

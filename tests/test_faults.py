@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from onnx import TensorProto, helper
 
 from tests import faulty, onnx_files
 from tests.conftest import attribute, manifest
@@ -28,38 +27,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, expression in (("sees", "mean"), ("blind", "nan")):
         about = manifest(attribute("eyes", "red", "blue"), name=name)
         path = onnx_files.put(folder, name, 1, onnx_files.model(about))
-        path.with_name("verifier.onnx").write_bytes(_verifier(expression))
+        path.with_name("verifier.onnx").write_bytes(onnx_files.verifier(about, expression))
     return folder
-
-
-def _verifier(gives: str) -> bytes:
-    """The mean of an image as the probability of red; or no number, but for a black image."""
-    node = helper.make_node
-    nodes = [
-        node("Cast", ["image"], ["levels"], to=TensorProto.FLOAT),
-        node("ReduceMean", ["levels", "axes"], ["level"], keepdims=0),
-        node("Div", ["level", "white"], ["mean"]),
-        node("Sub", ["zero", "mean"], ["below"]),
-        node("Sqrt", ["below"], ["nan"]),
-        node("Sub", ["one", gives], ["rest"]),
-        node("Concat", [f"{gives}_", "rest_"], ["eyes"], axis=1),
-    ]
-    nodes[-1:-1] = [node("Unsqueeze", [name, "last"], [f"{name}_"]) for name in (gives, "rest")]
-    constants = [
-        helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3]),
-        helper.make_tensor("last", TensorProto.INT64, [1], [1]),
-    ] + [
-        helper.make_tensor(name, TensorProto.FLOAT, [], [value])
-        for name, value in (("zero", 0.0), ("one", 1.0), ("white", 255.0))
-    ]
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 16, 16, 3])
-    eyes = helper.make_tensor_value_info("eyes", TensorProto.FLOAT, ["N", 2])
-    graph = helper.make_graph(nodes, "verifier", [image], [eyes], constants)
-    opset = [helper.make_opsetid("", 20)]
-    content: bytes = helper.make_model(
-        graph, opset_imports=opset, ir_version=10
-    ).SerializeToString()
-    return content
 
 
 @pytest.fixture

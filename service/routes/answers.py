@@ -141,6 +141,8 @@ async def while_there(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
     finally:
         working.cancel()
         leaving.cancel()
+        # Not before both have ended may what they work with be closed.
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def json_answer(making: Making, head: Mapping[str, Any]) -> Response:
