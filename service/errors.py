@@ -24,6 +24,7 @@ FigmentError
     │   └── TooManyStreams
     ├── CallerGone          499, which nobody is there to read
     ├── InferenceFailed     500
+    ├── OutOfMemory         503
     ├── NotReady            503
     │   └── NoRoom          for temporary files
     └── DeadlinePassed      504
@@ -201,6 +202,11 @@ class CallerGone(RequestError):
 class InferenceFailed(RequestError):
     status = 500
     title = "Inference failed"
+
+
+class OutOfMemory(RequestError):
+    status = 503
+    title = "Not enough memory"
 
 
 class NotReady(RequestError):

@@ -38,6 +38,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     422: {"description": "A field is out of range, or a label unknown.", "content": PROBLEM},
     429: {"description": "Not now; later.", "content": PROBLEM, "headers": RETRY_AFTER},
     500: {"description": "The model could not be run.", "content": PROBLEM},
+    503: {"description": "No memory, or no room for temporary files.", "content": PROBLEM},
     504: {"description": "Not done in time.", "content": PROBLEM},
 }
 
