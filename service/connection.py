@@ -43,6 +43,8 @@ class _OneWrite:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return  # the caller has left, which the answer is about to be told; uvloop would raise
         if len(data) > AT_ONCE:
             self._send()
             self._transport.write(data)
@@ -89,10 +91,18 @@ class Connection(HttpToolsProtocol):
         """Bytes that have just come."""
         self._too_large = False
         self._unsent, self._unsent_since = 0, 0.0
+        self._unanswered: list[RequestResponseCycle] = []
         super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > self._max_connections and not self._displace_another():
             detail = f"at most {self._max_connections} connections are served at a time"
             self._refuse(503, "Too many connections", detail)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # uvicorn tells the last request only, which may wait behind the one that is answered.
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._incomplete_since is None:
@@ -116,6 +126,8 @@ class Connection(HttpToolsProtocol):
                 raise _HeadTooLarge
         self._head = None
         super().on_headers_complete()
+        self._unanswered = [each for each in self._unanswered if not each.response_complete]
+        self._unanswered.append(self.cycle)
         end = functools.partial(self._cut, self.cycle)
         self.scope["extensions"] = {CUT: end}  # type: ignore[dict-item]
 

@@ -241,7 +241,7 @@ class Engine:
             metrics.THREADS_REPLACED.inc()
             log.error("a thread hangs in a batch; another takes its place")
             for job in self._crew.replace(worker):
-                self._end(job, InferenceFailed("the model did not come to an end"))
+                self._end(job, InferenceFailed("its batch did not come to an end"))
         for job, watch in list(self._jobs.items()):
             if now > job.deadline:
                 self._end(job, DeadlinePassed(f"not done within {self._limits.timeout:g} s"))

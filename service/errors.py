@@ -29,7 +29,9 @@ FigmentError
     │   └── TooManyStreams
     ├── CallerGone          499, which nobody is there to read
     ├── InferenceFailed     500
+    ├── OutOfMemory         503
     ├── NotReady            503
+    │   └── NoRoom          for temporary files
     └── DeadlinePassed      504
 """
 
@@ -230,9 +232,18 @@ class InferenceFailed(RequestError):
     title = "Inference failed"
 
 
+class OutOfMemory(RequestError):
+    status = 503
+    title = "Not enough memory"
+
+
 class NotReady(RequestError):
     status = 503
     title = "Not ready"
+
+
+class NoRoom(NotReady):
+    title = "No room for temporary files"
 
 
 class DeadlinePassed(RequestError):

@@ -148,7 +148,7 @@ def test_reasons_and_routes_exist() -> None:
             yield from below(each)
 
     reasons = {kind.reason() for kind in below(RequestError) if hasattr(kind, "title")}
-    reasons |= {"reader", "too-many-connections"}  # which are no answers to a request
+    reasons |= {"reader", "ending", "too-many-connections"}  # which are no answers to a request
     modules = (generate, health, images, interpolate, models_route, studio, telling, variations)
     routes = {getattr(each, "path", None) for module in modules for each in module.router.routes}
     for place, query in queries().items():

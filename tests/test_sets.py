@@ -389,5 +389,6 @@ def test_a_set_that_fails_half_way_is_cut_and_counted(tmp_path: Path) -> None:
         with pytest.raises(httpx.RemoteProtocolError):
             server.client.post("/generate?format=zip", json={"n": 2000})
         told = server.client.get("/metrics").text
-        assert 'figment_streams_cut_total{reason="failed"} 1.0' in told
-        assert any("an answer failed" in line for line in server.log)
+        reason = "no-room-for-temporary-files"
+        assert f'figment_streams_cut_total{{reason="{reason}"}} 1.0' in told
+        assert any("a stream is cut: the temporary files" in line for line in server.log)

@@ -45,6 +45,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     },
     429: {"description": "Not now; later.", "content": PROBLEM, "headers": RETRY_AFTER},
     500: {"description": "The model could not be run.", "content": PROBLEM},
+    503: {"description": "No memory, or no room for temporary files.", "content": PROBLEM},
     504: {"description": "Not done in time.", "content": PROBLEM},
 }
 HEADERS = {
@@ -185,6 +186,8 @@ async def while_there(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
     finally:
         working.cancel()
         leaving.cancel()
+        # Not before both have ended may what they work with be closed.
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def json_answer(making: Making, head: Mapping[str, Any]) -> Response:
