@@ -19,6 +19,7 @@ from service import metrics
 from service.backlog import Finish, Job, Timing
 from service.crew import BEAT, Crew, Outcome, Render
 from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
+from service.line import REQUEST, Line
 from service.logs import REQUEST_ID
 from service.sampling import Source
 
@@ -66,7 +67,7 @@ class Engine:
         self._supervisor: asyncio.Task[None]
         self._jobs: dict[Job, Receive | asyncio.Task[None] | None] = {}
         """All that are under way, with the way to see whether the caller has gone."""
-        self._promised = 0.0  # when there is room for all who were told to come back
+        self._line = Line()
 
     async def start(self) -> None:
         """Returns once every thread has proven that it can compute."""
@@ -153,34 +154,40 @@ class Engine:
         """Raises ``Busy`` where there is no room for so many more, or they would be late.
 
         Late is what waits too long to be begun, or would not be done before its deadline. What
-        comes first is let in, however long it takes.
+        comes first is let in, however long it takes. While some are expected back, others have half
+        of that wait: there is room left for those who come when they were told to.
         """
+        now = time.monotonic()
+        expected = self._line.take(REQUEST.get(), now)
         rate = self.rate
         admitted = self.admitted
         excess: float = admitted + images - self._limits.images
+        out_of_turn = False
         if rate is not None and admitted:
             too_late = admitted + images - rate * self._limits.timeout
-            waits = self._crew.ahead - rate * self._limits.wait
-            excess = max(excess, too_late, waits)
-        if excess > 0:
-            seconds = self._promise(images, excess, rate)
+            most_ahead = rate * self._limits.wait
+            excess = max(excess, too_late, self._crew.ahead - most_ahead)
+            out_of_turn = not expected and bool(self._line) and self._crew.ahead > most_ahead / 2
+        if excess > 0 or out_of_turn:
+            # Who has waited for its turn in vain is the next.
+            before = 0 if expected else self._line.images
+            seconds = self._promise(images, max(excess, before), rate, now)
             raise Busy(
                 f"no room for {images} images: {admitted} wait or are under way. Try again in "
                 f"{seconds} s",
                 retry_after=seconds,
             )
 
-    def _promise(self, images: int, excess: float, rate: float | None) -> int:
-        """Seconds until there is room for ``images``, behind all others who were told to come back.
+    def _promise(self, images: int, before: float, rate: float | None, now: float) -> int:
+        """Seconds until there is room for ``images``, ``before`` which so many have to be made.
 
         Were all told the same, they would come back together, and most would be told again.
         """
         if rate is None:
             return 1
-        now = time.monotonic()
-        start = max(now + excess / rate, self._promised)
-        self._promised = min(start + images / rate, now + self._limits.timeout)
-        return max(1, math.ceil(start - now))
+        wait = max(1, before / rate)
+        self._line.add(REQUEST.get(), images, now + wait)
+        return math.ceil(wait)
 
     def _submit(
         self,

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import metrics, problems, tracing
 from service.callers import Access, set_caller
 from service.errors import NotReady
+from service.line import REQUEST
 from service.logs import REQUEST_ID, request_id
 
 CUT = "figment.cut"
@@ -80,6 +81,7 @@ class Gate:
         try:
             if self.draining and scope["path"] == READY:
                 raise NotReady("the service is ending")
+            REQUEST.set(_request(scope, passage.authorization))
             set_caller(scope, self._access.admit(scope["path"], passage.authorization))
             await self._app(scope, receive, passage.send)
         except asyncio.CancelledError:
@@ -97,6 +99,12 @@ class Gate:
                 await answer(scope, receive, passage.send)
         finally:
             passage.record(self._log_requests)
+
+
+def _request(scope: Scope, authorization: bytes) -> int:
+    """For ``line.REQUEST``, to which a body may be added."""
+    host, _ = scope["client"] or (None, 0)
+    return hash((host, authorization, scope["path"], scope["query_string"]))
 
 
 class _Passage:

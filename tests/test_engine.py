@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from service.engine import TICK, Engine, Limits
 from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
+from service.line import REQUEST
 from service.sampling import Source
 
 LIMIT = 100
@@ -344,6 +345,56 @@ def test_what_would_wait_too_long_is_refused_and_told_when_its_turn_comes() -> N
             assert told == sorted(told)
             assert max(told) >= 2
             await asyncio.gather(large, *small)
+
+    asyncio.run(scenario())
+
+
+def test_who_comes_back_when_told_finds_room_whoever_else_asks() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1, images=10_000, wait=0.5) as running:
+
+            def slowly(frame: Any, pixels: Any) -> None:
+                time.sleep(0.005)
+
+            source = cast(Source, FakeSource())
+            accepted: list[asyncio.Task[Any]] = []
+
+            async def refusal(request: int) -> int | None:
+                """What a request is told; None once it is let in."""
+                REQUEST.set(request)
+                task = asyncio.create_task(running.run(source, 1, slowly))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                if task.done():
+                    error = task.exception()
+                    assert isinstance(error, Busy)
+                    return int(error.headers()["Retry-After"])
+                accepted.append(task)
+                return None
+
+            await running.run(source, 40, slowly)  # about 200 images a second
+            # 1. Strangers ask, and never come back, until one is refused.
+            strangers = iter(range(1000, 100_000))
+            while await refusal(next(strangers)) is None:
+                pass
+            full = running.admitted
+            # 2. One is told to come back, and meanwhile strangers go on.
+            told = await refusal(7)
+            assert told == 1
+            end = time.monotonic() + told
+            longest = 0
+            while time.monotonic() < end:
+                await refusal(next(strangers))
+                await asyncio.sleep(0.005)
+                longest = max(longest, running.admitted if time.monotonic() > end - 0.2 else 0)
+            # Result: they have left room, and it is let in when they are not.
+            assert longest < 0.8 * full
+            while await refusal(next(strangers)) is None:
+                pass
+            assert await refusal(7) is None
+            assert await refusal(7) is not None
+            await asyncio.gather(*accepted)
 
     asyncio.run(scenario())
 

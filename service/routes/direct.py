@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import problems
 from service.errors import BodyTooLarge, CallerGone, InvalidRequest, MalformedJson
+from service.line import REQUEST
 
 
 class FormatQuery(BaseModel):
@@ -123,6 +124,7 @@ async def _receive_body(request: Request) -> bytes:
 
 async def _read_body(request: Request, model: Any) -> Any:
     content = await _receive_body(request)
+    REQUEST.set(hash((REQUEST.get(), content)))
     if not content:
         raise InvalidRequest("body: Field required")
     media = request.headers.get("content-type", "none")

@@ -1,0 +1,184 @@
+"""Callers by the hundred in one thread: connections of asyncio that ask, and see how it ends.
+
+``load.py`` is lighter still, but knows one kind of caller: who asks again as soon as it is
+answered, and is never cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import httptools
+
+LIMIT = 60.0
+"""Seconds after which an answer is taken for lost."""
+
+
+class Refused(Exception):
+    """No connection could be made: nothing was accepted."""
+
+
+class Cut(Exception):
+    """The connection ended before its answer was whole."""
+
+    def __init__(self, *, begun: bool) -> None:
+        super().__init__("the connection was cut")
+        self.begun = begun
+        """Some of the answer had come."""
+
+
+@dataclass
+class Answer:
+    """``seconds``: since it was asked for."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    """Names in lower case."""
+    body: bytes = b""
+    size: int = 0
+    seconds: float = 0
+    last: bool = False
+    """On its connection."""
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds."""
+        return int(self.headers["retry-after"])
+
+
+def request(
+    path: str, body: Any = None, *, key: str | None = None, headers: str = "", close: bool = False
+) -> bytes:
+    """A POST of ``body`` in JSON (bytes go as they are), or a GET where it is None."""
+    if not (body is None or isinstance(body, bytes)):
+        body = json.dumps(body).encode()
+    lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", "Host: localhost"]
+    if body is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    if key is not None:
+        lines.append(f"Authorization: Bearer {key}")
+    if close:
+        lines.append("Connection: close")
+    return ("\r\n".join(lines) + f"\r\n{headers}\r\n").encode() + (body or b"")
+
+
+class Connection(asyncio.Protocol):
+    """One request at a time."""
+
+    @classmethod
+    async def open(cls, port: int) -> Connection:
+        """Raises ``Refused``."""
+        try:
+            loop = asyncio.get_running_loop()
+            _, made = await loop.create_connection(cls, "127.0.0.1", port)
+        except OSError as error:
+            raise Refused from error
+        return made
+
+    def __init__(self) -> None:
+        self.closed = False
+        """By the other side, or by ``close``."""
+        self._answer: asyncio.Future[Answer] | None = None
+        self._keep = True
+        self._most: int | None = None
+
+    async def ask(self, content: bytes, *, keep: bool = True, most: int | None = None) -> Answer:
+        """The whole answer to a request. Raises ``Cut``.
+
+        keep: have its body, not only the size of it.
+        most: bytes after which the connection is closed, as by a caller who has seen enough.
+        """
+        if self.closed:
+            raise Cut(begun=False)
+        self._parser = httptools.HttpResponseParser(self)
+        self._got, self._parts, self._begun = Answer(), list[bytes](), False
+        self._keep, self._most = keep, most
+        self._answer = asyncio.get_running_loop().create_future()
+        self._asked = time.perf_counter()
+        self._transport.write(content)
+        async with asyncio.timeout(LIMIT):
+            return await self._answer
+
+    def close(self) -> None:
+        self.closed = True
+        self._transport.close()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is not None:
+            self._begun = True
+            self._parser.feed_data(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(Cut(begun=self._begun))
+
+    # What the parser calls.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._got.headers[name.decode().lower()] = value.decode()
+
+    def on_body(self, part: bytes) -> None:
+        self._got.size += len(part)
+        if self._keep:
+            self._parts.append(part)
+        if self._most is not None and self._got.size >= self._most:
+            self.close()
+            self._finish()
+
+    def on_message_complete(self) -> None:
+        self._got.last = not self._parser.should_keep_alive()
+        if self._got.last:
+            self.close()
+        self._finish()
+
+    def _finish(self) -> None:
+        got = self._got
+        got.status = self._parser.get_status_code()
+        got.body = b"".join(self._parts)
+        got.seconds = time.perf_counter() - self._asked
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(got)
+
+
+class Pool:
+    """Connections that are kept, and taken again while the server keeps them too."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._idle: list[Connection] = []
+
+    async def ask(self, content: bytes, **options: Any) -> Answer:
+        """Raises ``Refused`` and ``Cut``."""
+        connection = await self._take()
+        answer = await connection.ask(content, **options)
+        if not connection.closed:
+            self._idle.append(connection)
+        return answer
+
+    async def _take(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+        return await Connection.open(self._port)
+
+    def close(self) -> None:
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+
+def percentile(values: list[float], share: float) -> float:
+    """NaN of nothing."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")

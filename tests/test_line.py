@@ -1,0 +1,115 @@
+"""Who was told to come back, and comes or does not."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Annotated, NamedTuple
+
+import httpx
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+from pydantic import BaseModel
+
+from service.callers import Access
+from service.gate import Gate
+from service.line import LATE, REQUEST, Line
+from service.routes.direct import DirectRoute, FormatQuery, Shortcut
+from service.settings import Settings
+
+
+def test_a_place_is_taken_once_at_its_time_by_the_same_request() -> None:
+    line = Line()
+    line.add(1, images=16, due=10)
+    assert line
+    assert not line.take(1, now=9.9)
+    assert not line.take(2, now=10)
+    assert line.take(1, now=10)
+    assert not line.take(1, now=10)
+    assert not line
+
+
+def test_a_place_is_kept_for_a_while() -> None:
+    line = Line()
+    for request in (1, 2):
+        line.add(request, images=1, due=10)
+    assert line.take(1, now=10 + LATE - 0.1)
+    assert not line.take(2, now=10 + LATE)
+    assert not line
+
+
+def test_equal_requests_have_a_place_each() -> None:
+    line = Line()
+    for due in (12, 11, 10):  # who comes later may be told an earlier time
+        line.add(1, images=1, due=due)
+    assert line.take(1, now=10)
+    assert not line.take(1, now=10.5)
+    assert line.take(1, now=11.5)
+    assert not line.take(1, now=11.5)
+    assert line.take(1, now=12)
+
+
+def test_the_line_is_as_long_as_those_who_come_back_make_it() -> None:
+    for share in (0, 0.25, 1):
+        line = Line()
+        for number in range(1000):
+            due = number / 10
+            line.add(number, images=16, due=due)
+            if number % 100 < 100 * share:
+                assert line.take(number, now=due)
+        line.take(-1, now=200)
+        # Result: ten more count for as many as are likely to come.
+        for number in range(10):
+            line.add(number, images=16, due=300)
+        assert abs(line.images - share * 160) < 40
+        # What is due is asked for now, and not to come.
+        line.take(-1, now=300)
+        assert line.images == 0
+
+
+class Body(BaseModel):
+    n: int
+
+
+class Asked(NamedTuple):
+    host: str = "10.0.0.1"
+    key: str = "one"
+    path: str = "/ask"
+    n: int = 3
+
+
+router = APIRouter(route_class=DirectRoute)
+
+
+@router.post("/ask")
+async def ask(body: Body, query: Annotated[FormatQuery, Query()], request: Request) -> Response:
+    return Response(str(REQUEST.get()))
+
+
+def test_the_same_request_is_known_again() -> None:
+    """By who makes it, and by all that decides on its images."""
+    app = FastAPI()
+    app.include_router(router)
+    settings = Settings()
+    gate = Gate(Shortcut(app, router.routes), Access(settings), origins=(), log_requests=False)
+    ports = itertools.count(40_000)
+
+    async def known_by(asked: Asked) -> str:
+        transport = httpx.ASGITransport(gate, client=(asked.host, next(ports)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            headers = {"Authorization": f"Bearer {asked.key}"}
+            answer = await client.post(asked.path, json={"n": asked.n}, headers=headers)
+            assert answer.status_code == 200, answer.text
+            return answer.text
+
+    async def scenario() -> None:
+        first = await known_by(Asked())
+        assert first == await known_by(Asked())
+        others = [
+            Asked(host="10.0.0.2"),
+            Asked(key="two"),
+            Asked(path="/ask?format=npy"),
+            Asked(n=4),
+        ]
+        assert len({first, *[await known_by(other) for other in others]}) == 5
+
+    asyncio.run(scenario())
