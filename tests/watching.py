@@ -30,12 +30,12 @@ class Figures:
         }
 
     def __call__(self, name: str, **labels: str) -> float:
-        """The sum of all of that name with such labels; 0 where there are none."""
+        """The sum of all of that name, of ours or of the process; 0 where there are none."""
         wanted = labels.items()
         return sum(
             value
             for (found, has), value in self._values.items()
-            if found == f"figment_{name}" and wanted <= has
+            if found in (f"figment_{name}", f"process_{name}") and wanted <= has
         )
 
 
@@ -83,3 +83,6 @@ def unharmed(server: Server, threads: int = 0) -> Iterator[None]:
     until(at_rest)
     until(lambda: process.num_threads() <= before[0] + threads)
     until(lambda: process.num_fds() <= before[1])
+    until(
+        lambda: abs(Figures(server)("open_fds") - process.num_fds()) <= 1
+    )  # the one to count them
