@@ -235,6 +235,7 @@ class Engine:
             due = time.monotonic() + TICK
             await asyncio.sleep(TICK)
             metrics.LOOP_LAG.set(max(0.0, time.monotonic() - due))
+            metrics.READY.set(self.ready)
             metrics.QUEUE_IMAGES.set(self.admitted)
             metrics.RATE.set(self.rate or 0)
             try:

@@ -99,6 +99,11 @@ MODEL_LOADS = Counter(
 MODELS_REFUSED = Gauge(
     "figment_models_refused", "Files that are not served.", multiprocess_mode="livemax"
 )
+READY = Gauge(
+    "figment_ready",
+    "1 while some thread is able to compute; of several workers, of all of them.",
+    multiprocess_mode="livemin",
+)
 DRAINING = Gauge("figment_draining", "1 after the signal to end.", multiprocess_mode="livemax")
 LOOP_LAG = Gauge(
     "figment_event_loop_lag_seconds",
