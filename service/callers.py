@@ -68,7 +68,8 @@ class Access:
     def reload(self) -> None:
         """Read the keys anew, as their file may have changed. Raises ``StartupError``."""
         settings = self._settings
-        entries = settings.api_keys.get_secret_value() if settings.api_keys else None
+        given = settings.api_keys
+        entries = None if given is None else given.get_secret_value()
         keyring = keys.read(entries, settings.api_keys_file, settings.rate_limit)
         for key in keyring.keys:
             if key.plain:
