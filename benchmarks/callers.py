@@ -14,6 +14,8 @@ from typing import Any
 
 import httptools
 
+FRESH = 3.0
+"""Seconds that a connection may have been idle; the server closes it after five."""
 LIMIT = 60.0
 """Seconds after which an answer is taken for lost."""
 
@@ -103,6 +105,10 @@ class Connection(asyncio.Protocol):
         async with asyncio.timeout(LIMIT):
             return await self._answer
 
+    def send(self, content: bytes) -> None:
+        """What is no whole request, and is not answered."""
+        self._transport.write(content)
+
     def close(self) -> None:
         self.closed = True
         self._transport.close()
@@ -152,29 +158,31 @@ class Connection(asyncio.Protocol):
 
 
 class Pool:
-    """Connections that are kept, and taken again while the server keeps them too."""
+    """Connections that are kept, and taken again while the server is sure to keep them too."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._idle: list[Connection] = []
+        self._idle: list[tuple[float, Connection]] = []
+        """Since when."""
 
     async def ask(self, content: bytes, **options: Any) -> Answer:
         """Raises ``Refused`` and ``Cut``."""
         connection = await self._take()
         answer = await connection.ask(content, **options)
         if not connection.closed:
-            self._idle.append(connection)
+            self._idle.append((time.perf_counter(), connection))
         return answer
 
     async def _take(self) -> Connection:
         while self._idle:
-            connection = self._idle.pop()
-            if not connection.closed:
+            since, connection = self._idle.pop()
+            if not connection.closed and time.perf_counter() - since < FRESH:
                 return connection
+            connection.close()
         return await Connection.open(self._port)
 
     def close(self) -> None:
-        for connection in self._idle:
+        for _, connection in self._idle:
             connection.close()
         self._idle.clear()
 

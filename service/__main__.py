@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from service.errors import ClientError, OriginChanged, Refused, StartupError
+from service import hangup
+from service.errors import AliasRefused, ClientError, OriginChanged, Refused, StartupError
 from service.formats.packers import SUFFIXES
 from service.installation import check_installation
 from service.latents import MAX_SEED
 from service.options import build, options_of
-from service.settings import Settings, check_environment
+from service.settings import PREFIX, Settings, check_environment
+from service.vetting import Vetter
 
 if TYPE_CHECKING:
     from service.fetch import Folder
@@ -35,9 +37,12 @@ def main(context: click.Context, /, **given: Any) -> None:
 def serve(given: dict[str, Any]) -> None:
     """Serve until told to stop; ``given`` are options."""
     settings: Settings = build(Settings, given)
+    hangup.ignore()
     try:
         check_environment()
         check_installation()
+        vetter = Vetter(settings.max_model_bytes)
+        vetter.prepare()  # beside the imports that follow
         # Not before the check: it imports ONNX Runtime.
         from service.app import create_app
         from service.logs import log_to_stderr
@@ -45,7 +50,7 @@ def serve(given: dict[str, Any]) -> None:
         from service.supervisor import Supervisor
 
         log_to_stderr(settings.log_format)
-        gate = create_app(settings)
+        gate = create_app(settings, vetter)
     except StartupError as error:
         raise click.ClickException(str(error)) from error
     if settings.workers > 1:
@@ -170,6 +175,51 @@ def fetch(
             click.echo(f"{_summary(folder)} in {out}")
     except (ClientError, OSError) as error:
         raise click.ClickException(_explain(error)) from error
+
+
+_models = click.option(
+    "--models",
+    type=click.Path(path_type=Path),
+    default=Settings.model_fields["models"].default,
+    show_default=True,
+    envvar=f"{PREFIX}MODELS",
+    help="The folder with the model files.",
+)
+TAKEN_UP = "a running service takes it up at SIGHUP or POST /models/reload"
+
+
+@main.command()
+@click.argument("name")
+@click.argument("alias")
+@click.argument("version", type=click.IntRange(min=1))
+@_models
+def alias(name: str, alias: str, version: int, models: Path) -> None:
+    """Have ALIAS mean VERSION of the model NAME.
+
+    Requests may give it for a version. The alias `default` is what they get that give none.
+    """
+    from service import aliases
+
+    try:
+        aliases.set_alias(models, name, alias, version)
+    except (AliasRefused, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{alias} of {name} is version {version}; {TAKEN_UP}")
+
+
+@main.command()
+@click.argument("name")
+@click.argument("alias")
+@_models
+def rollback(name: str, alias: str, models: Path) -> None:
+    """Have ALIAS of the model NAME mean the version that it meant before."""
+    from service import aliases
+
+    try:
+        version = aliases.roll_back(models, name, alias)
+    except (AliasRefused, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{alias} of {name} is version {version} again; {TAKEN_UP}")
 
 
 def _fill(folder: Folder, total: int) -> None:

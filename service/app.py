@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import math
@@ -18,14 +19,15 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from service import __version__, cpus, problems
+from service import __version__, cpus, hangup, metrics, openapi, problems, tracing
 from service.callers import Access
+from service.catalogue import Catalogue
 from service.engine import Engine, Limits
 from service.errors import StartupError
 from service.gate import Gate
+from service.library import Library
 from service.manifest import Kind
 from service.middleware import HeadAsGet
-from service.models import Library, load_library
 from service.routes import (
     generate,
     health,
@@ -41,16 +43,60 @@ from service.routes.state import State, Streams
 from service.runtime import Runtime
 from service.sampling import Samples, render
 from service.settings import Settings
+from service.vetting import Vetter
 
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings) -> Gate:
+def create_app(settings: Settings, vetter: Vetter | None = None) -> Gate:
     """Load and warm the models, then make the app that serves them.
+
+    ``vetter``: one that is prepared, if there is.
 
     Raises ``StartupError``.
     """
     access = Access(settings)
+    state = _load(settings, access, vetter or Vetter(settings.max_model_bytes))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tracing.start()
+        await state.engine.start()
+        hangup.hear(state.reload)
+        gc.collect()
+        gc.freeze()  # what is there by now stays: looking through it again takes 50 ms each time
+        yield
+        state.catalogue.close()
+        await state.engine.close()
+        await asyncio.to_thread(tracing.stop)
+
+    app = FastAPIOffline(
+        title="Figment",
+        version=__version__,
+        description="Labelled synthetic images on demand, each at a permanent address.",
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,  # behind a proxy, to a scheme and a name that callers do not know
+    )
+    app.state.figment = state
+    # Documents that a key is taken; who has one is checked at the gate.
+    takes_key = [Security(HTTPBearer(auto_error=False))] if access.needs_key else []
+    for routes in (generate, interpolate, variations, images, models, telling):
+        app.include_router(routes.router, dependencies=takes_key)
+    for routes in (health, studio):
+        app.include_router(routes.router)
+    problems.install(app)
+    openapi.install(app)
+    app.add_middleware(HeadAsGet)
+
+    # Middleware of the app does not see what takes the shortcut.
+    direct = [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
+    behind: ASGIApp = Shortcut(app, direct)
+    return Gate(behind, access, origins=settings.origins, log_requests=settings.log_requests)
+
+
+def _load(settings: Settings, access: Access, vetter: Vetter) -> State:
+    """What the routes share. Raises ``StartupError``."""
     cores = settings.threads or math.ceil(cpus.available() / settings.workers)
     runtime = Runtime(settings.device, cores)
     if runtime.device == "cuda" and settings.workers > 1:
@@ -59,10 +105,10 @@ def create_app(settings: Settings) -> Gate:
         "unconditional": settings.default_model,
         "conditional": settings.default_conditional_model,
     }
-    library = load_library(settings.models, runtime, chosen)
+    catalogue = Catalogue(settings.models, runtime, chosen, vetter)
     engine = Engine(
         render,
-        lambda: _render_one(library),
+        lambda: _render_one(catalogue.library),
         threads=runtime.threads,
         encoders=runtime.encoders,
         limits=Limits(
@@ -72,45 +118,11 @@ def create_app(settings: Settings) -> Gate:
             stall=settings.stall,
         ),
     )
-    effective = _effective(runtime, library)
-    served = [f"{name} {sorted(versions)}" for name, versions in library.models.items()]
-    log.info("models %s", ", ".join(served))
-    log.info("device %s (%s), %s", runtime.device, runtime.reason, _in_a_line(effective, settings))
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await engine.start()
-        gc.collect()
-        gc.freeze()  # what is there by now stays: looking through it again takes 50 ms each time
-        yield
-        await engine.close()
-
-    app = FastAPIOffline(
-        title="Figment",
-        version=__version__,
-        description="Labelled synthetic images on demand, each at a permanent address.",
-        lifespan=lifespan,
-        redoc_url=None,
-    )
+    effective = _effective(runtime)
+    _tell(effective, catalogue.library, settings)
     streams = Streams(settings.max_streams, settings.timeout)
-    app.state.figment = State(
-        settings, runtime, library, engine, effective, access, streams, _software(runtime)
-    )
-    # Documents that a key is taken; who has one is checked at the gate.
-    takes_key = [Security(HTTPBearer(auto_error=False))] if access.needs_key else []
-    for routes in (generate, interpolate, variations, images, models, telling):
-        app.include_router(routes.router, dependencies=takes_key)
-    for routes in (health, studio):
-        app.include_router(routes.router)
-    problems.install(app)
-    app.add_middleware(HeadAsGet)
-
-    # Middleware of the app does not see what takes the shortcut.
-    direct = [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
-    app_behind_gate: ASGIApp = Shortcut(app, direct)
-    return Gate(
-        app_behind_gate, access, origins=settings.origins, log_requests=settings.log_requests
-    )
+    software = _software(runtime)
+    return State(settings, runtime, catalogue, engine, effective, access, streams, software)
 
 
 def _render_one(library: Library) -> None:
@@ -119,7 +131,7 @@ def _render_one(library: Library) -> None:
     render([(Samples(first, seed=0, indices=range(1)), range(1))], alone=False)
 
 
-def _effective(runtime: Runtime, library: Library) -> dict[str, Any]:
+def _effective(runtime: Runtime) -> dict[str, Any]:
     """The part of ``GET /info`` that does not change."""
     return {
         "version": __version__,
@@ -130,11 +142,6 @@ def _effective(runtime: Runtime, library: Library) -> dict[str, Any]:
         "onnxruntime": onnxruntime.__version__,
         "threads": runtime.threads,
         "encoders": runtime.encoders,
-        "batches": {
-            f"{name}/{number}": model.generator.describe()
-            for name, versions in library.models.items()
-            for number, model in versions.items()
-        },
     }
 
 
@@ -150,8 +157,18 @@ def _software(runtime: Runtime) -> str:
     return ", ".join([*versions, runtime.provider])
 
 
-def _in_a_line(effective: dict[str, Any], settings: Settings) -> str:
-    batches = {str(sizes) for sizes in effective["batches"].values()}
+def _tell(effective: dict[str, Any], library: Library, settings: Settings) -> None:
+    """Of the start: in the log, and in the metrics."""
+    names = ("version", "device", "provider", "onnxruntime")
+    metrics.INFO.labels(*(effective[name] for name in names)).set(1)
+    served = [f"{name} {sorted(versions)}" for name, versions in library.models.items()]
+    log.info("models %s", ", ".join(served))
+    line = _in_a_line(effective, library, settings)
+    log.info("device %s (%s), %s", effective["device"], effective["reason"], line)
+
+
+def _in_a_line(effective: dict[str, Any], library: Library, settings: Settings) -> str:
+    batches = {str(sizes) for sizes in library.batches().values()}
     parts = {
         "provider": effective["provider"],
         "options": effective["provider_options"] or "none",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import logging
 from dataclasses import dataclass
 
 from fastapi import Request
+from prometheus_client import Counter
 from starlette.types import Scope
 
 from service import keys, metrics
@@ -42,7 +44,11 @@ class Caller:
         self._count(images)
 
     def _count(self, images: int) -> None:
-        metrics.KEY_IMAGES.labels(self.name or "none").inc(images)
+        self._images.inc(images)
+
+    @functools.cached_property
+    def _images(self) -> Counter:
+        return metrics.KEY_IMAGES.labels(self.name or "none")
 
 
 class Access:
@@ -62,7 +68,8 @@ class Access:
     def reload(self) -> None:
         """Read the keys anew, as their file may have changed. Raises ``StartupError``."""
         settings = self._settings
-        entries = settings.api_keys.get_secret_value() if settings.api_keys else None
+        given = settings.api_keys
+        entries = None if given is None else given.get_secret_value()
         keyring = keys.read(entries, settings.api_keys_file, settings.rate_limit)
         for key in keyring.keys:
             if key.plain:

@@ -43,6 +43,8 @@ class _OneWrite:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return  # the caller has left, which the answer is about to be told; uvloop would raise
         if len(data) > AT_ONCE:
             self._send()
             self._transport.write(data)
@@ -84,17 +86,28 @@ class Connection(HttpToolsProtocol):
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._incomplete_since: float | None = time.monotonic()
         self._head: int | None = 0
-        """Bytes that have come of a request's head; None once it is whole."""
+        """Bytes that came before of a request's head; None once it is whole."""
+        self._new = 0
+        """Bytes that have just come."""
         self._too_large = False
         self._unsent, self._unsent_since = 0, 0.0
+        self._unanswered: list[RequestResponseCycle] = []
         super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > self._max_connections and not self._displace_another():
             detail = f"at most {self._max_connections} connections are served at a time"
             self._refuse(503, "Too many connections", detail)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        # uvicorn tells the last request only, which may wait behind the one that is answered.
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
         if self._incomplete_since is None:
             self._begin()
+        self._new = len(data)
         super().data_received(data)
         if self._head is not None:
             self._head += len(data)
@@ -106,12 +119,15 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > MAX_HEAD:
-            self._too_large = True
-            raise _HeadTooLarge
+        if (self._head or 0) + self._new > MAX_HEAD:  # of which a part may be a body
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > MAX_HEAD:
+                self._too_large = True
+                raise _HeadTooLarge
         self._head = None
         super().on_headers_complete()
+        self._unanswered = [each for each in self._unanswered if not each.response_complete]
+        self._unanswered.append(self.cycle)
         end = functools.partial(self._cut, self.cycle)
         self.scope["extensions"] = {CUT: end}  # type: ignore[dict-item]
 
@@ -135,6 +151,9 @@ class Connection(HttpToolsProtocol):
                 self._refuse(TooSlow.status, TooSlow.title, detail)
             else:
                 self.transport.abort()
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering and not self.transport.is_closing():
+            return  # a stream sees for itself that it is taken
         unsent = self.transport.get_write_buffer_size()
         if unsent != self._unsent:
             self._unsent, self._unsent_since = unsent, now

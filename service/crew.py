@@ -11,10 +11,10 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from service import metrics
 from service.backlog import Backlog, Job, Piece
@@ -45,6 +45,8 @@ class Render(Protocol):
 
 @dataclass(eq=False)
 class Worker:
+    encodes: bool = False
+    """It only encodes."""
     beat: float | None = None
     """When it last took or looked for work; None until it has proven that it can compute."""
     batch: list[Piece] = field(default_factory=list)
@@ -58,6 +60,15 @@ class Cost:
 
     compute: float
     encode: float
+
+
+class Rendered(NamedTuple):
+    """A batch on its way from a thread that computes to one that encodes."""
+
+    batch: list[Piece]
+    made: list[tuple[list[Frame], Any]]
+    cost: Cost
+    alone: bool
 
 
 class Crew:
@@ -80,13 +91,14 @@ class Crew:
         self._probe = probe
         self._deliver = deliver
         self._size = threads
-        self._encoders = ThreadPoolExecutor(encoders, "encode") if encoders else None
-        # Batches in the encoders' hands: what they are at, and what they begin next.
-        self._room_to_encode = threading.Semaphore(2 * encoders)
-        self._encode_threads = encoders or threads
+        self._encoders = encoders
         self._threads: dict[Worker, threading.Thread] = {}
         # All below is touched with this lock only.
-        self._lock = threading.Condition()
+        lock = threading.RLock()
+        self._lock = threading.Condition(lock)
+        self._handover = threading.Condition(lock)
+        self._rendered: deque[Rendered] = deque()
+        """What the encoders begin next: at most one batch for each."""
         self._backlog = Backlog()
         self._under_way = 0
         self._idle = 0
@@ -94,18 +106,17 @@ class Crew:
         self._cost: Cost | None = None
 
     def start(self) -> None:
-        for _ in range(self._size):
-            self._hire()
+        for number in range(self._size + self._encoders):
+            self._hire(encodes=number >= self._size)
 
     def close(self) -> None:
         """End the threads after the batch they are at; what still waits is not computed."""
         with self._lock:
             self._closed = True
             self._lock.notify_all()
+            self._handover.notify_all()
         for thread in self._threads.values():
             thread.join(BEAT)
-        if self._encoders is not None:
-            self._encoders.shutdown(wait=False, cancel_futures=True)
 
     @property
     def images(self) -> int:
@@ -121,7 +132,7 @@ class Crew:
 
     @property
     def proven(self) -> bool:
-        """Every thread has computed something."""
+        """Every thread that computes has computed something."""
         return all(worker.beat is not None for worker in self._threads)
 
     @property
@@ -131,13 +142,17 @@ class Crew:
             cost = self._cost
         if cost is None:
             return None
-        if self._encoders is None:
+        if not self._encoders:
             return self._size / (cost.compute + cost.encode)
-        return min(self._size / cost.compute, self._encode_threads / cost.encode)
+        return min(self._size / cost.compute, self._encoders / cost.encode)
 
     def last_beat(self) -> float:
-        """When a thread last said that it lives, by ``time.monotonic``; never is minus infinity."""
-        return max((worker.beat or -math.inf for worker in self._threads), default=-math.inf)
+        """When a thread that computes last said that it lives, by ``time.monotonic``.
+
+        Never is minus infinity.
+        """
+        beats = [worker.beat for worker in self._threads if not worker.encodes]
+        return max(beat or -math.inf for beat in beats)
 
     def add(self, job: Job) -> None:
         """Have a job computed."""
@@ -152,12 +167,13 @@ class Crew:
 
     def stalled(self, since: float) -> list[Worker]:
         """The threads that have been at one batch since then, or are no more."""
-        return [
-            worker
-            for worker, thread in self._threads.items()
-            if (worker.batch and worker.beat is not None and worker.beat < since)
-            or not thread.is_alive()
-        ]
+        with self._lock:
+            return [
+                worker
+                for worker, thread in self._threads.items()
+                if (worker.batch and worker.beat is not None and worker.beat < since)
+                or not thread.is_alive()
+            ]
 
     def replace(self, worker: Worker) -> list[Job]:
         """Give up a thread that hangs, for another; returns the jobs it was at.
@@ -169,13 +185,14 @@ class Crew:
             self._under_way -= _size(worker.batch)
             jobs = [piece.job for piece in worker.batch]
         del self._threads[worker]
-        self._hire()
+        self._hire(encodes=worker.encodes)
         return jobs
 
-    def _hire(self) -> None:
-        worker = Worker()
+    def _hire(self, *, encodes: bool) -> None:
+        worker = Worker(encodes)
+        work, name = (self._work_off, "encode") if encodes else (self._work, COMPUTE)
         # A daemon, for one that hangs must not keep the process from ending.
-        thread = threading.Thread(target=self._work, args=(worker,), name=COMPUTE, daemon=True)
+        thread = threading.Thread(target=work, args=(worker,), name=name, daemon=True)
         self._threads[worker] = thread
         thread.start()
 
@@ -235,8 +252,9 @@ class Crew:
             metrics.BATCHES_FAILED.inc()
             requests = sorted({piece.job.request_id or "none" for piece in batch})
             log.error("a batch failed, of %s", ", ".join(requests), exc_info=error)
-            failed = InferenceFailed("the model could not be run; the service's log says why")
-            self._hand_on(worker, [(piece, failed) for piece in batch])
+            if not isinstance(error, InferenceFailed):
+                error = InferenceFailed("the model could not be run; the service's log says why")
+            self._hand_on(worker, [(piece, error) for piece in batch])
             return False
         return True
 
@@ -252,21 +270,40 @@ class Crew:
         model = sources[0][0].model.name
         metrics.BATCH_IMAGES.labels(model).observe(_size(worker.batch))
         metrics.INFERENCE_TIME.labels(model).observe(cost.compute)
-        if self._encoders is None:
-            self._encode(worker, rendered, cost, alone)
+        if self._encoders:
+            self._pass_on(worker, rendered, cost, alone)
         else:
-            # The batch leaves the worker, which may go on with another, or be given up.
-            self._room_to_encode.acquire()
-            with self._lock:
-                handed = Worker(batch=worker.batch, given_up=worker.given_up)
-                worker.batch = []
-            self._encoders.submit(self._encode_elsewhere, handed, rendered, cost, alone)
+            self._encode(worker, rendered, cost, alone)
 
-    def _encode_elsewhere(self, *arguments: Any) -> None:
-        try:
-            self._guarded(self._encode, *arguments)
-        finally:
-            self._room_to_encode.release()
+    def _pass_on(
+        self, worker: Worker, made: list[tuple[list[Frame], Any]], cost: Cost, alone: bool
+    ) -> None:
+        """Leave a batch to the encoders, as soon as they have room for it."""
+        with self._lock:
+            if worker.given_up:  # and so have its images been
+                return
+            rendered = Rendered(worker.batch, made, cost, alone)
+            worker.batch = []
+            while len(self._rendered) == self._encoders and not self._closed:
+                worker.beat = time.monotonic()  # it is not this thread that hangs
+                self._handover.wait(BEAT)
+            self._rendered.append(rendered)
+            self._handover.notify_all()
+
+    def _work_off(self, worker: Worker) -> None:
+        """Encode what others have computed."""
+        while True:
+            with self._lock:
+                worker.beat = time.monotonic()
+                if self._closed or worker.given_up:
+                    return
+                if not self._rendered:
+                    self._handover.wait(BEAT)
+                    continue
+                rendered = self._rendered.popleft()
+                worker.batch = rendered.batch
+                self._handover.notify_all()
+            self._guarded(self._encode, worker, *rendered[1:])
 
     def _encode(
         self, worker: Worker, rendered: list[tuple[list[Frame], Any]], cost: Cost, alone: bool

@@ -235,6 +235,7 @@ class Engine:
             due = time.monotonic() + TICK
             await asyncio.sleep(TICK)
             metrics.LOOP_LAG.set(max(0.0, time.monotonic() - due))
+            metrics.READY.set(self.ready)
             metrics.QUEUE_IMAGES.set(self.admitted)
             metrics.RATE.set(self.rate or 0)
             try:
@@ -248,7 +249,7 @@ class Engine:
             metrics.THREADS_REPLACED.inc()
             log.error("a thread hangs in a batch; another takes its place")
             for job in self._crew.replace(worker):
-                self._end(job, InferenceFailed("the model did not come to an end"))
+                self._end(job, InferenceFailed("its batch did not come to an end"))
         for job, watch in list(self._jobs.items()):
             if now > job.deadline:
                 self._end(job, DeadlinePassed(f"not done within {self._limits.timeout:g} s"))

@@ -3,6 +3,7 @@
 FigmentError
 ├── StartupError            the process ends with this sentence
 ├── ModelRefused            one model file is not served; the rest are
+├── AliasRefused            names for versions cannot be read, or set as asked
 ├── ClientError             the client cannot go on
 │   ├── Refused             the server does not answer such a request; it says why
 │   ├── Unreachable         no answer, or too busy, for longer than the client's patience
@@ -11,11 +12,15 @@ FigmentError
 └── RequestError            answered as application/problem+json (RFC 9457)
     ├── MalformedJson       400
     ├── Unauthorized        401
+    ├── CrossSite           403
     ├── UnknownModel        404
     ├── NotAcceptable       406
     ├── TooSlow             408
     ├── BodyTooLarge        413
     ├── InvalidRequest      422
+    │   ├── FieldsDisagree  422, each is right by itself
+    │   ├── AnswerTooLarge  422, with how many images fit
+    │   ├── ModelUnfit      422, with the models that are able to
     │   ├── InvalidLabel    422, with the closest matches
     │   └── LabelNotSeen    422, with the images that were found
     ├── TryAgain            429, with when to try again
@@ -24,7 +29,9 @@ FigmentError
     │   └── TooManyStreams
     ├── CallerGone          499, which nobody is there to read
     ├── InferenceFailed     500
+    ├── OutOfMemory         503
     ├── NotReady            503
+    │   └── NoRoom          for temporary files
     └── DeadlinePassed      504
 """
 
@@ -47,6 +54,10 @@ class StartupError(FigmentError):
 
 class ModelRefused(FigmentError):
     """A model file is malformed, unsafe or contradicts itself."""
+
+
+class AliasRefused(FigmentError):
+    """Names for a model's versions cannot be read, or set as asked."""
 
 
 class ClientError(FigmentError):
@@ -115,6 +126,11 @@ class Unauthorized(RequestError):
         return {"WWW-Authenticate": 'Bearer realm="figment"'}
 
 
+class CrossSite(RequestError):
+    status = 403
+    title = "Cross-site request"
+
+
 class UnknownModel(RequestError):
     status = 404
     title = "Unknown model or version"
@@ -136,8 +152,22 @@ class BodyTooLarge(RequestError):
 
 
 class InvalidRequest(RequestError):
+    """Not of the form that the OpenAPI document describes; its subclasses are, and yet go wrong."""
+
     status = 422
     title = "Invalid request"
+
+
+class FieldsDisagree(InvalidRequest):
+    title = "Fields disagree"
+
+
+class AnswerTooLarge(InvalidRequest):
+    title = "Answer too large"
+
+
+class ModelUnfit(InvalidRequest):
+    title = "Model unfit"
 
 
 class InvalidLabel(InvalidRequest):
@@ -202,9 +232,18 @@ class InferenceFailed(RequestError):
     title = "Inference failed"
 
 
+class OutOfMemory(RequestError):
+    status = 503
+    title = "Not enough memory"
+
+
 class NotReady(RequestError):
     status = 503
     title = "Not ready"
+
+
+class NoRoom(NotReady):
+    title = "No room for temporary files"
 
 
 class DeadlinePassed(RequestError):

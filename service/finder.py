@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from service.engine import Engine
-from service.errors import InvalidRequest, LabelNotSeen
+from service.errors import FieldsDisagree, LabelNotSeen
 from service.frames import Frame, Pixels
 from service.latents import MAX_INDEX
 from service.sampling import Samples
@@ -34,7 +34,7 @@ async def find(
     sees every value that it looks for with at least this probability. ``pace`` is told how many
     were tried, and may take its time.
 
-    Raises ``LabelNotSeen``, ``InvalidRequest`` where no index is left, and what the engine raises.
+    Raises ``LabelNotSeen``, ``FieldsDisagree`` where no index is left, and what the engine raises.
     """
     samples = replace(samples, verify=threshold is not None)
     found: list[str] = []  # the first of them
@@ -74,6 +74,6 @@ def _candidates(samples: Samples, search: Search) -> Iterator[tuple[Samples, ran
         elif search.under_way:
             yield None
         else:
-            raise InvalidRequest(
+            raise FieldsDisagree(
                 f"offset: the last index is {MAX_INDEX}, and {search.missing} images are missing"
             )

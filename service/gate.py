@@ -7,15 +7,17 @@ to the HTTP server.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Sequence
 
 from fastapi import Request
+from prometheus_client import Counter, Histogram
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import metrics, problems
+from service import metrics, problems, tracing
 from service.callers import Access, set_caller
 from service.errors import NotReady
 from service.line import REQUEST
@@ -23,13 +25,14 @@ from service.logs import REQUEST_ID, request_id
 
 CUT = "figment.cut"
 """An extension of ASGI by our HTTP server: a function that ends the connection as it is."""
-CONTENT_POLICY = b"content-security-policy"
-NOTHING_ACTIVE = b"default-src 'none'; frame-ancestors 'none'"
+NOTHING_ACTIVE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 """For answers that are data: a browser that shows one runs and loads nothing."""
-DOCS = ("/docs",)
+DOCS = "/docs"
+STUDIO, STUDIO_FILES = "/", "/studio/"
 DOCS_POLICY = (
+    b"content-security-policy",
     b"default-src 'self'; img-src 'self' data:; script-src 'self' 'unsafe-inline'; "
-    b"style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+    b"style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
 )
 """Swagger's page has a script in it."""
 READY = "/readyz"
@@ -73,7 +76,10 @@ class Gate:
         await (self._begin if scope["type"] == "http" else self._app)(scope, receive, send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        passage = _Passage(self, scope, send)
+        with tracing.request(scope):
+            await self._answer(scope, receive, _Passage(self, scope, send))
+
+    async def _answer(self, scope: Scope, receive: Receive, passage: _Passage) -> None:
         try:
             if self.draining and scope["path"] == READY:
                 raise NotReady("the service is ending")
@@ -128,9 +134,11 @@ class _Passage:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message["headers"], (b"x-request-id", self._id.encode())]
-            if not any(name == CONTENT_POLICY for name, _ in headers):
-                policy = DOCS_POLICY if self._scope["path"] in DOCS else NOTHING_ACTIVE
-                headers.append((CONTENT_POLICY, policy))
+            path = self._scope["path"]
+            if path == DOCS:
+                headers.append(DOCS_POLICY)
+            elif path != STUDIO and not path.startswith(STUDIO_FILES):  # which have their own
+                headers.append(NOTHING_ACTIVE)
             if self._gate.draining:
                 headers.append((b"connection", b"close"))
             message["headers"] = headers
@@ -146,8 +154,10 @@ class _Passage:
         seconds = time.perf_counter() - self._started
         route = getattr(self._scope.get("route"), "path", "none")  # or the labels had no end
         method = self._scope["method"]
-        metrics.REQUESTS.labels(method, route, self.status).inc()
-        metrics.REQUEST_TIME.labels(route).observe(seconds)
+        count, time_taken = _told(method, route, self.status)
+        count.inc()
+        time_taken.observe(seconds)
+        tracing.tell(self._scope, route, self.status, self._id)
         if logs or self.status >= FAILED:
             log.info(
                 "%s %s %d",
@@ -156,6 +166,15 @@ class _Passage:
                 self.status,
                 extra={"status": self.status, "seconds": round(seconds, 4), "route": route},
             )
+
+
+@functools.lru_cache(1024)
+def _told(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    """Looking them up each time would take as long as all else here."""
+    return (
+        metrics.REQUESTS.labels(method, route, status),
+        metrics.REQUEST_TIME.labels(route),
+    )
 
 
 def cut(scope: Scope) -> None:

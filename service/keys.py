@@ -84,7 +84,7 @@ def read(entries: str | None, file: Path | None, rate: int | None) -> Keyring:
             raise StartupError(f"FIGMENT_API_KEYS_FILE {file} cannot be read: {error}") from error
         found += [line.partition("#")[0].strip() for line in lines]
     keys = parse([entry for entry in found if entry], rate)
-    if not keys and (entries or file is not None):
+    if not keys and (entries is not None or file is not None):  # one that was lost opens nothing
         raise StartupError("there is no API key in FIGMENT_API_KEYS or FIGMENT_API_KEYS_FILE")
     return Keyring(keys)
 

@@ -7,6 +7,7 @@ and order: "red eyes", "eyes: red", "7", "Smiling", "not Smiling". A mapping suc
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import InvalidLabel
+from service.errors import InvalidLabel, ModelRefused
 from service.manifest import Attribute, spoken
 
 Label: TypeAlias = str | Mapping[str, str | int | bool]
@@ -57,6 +58,18 @@ class Vocabulary:
                 for phrase in self._phrases(a, v):
                     self._meanings.setdefault(spoken(phrase), set()).add((a, v))
                     self._longest = max(self._longest, len(SEPARATOR.split(phrase)))
+
+    def check(self) -> None:
+        """Raise ``ModelRefused`` where a value has no phrase of its own, which addresses need."""
+        for a, attribute in enumerate(self.attributes):
+            for v, phrase in enumerate(self.canonical(a)):
+                with contextlib.suppress(InvalidLabel):
+                    if self.parse(phrase) == {a: v}:
+                        continue
+                raise ModelRefused(
+                    f"no label could ask for the value {attribute.values[v]!r} of "
+                    f"{attribute.name!r} alone: {phrase!r} is heard as something else, too"
+                )
 
     def parse(self, label: Label) -> Choice:
         """What ``label`` asks for. Raises ``InvalidLabel``."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-import sys
 from contextvars import ContextVar
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
 from service.settings import LogFormat
+from service.stderr import Stderr
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Of the request that is being answered, if one is."""
@@ -52,7 +52,7 @@ class _Json(JsonFormatter):
 
 def log_to_stderr(format_: LogFormat) -> None:
     """Have all that is logged, ours and that of libraries, written in one way."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Stderr()
     handler.addFilter(_WithRequest())
     if format_ == "json":
         fields = ["levelname", "name", "message"]

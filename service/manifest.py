@@ -14,6 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 METADATA_KEY = "figment"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$"
+VERSION_PATTERN = r"^[1-9][0-9]{0,8}$"
+MODEL_FILE = "model.onnx"
+VERIFIER_FILE = "verifier.onnx"
+"""Both lie in ``NAME/VERSION/``."""
 
 Kind = Literal["unconditional", "conditional"]
 Text = Annotated[str, Field(min_length=1, max_length=200)]

@@ -85,25 +85,30 @@ INFO = Gauge(
     "figment_info",
     "1, with what is in effect.",
     ["version", "device", "provider", "onnxruntime"],
-    multiprocess_mode="max",
+    multiprocess_mode="livemax",
 )
 MODEL_INFO = Gauge(
     "figment_model_info",
     "1 for each model that is served, 0 for one that was.",
     ["model", "version", "sha256"],
-    multiprocess_mode="max",
+    multiprocess_mode="livemax",
 )
 MODEL_LOADS = Counter(
     "figment_model_loads", "Model files that were looked at, and what came of it.", ["outcome"]
 )
 MODELS_REFUSED = Gauge(
-    "figment_models_refused", "Files that are not served.", multiprocess_mode="max"
+    "figment_models_refused", "Files that are not served.", multiprocess_mode="livemax"
 )
-DRAINING = Gauge("figment_draining", "1 after the signal to end.", multiprocess_mode="max")
+READY = Gauge(
+    "figment_ready",
+    "1 while some thread is able to compute; of several workers, of all of them.",
+    multiprocess_mode="livemin",
+)
+DRAINING = Gauge("figment_draining", "1 after the signal to end.", multiprocess_mode="livemax")
 LOOP_LAG = Gauge(
     "figment_event_loop_lag_seconds",
     "How late the event loop came to what was due.",
-    multiprocess_mode="max",
+    multiprocess_mode="livemax",
 )
 
 

@@ -1,22 +1,12 @@
-"""The models folder: find, check, load, warm.
-
-    models/<name>/<version>/model.onnx
-                            verifier.onnx   optional
-
-A file that cannot be served is refused with a reason; the rest go on.
-"""
+"""One model: read its file, check it against its manifest, load and warm it."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
-import logging
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,18 +14,12 @@ import onnxruntime as ort
 from pydantic import ValidationError
 
 from service import inference, latents
-from service.errors import ModelRefused, StartupError, UnknownModel
+from service.errors import ModelRefused
 from service.inference import Generator
 from service.labels import Vocabulary
-from service.manifest import METADATA_KEY, NAME_PATTERN, Kind, Manifest
+from service.manifest import METADATA_KEY, NAME_PATTERN, VERSION_PATTERN, Manifest
 from service.runtime import Runtime, first_line
-from service.verifier import Verifier, load_verifier
-
-MODEL_FILE = "model.onnx"
-VERIFIER_FILE = "verifier.onnx"
-VERSION_PATTERN = r"^[1-9][0-9]{0,8}$"
-
-log = logging.getLogger(__name__)
+from service.verifier import Verifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,141 +60,43 @@ class Model:
         return self.generator(feeds, alone=alone)
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """A file that is not served, by its place in the models folder, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Library:
-    """All models that are served."""
-
-    models: dict[str, dict[int, Model]]
-    refused: list[Refusal]
-    chosen: dict[Kind, str | None]
-    """The configured default of each kind, where there is one; else it is the first by name."""
-
-    @functools.cached_property
-    def _defaults(self) -> dict[Kind, str | None]:
-        """The model of each kind for a request that names none, where there is one."""
-        kinds: tuple[Kind, ...] = get_args(Kind)
-        return {kind: self.chosen.get(kind) or next(iter(self.names(kind)), None) for kind in kinds}
-
-    def names(self, kind: Kind) -> list[str]:
-        """The models whose highest version is of ``kind``."""
-        return [name for name in self.models if self.get(name).manifest.kind == kind]
-
-    def verified(self) -> list[str]:
-        """The models whose highest version has a verifier."""
-        return [name for name in self.models if self.get(name).verifier is not None]
-
-    def versions(self, name: str) -> dict[int, Model]:
-        """All versions of a model. Raises ``UnknownModel``."""
-        if name not in self.models:
-            raise UnknownModel(
-                f"no model {name[:80]!r}; there are: {', '.join(self.models)}",
-                models=list(self.models),
-            )
-        return self.models[name]
-
-    def get(self, name: str, version: int | None = None) -> Model:
-        """A model by name, its highest version unless one is given. Raises ``UnknownModel``."""
-        versions = self.versions(name)
-        if version is None:
-            return versions[max(versions)]
-        if version not in versions:
-            raise UnknownModel(
-                f"model {name!r} has no version {version}; there are: "
-                f"{', '.join(map(str, sorted(versions)))}",
-                versions=sorted(versions),
-            )
-        return versions[version]
-
-    def choose(self, name: str | None, version: int | None, *, labelled: bool) -> Model:
-        """The model of that name, else the default: a conditional one for what is labelled.
-
-        Raises ``UnknownModel``.
-        """
-        if name is None:
-            plain = not labelled and self._defaults["unconditional"] is not None
-            name = self.default("unconditional" if plain else "conditional").name
-        return self.get(name, version)
-
-    def default(self, kind: Kind) -> Model:
-        """The model for a request that names none. Raises ``UnknownModel``."""
-        name = self._defaults[kind]
-        if name is None:
-            raise UnknownModel(f"no {kind} model is served; name one of: {', '.join(self.models)}")
-        return self.get(name)
-
-
-def load_library(folder: Path, runtime: Runtime, chosen: dict[Kind, str | None]) -> Library:
-    """Load every model below ``folder``.
-
-    Raises ``StartupError`` where there is nothing to serve, or no model of the name and kind
-    that ``chosen`` makes a default.
-    """
-    if not folder.is_dir():
-        raise StartupError(f"the models folder {folder} does not exist; set FIGMENT_MODELS")
-    # Names that begin with a dot are an export at work.
-    paths = sorted(folder.glob(f"[!.]*/[!.]*/{MODEL_FILE}"))
-    runtime.settle(_readable(paths))
-    models: dict[str, dict[int, Model]] = {}
-    refused = [
-        Refusal(path.relative_to(folder).as_posix(), "lies too high: put it into NAME/VERSION/")
-        for path in (*folder.glob(MODEL_FILE), *folder.glob(f"[!.]*/{MODEL_FILE}"))
-    ]
-    for path in paths:
-        place = path.relative_to(folder).as_posix()
-        try:
-            model = load_model(path, runtime)
-        except ModelRefused as error:
-            refused.append(Refusal(place, str(error)))
-        else:
-            verifier = path.with_name(VERIFIER_FILE)
-            try:
-                model = _with_verifier(model, verifier, runtime)
-            except ModelRefused as error:
-                refused.append(Refusal(verifier.relative_to(folder).as_posix(), str(error)))
-            models.setdefault(model.name, {})[model.version] = model
-    for refusal in refused:
-        log.warning("refused %s: %s", refusal.path, refusal.reason)
-    if not models:
-        reasons = "".join(f"\n  {refusal.path}: {refusal.reason}" for refusal in refused)
-        raise StartupError(
-            f"no model to serve in {folder} (looked for NAME/VERSION/{MODEL_FILE}){reasons}"
-        )
-    library = Library(models, refused, chosen)
-    for kind, name in chosen.items():
-        if name is not None and name not in library.names(kind):
-            raise StartupError(
-                f"{name!r} cannot be the default {kind} model; there are: "
-                f"{', '.join(library.names(kind)) or 'none'}"
-            )
-    return library
-
-
-def _readable(paths: Iterable[Path]) -> Iterator[bytes]:
-    """The contents of the files; what cannot be read is refused later, with its reason."""
-    for path in paths:
-        with contextlib.suppress(OSError):
-            yield path.read_bytes()
-
-
 def load_model(path: Path, runtime: Runtime) -> Model:
-    """Load ``NAME/VERSION/model.onnx``, check it and run it once. Raises ``ModelRefused``."""
+    """Load ``NAME/VERSION/model.onnx``, check it and run it. Raises ``ModelRefused``.
+
+    For files that are trusted: ONNX Runtime may crash at others (see ``vetting.py``).
+    """
+    return model_of(path, read_file(path), runtime)
+
+
+def read_file(path: Path, max_bytes: int | None = None) -> bytes:
+    """The content of a model file. Raises ``ModelRefused``; no more is read than ``max_bytes``."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ModelRefused("cannot be read: it is no file, or there is none")
+        with path.open("rb") as file:
+            content = file.read(-1 if max_bytes is None else max_bytes + 1)
+    except OSError as error:
+        raise ModelRefused(f"cannot be read: {error}") from error
+    if max_bytes is not None and len(content) > max_bytes:
+        raise ModelRefused(
+            f"is larger than {max_bytes // 1024**2} MB, which FIGMENT_MAX_MODEL_MB allows"
+        )
+    return content
+
+
+Build = Callable[[Runtime, bytes, ort.InferenceSession], Generator]
+
+
+def model_of(path: Path, content: bytes, runtime: Runtime, build: Build = inference.build) -> Model:
+    """The model that ``content`` is, checked and run; it lies at ``NAME/VERSION/model.onnx``.
+
+    ``build`` decides how it is run. Raises ``ModelRefused``.
+    """
     name, version = path.parent.parent.name, path.parent.name
     if not re.fullmatch(NAME_PATTERN, name):
         raise ModelRefused(f"{name!r} is no model name: lower-case letters, digits and '-'")
     if not re.fullmatch(VERSION_PATTERN, version):
         raise ModelRefused(f"{version!r} is no version: 1, 2, 3 ...")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelRefused(f"cannot be read: {error}") from error
     try:
         session = runtime.open(content)
     except Exception as error:
@@ -220,25 +106,21 @@ def load_model(path: Path, runtime: Runtime) -> Model:
         raise ModelRefused(f"its manifest calls it {manifest.name!r}, its folder {name!r}")
     _check_signature(session, manifest)
     try:
-        generator = inference.build(runtime, content, session)
+        generator = build(runtime, content, session)
     except Exception as error:
         raise ModelRefused(f"it does not run: {first_line(error)}") from error
+    vocabulary = Vocabulary(manifest.attributes, where=f"/models/{name}/labels")
+    vocabulary.check()
     model = Model(
         manifest=manifest,
         version=int(version),
         sha256=hashlib.sha256(content).hexdigest(),
         generator=generator,
-        vocabulary=Vocabulary(manifest.attributes, where=f"/models/{name}/labels"),
+        vocabulary=vocabulary,
     )
-    _warm(model)
+    for count in (1, model.largest_batch):
+        _try_out(model, count)
     return model
-
-
-def _with_verifier(model: Model, path: Path, runtime: Runtime) -> Model:
-    """The model with the verifier at ``path``, if there is one. Raises ``ModelRefused``."""
-    if not path.exists():
-        return model
-    return replace(model, verifier=load_verifier(path, model.manifest, runtime))
 
 
 def _read_manifest(session: ort.InferenceSession) -> Manifest:
@@ -278,14 +160,17 @@ def _shape(node: ort.NodeArg) -> list[int | None]:
     return [size if isinstance(size, int) else None for size in node.shape]
 
 
-def _warm(model: Model) -> None:
+def _try_out(model: Model, count: int) -> None:
+    """Make so many images. Raises ``ModelRefused`` where they are not what the manifest says."""
     manifest = model.manifest
-    latent = latents.latents(0, 0, 1, manifest.latent_size)
-    values = latents.draw_labels(0, 0, 1, manifest.attributes)
+    latent = latents.latents(0, 0, count, manifest.latent_size)
+    values = latents.draw_labels(0, 0, count, manifest.attributes)
     try:
         images = model.generate(latent, model.vocabulary.condition(values))
     except Exception as error:
         raise ModelRefused(f"it does not run: {first_line(error)}") from error
-    expected = (1, manifest.height, manifest.width, manifest.channels)
-    if images.shape != expected:
-        raise ModelRefused(f"it gives images of shape {images.shape} instead of {expected}")
+    expected = (count, manifest.height, manifest.width, manifest.channels)
+    if images.shape != expected or images.dtype != np.uint8:
+        raise ModelRefused(
+            f"it gives {images.dtype} images of shape {images.shape} instead of uint8 {expected}"
+        )

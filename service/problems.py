@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from service import metrics
-from service.errors import KIND, InvalidRequest, RequestError, problem
+from service.errors import KIND, InvalidRequest, OutOfMemory, RequestError, problem
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -35,6 +35,9 @@ def answer(error: Exception, request: Request) -> Response:
     if isinstance(error, RequestValidationError):
         # FastAPI says first whether it was in the path, the query or the body.
         error = explain([{**fault, "loc": fault["loc"][1:]} for fault in error.errors()])
+    if isinstance(error, MemoryError):
+        log.error("%s %s: memory is short", request.method, request.url.path)
+        error = OutOfMemory("there is not enough memory for this answer now; ask for fewer images")
     if isinstance(error, RequestError):
         return _answer(error.problem(), error.headers())
     if isinstance(error, HTTPException):

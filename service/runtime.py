@@ -10,13 +10,15 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
 
 from service.errors import StartupError
-from service.settings import Device
+
+if TYPE_CHECKING:
+    from service.settings import Device  # what vets a model does without
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from service import latents
 from service.addresses import Address
+from service.errors import InferenceFailed
 from service.frames import Frame
 from service.labels import Asked, Choice
 from service.latents import Stretch
@@ -116,7 +118,8 @@ def _runs(indices: Sequence[int]) -> list[range]:
 def render(batch: Sequence[tuple[Source, range]], *, alone: bool) -> list[tuple[list[Frame], Any]]:
     """Images of several sources of one model, in one run of it: frames and ``[N, H, W, channels]``.
 
-    ``alone`` says that nothing else is being computed (see ``Model.generate``).
+    ``alone`` says that nothing else is being computed (see ``Model.generate``). Raises
+    ``InferenceFailed`` where what the networks give is not what they promise, and what they raise.
     """
     model = batch[0][0].model
     stretches = [source.stretches(chunk) for source, chunk in batch]
@@ -134,6 +137,7 @@ def render(batch: Sequence[tuple[Source, range]], *, alone: bool) -> list[tuple[
         np.concatenate([each.condition for each in inputs]),
         alone=alone,
     )
+    _check(model, images, sum(len(each.frames) for each in inputs))
     made = []
     first = 0
     for each in inputs:
@@ -146,16 +150,29 @@ def render(batch: Sequence[tuple[Source, range]], *, alone: bool) -> list[tuple[
     return made
 
 
+def _check(model: Model, images: Any, count: int) -> None:
+    """Raise ``InferenceFailed`` for what is not ``count`` images of the model."""
+    shape = (count, model.manifest.height, model.manifest.width, model.manifest.channels)
+    if images.shape != shape or images.dtype != np.uint8:
+        raise InferenceFailed(
+            f"the model gave {images.dtype} of shape {images.shape} instead of uint8 of {shape}"
+        )
+
+
 def _verified(
     model: Model, frames: list[Frame], images: Any, looked_for: list[Choice]
 ) -> list[Frame]:
-    """``frames`` with what the verifier thinks of their ``images [N, H, W, channels]``."""
+    """``frames`` with what the verifier thinks of their ``images [N, H, W, channels]``.
+
+    Raises ``InferenceFailed`` for what is no number: it would look like a label not seen.
+    """
     assert model.verifier is not None
     seen = model.verifier(images)
     attributes = model.manifest.attributes
-    return [
-        replace(
-            frame, verified={attributes[a].name: float(seen[a][i, v]) for a, v in choice.items()}
-        )
-        for i, (frame, choice) in enumerate(zip(frames, looked_for, strict=True))
+    verified = [
+        {attributes[a].name: float(seen[a][i, v]) for a, v in choice.items()}
+        for i, choice in enumerate(looked_for)
     ]
+    if not all(math.isfinite(value) for each in verified for value in each.values()):
+        raise InferenceFailed("the verifier gave a probability that is no number")
+    return [replace(frame, verified=each) for frame, each in zip(frames, verified, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from service.aliases import PATTERN as ALIAS
 from service.interpolation import Method
 from service.latents import MAX_INDEX, MAX_SEED
 from service.manifest import Attribute, Kind, Manifest
@@ -29,7 +31,6 @@ MAX_STEPS = 256
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Index = Annotated[int, Field(ge=0, le=MAX_INDEX)]
-Version = Annotated[int, Field(ge=1, le=999_999_999)]
 Truncation = Annotated[float, Field(gt=0, le=1)]
 Strength = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -38,6 +39,23 @@ OneLabel = Phrase | dict[StrictStr, StrictBool | StrictInt | StrictStr]
 ManyLabels = Annotated[list[OneLabel], Field(min_length=1, max_length=MAX_LABELS)]
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MAX_LABELS)]
+
+
+def _version_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """What it may be, not what each of its kinds misses."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        raise PydanticCustomError(
+            "version", "should be a number from 1 on, or an alias such as 'latest'"
+        ) from error
+
+
+VersionNumber = Annotated[int, Field(ge=1, le=999_999_999)]
+Version = Annotated[
+    VersionNumber | Annotated[str, Field(pattern=ALIAS)],
+    WrapValidator(_version_in_one_sentence),
+]
 
 
 def _in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -66,6 +84,12 @@ def _count_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -
     return found
 
 
+@functools.cache
+def _known(model: type[BaseModel]) -> list[str]:
+    """What its fields are called in JSON."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -74,7 +98,7 @@ class _Request(BaseModel):
     def _known_fields(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        known = [field.alias or name for name, field in cls.model_fields.items()]
+        known = _known(cls)
         unknown = [repr(name[:40]) for name in data if name not in known]
         if unknown:
             raise PydanticCustomError(
@@ -88,17 +112,17 @@ class _Request(BaseModel):
 class GenerateRequest(_Request):
     """What to generate. Everything may be left out."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"label": "red eyes", "n": 4, "seed": 3}]}
-    )
-
     n: Annotated[Count | Counts, WrapValidator(_count_in_one_sentence)] = Field(
         1, description="Images; or, beside a list of labels, a list with how many of each."
     )
     seed: Seed | None = Field(None, description="Left out, one is drawn and returned.")
     offset: Index = Field(0, description="Index of the first image.")
     model: str | None = Field(None, description="Left out, the configured default.")
-    version: Version | None = Field(None, description="Left out, the highest.")
+    version: Version | None = Field(
+        None,
+        description="A number or an alias. Left out, what the alias `default` means, or the "
+        "highest.",
+    )
     label: Annotated[OneLabel | ManyLabels | None, WrapValidator(_in_one_sentence)] = Field(
         None,
         description="A phrase, a mapping, or a list of these, of which the image at index i takes "
@@ -125,17 +149,6 @@ class GenerateRequest(_Request):
             return []
         return self.label if isinstance(self.label, list) else [self.label]
 
-    @model_validator(mode="after")
-    def _a_count_for_each_label(self) -> GenerateRequest:
-        if isinstance(self.n, list) and len(self.n) != max(len(self.labels), 1):
-            raise PydanticCustomError(
-                "count",
-                "n has {counts} counts for {labels} labels: it is one number, or a list with one "
-                "for each entry of label",
-                {"counts": len(self.n), "labels": len(self.labels)},
-            )
-        return self
-
 
 class Point(_Request):
     """One image of a seed."""
@@ -148,18 +161,6 @@ class Point(_Request):
 
 class InterpolateRequest(_Request):
     """From one image to another. The ends are exactly the images at those addresses."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "from": {"seed": 1, "label": "red eyes"},
-                    "to": {"seed": 2, "label": "blue eyes"},
-                    "steps": 8,
-                }
-            ]
-        }
-    )
 
     start: Point = Field(alias="from")
     end: Point = Field(alias="to")
@@ -191,12 +192,6 @@ class GenerateAnswer(BaseModel):
 
 class VariationsRequest(_Request):
     """Neighbours of one image, under its labels."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"of": {"seed": 3, "label": "red eyes"}, "strength": 0.3, "n": 4}]
-        }
-    )
 
     of: Point
     strength: Strength = Field(
@@ -245,11 +240,15 @@ class ModelSummary(BaseModel):
     name: str
     kind: Kind
     versions: list[int]
+    version: int = Field(description="Taken by requests that name none.")
+    aliases: dict[str, int] = Field(description="And the versions that they mean.")
     default: bool = Field(description="Taken by requests of this kind that name no model.")
     url: str
 
 
 class RefusedModel(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
     path: str
     reason: str
 
@@ -257,6 +256,21 @@ class RefusedModel(BaseModel):
 class ModelsAnswer(BaseModel):
     models: list[ModelSummary]
     refused: list[RefusedModel]
+
+
+class ReloadAnswer(BaseModel):
+    """Versions are told as `NAME/VERSION`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    added: list[str]
+    changed: list[str] = Field(description="Their files are not what they were.")
+    removed: list[str]
+    refused: list[RefusedModel] = Field(
+        description="All that is not served as it lies in the folder, and why."
+    )
+    warnings: list[str] = Field(description="Why nothing was changed, or what lacks now.")
+    aliases: dict[str, dict[str, int]] = Field(description="Of each model, those in effect now.")
 
 
 class ModelVersion(BaseModel):
@@ -272,6 +286,8 @@ class ModelVersion(BaseModel):
 class ModelAnswer(BaseModel):
     name: str
     kind: Kind
+    version: int = Field(description="Taken by requests that name none.")
+    aliases: dict[str, int] = Field(description="And the versions that they mean.")
     versions: list[ModelVersion]
 
 

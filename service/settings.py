@@ -99,10 +99,20 @@ class Settings(BaseSettings):
     )
     max_images: Annotated[int, Field(ge=1, le=65536)] = Field(
         1024,
-        description="Most images in one answer that is held in memory whole (JSON, PNG). A high "
-        "limit lets one request take memory and time from all others.",
+        description="Most images in one answer that is held in memory whole (JSON, PNG, GIF). A "
+        "high limit lets one request take memory and time from all others.",
+    )
+    max_set: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        10_000_000,
+        description="Most images in one set that is streamed (zip, npy); what comes after is asked "
+        "for with offset. A low limit keeps one request from computing for days.",
     )
 
+    max_model_mb: Annotated[int, Field(ge=1, le=65536)] = Field(
+        512,
+        description="Megabytes of a model file; a larger one is refused. To try one out may take "
+        "eight times as much memory, and 2 GB.",
+    )
     max_streams: Annotated[int, Field(ge=1, le=10_000)] = Field(
         64,
         description="Sets that are sent at a time, by each worker.",
@@ -125,6 +135,10 @@ class Settings(BaseSettings):
     log_requests: bool = Field(
         False, description="Log every request, not only those that fail for reasons of ours."
     )
+
+    @property
+    def max_model_bytes(self) -> int:
+        return self.max_model_mb * 1024**2
 
     @property
     def origins(self) -> list[str]:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
@@ -20,7 +21,7 @@ from types import FrameType
 from prometheus_client import multiprocess
 from uvicorn.config import STARTUP_FAILURE
 
-from service import metrics
+from service import hangup, metrics
 from service.errors import StartupError
 from service.listening import LAST, take_no_more
 from service.settings import Settings, to_environment
@@ -28,9 +29,24 @@ from service.settings import Settings, to_environment
 LOOK = 0.5
 """Seconds between two looks at signals; a process that ends is seen at once."""
 PAUSE = 1.0
-"""Seconds between two processes that are started in place of others."""
+"""Seconds until a process is started in place of one that has ended."""
+LONGEST_PAUSE = 60.0
+"""Processes that do not live as long as this are started after pauses that double, up to this."""
+
+SHARED_MEMORY = "/dev/shm"
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Place:
+    """Of one process after another. Times are those of ``time.monotonic``."""
+
+    process: SpawnProcess
+    started: float
+    pause: float = 0
+    due: float | None = None
+    """When another is started; None while this one lives."""
 
 
 class Supervisor:
@@ -39,7 +55,7 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._context = multiprocessing.get_context("spawn")
-        self._processes: list[SpawnProcess] = []
+        self._places: list[Place] = []
         self._signals: list[int] = []
         self._serves = self._context.Event()
         """Some process has served: the settings are good, and one that fails is started again."""
@@ -50,12 +66,13 @@ class Supervisor:
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._hear)
-        folder = tempfile.mkdtemp(prefix="figment-metrics-")
+        folder = tempfile.mkdtemp(prefix="figment-metrics-", dir=_in_memory())
         os.environ[metrics.SHARED] = folder
         to_environment(self._settings)
         try:
             with configuration("", self._settings).bind_socket() as shared:
-                self._processes = [self._start(shared) for _ in range(self._settings.workers)]
+                for _ in range(self._settings.workers):
+                    self._places.append(Place(self._start(shared), time.monotonic()))
                 status = self._look_after(shared)
                 self._end(shared)
         finally:
@@ -70,30 +87,39 @@ class Supervisor:
     def _look_after(self, shared: socket.socket) -> int:
         """Until the end."""
         while True:
-            wait([process.sentinel for process in self._processes], timeout=LOOK)
+            wait([process.sentinel for process in self._alive()], timeout=LOOK)
             while self._signals:
                 number = self._signals.pop(0)
-                if number != signal.SIGHUP:
+                if number != signal.SIGHUP or hangup.terminal_is_gone():
                     return 0
                 self._tell_all(number)
-            for place, process in enumerate(self._processes):
-                if process.is_alive():
-                    continue
-                multiprocess.mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
-                if not self._serves.is_set():
-                    log.error("no process can serve")
-                    return STARTUP_FAILURE
-                log.error(
-                    "process %s ended (%s); another is started", process.pid, process.exitcode
-                )
-                time.sleep(PAUSE)
-                self._processes[place] = self._start(shared)
+            now = time.monotonic()
+            for place in self._places:
+                if place.due is None and not place.process.is_alive():
+                    multiprocess.mark_process_dead(place.process.pid)  # type: ignore[no-untyped-call]
+                    if not self._serves.is_set():
+                        log.error("no process can serve")
+                        return STARTUP_FAILURE
+                    self._plan_another(place, now)
+                elif place.due is not None and now >= place.due:
+                    place.process, place.started, place.due = self._start(shared), now, None
+
+    def _plan_another(self, place: Place, now: float) -> None:
+        """After a pause that grows: what cannot start would keep a core busy."""
+        if now - place.started > LONGEST_PAUSE:
+            place.pause = 0
+        place.pause = min(max(2 * place.pause, PAUSE), LONGEST_PAUSE)
+        place.due = now + place.pause
+        log.error(
+            "process %s ended (%s); another is started in %g s",
+            *(place.process.pid, place.process.exitcode, place.pause),
+        )
 
     def _end(self, shared: socket.socket) -> None:
         """Have all end well; at the second signal, at once."""
         self._tell_all(signal.SIGTERM)
         threading.Thread(target=self._close, args=(shared,), daemon=True).start()
-        while alive := [process.sentinel for process in self._processes if process.is_alive()]:
+        while alive := [process.sentinel for process in self._alive()]:
             if any(number != signal.SIGHUP for number in self._signals):
                 self._tell_all(signal.SIGKILL)
             wait(alive, timeout=LOOK)
@@ -106,12 +132,23 @@ class Supervisor:
         shared.close()
 
     def _tell_all(self, number: int) -> None:
-        for process in self._processes:
-            if process.is_alive() and process.pid is not None:
+        for process in self._alive():
+            if process.pid is not None:
                 os.kill(process.pid, number)
+
+    def _alive(self) -> list[SpawnProcess]:
+        return [place.process for place in self._places if place.process.is_alive()]
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._signals.append(number)
+
+
+def _in_memory() -> str | None:
+    """Where files take memory, if there is such a place; else None.
+
+    Metrics are mapped into memory. Where a disk is full, to write to such a file ends the process.
+    """
+    return SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
 
 
 def _work(shared: socket.socket, serves: Event) -> None:
@@ -138,4 +175,5 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
+    shutil.rmtree(os.environ[metrics.SHARED], ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -38,16 +37,13 @@ class Verifier:
         return [np.concatenate(column) for column in zip(*seen, strict=True)]
 
 
-def load_verifier(path: Path, manifest: Manifest, runtime: Runtime) -> Verifier:
-    """Load ``verifier.onnx``, check it against the model's manifest and run it once.
+def load_verifier(content: bytes, manifest: Manifest, runtime: Runtime) -> Verifier:
+    """Load the content of a verifier, check it against the model's manifest and run it once.
 
     Raises ``ModelRefused``.
     """
     try:
-        content = path.read_bytes()
         session = runtime.open(content)
-    except OSError as error:
-        raise ModelRefused(f"cannot be read: {error}") from error
     except Exception as error:
         raise ModelRefused(f"ONNX Runtime cannot load it: {first_line(error)}") from error
     shape = (manifest.height, manifest.width, manifest.channels)

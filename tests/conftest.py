@@ -18,15 +18,18 @@ REAL_DATA = Path(os.environ.get("TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
 LONGEST = (
+    "test_fetch.py",
+    "test_looking.py",
     "test_exactness.py",
-    "test_evaluate.py",
-    "test_studio.py",
+    "test_openapi.py",
+    "test_choosing.py",
     "test_distributed.py",
     "test_guide.py",
-    "test_readme.py",
-    "test_fetch.py",
+    "test_evaluate.py",
     "test_sets.py",
-    "test_training.py",
+    "test_flow.py",
+    "test_trouble.py",
+    "test_readme.py",
 )
 
 

@@ -40,9 +40,65 @@ def model(manifest: Manifest) -> onnx.ModelProto:
     return built
 
 
+def bright_verifier(manifest: Manifest, gives: str = "mean") -> bytes:
+    """For one attribute of two values: the mean of an image is the probability of the first.
+
+    ``gives``: ``nan`` gives no number, but for a black image.
+    """
+    shape = [manifest.height, manifest.width, manifest.channels]
+    (attribute,) = manifest.attributes
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["image"], ["levels"], to=TensorProto.FLOAT),
+        node("ReduceMean", ["levels", "axes"], ["level"], keepdims=0),
+        node("Div", ["level", "white"], ["mean"]),
+        node("Sub", ["zero", "mean"], ["below"]),
+        node("Sqrt", ["below"], ["nan"]),
+        node("Sub", ["one", gives], ["rest"]),
+        node("Concat", [f"{gives}_", "rest_"], [attribute.name], axis=1),
+    ]
+    nodes[-1:-1] = [node("Unsqueeze", [name, "last"], [f"{name}_"]) for name in (gives, "rest")]
+    constants = [
+        helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3]),
+        helper.make_tensor("last", TensorProto.INT64, [1], [1]),
+    ] + [
+        helper.make_tensor(name, TensorProto.FLOAT, [], [value])
+        for name, value in (("zero", 0.0), ("one", 1.0), ("white", 255.0))
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *shape])
+    eyes = helper.make_tensor_value_info(attribute.name, TensorProto.FLOAT, ["N", 2])
+    graph = helper.make_graph(nodes, "verifier", [image], [eyes], constants)
+    opset = [helper.make_opsetid("", 20)]
+    content: bytes = helper.make_model(
+        graph, opset_imports=opset, ir_version=10
+    ).SerializeToString()
+    return content
+
+
 def describe(built: onnx.ModelProto, text: str) -> None:
     """Set the manifest's text."""
     helper.set_model_props(built, {METADATA_KEY: text})
+
+
+def verifier(*sizes: tuple[str, int], image: tuple[int, int, int] = (16, 16, 3)) -> bytes:
+    """A verifier that sees every value with the same probability."""
+    nodes, outputs, constants = [], [], []
+    shape = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *image])
+    for name, size in sizes:
+        constants.append(
+            numpy_helper.from_array(np.full((np.prod(image), size), 0, np.float32), f"{name}-w")
+        )
+        nodes += [
+            helper.make_node("Flatten", ["image"], [f"{name}-flat"]),
+            helper.make_node("Cast", [f"{name}-flat"], [f"{name}-float"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", [f"{name}-float", f"{name}-w"], [f"{name}-logits"]),
+            helper.make_node("Softmax", [f"{name}-logits"], [name]),
+        ]
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size]))
+    graph = helper.make_graph(nodes, "verifier", [shape], outputs, constants)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    ).SerializeToString()
 
 
 def put(folder: Path, name: str, version: int | str, content: bytes | onnx.ModelProto) -> Path:

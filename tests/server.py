@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,12 @@ import httpx
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models"
 START_SECONDS = 60
+NONE: Mapping[str, str] = {}
 
 
-def command(*options: str) -> list[str]:
-    return [sys.executable, "-m", "service", "--port", "0", "--linger", "0", *options]
+def command(*options: str, program: Sequence[str] = ("service",)) -> list[str]:
+    """``program``: what is started instead of the service, and what comes before its options."""
+    return [sys.executable, "-m", *program, "--port", "0", "--linger", "0", *options]
 
 
 def environment() -> dict[str, str]:
@@ -42,10 +44,16 @@ class Server:
 
 
 @contextmanager
-def serve(*options: str) -> Iterator[Server]:
+def serve(
+    *options: str, program: Sequence[str] = ("service",), variables: Mapping[str, str] = NONE
+) -> Iterator[Server]:
     """Start a server and wait until it listens; end it with SIGTERM."""
     process = subprocess.Popen(
-        command(*options), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+        command(*options, program=program),
+        cwd=ROOT,
+        env=environment() | dict(variables),
+        stderr=subprocess.PIPE,
+        text=True,
     )
     log: list[str] = []
     listening = threading.Event()

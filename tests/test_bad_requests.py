@@ -72,7 +72,10 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
         ({"model": "../../etc/passwd"}, 404, "no model"),
         ({"model": 5}, 422, "model: "),
         ({"version": 99}, 404, "has no version 99; there are: 1"),
-        ({"version": 0}, 422, "version: "),
+        ({"version": 0}, 422, "version: should be a number from 1 on, or an alias"),
+        ({"version": "1"}, 422, "version: should be a number"),
+        ({"version": "../1"}, 422, "version: should be a number"),
+        ({"version": "stable"}, 404, "no version 'stable'; there are: 1, 2, latest"),
         ({"seeed": 3}, 422, "no field is called 'seeed'; there are: n, seed, offset"),
         ({"label": "red eys"}, 422, "did you mean 'red eyes'"),
         ({"label": "purple elephant"}, 422, "unknown label"),
@@ -121,6 +124,25 @@ def test_bodies(client: httpx.Client, path: str, content: bytes, status: int, sa
     found = problem(client.post(path, content=content, headers=JSON), status)
     assert said in found["detail"]
     assert (found["type"] == "urn:figment:malformed-json") == (status == 400)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind"),
+    [
+        ("/generate", {"n": 0}, "invalid-request"),
+        ("/generate", {"n": 1025}, "answer-too-large"),
+        ("/variations", {"of": {"seed": 1}, "n": 1025}, "answer-too-large"),
+        ("/generate", {"n": [1, 2]}, "fields-disagree"),
+        ("/generate", {"offset": 2**53 - 1, "n": 2}, "fields-disagree"),
+        ("/generate", {"verify": 0.5, "model": "anime-faces-free"}, "model-unfit"),
+        ("/generate/conditional", {"model": "anime-faces-free"}, "model-unfit"),
+        ("/generate", {"label": "purple elephant"}, "unknown-or-ambiguous-label"),
+    ],
+)
+def test_the_type_of_a_problem_says_whether_another_model_or_size_would_do(
+    client: httpx.Client, path: str, body: dict[str, Any], kind: str
+) -> None:
+    assert problem(client.post(path, json=body), 422)["type"] == f"urn:figment:{kind}"
 
 
 def test_a_body_that_is_not_declared_as_json(client: httpx.Client) -> None:
@@ -195,10 +217,13 @@ def test_variations(client: httpx.Client, change: dict[str, Any], status: int, s
         ("/images/digits/0/3/0.png", 422, "version: "),
         ("/images/digits/1/-1/0.png", 422, "seed: "),
         ("/images/digits/1/9007199254740992/0.png", 422, "seed: "),
-        ("/images/digits/1/3/9007199254740992.png", 422, "index: may be at most"),
-        ("/images/digits/1/3/0.gif", 422, "file: "),
-        ("/images/digits/1/3/x.png", 422, "file: "),
-        ("/images/digits/1/3/007.png", 422, "file: "),
+        ("/images/digits/1/3/9007199254740992.png", 422, "index: Input should be less than"),
+        ("/images/digits/1/3/0.gif", 422, "extension: Input should be 'png'"),
+        ("/images/digits/1/3/x.png", 422, "index: should be a whole number"),
+        ("/images/digits/1/3/007.png", 422, "index: should be a whole number"),
+        ("/images/digits/1/3/1.0.png", 422, "index: should be a whole number"),
+        ("/images/digits/1/3/.png", 404, "GET /images/digits/1/3/.png"),
+        ("/images/digits/1/3/0", 404, "GET /images/digits/1/3/0"),
         ("/images/digits/01/3/0.png", 422, "version: "),
         ("/images/digits/1/1_0/0.png", 422, "seed: "),
         ("/images/digits/1/3.0/0.png", 422, "seed: "),
@@ -212,8 +237,13 @@ def test_variations(client: httpx.Client, change: dict[str, Any], status: int, s
         ("/models/nope", 404, "no model 'nope'"),
         ("/models/nope/labels", 404, "no model 'nope'"),
         ("/models/digits/3", 404, "no version 3"),
-        ("/models/digits/one", 422, "version: "),
+        ("/models/digits/one", 404, "no version 'one'; there are: 1, 2, latest"),
+        ("/models/digits/One", 422, "version: should be a number from 1 on, or an alias"),
+        ("/models/digits/0", 422, "version: should be a number from 1 on, or an alias"),
+        ("/models/digits/labels?version=3", 404, "no version 3"),
         ("/nowhere", 404, "GET /nowhere"),
+        ("/models/", 404, "GET /models/"),
+        ("/images/digits/1/3/0.png/", 404, "GET /images"),
         ("/generate", 405, "GET /generate"),
     ],
 )

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 
-from tests.server import ROOT
-from training.__main__ import main
+from tests.small_runs import training
 from training.demo.drawing import density
 from training.demo.gaussian import AXIS, MEAN, STATES, STDDEV, State, shown_steps, train
 
@@ -77,11 +73,8 @@ def test_density_of_known_samples() -> None:
 
 
 def test_the_command_leaves_an_animation_and_its_stills(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "training", "demo", "gaussian", "--steps", "10"]
-    done = subprocess.run(
-        [*line, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+    done = training("demo", "gaussian", "--steps", 10, "--out", tmp_path)
+    assert done.exit_code == 0, done.stderr
     without, discriminating = done.stdout.splitlines()
     assert without.startswith("without minibatch discrimination: mean ")
     assert discriminating.startswith("with minibatch discrimination: mean ")
@@ -105,6 +98,6 @@ def test_the_command_leaves_an_animation_and_its_stills(tmp_path: Path) -> None:
     ],
 )
 def test_bad_options_are_refused_in_a_sentence(options: list[str], message: str) -> None:
-    done = CliRunner().invoke(main, ["demo", "gaussian", *options])
+    done = training("demo", "gaussian", *options)
     assert done.exit_code == 2
     assert message in done.stderr

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.utils.distributed import create_c10d_store
 
 from tests.server import ROOT
+from tests.small_runs import training, training_process
 from training.config import TrainingConfig
 from training.run import Run
 
@@ -23,25 +25,30 @@ OPTIONS = (
 )
 
 
-def train(folder: Path, processes: int, *more: str) -> subprocess.Popen[str]:
-    alone = [sys.executable]
-    together = [*alone, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    command = [*(alone if processes == 1 else together), "-m", "training", "train", *OPTIONS]
-    return subprocess.Popen(
-        [*command, *more, "--out", str(folder)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def train(folder: Path, *more: str) -> tuple[set[int | None], str]:
+    """Train on two processes, started as ``torchrun`` does; how they ended, and what they said."""
+    output = folder.with_suffix(".txt")
+    store = create_c10d_store(True, "127.0.0.1", wait_for_workers=False)
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    processes = [
+        training_process(
+            output,
+            *("train", *OPTIONS, *more, "--out", folder),
+            environment=group
+            | {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_USE_AGENT_STORE": "True"},
+        )
+        for rank in ("0", "1")
+    ]
+    for process in processes:
+        process.join(120)
+    return {process.exitcode for process in processes}, output.read_text()
 
 
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    for processes in (1, 2):
-        running = train(tmp_path / str(processes), processes)
-        _, said = running.communicate(timeout=120)
-        assert running.returncode == 0, said
+    done = training("train", *OPTIONS, "--out", tmp_path / "1")
+    assert done.exit_code == 0, done.stderr
+    ended, said = train(tmp_path / "2")
+    assert ended == {0}, said
     one, two = (load_file(tmp_path / str(n) / "checkpoint.safetensors") for n in (1, 2))
     assert one.keys() == two.keys()
     # Three of Adam's steps, each of about the learning rate whichever way: where a gradient is zero
@@ -57,21 +64,28 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_cannot_be_spread_is_refused(tmp_path: Path) -> None:
-    running = train(tmp_path / "run", 2, "--batch", "20")
-    _, said = running.communicate(timeout=120)
-    assert running.returncode != 0
+    ended, said = train(tmp_path / "run", "--batch", "20")
+    assert 0 not in ended
     assert "a batch of 20 cannot be spread over 2 processes in groups of 4" in said
     assert not (tmp_path / "run").exists()
 
 
 def test_a_signal_stops_all_processes_at_the_same_step(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    running = train(folder, 2, "--kimg", "100", "--tick-kimg", "0.016")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    more = ["--kimg", "100", "--tick-kimg", "0.016", "--out", str(folder)]
+    running = subprocess.Popen(
+        [*torchrun, "-m", "training", "train", *OPTIONS, *more],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while not (folder / "log.jsonl").exists():
         assert running.poll() is None
         time.sleep(0.1)
     running.send_signal(signal.SIGTERM)
-    running.communicate(timeout=120)
+    running.wait(timeout=120)
     assert load_file(folder / "checkpoint.safetensors")
     assert TrainingConfig.model_validate_json((folder / "config.json").read_bytes()).kimg == 100
 

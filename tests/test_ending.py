@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -235,14 +236,68 @@ def test_a_worker_that_is_killed_is_replaced_while_others_serve(models: Path) ->
         assert server.process.poll() is None
 
 
+def test_what_a_worker_told_of_itself_ends_with_it(models: Path) -> None:
+    with serve("--models", str(models), "--workers", "2") as server:
+        ready(server)
+        first = workers_of(psutil.Process(server.process.pid))[0]
+        first.terminate()
+        deadline = time.monotonic() + 60
+        while not any(f"process {first.pid} ended" in line for line in server.log):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert "figment_draining 0.0" in httpx.get(f"{server.url}/metrics", timeout=30).text
+
+
+def test_a_worker_that_cannot_be_replaced_leaves_the_others_alone(tmp_path: Path) -> None:
+    """It is tried again and again, after longer and longer pauses, until it succeeds."""
+    folder = tmp_path / "models"
+    onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
+    with serve("--models", str(folder), "--workers", "2", "--max-wait", "30") as server:
+        deadline = time.monotonic() + 60
+        while "".join(server.log).count("startup complete") < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        supervisor = psutil.Process(server.process.pid)
+        killed, other = workers_of(supervisor)
+        folder.rename(tmp_path / "away")
+        killed.kill()
+        pauses: list[str] = []
+        while len(pauses) < 2:
+            assert time.monotonic() < deadline
+            assert httpx.post(f"{server.url}/generate", json={"n": 3}).status_code == 200
+            pauses = re.findall(r"another is started in (\S+) s", "".join(server.log))
+        assert pauses == ["1", "2"]
+        assert "the models folder" in "".join(server.log)
+        (tmp_path / "away").rename(folder)
+        while len(workers_of(supervisor)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert other.is_running()
+        # Figures are those of the processes that live, and counts those of all.
+        text = server.client.get("/metrics").text
+        assert re.search(r"^figment_queue_images 0.0$", text, re.MULTILINE)
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no such place")
+def test_figures_of_several_processes_do_not_lie_on_a_disk(models: Path) -> None:
+    """Where it is full, to write to what is mapped into memory would end them."""
+    with serve("--models", str(models), "--workers", "2") as server:
+        ready(server)
+        for worker in workers_of(psutil.Process(server.process.pid)):
+            (folder,) = figures_of(worker)
+            assert folder.parent == Path("/dev/shm")
+
+
 def test_workers_do_not_outlive_who_looks_after_them(models: Path) -> None:
     with serve("--models", str(models), "--workers", "2") as server:
         ready(server)
         children = workers_of(psutil.Process(server.process.pid))
+        (folder,) = figures_of(children[0])
         server.process.kill()
         gone, alive = psutil.wait_procs(children, timeout=20)
         assert len(gone) == 2
         assert not alive
+        assert not folder.exists()
 
 
 def test_a_port_in_use_is_told(models: Path) -> None:
@@ -254,6 +309,12 @@ def test_a_port_in_use_is_told(models: Path) -> None:
             options = ("--models", str(models), "--port", port, "--workers", workers)
             with pytest.raises(AssertionError, match="ddress already in use"), serve(*options):
                 pass
+
+
+def figures_of(worker: psutil.Process) -> set[Path]:
+    """The folders of the files in which it counts."""
+    mapped = [Path(each.path) for each in worker.memory_maps()]
+    return {path.parent for path in mapped if path.suffix == ".db"}
 
 
 def workers_of(supervisor: psutil.Process) -> list[psutil.Process]:

@@ -443,6 +443,54 @@ def test_a_thread_that_hangs_is_replaced() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("hanging", [1, 2, 5])
+def test_an_encoder_that_hangs_is_replaced(hanging: int) -> None:
+    """One, all, and more than have room: requests that do not hang are answered."""
+
+    async def scenario() -> None:
+        network = FakeNetwork()
+        before = threading.active_count()
+        async with engine(network, threads=1, encoders=2, stall=0.2) as running:
+            hangs = threading.Event()
+
+            def stuck(frame: Any, pixels: Any) -> None:
+                hangs.wait(10)
+
+            source = cast(Source, FakeSource())
+            tasks = [asyncio.create_task(running.run(source, BATCH, stuck)) for _ in range(hanging)]
+            await until(lambda: len(network.batches) >= min(hanging, 5))
+            behind = asyncio.create_task(ask(running, FakeSource(), 3))
+            for task in tasks:
+                with pytest.raises(InferenceFailed, match="did not come to an end"):
+                    await task
+            assert len(await behind) == 3
+            assert running.ready
+            assert running.admitted == 0
+            # The threads come back after all. Result: they end, and nobody notices.
+            hangs.set()
+            await until(lambda: threading.active_count() == before + 3)
+            assert len(await ask(running, FakeSource(), 5 * BATCH)) == 5 * BATCH
+
+    asyncio.run(scenario())
+
+
+def test_threads_that_hang_do_not_keep_it_from_closing() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        hangs = threading.Event()
+        async with engine(network, threads=1, encoders=1, stall=0.2) as running:
+            with pytest.raises(InferenceFailed):
+                await running.run(
+                    cast(Source, FakeSource()), 1, lambda frame, pixels: hangs.wait(10)
+                )
+        (left,) = [thread for thread in threading.enumerate() if thread.name == "encode"]
+        assert left.daemon
+        hangs.set()
+        left.join()
+
+    asyncio.run(scenario())
+
+
 def test_without_a_thread_that_can_compute_it_is_not_ready() -> None:
     async def scenario() -> None:
         network = FakeNetwork()

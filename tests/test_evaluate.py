@@ -16,35 +16,48 @@ from PIL import Image
 
 from service.models import load_model
 from service.runtime import Runtime
-from tests.image_files import as_folder, encoded
+from tests.image_files import as_folder, as_zip, encoded
 from tests.server import serve
-from tests.small_runs import lay_out
-from tests.test_export import training
+from tests.small_runs import lay_out, training
 from training import evaluate
-from training.data import load
+from training.data import Dataset, avatars, load
 from training.errors import RunError
 from training.loop import train
 from training.networks import Generator
 from training.run import Log, Run
 from training.utility import Experiment, planned
 
-SOURCE = "avatars:400"
+
+def drawn(folder: Path, count: int) -> str:
+    """A zip of so many small avatars, with all of their labels."""
+    faces = avatars.draw(count)
+    files, rows = {}, [",".join(["file_name", *(each.name for each in faces.attributes)])]
+    for i, (pixels, labels) in enumerate(zip(faces.images, faces.labels, strict=True)):
+        files[f"{i}.png"] = encoded(Image.fromarray(pixels[::4, ::4]))
+        values = [each.values[v] for each, v in zip(faces.attributes, labels, strict=True)]
+        rows.append(",".join([f"{i}.png", *values]))
+    return str(as_zip(folder, files | {"metadata.csv": "\n".join(rows).encode()}))
 
 
-def evaluated(folder: Path, *attributes: str, **options: object) -> Path:
-    """A run of two snapshots on avatars of 64x64, and what was measured of the last one."""
-    faces = load(SOURCE, attributes)
-    settings = {"data": SOURCE, "attributes": attributes, "kimg": 1, "snapshot_kimg": 0.5}
-    train(lay_out(folder, faces, **settings | options), faces)
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return drawn(tmp_path_factory.mktemp("data"), 400)
+
+
+def evaluated(folder: Path, source: str, *attributes: str) -> Path:
+    """A run of two snapshots, and what was measured of the last one."""
+    faces = load(source, attributes)
+    settings = {"data": source, "attributes": attributes, "kimg": 1, "snapshot_kimg": 0.5}
+    train(lay_out(folder, faces, **settings), faces)
     done = training("evaluate", folder, "--snapshot", "last")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert done.stdout.strip() == str(folder / "evaluation" / "report.md")
     return folder
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return evaluated(tmp_path_factory.mktemp("runs") / "small", "hair", "glasses")
+def run(source: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return evaluated(tmp_path_factory.mktemp("runs") / "small", source, "hair", "glasses")
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +66,16 @@ def report(run: Path) -> dict[str, Any]:
     return found
 
 
-def held_out_of(run: Path) -> Any:
-    share = json.loads((run / "config.json").read_text())["hold_out"]
-    return load(SOURCE, ("hair", "glasses")).split(share)[1]
+@pytest.fixture(scope="module")
+def held_out(run: Path) -> Dataset:
+    config = Run.open(run).config
+    return load(config.data, config.attributes).split(config.hold_out)[1]
 
 
 def test_every_number_says_of_how_many_samples_and_what_real_images_get(
-    run: Path, report: dict[str, Any]
+    held_out: Dataset, report: dict[str, Any]
 ) -> None:
-    count = len(held_out_of(run))
+    count = len(held_out)
     assert report["images_shown"] == 1024
     assert report["samples"] == {"images": count, "seed": 2}
     names = [metric["name"] for metric in report["metrics"]]
@@ -84,8 +98,7 @@ def test_a_generator_that_has_hardly_learnt_is_told_from_real_images(
     assert report["labels"]["right"] < 0.5 < report["labels"]["real_right"]
 
 
-def test_labels_are_told_for_every_value(run: Path, report: dict[str, Any]) -> None:
-    held_out = held_out_of(run)
+def test_labels_are_told_for_every_value(held_out: Dataset, report: dict[str, Any]) -> None:
     for a, (told, attribute) in enumerate(
         zip(report["labels"]["attributes"], held_out.attributes, strict=True)
     ):
@@ -113,15 +126,15 @@ def test_the_report_for_people_holds_the_numbers(run: Path, report: dict[str, An
 
 
 def test_an_evaluation_is_a_function_of_the_run(run: Path, report: dict[str, Any]) -> None:
-    assert training("evaluate", run, "--snapshot", "last").returncode == 0
+    assert training("evaluate", run, "--snapshot", "last").exit_code == 0
     assert json.loads((run / "evaluation" / "report.json").read_text()) == report
 
 
 def test_the_model_takes_its_evaluation_along(
-    run: Path, report: dict[str, Any], tmp_path: Path
+    run: Path, held_out: Dataset, report: dict[str, Any], tmp_path: Path
 ) -> None:
     done = training("export", run, "--snapshot", "last", "--to", tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     folder = tmp_path / "small" / "1"
     model = load_model(folder / "model.onnx", Runtime("cpu"))
     assert [metric.model_dump() for metric in model.manifest.metrics] == report["metrics"]
@@ -132,7 +145,6 @@ def test_the_model_takes_its_evaluation_along(
     )
     assert (folder / "memorisation.png").exists()
 
-    held_out = held_out_of(run)
     session = ort.InferenceSession(folder / "verifier.onnx", providers=["CPUExecutionProvider"])
     read = session.run(["hair", "glasses"], {"image": held_out.images})
     for a, probabilities in enumerate(read):
@@ -150,14 +162,16 @@ def test_a_model_does_not_take_the_evaluation_of_another_snapshot(
 ) -> None:
     first = min(path.stem for path in (run / "snapshots").glob("*.safetensors"))
     done = training("export", run, "--snapshot", first, "--to", tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     folder = tmp_path / "small" / "1"
     assert not (folder / "verifier.onnx").exists()
     assert "### Memorisation" not in (folder / "README.md").read_text()
 
 
-def test_an_unconditional_model_is_measured_by_the_labels_of_its_data(tmp_path: Path) -> None:
-    run = evaluated(tmp_path / "free")
+def test_an_unconditional_model_is_measured_by_the_labels_of_its_data(
+    source: str, tmp_path: Path
+) -> None:
+    run = evaluated(tmp_path / "free", source)
     found = json.loads((run / "evaluation" / "report.json").read_text())
     assert "labels" in found["spaces"]["classifier"]
     assert found["labels"]["right"] is None
@@ -166,18 +180,18 @@ def test_an_unconditional_model_is_measured_by_the_labels_of_its_data(tmp_path: 
     assert "| all together |  | " in (run / "evaluation" / "report.md").read_text()
 
 
-def test_other_data_is_refused(run: Path) -> None:
-    done = training("evaluate", run, "--data", "avatars:401")
-    assert done.returncode == 1
+def test_other_data_is_refused(run: Path, tmp_path: Path) -> None:
+    done = training("evaluate", run, "--data", drawn(tmp_path, 399))
+    assert done.exit_code == 1
     assert "its digest has changed" in done.stderr
 
 
-def test_what_kept_no_images_cannot_be_measured(tmp_path: Path) -> None:
-    faces = load(SOURCE, ("hair", "glasses"))
-    options = {"data": SOURCE, "attributes": ("hair", "glasses"), "hold_out": 0, "kimg": 0.1}
-    train(lay_out(tmp_path / "run", faces, **options), faces)
+def test_what_kept_no_images_cannot_be_measured(source: str, tmp_path: Path) -> None:
+    faces = load(source, ("hair", "glasses"))
+    options = {"attributes": ("hair", "glasses"), "hold_out": 0, "kimg": 0.1}
+    train(lay_out(tmp_path / "run", faces, data=source, **options), faces)
     done = training("evaluate", tmp_path / "run")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "--hold-out" in done.stderr
 
 
@@ -236,12 +250,15 @@ def test_trials_go_on_after_an_interruption(
 
 
 def test_an_attribute_called_as_the_input_costs_the_verifier_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    source: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    faces = load(SOURCE, ("glasses",))
+    faces = load(source, ("glasses",))
     (glasses,) = faces.attributes
     faces = replace(faces, attributes=(glasses.model_copy(update={"name": "image"}),))
-    run = lay_out(tmp_path / "run", faces, data=SOURCE, kimg=0.1)
+    run = lay_out(tmp_path / "run", faces, data=source, kimg=0.1)
     train(run, faces)
     monkeypatch.setattr(evaluate, "load", lambda *_: faces)
     generator, shown = run.load_snapshot("last")
@@ -253,25 +270,27 @@ def test_an_attribute_called_as_the_input_costs_the_verifier_only(
 
 
 def test_labels_that_cannot_be_read_do_not_keep_an_unconditional_model_from_being_measured(
+    source: str,
     tmp_path: Path,
 ) -> None:
     """As where a column of the table is a caption."""
-    faces = load(SOURCE, ())
+    faces = load(source, ())
     files = {f"{i}.png": encoded(Image.fromarray(x)) for i, x in enumerate(faces.images)}
     rows = "".join(f"{name},caption {name}\n" for name in files)
-    source = as_folder(tmp_path, files | {"metadata.csv": b"file_name,text\n" + rows.encode()})
-    data = load(str(source), ())
-    run = lay_out(tmp_path / "run", data, data=str(source), attributes=(), kimg=0.1)
+    table = {"metadata.csv": b"file_name,text\n" + rows.encode()}
+    captioned = str(as_folder(tmp_path, files | table))
+    data = load(captioned, ())
+    run = lay_out(tmp_path / "run", data, data=captioned, attributes=(), kimg=0.1)
     train(run, data)
     done = training("evaluate", run.folder)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "warning: going on without labels" in done.stderr
     assert "how its images were turned" in (run.evaluation("small") / "report.md").read_text()
 
 
-def test_samples_of_an_unconditional_model_teach_no_classifier(tmp_path: Path) -> None:
-    faces = load(SOURCE, ())
-    lay_out(tmp_path / "run", faces, data=SOURCE, attributes=())
+def test_samples_of_an_unconditional_model_teach_no_classifier(source: str, tmp_path: Path) -> None:
+    faces = load(source, ())
+    lay_out(tmp_path / "run", faces, data=source, attributes=())
     run = Run.open(tmp_path / "run")
     with pytest.raises(RunError, match="unconditional"):
         evaluate.evaluate_run(
@@ -287,6 +306,6 @@ def test_samples_of_an_unconditional_model_teach_no_classifier(tmp_path: Path) -
 
 def test_weights_that_are_none_are_refused_before_anything_is_computed(run: Path) -> None:
     done = training("evaluate", run, "--inception", run / "config.json")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "Inception" in done.stderr
     assert "drawing" not in done.stderr

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,21 +15,11 @@ from service.manifest import Manifest
 from service.models import load_model
 from service.runtime import Runtime
 from tests.server import ROOT, serve
+from tests.small_runs import training
 from training import export, sampling
 from training.errors import ExportError
 from training.networks import Generator
 from training.run import Run
-
-
-def training(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "training", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +27,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real run: 64x64 avatars, two attributes, a few steps."""
     folder = tmp_path_factory.mktemp("runs") / "avatars"
     options = ["--width", "8", "--batch", "32", "--kimg", "0.32", "--attributes", "eyes,glasses"]
-    done = training(
-        "train", "--data", "avatars:128", "--name", "avatars", "--out", folder, *options
-    )
-    assert done.returncode == 0, done.stderr
+    options += ["--name", "avatars"]
+    done = training("train", "--data", "avatars:128", "--out", folder, *options)
+    assert done.exit_code == 0, done.stderr
     return folder
 
 
@@ -50,7 +38,7 @@ def models(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run, exported."""
     folder = tmp_path_factory.mktemp("models")
     done = training("export", run, "--to", folder)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert done.stdout.strip() == str(folder / "avatars" / "1")
     return folder
 
@@ -143,14 +131,14 @@ def test_weights_that_are_not_numbers_are_not_exported(run: Path, tmp_path: Path
 def test_versions_are_never_overwritten(models: Path, run: Path) -> None:
     before = (models / "avatars" / "1" / "model.onnx").read_bytes()
     done = training("export", run, "--to", models, "--version", "1")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "exists already" in done.stderr
     assert (models / "avatars" / "1" / "model.onnx").read_bytes() == before
 
 
 def test_samples_of_a_run(run: Path, tmp_path: Path) -> None:
     done = training("sample", run, "-n", "6", "--label", "red eyes", "--out", tmp_path / "grid.png")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.size == (3 * 64, 2 * 64)
 
@@ -171,6 +159,18 @@ def test_samples_of_a_run(run: Path, tmp_path: Path) -> None:
 )
 def test_mistakes_are_told_in_a_sentence(arguments: list[str], said: str) -> None:
     done = training(*arguments)
-    assert done.returncode in (1, 2)
+    assert done.exit_code in (1, 2)
     assert said in done.stderr
+
+
+def test_a_mistake_ends_the_process_with_a_sentence() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "resume", "nowhere"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: nowhere is not the folder of a run")
     assert "Traceback" not in done.stderr

@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import manifest
+from tests.onnx_files import model, put
 from tests.server import MODELS, Server, serve
 from tests.test_http import pixels
 
@@ -190,6 +192,19 @@ def test_npy_streams_are_bounded(server: Server) -> None:
     assert answer.json()["max_images"] == 10_000_000
 
 
+def test_an_operator_may_bound_answers_and_sets() -> None:
+    with serve("--models", str(MODELS), "--max-images", "4", "--max-set", "9") as server:
+        for path, most in (("/generate", 4), ("/generate?format=zip", 9)):
+            assert server.client.post(path, json={"n": most}).status_code == 200
+            answer = server.client.post(path, json={"n": most + 1})
+            assert (answer.status_code, answer.json()["max_images"]) == (422, most)
+        body = {"from": {"seed": 1}, "to": {"seed": 2}}
+        for steps, status in ((4, 200), (5, 422)):
+            answer = server.client.post("/interpolate?format=gif", json=body | {"steps": steps})
+            assert answer.status_code == status
+        assert answer.json()["max_images"] == 4
+
+
 def test_a_stream_whose_server_dies_does_not_look_whole() -> None:
     with (
         serve("--models", str(MODELS)) as server,
@@ -233,14 +248,15 @@ def test_info_tells_what_is_in_effect(server: Server) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_lone_request_never_waits_for_an_acknowledgement(workers: str) -> None:
+def test_a_lone_request_never_waits_for_an_acknowledgement(tmp_path: Path, workers: str) -> None:
     """Without TCP_NODELAY each would take 40 ms."""
-    with serve("--models", str(MODELS), "--workers", workers) as server:
+    put(tmp_path, "tiny", 1, model(manifest()))
+    with serve("--models", str(tmp_path), "--workers", workers) as server:
         wait_until_ready(server)
         took = []
         for _ in range(20):
             began = time.monotonic()
-            server.client.post("/generate", json={"model": "digits"}).raise_for_status()
+            server.client.post("/generate", json={}).raise_for_status()
             took.append(time.monotonic() - began)
         assert sorted(took)[10] < 0.035
 

@@ -14,14 +14,13 @@ import httpx
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from service.client import Figment
 from service.errors import Refused
 from service.search import PATIENCE
 from tests.conftest import attribute, manifest
-from tests.onnx_files import model, put
+from tests.onnx_files import model, put, verifier
 from tests.server import MODELS, Server, serve
 
 Body = dict[str, Any]
@@ -184,27 +183,6 @@ def test_models_say_whether_they_can_be_verified(client: httpx.Client) -> None:
 
 
 YES_NO = attribute("Smiling", "-1", "1"), attribute("Hat", "no", "yes")
-
-
-def verifier(*sizes: tuple[str, int], image: tuple[int, int, int] = (16, 16, 3)) -> bytes:
-    """A verifier that sees every value with the same probability."""
-    nodes, outputs, constants = [], [], []
-    shape = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *image])
-    for name, size in sizes:
-        constants.append(
-            numpy_helper.from_array(np.full((np.prod(image), size), 0, np.float32), f"{name}-w")
-        )
-        nodes += [
-            helper.make_node("Flatten", ["image"], [f"{name}-flat"]),
-            helper.make_node("Cast", [f"{name}-flat"], [f"{name}-float"], to=TensorProto.FLOAT),
-            helper.make_node("MatMul", [f"{name}-float", f"{name}-w"], [f"{name}-logits"]),
-            helper.make_node("Softmax", [f"{name}-logits"], [name]),
-        ]
-        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size]))
-    graph = helper.make_graph(nodes, "verifier", [shape], outputs, constants)
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10
-    ).SerializeToString()
 
 
 @pytest.fixture(scope="module")

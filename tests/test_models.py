@@ -10,8 +10,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from service.errors import ModelRefused, StartupError, UnknownModel
+from service.library import Library
+from service.loading import load_library
 from service.manifest import Kind, Manifest
-from service.models import Library, _readable, load_library, load_model
+from service.models import load_model
 from service.runtime import Runtime
 from tests import onnx_files
 from tests.conftest import attribute, manifest
@@ -122,7 +124,6 @@ def test_metadata_that_is_not_text_is_refused(tmp_path: Path, text: str) -> None
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tiny" / "1" / "model.onnx").mkdir(parents=True)
-    assert list(_readable([tmp_path / "tiny" / "1" / "model.onnx"])) == []
     onnx_files.put(tmp_path, "good", 1, onnx_files.model(manifest(name="good")))
     library = load(tmp_path)
     assert list(library.models) == ["good"]
@@ -175,6 +176,12 @@ def test_a_manifest_that_contradicts_itself_or_its_file_is_refused(
     built = onnx_files.model(LABELLED)
     onnx_files.describe(built, change(LABELLED.model_dump(mode="json")))
     assert said in refusal(tmp_path, built)
+
+
+def test_a_value_that_no_label_could_ask_for_is_refused(tmp_path: Path) -> None:
+    crossed = manifest(attribute("hat", "hair", "none"), attribute("hair", "hat", "bald"))
+    reason = refusal(tmp_path, onnx_files.model(crossed))
+    assert "no label could ask for the value 'hair' of 'hat' alone" in reason
 
 
 def test_a_graph_that_does_not_give_what_it_declares_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -20,6 +19,7 @@ from PIL import Image
 from service.models import load_model
 from service.runtime import Runtime
 from tests.server import ROOT, Server, environment
+from tests.small_runs import training
 from training.data import avatars
 
 README = (ROOT / "README.md").read_text()
@@ -90,7 +90,7 @@ def test_commands(server: Server, tmp_path: Path, command: str, answer: str | No
         assert matches(json.loads(answer), json.loads(done.stdout)), done.stdout
 
 
-def test_training_on_a_folder_of_ones_own(tmp_path: Path) -> None:
+def test_training_on_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faces = avatars.draw(480)  # a tenth is kept to measure against
     rows = ["file_name,hair,eyes"]
     with zipfile.ZipFile(tmp_path / "my-faces.zip", "w") as archive:
@@ -105,15 +105,11 @@ def test_training_on_a_folder_of_ones_own(tmp_path: Path) -> None:
 
     commands = re.findall(r"^\.venv/bin/python (-m training .*)$", README, re.MULTILINE)
     assert [command.split()[2] for command in commands] == ["train", "sample", "evaluate", "export"]
+    monkeypatch.chdir(tmp_path)
     for command in commands:
         small = command.replace("--kimg 2000", "--kimg 0.1 --width 4 --batch 16")
-        subprocess.run(
-            [sys.executable, *shlex.split(small)],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            check=True,
-            timeout=120,
-        )
+        done = training(*shlex.split(small)[2:])
+        assert done.exit_code == 0, done.stderr
     assert (tmp_path / "grid.png").exists()
     model = load_model(tmp_path / "models" / "my-faces" / "1" / "model.onnx", Runtime("cpu"))
     assert model.vocabulary.parse("red eyes, black hair")

@@ -6,6 +6,7 @@ import csv
 import gc
 import io
 import json
+import resource
 import struct
 import tarfile
 import time
@@ -377,3 +378,17 @@ def test_readers_who_leave_leave_nothing_behind(odd: Server, format_: str) -> No
         time.sleep(0.05)
     assert odd.client.get("/info").json()["admitted_images"] == 0
     assert process.num_fds() <= before
+
+
+def test_a_set_that_fails_half_way_is_cut_and_counted(tmp_path: Path) -> None:
+    """Its status was 200: nothing else would tell."""
+    put(tmp_path, "tiny", 1, model(manifest()))
+    with serve("--models", str(tmp_path)) as server:
+        # Its temporary files may not grow, as if the disk were full.
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
+        with pytest.raises(httpx.RemoteProtocolError):
+            server.client.post("/generate?format=zip", json={"n": 2000})
+        told = server.client.get("/metrics").text
+        reason = "no-room-for-temporary-files"
+        assert f'figment_streams_cut_total{{reason="{reason}"}} 1.0' in told
+        assert any("a stream is cut: the temporary files" in line for line in server.log)

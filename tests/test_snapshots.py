@@ -11,23 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file
 
 from service.models import load_model
 from service.runtime import Runtime
-from tests.small_runs import lay_out, small_faces
-from training.__main__ import main
+from tests.small_runs import lay_out, small_faces, training
 from training.board import Board
 from training.data import Dataset
 from training.errors import RunError
 from training.loop import KEPT, train
 from training.run import Run
-
-
-def training(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from service import latents
 from service.files import write_atomically
 from tests.server import ROOT
+from tests.small_runs import training
 from training import ema
 from training.conditioning import condition_rows, mismatch
 from training.config import TrainingConfig
@@ -247,27 +248,50 @@ def test_resuming_equals_never_having_stopped(start: Start, faces: Dataset) -> N
     assert shown == [64, 96, 128, 160, 192]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
-    folder = tmp_path / "run"
-    command = [sys.executable, "-m", "training", "train", "--data", "avatars:128", "--name", "tiny"]
-    options = ["--width", "4", "--batch", "16", "--tick-kimg", "0.016", "--out", str(folder)]
-    with subprocess.Popen(
-        [*command, *options], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not (folder / "log.jsonl").exists():
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number  # so that `train && export` exports nothing
+STOPPED = "train", "--data", "avatars:128", "--name", "tiny", "--width", "4", "--batch", "16"
+
+
+def stopped(folder: Path, said: str) -> None:
+    """What a signal leaves in the folder of a run, and says."""
     assert "stopping after this step" in said
     assert f"python -m training resume {folder}" in said
     trainer = trainer_of(Run.open(folder))
     trainer.load(folder / "checkpoint.safetensors")
     assert trainer.shown > 0
     assert trainer.shown % 16 == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    folder, step = tmp_path / "run", Trainer.step
+
+    def interrupted(trainer: Trainer, *batch: Tensor) -> dict[str, Tensor]:
+        if trainer.shown == 48 and folder.exists():  # and not before, as steps are timed
+            signal.raise_signal(number)
+        return step(trainer, *batch)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    done = training(*STOPPED, "--out", folder)
+    assert done.exit_code == 128 + number  # so that `train && export` exports nothing
+    stopped(folder, done.stderr)
+
+
+def test_a_signal_from_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "training", *STOPPED, "--out", str(folder)]
+    with subprocess.Popen(
+        [*command, "--tick-kimg", "0.016"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (folder / "log.jsonl").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    stopped(folder, said)
 
 
 def test_a_signal_in_the_last_step_costs_nothing(

@@ -9,17 +9,18 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from service.errors import InvalidRequest
+from service.errors import AnswerTooLarge
 from service.formats import png
 from service.frames import Pixels
 
 SYNTHETIC = "synthetic"
-EXTENSIONS = ("png", "webp", "jpeg")
+Extension = Literal["png", "webp", "jpeg"]
+EXTENSIONS: tuple[str, ...] = get_args(Extension)
 FRAME_MS = 80
 """How long an animation shows each frame; GIF knows hundredths of a second."""
 LARGEST_SIDE = {"webp": 16_383, "jpeg": 65_500}
@@ -29,14 +30,14 @@ def encode(pixels: Pixels, extension: str, address: str | None) -> bytes:
     """``pixels [H, W, channels]`` as a file. PNG and WebP lose nothing.
 
     PNG carries text chunks ``Source`` and ``Address``; WebP and JPEG the same in Exif. Raises
-    ``InvalidRequest`` for a sheet that is larger than the format allows.
+    ``AnswerTooLarge`` for a sheet that is larger than the format allows.
     """
     if extension == "png":
         return png.encode(pixels, {"Source": SYNTHETIC} | ({"Address": address} if address else {}))
     image = _picture(pixels)
     largest = LARGEST_SIDE.get(extension)
     if largest is not None and max(image.size) > largest:
-        raise InvalidRequest(
+        raise AnswerTooLarge(
             f"a sheet of {image.width}x{image.height} does not fit into {extension}, which ends at "
             f"{largest} a side; ask for fewer images, or for png"
         )

@@ -7,6 +7,7 @@ sizes are known; what must be told at the end waits in temporary files, about 10
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import tempfile
 import zlib
@@ -50,6 +51,7 @@ class Zip:
         self._files = 0
         self._position = 0
         self._write_metadata(table_header(attributes))
+        self._metadata.flush()  # a full disk is noticed before an answer has begun
 
     def add(self, records: Sequence[Record], /) -> bytes:
         parts = []
@@ -73,8 +75,11 @@ class Zip:
         yield self._trailer(start, size)
 
     def close(self) -> None:
-        self._directory.close()
-        self._metadata.close()
+        for file in (self._directory, self._metadata):
+            with contextlib.suppress(
+                OSError
+            ):  # of what could not be written, which does not matter
+                file.close()
 
     def _write_metadata(self, line: bytes) -> None:
         self._metadata_crc = zlib.crc32(line, self._metadata_crc)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import functools
 import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request, Response
+from prometheus_client import Counter
 
-from service import metrics
+from service import metrics, tracing
 from service.backlog import Finish, Timing
 from service.callers import caller_of
 from service.engine import Receive
-from service.errors import CallerGone, DeadlinePassed
+from service.errors import AnswerTooLarge, CallerGone, DeadlinePassed
 from service.finder import find
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
@@ -23,11 +25,12 @@ from service.frames import Frame, Pixels
 from service.models import Model
 from service.routes.state import State
 from service.sampling import Samples, Source
-from service.schemas import Problem
 from service.search import Search
 
-PROBLEM = {"application/problem+json": {"schema": Problem.model_json_schema()}}
-RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+RETRY_AFTER = {
+    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}, "required": True}
+}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is not JSON.", "content": PROBLEM},
     401: {"description": "There are API keys, and none was sent.", "content": PROBLEM},
@@ -35,18 +38,58 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     406: {"description": "No such format.", "content": PROBLEM},
     408: {"description": "The request took too long to come in.", "content": PROBLEM},
     413: {"description": "The body is too large.", "content": PROBLEM},
-    422: {"description": "A field is out of range, or a label unknown.", "content": PROBLEM},
+    422: {
+        "description": "A field is out of range, or a label unknown; or size, model and fields do "
+        "not fit together. `type` says which.",
+        "content": PROBLEM,
+    },
     429: {"description": "Not now; later.", "content": PROBLEM, "headers": RETRY_AFTER},
     500: {"description": "The model could not be run.", "content": PROBLEM},
+    503: {"description": "No memory, or no room for temporary files.", "content": PROBLEM},
     504: {"description": "Not done in time.", "content": PROBLEM},
 }
+HEADERS = {
+    "Figment-Model": "The model; this and the next stand in the body of JSON.",
+    "Figment-Version": "Its version.",
+    "Figment-Latent-Recipe": "How latents follow from seed and index.",
+    "Figment-Seed": "The seed, drawn if none was given.",
+    "Figment-Tried": "With `verify`: images that were looked at.",
+    "Figment-Of": "The address of the image that they surround.",
+    "Figment-Model-Sha256": "Of sets: of the model's file.",
+    "Figment-Verifier-Sha256": "Of sets, with `verify`: of the verifier's file.",
+    "Figment-Software": "Of sets: what of ours may change their bytes.",
+    "Content-Disposition": "Of sets: a name for the file.",
+    "Content-Location": "Of one image: its address.",
+    "Server-Timing": "Where the time went, in milliseconds; not of streams and searches.",
+}
+OF_EVERY_MODEL = ("Figment-Model", "Figment-Version", "Figment-Latent-Recipe", "Server-Timing")
 
 
-def documented(answer: type, formats: Sequence[str]) -> dict[int | str, dict[str, Any]]:
+def documented(
+    answer: type, formats: Sequence[str], *headers: str
+) -> dict[int | str, dict[str, Any]]:
     """The answers of a route that gives JSON or images, for the OpenAPI document."""
     binary = {"schema": {"type": "string", "format": "binary"}}
     content = {MEDIA_TYPES[format_]: binary for format_ in formats if format_ != "json"}
-    return {200: {"model": answer, "content": content}, **PROBLEMS}
+    given = {"model": answer, "content": content, "headers": described(*headers)}
+    return {200: given, **PROBLEMS}
+
+
+def described(*headers: str) -> dict[str, Any]:
+    """``headers`` beside those of every model, for the OpenAPI document."""
+    return {
+        name: {"description": HEADERS[name], "schema": {"type": "string"}}
+        for name in (*OF_EVERY_MODEL, *headers)
+    }
+
+
+def check_size(field: str, count: int, state: State) -> None:
+    """Raise ``AnswerTooLarge`` for more images than one answer holds in memory."""
+    most = state.settings.max_images
+    if count > most:
+        raise AnswerTooLarge(
+            f"{field}: {count} images do not fit into one answer; at most {most}", max_images=most
+        )
 
 
 def about(model: Model) -> dict[str, Any]:
@@ -93,7 +136,9 @@ def run(state: State, source: Source, count: int, request: Request) -> Making:
 
     async def make(finish: Finish) -> Made:
         caller_of(request).spend(count)
+        started = time.monotonic()
         results, timing = await state.engine.run(source, count, finish, request.receive)
+        tracing.computed(timing, time.monotonic() - started, count)
         return Made(results, timing, None)
 
     return make
@@ -141,6 +186,8 @@ async def while_there(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
     finally:
         working.cancel()
         leaving.cancel()
+        # Not before both have ended may what they work with be closed.
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def json_answer(making: Making, head: Mapping[str, Any]) -> Response:
@@ -203,7 +250,12 @@ async def animation_answer(making: Making, head: Mapping[str, Any], extension: s
 
 
 def _count(head: Mapping[str, Any], format_: str, images: int) -> None:
-    metrics.IMAGES_MADE.labels(head["model"], head["version"], format_).inc(images)
+    _made(head["model"], head["version"], format_).inc(images)
+
+
+@functools.lru_cache(1024)
+def _made(model: str, version: int, format_: str) -> Counter:
+    return metrics.IMAGES_MADE.labels(model, version, format_)
 
 
 def _json_row(frame: Frame, pixels: Pixels) -> bytes:

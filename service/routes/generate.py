@@ -7,11 +7,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.errors import InvalidRequest
+from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
 from service.formats import images, negotiation
 from service.latents import MAX_INDEX, MAX_SEED
 from service.models import Model
-from service.routes.answers import about, documented, image_answer, json_answer, run, run_search
+from service.routes.answers import (
+    PROBLEM,
+    about,
+    documented,
+    image_answer,
+    json_answer,
+    run,
+    run_search,
+)
 from service.routes.direct import DirectRoute, FormatQuery
 from service.routes.sets import SETS, set_answer
 from service.routes.state import State, state_of
@@ -21,11 +29,20 @@ from service.search import Search, quotas
 
 router = APIRouter(tags=["generate"], route_class=DirectRoute)
 FORMATS = ("json", *images.EXTENSIONS, *SETS)
-MAX_SET = 10_000_000
-"""Images in one set: what comes after is asked for with ``offset``."""
+ANSWERS = documented(
+    GenerateAnswer,
+    FORMATS,
+    "Figment-Seed",
+    "Figment-Tried",
+    "Figment-Model-Sha256",
+    "Figment-Verifier-Sha256",
+    "Figment-Software",
+    "Content-Disposition",
+    "Content-Location",
+) | {503: {"description": "There is no room for a set's temporary files.", "content": PROBLEM}}
 
 
-@router.post("/generate", responses=documented(GenerateAnswer, FORMATS))
+@router.post("/generate", responses=ANSWERS)
 async def generate(
     body: GenerateRequest, query: Annotated[FormatQuery, Query()], request: Request
 ) -> Response:
@@ -39,18 +56,19 @@ async def generate(
     return await _answer(model, body, query, state, request)
 
 
-@router.post("/generate/conditional", responses=documented(GenerateAnswer, FORMATS))
+@router.post("/generate/conditional", responses=ANSWERS)
 async def generate_conditional(
     body: GenerateRequest, query: Annotated[FormatQuery, Query()], request: Request
 ) -> Response:
     """Images of a conditional model under labels; what a label leaves open is drawn."""
     state = state_of(request)
-    model = state.library.choose(body.model, body.version, labelled=True)
+    library = state.library
+    model = library.choose(body.model, body.version, labelled=True)
     if model.manifest.kind != "conditional":
-        raise InvalidRequest(
+        raise ModelUnfit(
             f"model {model.name!r} is unconditional; use POST /generate, or name one of: "
-            f"{', '.join(state.library.names('conditional'))}",
-            models=state.library.names("conditional"),
+            f"{', '.join(library.names('conditional'))}",
+            models=library.names("conditional"),
         )
     return await _answer(model, body, query, state, request)
 
@@ -59,19 +77,24 @@ async def _answer(
     model: Model, body: GenerateRequest, query: FormatQuery, state: State, request: Request
 ) -> Response:
     chosen = negotiation.choose(request.headers.get("accept", ""), query.format, FORMATS)
-    most = MAX_SET if chosen in SETS else state.settings.max_images
+    most = state.settings.max_set if chosen in SETS else state.settings.max_images
     count = body.count
     if count > most:
-        raise InvalidRequest(
+        raise AnswerTooLarge(
             f"n: {count} images do not fit into one {chosen} answer; at most {most}. Ask for "
             "more with offset",
             max_images=most,
         )
+    if isinstance(body.n, list) and len(body.n) != max(len(body.labels), 1):
+        raise FieldsDisagree(
+            f"n has {len(body.n)} counts for {len(body.labels)} labels: it is one number, or a "
+            "list with one for each entry of label"
+        )
     if body.offset + count - 1 > MAX_INDEX:
-        raise InvalidRequest(f"offset: the last index may be at most {MAX_INDEX}")
+        raise FieldsDisagree(f"offset: the last index may be at most {MAX_INDEX}")
     if body.verify is not None and model.verifier is None:
         able = state.library.verified()
-        raise InvalidRequest(
+        raise ModelUnfit(
             f"verify: {model.name} version {model.version} has no verifier; "
             f"{', '.join(able) or 'none'} can be verified",
             models=able,

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
 
-from service.errors import InvalidRequest
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
-from service.latents import MAX_INDEX, MAX_SEED
-from service.models import VERSION_PATTERN, Model
-from service.routes.answers import PROBLEMS, about, as_headers, image_answer, run
+from service.models import Model
+from service.routes.answers import PROBLEMS, about, as_headers, described, image_answer, run
 from service.routes.direct import refuse_repeats
 from service.routes.state import CurrentState, State
 from service.sampling import Samples
-from service.schemas import MAX_LABEL, Truncation
+from service.schemas import MAX_LABEL, Index, Seed, Truncation, VersionNumber
 
 router = APIRouter(prefix="/images", tags=["images"])
-FOR_EVER = "max-age=31536000, immutable"
-NUMBER = "(?:0|[1-9][0-9]{0,15})"
-"""One spelling for each number: an address that can be written in two ways is cached twice."""
-FILE_PATTERN = rf"^{NUMBER}\.({'|'.join(images.EXTENSIONS)})$"
+WHOSE = ("public", "private")
+"""Caches that may keep an image: what takes a key is not for one that would give it to all."""
+
+
+def _caching(whose: str) -> str:
+    return f"{whose}, max-age=31536000, immutable"
+
+
+def _one_spelling(text: str) -> str:
+    """An address that can be written in two ways is cached twice."""
+    if not re.fullmatch("0|[1-9][0-9]*", text):
+        raise PydanticCustomError("number", "should be a whole number such as 0 or 17")
+    return text
+
+
+Spelled = BeforeValidator(_one_spelling)
 
 
 class _Query(BaseModel):
@@ -31,27 +44,38 @@ class _Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    label: Annotated[str, Field(max_length=MAX_LABEL)] | None = None
+    label: Annotated[str, Field(max_length=MAX_LABEL)] | SkipJsonSchema[None] = None
     truncation: Truncation = 1
 
 
 BINARY: dict[str, Any] = {MEDIA_TYPES[extension]: {} for extension in images.EXTENSIONS}
+CACHING: dict[str, Any] = {
+    "ETag": {"required": True, "schema": {"type": "string"}},
+    "Cache-Control": {
+        "required": True,
+        "schema": {"type": "string", "enum": [*map(_caching, WHOSE)]},
+    },
+}
 
 
 @router.get(
-    "/{model}/{version}/{seed}/{file}",
+    "/{model}/{version}/{seed}/{index}.{extension}",
     response_class=Response,
     responses={
-        200: {"content": BINARY},
-        304: {"description": "The caller has it already."},
+        200: {
+            "content": BINARY,
+            "headers": CACHING | described("Figment-Seed", "Content-Location"),
+        },
+        304: {"description": "The caller has it already.", "headers": CACHING},
         **{status: PROBLEMS[status] for status in (401, 404, 422, 429, 500, 504)},
     },
 )
 async def show_image(
     model: str,
-    version: Annotated[str, Path(pattern=VERSION_PATTERN)],
-    seed: Annotated[str, Path(pattern=rf"^{NUMBER}$")],
-    file: Annotated[str, Path(pattern=FILE_PATTERN, description="INDEX.png, .webp or .jpeg")],
+    version: Annotated[VersionNumber, Spelled],
+    seed: Annotated[Seed, Spelled],
+    index: Annotated[Index, Spelled],
+    extension: images.Extension,
     state: CurrentState,
     query: Annotated[_Query, Query()],
     request: Request,
@@ -59,24 +83,18 @@ async def show_image(
 ) -> Response:
     """The same bytes for ever, on one provider: cache it as long as you like."""
     refuse_repeats(request)
-    index, _, extension = file.partition(".")
-    if int(index) > MAX_INDEX:
-        raise InvalidRequest(f"index: may be at most {MAX_INDEX}")
-    if int(seed) > MAX_SEED:
-        raise InvalidRequest(f"seed: may be at most {MAX_SEED}")
-    found = state.library.get(model, int(version))
+    found = state.library.get(model, version)
     samples = Samples(
         model=found,
-        seed=int(seed),
-        indices=range(int(index), int(index) + 1),
+        seed=seed,
+        indices=range(index, index + 1),
         asked=[] if query.label is None else [found.vocabulary.ask(query.label)],
         truncation=query.truncation,
     )
-    url = samples.address(int(index)).url(extension)
+    url = samples.address(index).url(extension)
     head = about(found) | {"seed": seed}
-    # What takes a key is not for a cache that would give it to all.
-    whose = "private" if state.access.needs_key else "public"
-    caching = {"ETag": _etag(found, state, url), "Cache-Control": f"{whose}, {FOR_EVER}"}
+    whose = WHOSE[state.access.needs_key]
+    caching = {"ETag": _etag(found, state, url), "Cache-Control": _caching(whose)}
     if _matches(caching["ETag"], if_none_match):
         return Response(status_code=304, headers=caching | as_headers(head))
     answer = await image_answer(run(state, samples, 1, request), head, extension, 1)

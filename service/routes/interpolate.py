@@ -12,6 +12,7 @@ from service.interpolation import Interpolation
 from service.routes.answers import (
     about,
     animation_answer,
+    check_size,
     documented,
     image_answer,
     json_answer,
@@ -37,6 +38,7 @@ async def interpolate(
     """
     state = state_of(request)
     chosen = negotiation.choose(request.headers.get("accept", ""), query.format, FORMATS)
+    check_size("steps", body.steps, state)
     labelled = body.start.label is not None or body.end.label is not None
     model = state.library.choose(body.model, body.version, labelled=labelled)
     way = Interpolation(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header
 
+from service.errors import CrossSite
 from service.models import Model
-from service.routes.answers import PROBLEMS
+from service.routes.answers import PROBLEM, PROBLEMS
 from service.routes.state import CurrentState
 from service.schemas import (
     AttributeAnswer,
@@ -17,6 +18,7 @@ from service.schemas import (
     ModelSummary,
     ModelVersion,
     RefusedModel,
+    ReloadAnswer,
     Version,
 )
 
@@ -33,22 +35,48 @@ async def list_models(state: CurrentState) -> ModelsAnswer:
             name=name,
             kind=(kind := library.get(name).manifest.kind),
             versions=sorted(versions),
+            version=library.get(name).version,
+            aliases=library.meanings(name),
             default=library.default(kind).name == name,
             url=f"/models/{name}",
         )
         for name, versions in library.models.items()
     ]
-    refused = [RefusedModel(path=item.path, reason=item.reason) for item in library.refused]
+    refused = [RefusedModel.model_validate(item) for item in library.refused]
     return ModelsAnswer(models=summaries, refused=refused)
+
+
+ELSEWHERE: dict[int | str, dict[str, Any]] = {
+    403: {"description": "Asked for by a page on another site.", "content": PROBLEM}
+}
+
+
+@router.post("/reload", responses=ELSEWHERE)
+async def reload_models(
+    state: CurrentState, sec_fetch_site: Annotated[str, Header(include_in_schema=False)] = "none"
+) -> ReloadAnswer:
+    """Look through the models folder again, and serve what is there now.
+
+    What is new or changed is tried out, loaded and warmed before anything is exchanged; requests
+    under way end on the version that they began with.
+    """
+    # Browsers send it, whatever a page on another site would have them do.
+    if sec_fetch_site not in ("same-origin", "none"):
+        raise CrossSite("models are not reloaded for a page on another site")
+    return ReloadAnswer.model_validate(await state.reload_all())
 
 
 @router.get("/{name}", responses=NOT_FOUND)
 async def show_model(name: str, state: CurrentState) -> ModelAnswer:
     """All versions of a model, with their manifests."""
-    versions = state.library.versions(name)
+    library = state.library
+    versions = library.versions(name)
+    usual = library.get(name)
     return ModelAnswer(
         name=name,
-        kind=state.library.get(name).manifest.kind,
+        kind=usual.manifest.kind,
+        version=usual.version,
+        aliases=library.meanings(name),
         versions=[_describe(versions[number]) for number in sorted(versions)],
     )
 

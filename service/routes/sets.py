@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from service import metrics
 from service.backlog import Finish
 from service.callers import caller_of
-from service.errors import NotReady, RequestError
+from service.errors import CallerGone, NoRoom, RequestError
 from service.finder import find
 from service.formats import sets
 from service.formats.negotiation import MEDIA_TYPES
@@ -41,19 +41,34 @@ class _Stream(StreamingResponse):
     """What is let go at the end, however it comes."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        whole, reason = False, CallerGone.reason()
+
         async def in_time(message: Message) -> None:
+            nonlocal whole
             async with asyncio.timeout(self.timeout):
                 await send(message)
+            whole = not message.get("more_body", True)
 
         async with self.held:
             try:
                 await super().__call__(scope, receive, in_time)
             except TimeoutError:
                 log.info("a reader took nothing for %g s: its stream is cut", self.timeout)
-                _cut(scope, "reader")
+                reason = "reader"
+                cut(scope)
             except RequestError as error:
                 log.warning("a stream is cut: %s", error)
-                _cut(scope, error.reason())
+                reason = error.reason()
+                cut(scope)
+            except asyncio.CancelledError:
+                reason = "ending"
+                raise
+            except Exception:  # which is logged, and its stream cut, at the gate
+                reason = "internal-error"
+                raise
+            finally:
+                if not whole:
+                    metrics.STREAMS_CUT.labels(reason).inc()
 
 
 async def set_answer(
@@ -81,36 +96,32 @@ async def set_answer(
         await stack.enter_async_context(aclosing(batches))
         # What is refused is refused before the answer has begun, and so is a label not seen.
         first = await while_there(request.receive, _first(batches))
-        try:
-            file = await asyncio.to_thread(packer, format_, names, shape)
-        except OSError as error:
-            raise NotReady(f"there is no room for a set's temporary files: {error}") from error
+        file = await _in_thread(packer, format_, names, shape)
         stack.callback(file.close)
-        held = stack.pop_all()
 
-    made = metrics.IMAGES_MADE.labels(model.name, model.version, format_)
+        made = metrics.IMAGES_MADE.labels(model.name, model.version, format_)
 
-    async def body() -> AsyncIterator[bytes]:
-        yield await asyncio.to_thread(file.add, first)
-        made.inc(len(first))
-        async for batch in batches:
-            yield await asyncio.to_thread(file.add, batch)
-            made.inc(len(batch))
-        rest = file.end()
-        while piece := await asyncio.to_thread(next, rest, b""):
-            yield piece
+        async def body() -> AsyncIterator[bytes]:
+            yield await _in_thread(file.add, first)
+            made.inc(len(first))
+            async for batch in batches:
+                yield await _in_thread(file.add, batch)
+                made.inc(len(batch))
+            rest = file.end()
+            while piece := await _in_thread(next, rest, b""):
+                yield piece
 
-    name = f"{model.name}-{model.version}-{samples.seed}-{samples.indices[0]}"
-    headers = as_headers({**head, "model_sha256": model.sha256, "software": state.software})
-    if threshold is not None and model.verifier is not None:
-        headers["Figment-Verifier-Sha256"] = model.verifier.sha256
-    headers["Content-Disposition"] = f'attachment; filename="{name}{SUFFIXES[format_]}"'
-    if format_ == "npy":
-        size = len(header(shape)) + count * manifest.height * manifest.width * manifest.channels
-        headers["Content-Length"] = str(size)
-    answer = _Stream(body(), headers=headers, media_type=MEDIA_TYPES[format_])
-    answer.timeout, answer.held = state.settings.timeout, held
-    return answer
+        name = f"{model.name}-{model.version}-{samples.seed}-{samples.indices[0]}"
+        headers = as_headers({**head, "model_sha256": model.sha256, "software": state.software})
+        if threshold is not None and model.verifier is not None:
+            headers["Figment-Verifier-Sha256"] = model.verifier.sha256
+        headers["Content-Disposition"] = f'attachment; filename="{name}{SUFFIXES[format_]}"'
+        if format_ == "npy":
+            size = len(header(shape)) + count * manifest.height * manifest.width * manifest.channels
+            headers["Content-Length"] = str(size)
+        answer = _Stream(body(), headers=headers, media_type=MEDIA_TYPES[format_])
+        answer.timeout, answer.held = state.settings.timeout, stack.pop_all()
+        return answer
 
 
 async def _paced(
@@ -122,9 +133,12 @@ async def _paced(
             yield batch
 
 
-def _cut(scope: Scope, reason: str) -> None:
-    metrics.STREAMS_CUT.labels(reason).inc()
-    cut(scope)
+async def _in_thread(step: Callable[..., Any], *arguments: Any) -> Any:
+    """``step`` of making a file. Raises ``NoRoom`` where it cannot write what waits for the end."""
+    try:
+        return await asyncio.to_thread(step, *arguments)
+    except OSError as error:
+        raise NoRoom(f"the temporary files of a set cannot be written: {error}") from error
 
 
 async def _first(batches: AsyncGenerator[list[Any], None]) -> list[Any]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from dataclasses import dataclass
+import os
+import signal
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from service import metrics
 from service.callers import Access
+from service.catalogue import Catalogue, Report
 from service.engine import Engine
-from service.errors import TooManyStreams
-from service.models import Library
+from service.errors import StartupError, TooManyStreams
+from service.library import Library
 from service.runtime import Runtime
 from service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Streams:
@@ -46,7 +52,7 @@ class Streams:
 class State:
     settings: Settings
     runtime: Runtime
-    library: Library
+    catalogue: Catalogue
     engine: Engine
     effective: dict[str, Any]
     """What was chosen at the start (see ``InfoAnswer``)."""
@@ -54,6 +60,29 @@ class State:
     streams: Streams
     software: str
     """What of ours may change the bytes of an image, besides its model."""
+
+    async def reload(self) -> Report:
+        """Read keys and models anew, in this process."""
+        warnings = []
+        try:
+            self.access.reload()
+        except StartupError as error:
+            warnings = [f"the API keys stay as they were: {error}"]
+            log.error("%s", warnings[0])
+        report = await self.catalogue.reload()
+        return replace(report, warnings=[*warnings, *report.warnings])
+
+    async def reload_all(self) -> Report:
+        """As ``reload``, and have all other workers do so, each as soon as it can."""
+        report = await self.reload()
+        if self.settings.workers > 1:
+            os.kill(os.getppid(), signal.SIGHUP)
+        return report
+
+    @property
+    def library(self) -> Library:
+        """What is served now. A request asks once: a reload may exchange it any time."""
+        return self.catalogue.library
 
 
 def state_of(request: Request) -> State:

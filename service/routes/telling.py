@@ -26,6 +26,7 @@ async def info(state: CurrentState) -> InfoAnswer:
     """What is in effect, whatever was asked for, and how busy it is."""
     return InfoAnswer(
         **state.effective,
+        batches=state.library.batches(),
         admitted_images=state.engine.admitted,
         images_per_second=round(rate, 1) if (rate := state.engine.rate) else None,
         settings=state.settings.model_dump(mode="json"),

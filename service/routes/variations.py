@@ -7,10 +7,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.errors import InvalidRequest
 from service.formats import images, negotiation
 from service.latents import MAX_SEED
-from service.routes.answers import about, documented, image_answer, json_answer, run
+from service.routes.answers import about, check_size, documented, image_answer, json_answer, run
 from service.routes.direct import DirectRoute, FormatQuery
 from service.routes.points import sample
 from service.routes.state import state_of
@@ -21,7 +20,9 @@ router = APIRouter(tags=["generate"], route_class=DirectRoute)
 FORMATS = ("json", *images.EXTENSIONS)
 
 
-@router.post("/variations", responses=documented(VariationsAnswer, FORMATS))
+@router.post(
+    "/variations", responses=documented(VariationsAnswer, FORMATS, "Figment-Seed", "Figment-Of")
+)
 async def variations(
     body: VariationsRequest, query: Annotated[FormatQuery, Query()], request: Request
 ) -> Response:
@@ -31,11 +32,7 @@ async def variations(
     """
     state = state_of(request)
     chosen = negotiation.choose(request.headers.get("accept", ""), query.format, FORMATS)
-    most = state.settings.max_images
-    if body.n > most:
-        raise InvalidRequest(
-            f"n: {body.n} images do not fit into one answer; at most {most}", max_images=most
-        )
+    check_size("n", body.n, state)
     labelled = body.of.label is not None
     model = state.library.choose(body.model, body.version, labelled=labelled)
     around = Variations(

@@ -67,7 +67,7 @@ export async function ask(path, { body, signal, read = (answer) => answer } = {}
       const outcome = await once(path, options, read);
       if ("found" in outcome) return outcome.found;
       if (outcome.locked) {
-        if (key() === outcome.sent) await askForKey(outcome.why); // else there is a newer one
+        if (key() === outcome.sent) await askForKey(outcome.sent ? outcome.why : ""); // else there is a newer one
         continue;
       }
       late += Boolean(outcome.late);

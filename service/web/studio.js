@@ -79,12 +79,11 @@ function chips({ name, values }) {
 
 const option = (value) => make("option", { value }, String(value));
 
-/** Load a version of a model, the highest if it has no such; false if another was chosen since. */
+/** Load a version of a model, its usual one if it has no such; false if another was chosen since. */
 async function choose(name, version) {
   const turn = (turns += 1);
-  const { versions } = models.find((each) => each.name === name);
-  const highest = Math.max(...versions);
-  const loaded = await Model.load(name, versions.includes(version) ? version : highest);
+  const { versions, version: usual } = models.find((each) => each.name === name);
+  const loaded = await Model.load(name, versions.includes(version) ? version : usual);
   if (turn !== turns) return false;
   model = loaded;
   Object.assign(state, { model: name, version: model.version, labels: model.known(state.labels) });

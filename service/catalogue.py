@@ -1,0 +1,132 @@
+"""The library in service, and its exchange for another while requests are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from service import metrics
+from service.errors import StartupError
+from service.library import Library, Refusal
+from service.loading import load_library
+from service.manifest import Kind
+from service.models import Model
+from service.runtime import Runtime
+from service.vetting import Vetter
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a reload came to. Versions are told as ``NAME/VERSION``."""
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    refused: list[Refusal]
+    """All that is not served as it lies in the folder, changed or not."""
+    warnings: list[str]
+    """Why nothing was exchanged, or which configured default is not served."""
+    aliases: dict[str, dict[str, int]]
+    """In effect now, of each model that has some."""
+
+
+class Catalogue:
+    """Holds a library. Whoever asks for it keeps what was given, whatever comes after."""
+
+    def __init__(
+        self, folder: Path, runtime: Runtime, chosen: dict[Kind, str | None], vetter: Vetter
+    ) -> None:
+        """Load all of ``folder``. Raises ``StartupError``."""
+        self._folder = folder
+        self._runtime = runtime
+        self._vetter = vetter
+        self._turn = asyncio.Lock()
+        self.library = load_library(folder, runtime, chosen, vetter=vetter)
+        _count(Library({}, [], chosen), self.library)
+
+    async def reload(self) -> Report:
+        """Look through the folder again, then serve what is there, all at once.
+
+        One at a time; a second one waits, and looks again. It goes on if whoever waits leaves.
+        """
+        return await asyncio.shield(asyncio.create_task(self._reload()))
+
+    def close(self) -> None:
+        """Have a reload that is under way end, with nothing changed."""
+        self._vetter.close()
+
+    async def _reload(self) -> Report:
+        async with self._turn:
+            return await asyncio.to_thread(self._exchange)
+
+    def _exchange(self) -> Report:
+        before = self.library
+        try:
+            after = load_library(
+                self._folder,
+                self._runtime,
+                before.chosen,
+                vetter=self._vetter,
+                before=before,
+            )
+        except StartupError as error:
+            report = _compare(before, before, [f"nothing was changed: {error}"])
+        else:
+            self.library = after
+            _count(before, after)
+            report = _compare(before, after, after.missing_defaults())
+        _tell(report)
+        return report
+
+
+def _compare(before: Library, after: Library, warnings: list[str]) -> Report:
+    old, new = _versions(before), _versions(after)
+    return Report(
+        added=[place for place in new if place not in old],
+        changed=[place for place in new if place in old and new[place] is not old[place]],
+        removed=[place for place in old if place not in new],
+        refused=after.refused,
+        warnings=warnings,
+        aliases={name: means for name, means in after.aliases.items() if means},
+    )
+
+
+def _count(before: Library, after: Library) -> None:
+    """For the metrics: what came and went."""
+    old, new = _versions(before), _versions(after)
+    for place, model in (old | new).items():
+        info = metrics.MODEL_INFO
+        if place in old and old[place] is not new.get(place):
+            metrics.MODEL_LOADS.labels("removed" if place not in new else "changed").inc()
+            info.labels(old[place].name, old[place].version, old[place].sha256).set(0)
+        if place not in old:
+            metrics.MODEL_LOADS.labels("added").inc()
+        if place in new:
+            info.labels(model.name, model.version, model.sha256).set(1)
+    for refusal in after.refused:
+        if refusal not in before.refused:
+            metrics.MODEL_LOADS.labels("refused").inc()
+    metrics.MODELS_REFUSED.set(len(after.refused))
+
+
+def _versions(library: Library) -> dict[str, Model]:
+    return {
+        f"{name}/{number}": model
+        for name, versions in library.models.items()
+        for number, model in versions.items()
+    }
+
+
+def _tell(report: Report) -> None:
+    done = [
+        f"{what} {', '.join(places)}"
+        for what in ("added", "changed", "removed")
+        if (places := getattr(report, what))
+    ]
+    log.info("models reloaded: %s", "; ".join(done) or "nothing new")
+    for warning in report.warnings:
+        log.warning("%s", warning)

@@ -1,0 +1,78 @@
+"""What an ONNX file may be made of: standard operators, and finite weights that lie in the file.
+
+It is read as a message here, before ONNX Runtime acts on any of it. Only the process that vets
+files imports this (see ``examination.py``): a malformed one may crash the reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError, Message
+from onnx import numpy_helper
+
+from service.errors import ModelRefused
+
+STANDARD = ("", "ai.onnx")
+"""The two spellings of the domain of ONNX's own operators."""
+
+
+def check_structure(content: bytes) -> None:
+    """Raise ``ModelRefused`` where the content of an ONNX file holds what is not taken."""
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except DecodeError as error:
+        raise ModelRefused(f"cannot load it: it is no ONNX file: {error}") from error
+    own = {(function.domain, function.name) for function in model.functions}
+    for message in _messages(model):
+        if isinstance(message, onnx.NodeProto):
+            _check_node(message, own)
+        elif isinstance(message, onnx.SparseTensorProto):
+            raise ModelRefused("cannot load it: it has sparse tensors, which are not taken")
+        elif isinstance(message, onnx.TensorProto):
+            _check_tensor(message)
+
+
+def _messages(root: Message) -> Iterator[Message]:
+    """A message and all that is anywhere within it: subgraphs, functions, attributes."""
+    left = [root]
+    while left:
+        message = left.pop()
+        yield message
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                left.extend([value] if isinstance(value, Message) else value)
+
+
+def _check_node(node: onnx.NodeProto, own: set[tuple[str, str]]) -> None:
+    """``own``: the functions that the file brings along, made of nodes that are looked at too."""
+    if node.domain not in STANDARD and (node.domain, node.op_type) not in own:
+        raise ModelRefused(
+            f"cannot load it: its operator {_short(node.op_type)} is of {_short(node.domain)}; "
+            "only the standard operators of ONNX are taken"
+        )
+
+
+def _check_tensor(tensor: onnx.TensorProto) -> None:
+    name = _short(tensor.name)
+    if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ModelRefused(
+            f"cannot load it: the weights {name} are external data, in another file; a model is "
+            "one file"
+        )
+    try:
+        values = numpy_helper.to_array(tensor)
+        finite = values.dtype.kind in "OSU" or bool(np.isfinite(values).all())
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ModelRefused(f"cannot load it: the weights {name} are malformed: {error}") from error
+    if not finite:
+        raise ModelRefused(f"cannot load it: the weights {name} are not all finite numbers")
+
+
+def _short(text: str | bytes) -> str:
+    """A name as it can be told: protobuf gives bytes where it is no UTF-8."""
+    return repr(text[:80])

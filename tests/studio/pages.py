@@ -1,0 +1,60 @@
+"""What is done on a page of the studio, and seen there. Screenshots go to test-output/studio."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from playwright.sync_api import Page, expect
+
+from tests.server import ROOT, Server
+
+SHOTS = ROOT / "test-output" / "studio"
+SHOWN = (
+    "() => [...document.querySelectorAll('#grid img')]"
+    ".filter((image) => image.complete && image.naturalWidth).length"
+)
+
+
+def until(page: Page, question: str, seconds: float = 10) -> Any:
+    """Playwright's own waiting evaluates strings in the page, which its security policy forbids."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if answer := page.evaluate(question):
+            return answer
+        page.wait_for_timeout(20)
+    raise AssertionError(f"never: {question}")
+
+
+def open_studio(page: Page, server: Server, query: str = "") -> None:
+    page.goto(f"{server.url}/{query}")
+    until(page, f"() => ({SHOWN})() >= 12")
+
+
+def sources(page: Page) -> list[str]:
+    """The addresses of the images in the grid."""
+    found: list[str] = page.evaluate(
+        "() => [...document.querySelectorAll('#grid img')].map((i) => i.getAttribute('src'))"
+    )
+    return found
+
+
+def query(page: Page) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(page.url).query)
+
+
+def chip(page: Page, attribute_: str, value: str) -> None:
+    """Choose a value."""
+    page.locator("#attributes fieldset", has_text=attribute_).get_by_label(value, exact=True).check(
+        force=True
+    )
+
+
+def pin_two(page: Page, server: Server) -> None:
+    open_studio(page, server, "?seed=5")
+    for nth, end in ((0, "start"), (1, "end")):
+        page.click(f"#grid a >> nth={nth}")
+        page.click(f"[data-pin={end}]")
+        page.keyboard.press("Escape")
+    expect(page.locator("#film")).to_be_visible()

@@ -1,0 +1,201 @@
+"""One image in the studio, the way between two, and a model; by mouse and by keyboard."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from tests.server import ROOT, Server
+from tests.studio.pages import SHOTS, open_studio, pin_two, query, until
+
+
+def test_an_image_can_be_looked_at_and_made_again(
+    page: Page, server: Server, tmp_path: Path
+) -> None:
+    open_studio(page, server, "?label.eyes=red&truncation=0.8&seed=5")
+    page.click("#grid a >> nth=3")
+    expect(page.locator("#detail-title")).to_have_text("Image 3 of seed 5")
+    address = page.locator("#address").inner_text()
+    assert address == "/images/anime-faces/2/5/3.png?label=red+eyes&truncation=0.8"
+    image = server.client.get(address).content
+    until(page, "() => document.querySelector('#large').naturalWidth === 64")
+
+    expect(page.locator("#labels tr")).to_have_count(2)
+    asked = {"label": "red eyes", "seed": 5, "offset": 3, "truncation": 0.8}
+    (row,) = server.client.post("/generate", json=asked).json()["images"]
+    told = page.locator("#labels").inner_text()
+    assert row["labels"]["hair"] in told and "red" in told
+    assert re.search(r"\d+\.\d %", told)
+
+    curl = page.locator("#curl").inner_text()
+    subprocess.run(["bash", "-c", curl], cwd=tmp_path, check=True)
+    assert (tmp_path / "anime-faces-2-5-3.png").read_bytes() == image
+    program = page.locator("#python").inner_text() + "\nprint(images.tobytes().hex(), labels)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    with Image.open(io.BytesIO(image)) as picture:
+        assert np.asarray(picture).tobytes().hex() in done.stdout
+    with page.expect_download() as download:
+        page.click("#save")
+    assert Path(download.value.path()).read_bytes() == image
+
+    until(page, "() => document.querySelectorAll('#neighbours img').length === 10")
+    before = page.locator("#neighbours img").first.get_attribute("src")
+    page.fill("#strength", "0.9")
+    page.locator("#strength").dispatch_event("change")
+    until(page, f"() => document.querySelector('#neighbours img').src !== {json.dumps(before)}")
+    page.screenshot(path=SHOTS / "detail.png")
+
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("[data-copy=curl]")
+    expect(page.locator("[data-copy=curl]")).to_have_text("Copied")
+    assert page.evaluate("() => navigator.clipboard.readText()") == curl
+
+    page.locator("#detail-title").click()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#detail-title")).to_have_text("Image 4 of seed 5")
+    assert query(page)["image"] == ["4"]
+    page.reload()  # the link opens it
+    expect(page.locator("#detail-title")).to_have_text("Image 4 of seed 5")
+    page.keyboard.press("Escape")
+    expect(page.locator("#detail")).to_be_hidden()
+    until(page, "() => !location.search.includes('image=')")
+
+
+def frame(page: Page, position: int) -> Any:
+    """The pixels that are shown at a position."""
+    page.fill("#position", str(position))
+    data = page.evaluate("() => document.getElementById('frame').toDataURL()")
+    with Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_the_way_between_two_images(page: Page, server: Server, tmp_path: Path) -> None:
+    pin_two(page, server)
+    for position, index in ((0, 0), (63, 1)):
+        content = server.client.get(f"/images/anime-faces/2/5/{index}.png").content
+        with Image.open(io.BytesIO(content)) as image:
+            assert np.abs(frame(page, position) - np.asarray(image)).max() <= 1
+    assert np.abs(frame(page, 31) - frame(page, 0)).mean() > 5
+    assert "% of the way" in (page.locator("#frame").get_attribute("aria-label") or "")
+    page.screenshot(path=SHOTS / "between.png")
+
+    slowest = page.evaluate(
+        """() => {
+          const slider = document.getElementById("position");
+          return Math.max(...Array.from({ length: 64 }, (_, i) => {
+            const start = performance.now();
+            slider.value = i;
+            slider.dispatchEvent(new Event("input"));
+            return performance.now() - start;
+          }));
+        }"""
+    )
+    assert slowest < 16  # a frame of the screen
+
+    page.click("#play")
+    before = page.locator("#position").input_value()
+    page.wait_for_timeout(400)
+    assert page.locator("#position").input_value() != before
+    page.click("#play")
+    for format_ in ("gif", "webp"):
+        with page.expect_download() as download:
+            page.click(f"[data-film={format_}]")
+        with Image.open(download.value.path()) as film:
+            film.seek(32)  # raises EOFError where there are fewer frames
+
+    page.reload()  # the link shows the same
+    expect(page.locator("#film")).to_be_visible()
+    page.click("#unpin")
+    expect(page.locator("#pins")).to_be_hidden()
+    assert "start" not in query(page)
+
+
+def test_back_closes_an_image(page: Page, server: Server) -> None:
+    open_studio(page, server)
+    page.click("#grid a >> nth=2")
+    expect(page.locator("#detail-title")).to_have_text("Image 2 of seed 1")
+    page.go_back()
+    expect(page.locator("#detail")).to_be_hidden()
+    assert urlsplit(page.url).netloc == urlsplit(server.url).netloc
+    page.go_forward()
+    expect(page.locator("#detail-title")).to_have_text("Image 2 of seed 1")
+
+
+def test_the_card_of_a_model(page: Page, server: Server) -> None:
+    open_studio(page, server)
+    page.click("#show-card")
+    expect(page.locator("#card-title")).to_have_text("anime-faces, version 2")
+    about = server.client.get("/models/anime-faces/2").json()["manifest"]
+    told = page.locator("#card").inner_text()
+    assert about["provenance"]["dataset"]["licence"] in told
+    for metric in about["metrics"]:
+        assert metric["name"].replace("_", " ") in told
+    until(page, "() => document.querySelector('#samples').naturalWidth === 512")
+    page.screenshot(path=SHOTS / "card.png")
+
+
+def test_everything_works_by_keyboard(page: Page, server: Server) -> None:
+    open_studio(page, server)
+    page.locator("#attributes input").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert query(page)["label.hair"] == ["aqua"]
+    until(page, "() => document.querySelector('#grid img')?.src.includes('aqua+hair')")
+    page.locator("#grid a").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator("#detail-title")).to_have_text("Image 1 of seed 1")
+    inside = page.evaluate(
+        "() => document.querySelector('#detail').contains(document.activeElement)"
+    )
+    assert inside
+    page.keyboard.press("Escape")
+    expect(page.locator("#detail")).to_be_hidden()
+    # All of the images are one stop on the way to what comes after them.
+    for _ in range(3):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => !!document.activeElement.closest('aside')"):
+            break
+    assert page.evaluate("() => !!document.activeElement.closest('aside')")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_it_is_accessible_and_fits(
+    browser: Browser, server: Server, scheme: Any, width: int
+) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True
+    )
+    page = context.new_page()
+    pin_two(page, server)
+    name = f"{scheme}-{width}"
+    for step in ("page", "detail", "card"):
+        if step == "detail":
+            page.click("#grid a >> nth=2")
+            until(page, "() => document.querySelectorAll('#neighbours img').length")
+            until(page, "() => document.querySelectorAll('#labels meter').length")
+        if step == "card":
+            page.keyboard.press("Escape")
+            page.click("#show-card")
+            until(page, "() => document.querySelector('#samples').naturalWidth > 0")
+        page.screenshot(path=SHOTS / f"{step}-{name}.png")
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        overflow = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+        assert overflow <= 0, step
+    context.close()

@@ -1,0 +1,172 @@
+"""What the studio does with servers, answers and texts that are not as they should be."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from playwright.sync_api import BrowserContext, Dialog, Page, Route, expect
+
+from tests.conftest import attribute, manifest
+from tests.onnx_files import model, put
+from tests.server import Server, serve
+from tests.studio.pages import SHOTS, SHOWN, chip, open_studio, sources, until
+
+
+def test_what_is_refused_is_told(context: BrowserContext, server: Server) -> None:
+    page = context.new_page()  # which complains to its console of a 422
+    open_studio(page, server)
+    page.evaluate(
+        "() => Object.assign(document.getElementById('verify'), {max: 0.9999999, step: 'any'})"
+    )
+    page.fill("#verify", "0.9999999")
+    told = page.locator("#found")  # after a search of thousands of images
+    expect(told).to_contain_text("never saw the labels that were drawn", timeout=20_000)
+    page.fill("#verify", "0")
+    expect(told).to_have_text("")
+    until(page, f"() => ({SHOWN})() >= 12")
+
+
+def test_a_server_that_is_away_is_told_and_waited_for(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    page = context.new_page()  # which complains to its console that nobody answers
+    put(tmp_path, "tiny", 1, model(manifest()))
+    with serve("--models", str(tmp_path)) as first:
+        port = first.url.rpartition(":")[2]
+        open_studio(page, first)
+    page.fill("#seed", "9")
+    expect(page.locator("#trouble")).to_contain_text("cannot be reached", timeout=10_000)
+    page.screenshot(path=SHOTS / "away.png")
+    with serve("--models", str(tmp_path), "--port", port):
+        expect(page.locator("#trouble")).to_be_hidden(timeout=20_000)
+        until(page, f"() => ({SHOWN})() >= 12", 20)
+        assert sources(page)[0] == "/images/tiny/1/9/0.png"
+
+
+def test_a_busy_server_is_told_and_asked_when_it_says(
+    context: BrowserContext, server: Server
+) -> None:
+    page = context.new_page()
+    busy = True
+    refused: list[float] = []
+
+    def answer(route: Route) -> None:
+        if not busy:
+            route.continue_()
+            return
+        refused.append(time.monotonic())
+        body = json.dumps({"status": 429, "detail": "no room for 1 images"})
+        route.fulfill(status=429, headers={"Retry-After": "1"}, body=body)
+
+    page.route("**/images/**", answer)
+    page.goto(f"{server.url}/")
+    expect(page.locator("#trouble")).to_contain_text("no room for 1 images Asking again in 1 s.")
+    page.wait_for_timeout(1500)
+    first = len(set(sources(page)))
+    assert len(refused) <= first + 3  # each image once, and then one at a time
+    busy = False
+    until(page, f"() => ({SHOWN})() >= 12", 20)
+    expect(page.locator("#trouble")).to_be_hidden()
+
+
+def test_an_answer_that_is_cut_is_asked_for_again(page: Page, server: Server) -> None:
+    open_studio(page, server)
+    cuts: list[str] = []
+
+    def cut(route: Route) -> None:
+        if cuts:
+            route.continue_()
+        else:
+            cuts.append(route.request.url)
+            route.fulfill(status=200, content_type="application/json", body='{"images": [')
+
+    page.route("**/generate", cut)
+    page.fill("#verify", "0.5")
+    until(page, "() => document.querySelector('#found').textContent.includes('verified')")
+    assert len(cuts) == 1
+
+
+def test_a_pin_of_another_model_is_told_once(context: BrowserContext, server: Server) -> None:
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    open_studio(page, server, "?model=digits&start=seed%3D1%26index%3D0%26label%3Dred+eyes")
+    until(page, "() => document.querySelector('#pin-start.missing')")
+    page.wait_for_timeout(500)
+    assert sum("red+eyes" in url for url in asked) <= 3
+
+
+HOSTILE = "<img src=x onerror=alert(1)>", "\"'`; alert(2) //", "</option><script>alert(3)</script>"
+
+
+def test_texts_of_models_and_links_are_never_markup(page: Page, tmp_path: Path) -> None:
+    put(tmp_path, "odd", 1, model(manifest(attribute("<b>name</b>", *HOSTILE), name="odd")))
+    dialogs: list[str] = []
+
+    def note(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", note)
+    with serve("--models", str(tmp_path)) as server:
+        page.goto(
+            f"{server.url}/?model=%3Cscript%3Ealert(4)%3C/script%3E&label.x=%3Cimg%20src=x%3E"
+        )
+        until(page, f"() => ({SHOWN})() >= 12")
+        for text in (*HOSTILE, "<b>name</b>"):
+            assert text in page.locator("#attributes").inner_text()
+        chip(page, "<b>name</b>", HOSTILE[0])
+        page.wait_for_timeout(500)
+        page.click("#grid a >> nth=1")
+        until(page, "() => document.querySelectorAll('#labels td').length")
+        assert HOSTILE[0] in page.locator("#labels").inner_text()
+        page.keyboard.press("Escape")
+        page.click("#show-card")
+        page.wait_for_timeout(300)
+        assert page.locator("#attributes b, #attributes img, #labels img, #card b").count() == 0
+    assert dialogs == []
+
+
+def test_where_a_key_is_wanted_it_asks_for_one(context: BrowserContext, tmp_path: Path) -> None:
+    eyes = attribute("eyes", "red", "blue")
+    put(tmp_path, "tiny", 1, model(manifest(eyes)))
+    page = context.new_page()  # which complains to its console of a 401
+    key = "figment_for-the-studio"
+    with serve("--models", str(tmp_path), "--api-keys", f"me:{key}") as server:
+        page.goto(server.url)
+        dialog = page.locator("#key")
+        expect(dialog).to_be_visible()
+        page.screenshot(path=SHOTS / "key.png")
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_visible()  # there is nothing to see without
+        page.fill("#key-given", "wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#key-why")).to_contain_text("no such API key")
+        page.fill("#key-given", key)
+        page.keyboard.press("Enter")
+        expect(dialog).to_be_hidden()
+        until(page, f"() => ({SHOWN})() >= 12")
+        # Images of their own, neighbours and what is taken home all carry the key along.
+        page.click("#grid a >> nth=2")
+        until(page, "() => document.getElementById('large').naturalWidth")
+        until(page, "() => document.querySelectorAll('#neighbours img').length === 10")
+        expect(page.locator("#curl")).to_contain_text("Bearer $FIGMENT_API_KEY")
+        for link in ("#save", "#address"):
+            with page.expect_download() as download:
+                page.click(link)
+            assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+        page.keyboard.press("Escape")
+        page.fill("#count", "20")
+        with page.expect_download() as download:
+            page.click("#download")
+        assert download.value.path().stat().st_size > 20 * 500
+        # It stays in the tab, out of the address and of whatever outlives the tab.
+        page.reload()
+        until(page, f"() => ({SHOWN})() >= 12")
+        assert key not in page.url
+        assert page.evaluate("() => document.cookie + JSON.stringify({...localStorage})") == "{}"
+        with context.new_page() as another:
+            another.goto(server.url)
+            expect(another.locator("#key")).to_be_visible()
