@@ -8,6 +8,7 @@ import json
 import operator
 import socket
 import time
+from collections import deque
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import (
@@ -24,7 +25,11 @@ from service.problems import MEDIA_TYPE
 AT_ONCE = 1 << 16
 """Bytes that are sent at once, and not copied together with others."""
 MAX_HEAD = 1 << 16
-"""Bytes of a request's first line and headers."""
+"""Bytes of a request's first line and headers, and of the trailers behind its body."""
+MAX_RAW = 8 << 20
+"""Bytes of a request as they come: a body in chunks of one byte has six times its size."""
+MAX_PIPELINED = 100
+"""Requests that wait behind the one that is answered, on one connection."""
 
 
 class _OneWrite:
@@ -63,12 +68,16 @@ class _OneWrite:
             self._transport.write(data)
 
 
-class _HeadTooLarge(Exception):
-    pass
+class _Refused(Exception):
+    """What comes is not taken, for a reason that the connection keeps."""
+
+
+TOO_MANY = (429, "Too many requests at once", "wait for answers before you ask for more")
+HEAD_TOO_LARGE = (431, "Head too large", f"a head may have at most {MAX_HEAD} bytes")
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's, with bounds on the size of a head and on time.
+    """uvicorn's, with bounds on what may come and on time.
 
     A request must have come in whole within ``timeout`` seconds of its first byte, or of the
     connection; and some of an answer must be taken within each such time.
@@ -85,13 +94,16 @@ class Connection(HttpToolsProtocol):
         # protocol 0: a lone request would wait 40 ms for the acknowledgement of the one before.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._incomplete_since: float | None = time.monotonic()
-        self._head: int | None = 0
-        """Bytes that came before of a request's head; None once it is whole."""
+        self._in_head = True
+        self._fields = 0
+        """Bytes of the fields that have come of a request, before and behind its body."""
+        self._raw = 0
+        """All its bytes, but for those that came with its first ones."""
         self._new = 0
         """Bytes that have just come."""
-        self._too_large = False
+        self._refusal: tuple[int, str, str] | None = None
         self._unsent, self._unsent_since = 0, 0.0
-        self._unanswered: list[RequestResponseCycle] = []
+        self._unanswered: deque[RequestResponseCycle] = deque()
         super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > self._max_connections and not self._displace_another():
             detail = f"at most {self._max_connections} connections are served at a time"
@@ -105,64 +117,79 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         if self._incomplete_since is None:
             self._begin()
         self._new = len(data)
         super().data_received(data)
-        if self._head is not None:
-            self._head += len(data)
-            if self._head > MAX_HEAD and not self.transport.is_closing():
-                self._refuse_head()
+        self._raw += len(data)
+        if self._in_head and self._raw > MAX_HEAD:
+            self._refuse(*HEAD_TOO_LARGE)
+        elif self._raw > MAX_RAW:
+            self._refuse(413, "Body too large", f"a request may have at most {MAX_RAW} bytes")
 
     def on_message_begin(self) -> None:
         self._begin()
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        if self._in_head:  # else it is a trailer: nothing that a head says may come there
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        if (self._head or 0) + self._new > MAX_HEAD:  # of which a part may be a body
-            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-            if size > MAX_HEAD:
-                self._too_large = True
-                raise _HeadTooLarge
-        self._head = None
+        self._in_head = False
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._refusal = TOO_MANY
+            raise _Refused
         super().on_headers_complete()
-        self._unanswered = [each for each in self._unanswered if not each.response_complete]
+        while self._unanswered and self._unanswered[0].response_complete:
+            self._unanswered.popleft()
         self._unanswered.append(self.cycle)
         end = functools.partial(self._cut, self.cycle)
         self.scope["extensions"] = {CUT: end}  # type: ignore[dict-item]
 
     def on_message_complete(self) -> None:
         self._incomplete_since = None
+        self._raw = -self._new
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Called for what is no HTTP, and for what a callback above does not take."""
-        if self._too_large:
-            self._refuse_head()
-        else:
-            self._refuse(400, "Malformed request", "this is not HTTP/1.1")
+        self._refuse(*(self._refusal or (400, "Malformed request", "this is not HTTP/1.1")))
 
     def look(self, now: float) -> None:
         """End the connection if it has taken too long; called now and then."""
         since = self._incomplete_since
         if since is not None and now > since + self._timeout and not self.flow.read_paused:
-            if self._head != 0:
+            if not self._in_head or self._fields or self._raw:
                 detail = f"a request must have come in whole within {self._timeout:g} s"
                 self._refuse(TooSlow.status, TooSlow.title, detail)
             else:
                 self.transport.abort()
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if answering and not self.transport.is_closing():
-            return  # a stream sees for itself that it is taken
+        # A stream sees for itself that it is taken, and is to be the first that does.
+        patience = self._timeout * (1 if self.transport.is_closing() else 2)
         unsent = self.transport.get_write_buffer_size()
         if unsent != self._unsent:
             self._unsent, self._unsent_since = unsent, now
-        elif unsent and now > self._unsent_since + self._timeout:
+        elif unsent and now > self._unsent_since + patience:
             self.transport.abort()
 
     def _begin(self) -> None:
         """A request begins, or might."""
-        self._incomplete_since, self._head = time.monotonic(), 0
+        self._incomplete_since = time.monotonic()
+        self._in_head, self._fields, self._raw = True, 0, -self._new
+
+    def _count(self, size: int) -> None:
+        self._fields += size
+        if self._fields > MAX_HEAD:
+            self._refusal = HEAD_TOO_LARGE
+            raise _Refused
 
     def _displace_another(self) -> bool:
         """End the connection that has been at its request the longest; False if none is at one."""
@@ -179,18 +206,17 @@ class Connection(HttpToolsProtocol):
             oldest.transport.abort()
         return bool(others)
 
-    def _refuse_head(self) -> None:
-        self._refuse(431, "Head too large", f"a head may have at most {MAX_HEAD} bytes")
-
     def _refuse(self, status: int, title: str, detail: str) -> None:
         """Answer what is no whole request, and close."""
         answer = problem(status, title, detail)
         metrics.REJECTIONS.labels(answer["type"].removeprefix(KIND)).inc()
         if self._may_answer():
             body = json.dumps(answer).encode()
-            head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-            end = b"connection: close\r\n\r\n"
-            self.transport.write(STATUS_LINE[status] + head.encode() + end + body)
+            head = STATUS_LINE[status] + b"".join(
+                b"%b: %b\r\n" % field for field in self.server_state.default_headers
+            )
+            own = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+            self.transport.write(head + own.encode() + b"connection: close\r\n\r\n" + body)
         self.transport.close()
 
     def _may_answer(self) -> bool:
@@ -198,7 +224,7 @@ class Connection(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             return True
-        if cycle.response_started or self.pipeline or self._head is not None:
+        if cycle.response_started or self.pipeline or self._in_head:
             return False
         cycle.disconnected = True
         cycle.message_event.set()
