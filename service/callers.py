@@ -6,20 +6,24 @@ import functools
 import ipaddress
 import logging
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from fastapi import Request
 from prometheus_client import Counter
 from starlette.types import Scope
 
 from service import keys, metrics
-from service.errors import StartupError
+from service.errors import StartupError, WrongHost
+from service.keys import Key
 from service.rates import Allowance
 from service.settings import Settings
 
 OPEN = ("/healthz", "/readyz", "/", "/docs", "/openapi.json")
-"""What takes no key: probes, and pages that hold nothing but what everyone can read."""
+"""What takes no key: probes and pages. They tell what is served, and nothing of what is made."""
 OPEN_FOLDERS = ("/studio/", "/static-offline-docs/")
 SCOPE = "figment.caller"
+LARGEST_BATCH = 64
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +36,17 @@ class Caller:
     allowance: Allowance | None
 
     def spend(self, images: int) -> None:
-        """So many will be computed at once. Raises ``RateExceeded``."""
+        """So many are about to be computed. Raises ``RateExceeded``."""
         if self.allowance is not None:
             self.allowance.spend(images)
-        self._count(images)
-
-    async def pace(self, images: int) -> None:
-        """So many are computed in the course of something long: wait until they may be."""
-        if self.allowance is not None:
-            await self.allowance.pace(images)
-        self._count(images)
-
-    def _count(self, images: int) -> None:
         self._images.inc(images)
+
+    def take(self, images: int) -> float:
+        """The same in the course of something long: 0, or the seconds until they may be."""
+        seconds = 0.0 if self.allowance is None else self.allowance.take(images)
+        if not seconds:
+            self._images.inc(images)
+        return seconds
 
     @functools.cached_property
     def _images(self) -> Counter:
@@ -57,6 +59,8 @@ class Access:
     def __init__(self, settings: Settings) -> None:
         """Raises ``StartupError`` for keys that are none, or where the service would lie open."""
         self._settings = settings
+        self._callers: dict[Key, Caller] = {}
+        self._anyone = Caller(None, self._allowance(settings.rate_limit))
         self.reload()
         if not (self.needs_key or settings.allow_anonymous or _is_loopback(settings.host)):
             raise StartupError(
@@ -64,6 +68,8 @@ class Access:
                 "API key. Set FIGMENT_API_KEYS (`python -m service key NAME` makes one), or, if "
                 "everyone who can reach it may use it, FIGMENT_ALLOW_ANONYMOUS=true"
             )
+        if not (self.needs_key or _is_loopback(settings.host)):
+            log.warning("there is no API key: whoever reaches %s may ask", settings.host)
 
     def reload(self) -> None:
         """Read the keys anew, as their file may have changed. Raises ``StartupError``."""
@@ -75,13 +81,30 @@ class Access:
             if key.plain:
                 log.warning("the API key %r is given as it is; its hash is enough", key.name)
         self._keyring = keyring
-        self._callers = {key: Caller(key.name, self._allowance(key.rate)) for key in keyring.keys}
-        self._anyone = Caller(None, self._allowance(settings.rate_limit))
+        # Whose key is as it was has spent what it has spent.
+        self._callers = {
+            key: self._callers.get(key) or Caller(key.name, self._allowance(key.rate))
+            for key in keyring.keys
+        }
 
     @property
     def needs_key(self) -> bool:
         """There are keys, so whoever asks must have one."""
         return bool(self._keyring.keys)
+
+    def check_host(self, host: bytes) -> None:
+        """Raises ``WrongHost`` for a name that a page elsewhere gave this machine.
+
+        Where nobody needs a key, a browser would let such a page read all answers.
+        """
+        if self.needs_key or self._settings.allow_anonymous:
+            return
+        name = urlsplit(f"//{host.decode('latin-1')}").hostname if host else None
+        if name is not None and name not in LOCAL_NAMES and name != self._settings.host:
+            raise WrongHost(
+                f"this service is for {' and '.join(LOCAL_NAMES)}, and was asked as {name[:80]!r}. "
+                "Set FIGMENT_API_KEYS, or FIGMENT_ALLOW_ANONYMOUS=true"
+            )
 
     def admit(self, path: str, authorization: bytes) -> Caller:
         """Raises ``Unauthorized``."""
@@ -92,9 +115,9 @@ class Access:
     def _allowance(self, rate: int | None) -> Allowance | None:
         if rate is None:
             return None
-        # Each worker grants its share; at once, as much as one answer may hold.
+        # Each worker grants its share; at once, as much as one answer may hold, or one batch.
         share = max(1, round(rate / self._settings.workers))
-        return Allowance(share, max(share, self._settings.max_images))
+        return Allowance(share, max(share, self._settings.max_images, LARGEST_BATCH))
 
 
 def caller_of(request: Request) -> Caller:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from service import metrics
 from service.backlog import Finish, Job, Timing
@@ -45,6 +45,29 @@ class Limits:
     """From a request's arrival to its answer; for a stream, from one batch to the next."""
     stall: float
     """In one batch, after which its thread is given up."""
+
+
+class Payer(Protocol):
+    """Who may have only so many images per second."""
+
+    def spend(self, images: int) -> None:
+        """So many are about to be computed; raises a ``RequestError`` where they may not be."""
+        ...
+
+    def take(self, images: int) -> float:
+        """The same: 0, or the seconds until they may be."""
+        ...
+
+
+class _Nobody:
+    def spend(self, images: int) -> None:
+        pass
+
+    def take(self, images: int) -> float:
+        return 0
+
+
+NOBODY = _Nobody()
 
 
 class Engine:
@@ -98,32 +121,44 @@ class Engine:
         return self._crew.rate
 
     async def run(
-        self, source: Source, count: int, finish: Finish, receive: Receive | None = None
+        self,
+        source: Source,
+        count: int,
+        finish: Finish,
+        receive: Receive | None = None,
+        payer: Payer = NOBODY,
     ) -> tuple[list[Any], Timing]:
         """``finish`` of the images at ``range(count)`` of ``source``, in order.
 
         Raises ``Busy`` at once where the queue has no room, ``DeadlinePassed``, ``CallerGone``
-        where ``receive`` says so, ``InferenceFailed``, or what ``finish`` raises.
+        where ``receive`` says so, ``InferenceFailed``, or what ``finish`` or ``payer`` raises.
         """
         self._admit(count)
+        payer.spend(count)
         job = self._submit(source, range(count), finish, receive)
         return await self._result(job), job.timing
 
-    def stream(self, source: Source, count: int, finish: Finish) -> AsyncGenerator[list[Any], None]:
+    def stream(
+        self, source: Source, count: int, finish: Finish, payer: Payer = NOBODY
+    ) -> AsyncGenerator[list[Any], None]:
         """As ``run``, batch by batch; see ``stream_batches``."""
         size = source.model.largest_batch
         spans = (range(first, min(first + size, count)) for first in range(0, count, size))
-        return self.stream_batches(((source, span) for span in spans), finish)
+        return self.stream_batches(((source, span) for span in spans), finish, payer)
 
     async def stream_batches(
-        self, batches: Iterable[tuple[Source, range] | None], finish: Finish
+        self,
+        batches: Iterable[tuple[Source, range] | None],
+        finish: Finish,
+        payer: Payer = NOBODY,
     ) -> AsyncGenerator[list[Any], None]:
         """``finish`` of the images of each batch, in order.
 
         Computes ahead no more than the caller keeps up with. ``batches`` has None where it depends
         on results which batch comes next.
 
-        Only the first batch may be refused; the others wait until there is room for them.
+        Only the first batch may be refused; the others wait until there is room for them, and
+        until ``payer`` may have them.
         """
         turn = object()
         ahead: deque[Job] = deque()
@@ -134,6 +169,7 @@ class Engine:
                     source, span = batch
                     if not admitted:
                         self._admit(len(span))
+                        payer.spend(len(span))
                         admitted = True
                     else:
                         while self.admitted + len(span) > self._limits.images:
@@ -141,6 +177,11 @@ class Engine:
                                 yield await self._result(ahead.popleft())
                             else:
                                 await asyncio.sleep(TICK / 10)
+                        while (seconds := payer.take(len(span))) > 0:
+                            if ahead:  # nothing that is there waits for what may come
+                                yield await self._result(ahead.popleft())
+                            else:
+                                await asyncio.sleep(seconds)
                     ahead.append(self._submit(source, span, finish, None, turn))
                 if batch is None or len(ahead) == WINDOW * self._threads:
                     yield await self._result(ahead.popleft())

@@ -17,6 +17,7 @@ FigmentError
     ├── NotAcceptable       406
     ├── TooSlow             408
     ├── BodyTooLarge        413
+    ├── WrongHost           421
     ├── InvalidRequest      422
     │   ├── FieldsDisagree  422, each is right by itself
     │   ├── AnswerTooLarge  422, with how many images fit
@@ -144,6 +145,11 @@ class NotAcceptable(RequestError):
 class TooSlow(RequestError):
     status = 408
     title = "Request not complete in time"
+
+
+class WrongHost(RequestError):
+    status = 421
+    title = "Not asked by its own name"
 
 
 class BodyTooLarge(RequestError):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
 
-from service.engine import Engine
+from service.engine import Engine, Payer
 from service.errors import FieldsDisagree, LabelNotSeen
 from service.frames import Frame, Pixels
 from service.latents import MAX_INDEX
@@ -26,13 +26,13 @@ async def find(
     search: Search,
     threshold: float | None,
     finish: Callable[[Frame, Pixels], Result],
-    pace: Callable[[int], Awaitable[None]],
+    payer: Payer,
 ) -> AsyncGenerator[list[Result], None]:
     """``finish`` of the images that are taken, batch by batch, in the order of their indices.
 
     ``samples`` at whatever indices; with a ``threshold``, those are taken in which the verifier
-    sees every value that it looks for with at least this probability. ``pace`` is told how many
-    were tried, and may take its time.
+    sees every value that it looks for with at least this probability. ``payer`` pays for all that
+    are tried.
 
     Raises ``LabelNotSeen``, ``FieldsDisagree`` where no index is left, and what the engine raises.
     """
@@ -44,10 +44,9 @@ async def find(
         good = all(probability >= (threshold or 0) for probability in probabilities)
         return frame, finish(frame, pixels) if good else None
 
-    batches = engine.stream_batches(_candidates(samples, search), finish_good)
+    batches = engine.stream_batches(_candidates(samples, search), finish_good, payer)
     async with aclosing(batches):
         async for batch in batches:
-            await pace(len(batch))
             taken, missed = [], None
             for frame, result in batch:
                 try:

@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import metrics, problems, tracing
-from service.callers import Access, set_caller
+from service.callers import SCOPE, Access, set_caller
 from service.errors import NotReady
 from service.line import REQUEST
 from service.logs import REQUEST_ID, request_id
@@ -84,6 +84,7 @@ class Gate:
             if self.draining and scope["path"] == READY:
                 raise NotReady("the service is ending")
             REQUEST.set(_request(scope, passage.authorization))
+            self._access.check_host(passage.host)
             set_caller(scope, self._access.admit(scope["path"], passage.authorization))
             await self._app(scope, receive, passage.send)
         except asyncio.CancelledError:
@@ -120,11 +121,13 @@ class _Passage:
         self.status = 0
         """Of its answer; 0 until that has begun."""
         self.complete = False
-        self.authorization = b""
+        self.host = self.authorization = b""
         given = None
         for name, value in scope["headers"]:
             if name == b"authorization":
                 self.authorization = value
+            elif name == b"host":
+                self.host = value
             elif name == b"x-request-id":
                 given = value
         self._id = request_id(given)
@@ -159,13 +162,18 @@ class _Passage:
         time_taken.observe(seconds)
         tracing.tell(self._scope, route, self.status, self._id)
         if logs or self.status >= FAILED:
-            log.info(
-                "%s %s %d",
-                method,
-                self._scope["path"],
-                self.status,
-                extra={"status": self.status, "seconds": round(seconds, 4), "route": route},
+            caller = self._scope.get(SCOPE)
+            who = {"key": caller.name if caller else None, "client": self._client()}
+            log.log(
+                logging.ERROR if self.status >= FAILED else logging.INFO,
+                *("%s %s %d, %s", method, self._scope["path"], self.status),
+                " at ".join(filter(None, who.values())),
+                extra=who | {"status": self.status, "seconds": round(seconds, 4), "route": route},
             )
+
+    def _client(self) -> str:
+        host, _ = self._scope["client"] or ("nowhere", 0)
+        return str(host)
 
 
 @functools.lru_cache(1024)

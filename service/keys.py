@@ -19,9 +19,12 @@ from service.errors import StartupError, Unauthorized
 PREFIX = "figment_"
 """What keys begin with, so that whoever finds one knows what it opens."""
 BYTES = 32
+LEAST = 8
+"""Characters of a key that is given as it is: a word that was left over is not to open anything."""
+HEX = re.compile("[0-9a-fA-F]{64}")
 ENTRY = re.compile(
     r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:@(?P<rate>[1-9][0-9]{0,8}))?:)?"
-    r"(?:sha256:(?P<hash>[0-9a-fA-F]{64})|(?P<plain>[!-+\--9;-~]+))"
+    r"(?:sha256:(?P<hash>[0-9a-fA-F]{64})|(?P<plain>[!\"$-+\--9;-~]+))"
 )
 """``NAME:sha256:HEX``, with ``@RATE`` behind the name or without, or the key itself."""
 
@@ -100,6 +103,11 @@ def parse(entries: Iterable[str], rate: int | None) -> list[Key]:
                 "or without; `python -m service key NAME` makes one"
             )
         plain = match["plain"]
+        if plain and (len(plain) < LEAST or HEX.fullmatch(plain) or match["name"] == "sha256"):
+            raise StartupError(
+                f"API key {number}: what stands there for the key is no key: it is shorter than "
+                f"{LEAST} characters, or a hash without a name; NAME:sha256:HEX is what is meant"
+            )
         digest = hashlib.sha256(plain.encode()).digest() if plain else bytes.fromhex(match["hash"])
         own = match["rate"]
         keys.append(

@@ -35,6 +35,11 @@ class _WithRequest(logging.Filter):
 class _Text(logging.Formatter):
     """``INFO what happened [request id]``."""
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        # On one line, whatever a caller has put into it.
+        line = super().formatMessage(record)
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
     def format(self, record: logging.LogRecord) -> str:
         line = f"{record.levelname} {super().format(record)}"
         request = getattr(record, "request_id", None)
@@ -46,6 +51,7 @@ class _Json(JsonFormatter):
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
     ) -> None:
         super().add_fields(log_data, record, message_dict)
+        log_data.pop("color_message", None)  # uvicorn's, for terminals
         if log_data.get("request_id") is None:
             log_data.pop("request_id", None)
 

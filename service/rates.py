@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 from throttled import MemoryStore, RateLimiterType, Throttled
@@ -27,7 +26,7 @@ class Allowance:
 
     def spend(self, images: int) -> None:
         """Raises ``RateExceeded`` where so many cannot be had now."""
-        seconds = self._missing(images)
+        seconds = self.take(images)
         if seconds > 0:
             wait = math.ceil(seconds)
             raise RateExceeded(
@@ -36,15 +35,7 @@ class Allowance:
                 retry_after=wait,
             )
 
-    async def pace(self, images: int) -> None:
-        """Wait until so many may be had."""
-        while images > 0:
-            share = min(images, self._burst)
-            while (seconds := self._missing(share)) > 0:
-                await asyncio.sleep(seconds)
-            images -= share
-
-    def _missing(self, images: int) -> float:
+    def take(self, images: int) -> float:
         """Seconds until so many may be had; 0 if they may now, and then they are."""
         result = self._limiter.limit(cost=images)
         return result.state.retry_after if result.limited else 0

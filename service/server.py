@@ -27,6 +27,8 @@ from service.listening import LAST, take_no_more
 from service.settings import Settings
 
 HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
+SPARE_FILES = 64
+"""File handles for all that is no connection."""
 LOOK = 1.0
 """Seconds between two looks at what connections do."""
 
@@ -88,6 +90,11 @@ def serve(gate: Gate, settings: Settings, sockets: list[socket.socket] | None = 
     # A connection is a file handle, and most shells set a low limit that may be raised.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < settings.max_connections + SPARE_FILES:
+        log.warning(
+            "%d files may be open (ulimit -n), too few for %d connections: some will be reset",
+            *(hard, settings.max_connections),
+        )
     Server(configuration(gate, settings), gate, settings.linger).run(sockets)
     end_process()
 

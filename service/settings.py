@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.errors import StartupError
 
 PREFIX = "FIGMENT_"
+CLIENT_KEY = "FIGMENT_API_KEY"
+"""What the client sends, and no setting."""
 Device = Literal["auto", "cuda", "cpu"]
 LogFormat = Literal["text", "json"]
 
@@ -168,7 +170,7 @@ def check_environment() -> None:
     """
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in (*known, CLIENT_KEY):
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise StartupError(f"{name} is not a setting: {hint}There are: {', '.join(known)}")

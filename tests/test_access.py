@@ -40,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def guarded(models: Path) -> Iterator[Server]:
     entries = f"{entry('team', KEY)},{entry('slow@20', SLOW)}"
-    options = ("--models", str(models), "--max-images", "32", "--log-requests")
+    options = ("--models", str(models), "--max-images", "64", "--log-requests")
     with serve(*options, "--api-keys", entries, "--cors-origins", "https://lab.example") as running:
         yield running
 
@@ -122,14 +122,14 @@ def test_no_key_comes_to_light(guarded: Server) -> None:
 
 
 def test_a_key_has_its_rate(guarded: Server) -> None:
-    """Of 20 images a second, and 32 at once."""
-    ask = {"n": 32, "model": "plain"}
+    """Of 20 images a second, and 64 at once."""
+    ask = {"n": 64, "model": "plain"}
     assert guarded.client.post("/generate", json=ask, headers=bearer(SLOW)).status_code == 200
     refused = guarded.client.post("/generate", json=ask, headers=bearer(SLOW))
     assert refused.status_code == 429
     assert refused.json()["type"] == "urn:figment:too-many-images-for-this-key"
     seconds = int(refused.headers["Retry-After"])
-    assert 1 <= seconds <= 2
+    assert 1 <= seconds <= 4
     # Others are not kept waiting, and it is right once the time has passed.
     assert guarded.client.post("/generate", json=ask, headers=bearer(KEY)).status_code == 200
     time.sleep(seconds)
@@ -137,13 +137,16 @@ def test_a_key_has_its_rate(guarded: Server) -> None:
 
 
 def test_a_set_is_sent_at_the_rate_of_its_key(guarded: Server) -> None:
-    started = time.monotonic()
-    ask = {"n": 92, "model": "plain"}
+    ask = {"n": 120, "model": "plain"}
     url = "/generate?format=npy"
-    answer = guarded.client.post(url, json=ask, headers=bearer(SLOW))
-    assert answer.status_code == 200
-    assert len(answer.content) == 92 * 16 * 16 * 3 + 128
-    assert time.monotonic() - started > (92 - 32) / 20 - 0.5
+    while True:
+        started = time.monotonic()
+        answer = guarded.client.post(url, json=ask, headers=bearer(SLOW))
+        if answer.status_code == 200:
+            break
+        time.sleep(int(answer.headers["Retry-After"]))
+    assert len(answer.content) == 120 * 16 * 16 * 3 + 128
+    assert time.monotonic() - started > (120 - 64) / 20 - 0.5
 
 
 def test_browsers_of_configured_origins_only(guarded: Server, models: Path) -> None:
@@ -218,6 +221,9 @@ def test_a_file_of_keys(models: Path, tmp_path: Path) -> None:
     ("entries", "problem"),
     [
         ("team:sha256:abc", "API key 1 is not of the form"),
+        ("team:sha256", "API key 1: what stands there for the key is no key"),
+        ("sha256:" + "0" * 64, "API key 1: what stands there for the key is no key"),
+        ("team:" + "0" * 64, "API key 1: what stands there for the key is no key"),
         (entry("team", KEY) + "," + entry("team", SLOW), "two API keys have the name of 'team'"),
         (entry("a", KEY) + "," + entry("b", KEY), "two API keys have the digest of 'a'"),
         ("a b:sha256:" + "0" * 64, "API key 1 is not of the form"),
@@ -252,3 +258,68 @@ def test_the_command_makes_keys() -> None:
         keyring.find(f"Bearer {secret}x")
     with pytest.raises(StartupError):
         keys.make("no name")
+
+
+def metric(server: Server, line: str) -> float:
+    told = server.client.get("/metrics", headers=bearer(KEY)).text
+    return float(next(row.split()[-1] for row in told.splitlines() if row.startswith(line)))
+
+
+def test_a_reload_forgives_nothing(models: Path) -> None:
+    ask = {"n": 60, "model": "plain"}
+    options = ("--models", str(models), "--max-images", "60", "--api-keys", entry("a@1", KEY))
+    with serve(*options) as server:
+        server.client.headers.update(bearer(KEY))
+        assert server.client.post("/generate", json=ask).status_code == 200
+        server.client.post("/models/reload").raise_for_status()
+        assert server.client.post("/generate", json=ask).status_code == 429
+
+
+def test_sets_that_are_left_are_paid_for_as_far_as_they_were_computed(models: Path) -> None:
+    ask = {"n": 10_000, "model": "plain"}
+    options = ("--models", str(models), "--max-images", "64", "--api-keys", entry("a@5", KEY))
+    with serve(*options) as server:
+        server.client.headers.update(bearer(KEY))
+        for _ in range(10):
+            with server.client.stream("POST", "/generate?format=npy", json=ask) as answer:
+                if answer.status_code == 200:
+                    parts = answer.iter_raw()
+                    next(parts)
+        made = metric(server, 'figment_batch_images_sum{model="plain"}')
+        assert 64 <= made <= 64 + 5 * 30
+        assert metric(server, 'figment_key_images_total{key="a"}') == made
+
+
+def test_what_is_refused_is_not_paid_for(guarded: Server) -> None:
+    before = metric(guarded, 'figment_key_images_total{key="team"}')
+    for body in ({"n": 65}, {"n": 5, "label": "blue hair"}, {"model": "none"}):
+        answer = guarded.client.post("/generate", json=body, headers=bearer(KEY))
+        assert answer.status_code in (404, 422)
+    assert metric(guarded, 'figment_key_images_total{key="team"}') == before
+
+
+def test_a_page_of_another_site_cannot_ask_under_a_name_of_its_own(models: Path) -> None:
+    """Or through a browser on this machine it could read what nobody needs a key for."""
+    with serve("--models", str(models)) as server:
+        for host, status in (
+            ("evil.example", 421),
+            ("localhost:8000", 200),
+            ("127.0.0.1", 200),
+            ("[::1]:80", 200),
+        ):
+            answer = server.client.get("/models", headers={"Host": host})
+            assert answer.status_code == status, host
+        plain = {"Content-Type": "text/plain;json"}  # which a page may send without being asked
+        assert server.client.post("/generate", content="{}", headers=plain).status_code == 422
+    with serve("--models", str(models), "--allow-anonymous") as server:
+        answer = server.client.get("/models", headers={"Host": "figment.example"})
+        assert answer.status_code == 200
+
+
+def test_a_caller_cannot_write_lines_into_the_log(guarded: Server) -> None:
+    guarded.client.get("/x%0aERROR%20forged%1b[2J", headers={"X-Request-ID": "forger"})
+    for _ in range(100):
+        if lines := [line for line in guarded.log if "forger" in line]:
+            break
+        time.sleep(0.05)
+    assert lines == ["INFO GET /x\\nERROR forged\\x1b[2J 401, 127.0.0.1 [forger]\n"]

@@ -116,8 +116,11 @@ def test_training_on_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_links_lead_somewhere() -> None:
+    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
     for target in re.findall(r"\]\(([^)]+)\)", README):
-        if not target.startswith("http"):
+        if target.startswith("#"):
+            assert target[1:] in [heading.lower().replace(" ", "-") for heading in headings]
+        elif not target.startswith("http"):
             assert (ROOT / target).exists(), target
 
 

@@ -75,14 +75,16 @@ def test_metrics_are_true_with_several_workers(server: Server) -> None:
     requests = "figment_http_requests_total"
     assert metric(server, requests, method="POST", route="/generate", status="200") == 21
     assert metric(server, requests, route="/generate", status="422") == 1
-    image = "/images/{model}/{version}/{seed}/{file}"
+    image = "/images/{model}/{version}/{seed}/{index}.{extension}"
     assert metric(server, requests, route=image, status="200") == 1
+    assert httpx.head(f"{server.url}/healthz").status_code == 200
+    assert metric(server, requests, method="HEAD", route="/healthz", status="200") == 1
     assert metric(server, "figment_images_total", model="plain", version="1", format="json") == 60
     assert metric(server, "figment_images_total", format="webp") == 1
     assert metric(server, "figment_images_total", format="zip") == 100
     assert metric(server, "figment_batch_images_sum", model="plain") == 161
     assert metric(server, "figment_key_images_total", key="none") == 161
-    assert metric(server, "figment_rejections_total", reason="invalid-request") == 1
+    assert metric(server, "figment_rejections_total", reason="answer-too-large") == 1
     assert metric(server, "figment_rejections_total", reason="unknown-model-or-version") == 1
     assert metric(server, "figment_http_request_seconds_count", route="/generate") == 23
     batches = metric(server, "figment_inference_seconds_count")
@@ -135,7 +137,7 @@ def test_logs_name_the_request(server: Server) -> None:
     assert answer.headers["X-Request-ID"] == "from-the-caller.1"
     odd = server.client.get("/nowhere", headers={"X-Request-ID": 'a"b {}' * 50})
     assert re.fullmatch("[0-9a-f]{16}", odd.headers["X-Request-ID"])
-    for line in server.log:
+    for line in list(server.log):
         told = json.loads(line)
         assert {"timestamp", "level", "logger", "message"} <= told.keys(), line
 
@@ -153,10 +155,10 @@ def test_every_request_is_logged_where_that_is_wanted(models: Path, format_: str
             told = json.loads(line)
             assert told["request_id"] == "mine"
             assert told["status"] == 200
-            assert told["route"] == "/images/{model}/{version}/{seed}/{file}"
+            assert told["route"] == "/images/{model}/{version}/{seed}/{index}.{extension}"
             assert 0 < told["seconds"] < 10
         else:
-            assert line == "INFO GET /images/plain/1/3/0.png 200 [mine]\n"
+            assert line == "INFO GET /images/plain/1/3/0.png 200, 127.0.0.1 [mine]\n"
 
 
 class Collector:

@@ -135,9 +135,10 @@ def run(state: State, source: Source, count: int, request: Request) -> Making:
     """The images at ``range(count)`` of ``source``."""
 
     async def make(finish: Finish) -> Made:
-        caller_of(request).spend(count)
         started = time.monotonic()
-        results, timing = await state.engine.run(source, count, finish, request.receive)
+        results, timing = await state.engine.run(
+            source, count, finish, request.receive, caller_of(request)
+        )
         tracing.computed(timing, time.monotonic() - started, count)
         return Made(results, timing, None)
 
@@ -152,7 +153,7 @@ def run_search(
     tells = threshold is not None
 
     async def make(finish: Finish) -> Made:
-        batches = find(state.engine, samples, search, threshold, finish, caller_of(request).pace)
+        batches = find(state.engine, samples, search, threshold, finish, caller_of(request))
 
         async def collect() -> list[Any]:
             return [result async for batch in batches for result in batch]

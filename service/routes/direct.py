@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import problems
 from service.errors import BodyTooLarge, CallerGone, InvalidRequest, MalformedJson
+from service.formats.negotiation import MEDIA_TYPES
 from service.line import REQUEST
 
 
@@ -128,7 +129,8 @@ async def _read_body(request: Request, model: Any) -> Any:
     if not content:
         raise InvalidRequest("body: Field required")
     media = request.headers.get("content-type", "none")
-    if "json" not in media:
+    kind = media.partition(";")[0].strip().lower()
+    if kind != MEDIA_TYPES["json"] and not kind.endswith("+json"):
         raise InvalidRequest(
             f"body: send a JSON object with Content-Type: application/json (it was {media[:100]})"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
@@ -83,11 +83,11 @@ async def set_answer(
     """All ``samples``, or those that ``search`` finds, sent as they are computed."""
     finish: Finish = _pixels if format_ == "npy" else sets.record
     count = len(samples.indices)
-    pace = caller_of(request).pace
+    payer = caller_of(request)
     if search is None:
-        batches = _paced(state.engine.stream(samples, count, finish), pace)
+        batches = state.engine.stream(samples, count, finish, payer)
     else:
-        batches = find(state.engine, samples, search, threshold, finish, pace)
+        batches = find(state.engine, samples, search, threshold, finish, payer)
     model, manifest = samples.model, samples.model.manifest
     names = [attribute.name for attribute in manifest.attributes]
     shape = (count, manifest.height, manifest.width, manifest.channels)
@@ -122,15 +122,6 @@ async def set_answer(
         answer = _Stream(body(), headers=headers, media_type=MEDIA_TYPES[format_])
         answer.timeout, answer.held = state.settings.timeout, stack.pop_all()
         return answer
-
-
-async def _paced(
-    batches: AsyncGenerator[list[Any], None], pace: Callable[[int], Awaitable[None]]
-) -> AsyncGenerator[list[Any], None]:
-    async with aclosing(batches):
-        async for batch in batches:
-            await pace(len(batch))
-            yield batch
 
 
 async def _in_thread(step: Callable[..., Any], *arguments: Any) -> Any:
