@@ -36,7 +36,10 @@ DOCS_POLICY = (
 )
 """Swagger's page has a script in it."""
 READY = "/readyz"
-EXPOSED = ("Retry-After", "X-Request-ID", "Content-Location", "Server-Timing", "Figment-Seed")
+EXPOSED = (
+    *("Retry-After", "X-Request-ID", "Content-Location", "Content-Disposition", "Server-Timing"),
+    *("Figment-Model", "Figment-Version", "Figment-Seed", "Figment-Tried"),
+)
 """Headers that pages of other origins may read."""
 FAILED = 500
 
@@ -125,7 +128,8 @@ class _Passage:
         given = None
         for name, value in scope["headers"]:
             if name == b"authorization":
-                self.authorization = value
+                # Of two, whoever is in front may have looked at the other one.
+                self.authorization = b"" if self.authorization else value
             elif name == b"host":
                 self.host = value
             elif name == b"x-request-id":
@@ -164,9 +168,12 @@ class _Passage:
         if logs or self.status >= FAILED:
             caller = self._scope.get(SCOPE)
             who = {"key": caller.name if caller else None, "client": self._client()}
+            asked = f"{method} {self._scope['path']}"
             log.log(
                 logging.ERROR if self.status >= FAILED else logging.INFO,
-                *("%s %s %d, %s", method, self._scope["path"], self.status),
+                "%s %d, %s",
+                asked,
+                self.status,
                 " at ".join(filter(None, who.values())),
                 extra=who | {"status": self.status, "seconds": round(seconds, 4), "route": route},
             )
