@@ -25,10 +25,15 @@ def check_structure(content: bytes) -> None:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
         raise ModelRefused(f"cannot load it: it is no ONNX file: {error}") from error
-    own = {(function.domain, function.name) for function in model.functions}
     for message in _messages(model):
         if isinstance(message, onnx.NodeProto):
-            _check_node(message, own)
+            _check_node(message)
+        elif isinstance(message, onnx.FunctionProto):
+            # ONNX Runtime knows operators that the file may only pretend to bring along.
+            raise ModelRefused(
+                f"cannot load it: it brings a function of its own, {_short(message.name)}; "
+                "only the standard operators of ONNX are taken"
+            )
         elif isinstance(message, onnx.SparseTensorProto):
             raise ModelRefused("cannot load it: it has sparse tensors, which are not taken")
         elif isinstance(message, onnx.TensorProto):
@@ -36,7 +41,7 @@ def check_structure(content: bytes) -> None:
 
 
 def _messages(root: Message) -> Iterator[Message]:
-    """A message and all that is anywhere within it: subgraphs, functions, attributes."""
+    """A message and all that is anywhere within it: functions, subgraphs, attributes."""
     left = [root]
     while left:
         message = left.pop()
@@ -46,9 +51,8 @@ def _messages(root: Message) -> Iterator[Message]:
                 left.extend([value] if isinstance(value, Message) else value)
 
 
-def _check_node(node: onnx.NodeProto, own: set[tuple[str, str]]) -> None:
-    """``own``: the functions that the file brings along, made of nodes that are looked at too."""
-    if node.domain not in STANDARD and (node.domain, node.op_type) not in own:
+def _check_node(node: onnx.NodeProto) -> None:
+    if node.domain not in STANDARD:
         raise ModelRefused(
             f"cannot load it: its operator {_short(node.op_type)} is of {_short(node.domain)}; "
             "only the standard operators of ONNX are taken"

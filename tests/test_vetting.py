@@ -173,16 +173,23 @@ def test_operators_are_looked_at_in_subgraphs(tmp_path: Path) -> None:
     assert "'Exfiltrate' is of 'evil'" in refusal(tmp_path, built)
 
 
-def test_operators_are_looked_at_in_functions(tmp_path: Path) -> None:
-    built = with_nodes(helper.make_node("Mine", ["latent"], ["changed"], domain="mine"))
-    built.opset_import.append(helper.make_opsetid("mine", 1))
+@pytest.mark.parametrize(("domain", "name"), [("mine", "Mine"), ("com.microsoft", "QuickGelu")])
+def test_functions_of_its_own_are_refused(tmp_path: Path, domain: str, name: str) -> None:
+    """ONNX Runtime has an operator of its own for the second, and would run that."""
+    built = with_nodes(helper.make_node(name, ["latent"], ["changed"], domain=domain))
+    built.opset_import.append(helper.make_opsetid(domain, 1))
+    opset = list(built.opset_import)
+    fine = helper.make_node("Identity", ["latent"], ["out"])
+    built.functions.append(helper.make_function(domain, name, ["latent"], ["out"], [fine], opset))
+    assert "only the standard operators" in refusal(tmp_path, built)
+
+
+def test_so_are_those_that_nothing_calls(tmp_path: Path) -> None:
+    built = onnx_files.model(PLAIN)
     opset = list(built.opset_import)
     fine = helper.make_node("Identity", ["latent"], ["out"])
     built.functions.append(helper.make_function("mine", "Mine", ["latent"], ["out"], [fine], opset))
-    onnx_files.put(tmp_path, "tiny", 1, built)
-    assert list(load(tmp_path).models["tiny"]) == [1]
-    built.functions[0].node[0].CopyFrom(EVIL)
-    assert "'Exfiltrate' is of 'evil'" in refusal(tmp_path, built)
+    assert "a function of its own, 'Mine'" in refusal(tmp_path, built)
 
 
 @pytest.mark.parametrize("place", ["/etc/passwd", "../../../etc/passwd", "weights"])
