@@ -25,9 +25,10 @@ def check_structure(content: bytes) -> None:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
         raise ModelRefused(f"cannot load it: it is no ONNX file: {error}") from error
+    opset = min((each.version for each in model.opset_import if each.domain in STANDARD), default=1)
     for message in _messages(model):
         if isinstance(message, onnx.NodeProto):
-            _check_node(message)
+            _check_node(message, opset)
         elif isinstance(message, onnx.FunctionProto):
             # ONNX Runtime knows operators that the file may only pretend to bring along.
             raise ModelRefused(
@@ -51,8 +52,9 @@ def _messages(root: Message) -> Iterator[Message]:
                 left.extend([value] if isinstance(value, Message) else value)
 
 
-def _check_node(node: onnx.NodeProto) -> None:
-    if node.domain not in STANDARD:
+def _check_node(node: onnx.NodeProto, opset: int) -> None:
+    # ONNX Runtime has put some of its own into the standard domain.
+    if node.domain not in STANDARD or not onnx.defs.has(node.op_type, opset):
         raise ModelRefused(
             f"cannot load it: its operator {_short(node.op_type)} is of {_short(node.domain)}; "
             "only the standard operators of ONNX are taken"

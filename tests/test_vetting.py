@@ -166,6 +166,15 @@ def test_one_that_onnx_runtime_adds_is_no_standard_either(tmp_path: Path) -> Non
     assert "'Gelu' is of 'com.microsoft'" in refusal(tmp_path, built)
 
 
+def test_nor_is_one_that_it_adds_to_the_standard_domain(tmp_path: Path) -> None:
+    scale = numpy_helper.from_array(np.ones(8, dtype=np.float32), "scale")
+    built = with_nodes(
+        helper.make_node("SimplifiedLayerNormalization", ["latent", "scale"], ["changed"])
+    )
+    built.graph.initializer.append(scale)
+    assert "'SimplifiedLayerNormalization' is of ''" in refusal(tmp_path, built)
+
+
 def test_operators_are_looked_at_in_subgraphs(tmp_path: Path) -> None:
     fine = helper.make_node("Identity", ["latent"], ["out"])
     branches = {"then_branch": graph(fine), "else_branch": graph(EVIL)}
