@@ -17,14 +17,20 @@ from service.errors import ModelRefused
 
 STANDARD = ("", "ai.onnx")
 """The two spellings of the domain of ONNX's own operators."""
+ORT_FORMAT = b"ORTM"
+"""What a file of ONNX Runtime's own format has at bytes 4 to 8."""
 
 
 def check_structure(content: bytes) -> None:
     """Raise ``ModelRefused`` where the content of an ONNX file holds what is not taken."""
+    if content[4:8] == ORT_FORMAT:  # it may be both, and nothing to be seen in what ONNX is of it
+        raise ModelRefused("cannot load it: it is in ONNX Runtime's own format, not in ONNX")
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
         raise ModelRefused(f"cannot load it: it is no ONNX file: {error}") from error
+    if not model.graph.node:
+        raise ModelRefused("cannot load it: its graph is empty")
     opset = min((each.version for each in model.opset_import if each.domain in STANDARD), default=1)
     for message in _messages(model):
         if isinstance(message, onnx.NodeProto):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -119,7 +120,7 @@ def test_hundreds_of_corruptions_of_a_shipped_model(tmp_path: Path) -> None:
     assert 100 < refused < 240
 
 
-def refusal(folder: Path, built: onnx.ModelProto, vetter: Vetter | None = None) -> str:
+def refusal(folder: Path, built: bytes | onnx.ModelProto, vetter: Vetter | None = None) -> str:
     """Why a model is refused, and that a good one after it is served."""
     onnx_files.put(folder, "tiny", 1, built)
     onnx_files.put(folder, "tiny", 2, onnx_files.model(PLAIN))
@@ -199,6 +200,32 @@ def test_so_are_those_that_nothing_calls(tmp_path: Path) -> None:
     fine = helper.make_node("Identity", ["latent"], ["out"])
     built.functions.append(helper.make_function("mine", "Mine", ["latent"], ["out"], [fine], opset))
     assert "a function of its own, 'Mine'" in refusal(tmp_path, built)
+
+
+def test_the_format_of_onnx_runtime_is_not_taken(tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(tmp_path / "converted")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    ort.InferenceSession(onnx_files.model(PLAIN).SerializeToString(), options)
+    content = (tmp_path / "converted").read_bytes()
+    (tmp_path / "converted").unlink()
+    assert "ONNX Runtime's own format" in refusal(tmp_path, content)
+    with pytest.raises(Exception, match="protobuf parsing failed"):
+        Runtime("cpu").open(content)
+
+
+def test_nor_is_what_is_both_that_and_onnx(tmp_path: Path) -> None:
+    """Fields that ONNX does not know are passed over: a message without a graph is left."""
+    content = b"\x48\x00\x4d\x00ORTM\x00\x00\x00\x00"
+    assert onnx.ModelProto.FromString(content).ListFields() == []
+    assert "ONNX Runtime's own format" in refusal(tmp_path, content)
+
+
+def test_a_graph_without_nodes_is_refused(tmp_path: Path) -> None:
+    built = onnx_files.model(PLAIN)
+    del built.graph.node[:]
+    assert "its graph is empty" in refusal(tmp_path, built)
 
 
 @pytest.mark.parametrize("place", ["/etc/passwd", "../../../etc/passwd", "weights"])
