@@ -45,15 +45,20 @@ class Catalogue:
         self._runtime = runtime
         self._vetter = vetter
         self._turn = asyncio.Lock()
+        self._waiting: asyncio.Task[Report] | None = None
+        """The reload that has not begun yet."""
         self.library = load_library(folder, runtime, chosen, vetter=vetter)
         _count(Library({}, [], chosen), self.library)
 
     async def reload(self) -> Report:
         """Look through the folder again, then serve what is there, all at once.
 
-        One at a time; a second one waits, and looks again. It goes on if whoever waits leaves.
+        One is under way and one waits, at most: who asks shares what has not begun yet, and so is
+        told of all that was there when they asked. It goes on if whoever waits leaves.
         """
-        return await asyncio.shield(asyncio.create_task(self._reload()))
+        if self._waiting is None:
+            self._waiting = asyncio.create_task(self._reload())
+        return await asyncio.shield(self._waiting)
 
     def close(self) -> None:
         """Have a reload that is under way end, with nothing changed."""
@@ -61,6 +66,7 @@ class Catalogue:
 
     async def _reload(self) -> Report:
         async with self._turn:
+            self._waiting = None
             return await asyncio.to_thread(self._exchange)
 
     def _exchange(self) -> Report:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnx
 import psutil
@@ -383,3 +386,22 @@ def test_thirty_reloads_leave_nothing_behind(server: Server, models: Path) -> No
     assert (len(files), children) == (1, {0}), found
     # A model has one thread of its own, or none, as was found to be faster when it was loaded.
     assert max(threads) - min(threads) <= 1, found
+
+
+def test_those_who_ask_meanwhile_share_a_reload(server: Server, models: Path) -> None:
+    """Whether they wait for it or leave at once."""
+
+    def told() -> int:
+        return sum("models reloaded:" in line for line in server.log)
+
+    place(models, "tiny", 2, weights(2))  # which takes a while to be looked at
+    before = told()
+    address = httpx.URL(server.url)
+    for _ in range(60):
+        with socket.create_connection((address.host, address.port)) as connection:
+            connection.sendall(b"POST /models/reload HTTP/1.1\r\nHost: figment\r\n\r\n")
+    with ThreadPoolExecutor(10) as callers:
+        reports = list(callers.map(lambda _: reload(server), range(10)))
+    assert answer(server)["version"] == 2
+    assert all(report["refused"] == [] for report in reports)
+    assert 2 <= told() - before <= 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 import signal
 from dataclasses import dataclass, replace
@@ -73,11 +74,15 @@ class State:
         return replace(report, warnings=[*warnings, *report.warnings])
 
     async def reload_all(self) -> Report:
-        """As ``reload``, and have all other workers do so, each as soon as it can."""
-        report = await self.reload()
-        if self.settings.workers > 1:
-            os.kill(os.getppid(), signal.SIGHUP)
-        return report
+        """As ``reload``, and have all workers do so, each as soon as it can.
+
+        This one is told as well: it reloads twice then, however many have asked.
+        """
+        parent = multiprocessing.parent_process()
+        if self.settings.workers > 1 and parent is not None and parent.is_alive():
+            assert parent.pid is not None
+            os.kill(parent.pid, signal.SIGHUP)  # first: whoever asks may leave while they wait
+        return await self.reload()
 
     @property
     def library(self) -> Library:
