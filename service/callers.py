@@ -83,6 +83,11 @@ class Access:
         """There are keys, so whoever asks must have one."""
         return bool(self._keyring.keys)
 
+    @property
+    def by_name(self) -> dict[str, keys.Key]:
+        """All keys."""
+        return {key.name: key for key in self._keyring.keys}
+
     def admit(self, path: str, authorization: bytes) -> Caller:
         """Raises ``Unauthorized``."""
         if not self.needs_key or path in OPEN or path.startswith(OPEN_FOLDERS):

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from service import metrics
+from service import changes, metrics
 from service.errors import StartupError
 from service.library import Library, Refusal
 from service.loading import load_library
@@ -80,13 +80,13 @@ class Catalogue:
                 before=before,
             )
         except StartupError as error:
-            report = _compare(before, before, [f"nothing was changed: {error}"])
+            after, warnings = before, [f"nothing was changed: {error}"]
         else:
             self.library = after
             _count(before, after)
-            report = _compare(before, after, after.missing_defaults())
-        _tell(report)
-        return report
+            warnings = after.missing_defaults()
+        _tell(before, after, warnings)
+        return _compare(before, after, warnings)
 
 
 def _compare(before: Library, after: Library, warnings: list[str]) -> Report:
@@ -127,12 +127,11 @@ def _versions(library: Library) -> dict[str, Model]:
     }
 
 
-def _tell(report: Report) -> None:
-    done = [
-        f"{what} {', '.join(places)}"
-        for what in ("added", "changed", "removed")
-        if (places := getattr(report, what))
-    ]
-    log.info("models reloaded: %s", "; ".join(done) or "nothing new")
-    for warning in report.warnings:
+def _tell(before: Library, after: Library, warnings: list[str]) -> None:
+    done = [changes.told(_versions(before), _versions(after))]
+    for name in after.models:
+        moved = changes.moved(before.aliases.get(name, {}), after.aliases.get(name, {}))
+        done.append(moved and f"{name}: {moved}")
+    log.info("models reloaded: %s", "; ".join(filter(None, done)) or "nothing new")
+    for warning in warnings:
         log.warning("%s", warning)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from service import metrics
+from service import changes, metrics
 from service.callers import Access
 from service.catalogue import Catalogue, Report
 from service.engine import Engine
@@ -65,11 +65,14 @@ class State:
     async def reload(self) -> Report:
         """Read keys and models anew, in this process."""
         warnings = []
+        before = self.access.by_name
         try:
             self.access.reload()
         except StartupError as error:
             warnings = [f"the API keys stay as they were: {error}"]
             log.error("%s", warnings[0])
+        if told := changes.told(before, self.access.by_name):
+            log.info("API keys: %s", told)
         report = await self.catalogue.reload()
         return replace(report, warnings=[*warnings, *report.warnings])
 
