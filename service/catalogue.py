@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service import changes, metrics
@@ -32,6 +32,8 @@ class Report:
     """Why nothing was exchanged, or which configured default is not served."""
     aliases: dict[str, dict[str, int]]
     """In effect now, of each model that has some."""
+    failed: bool = False
+    """What is in effect is older than what lies there, which could not be taken up."""
 
 
 class Catalogue:
@@ -86,7 +88,7 @@ class Catalogue:
             _count(before, after)
             warnings = after.missing_defaults()
         _tell(before, after, warnings)
-        return _compare(before, after, warnings)
+        return replace(_compare(before, after, warnings), failed=after is before)
 
 
 def _compare(before: Library, after: Library, warnings: list[str]) -> Report:

@@ -437,3 +437,30 @@ def test_the_log_tells_of_keys_and_aliases(tmp_path: Path) -> None:
         strict=True,
     ):
         assert line.startswith(said)
+
+
+def test_a_reload_that_fails_is_told_until_one_does_well(tmp_path: Path) -> None:
+    models, keys = fill(tmp_path / "models"), tmp_path / "keys"
+    keys.write_text("team:key")
+    with serve("--models", str(models), "--api-keys-file", str(keys)) as server:
+        server.client.headers["Authorization"] = "Bearer key"
+
+        def failed() -> bool:
+            reload(server)
+            return "\nfigment_reload_failed 1.0\n" in server.client.get("/metrics").text
+
+        assert not failed()
+        for content in ("", "no key", "twice:a\ntwice:b"):
+            keys.write_text(content)
+            assert failed()
+        keys.unlink()
+        assert failed()
+        keys.write_text("team:key")
+        assert not failed()
+        models.rename(tmp_path / "away")
+        assert failed()
+        models.mkdir()
+        assert failed()
+        models.rmdir()
+        (tmp_path / "away").rename(models)
+        assert not failed()

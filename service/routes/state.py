@@ -74,7 +74,13 @@ class State:
         if told := changes.told(before, self.access.by_name):
             log.info("API keys: %s", told)
         report = await self.catalogue.reload()
-        return replace(report, warnings=[*warnings, *report.warnings])
+        report = replace(
+            report,
+            warnings=[*warnings, *report.warnings],
+            failed=bool(warnings) or report.failed,
+        )
+        metrics.RELOAD_FAILED.set(report.failed)
+        return report
 
     async def reload_all(self) -> Report:
         """As ``reload``, and have all workers do so, each as soon as it can.
