@@ -233,6 +233,22 @@ def test_an_export_that_is_not_finished_is_passed_over(tmp_path: Path) -> None:
     assert load(tmp_path).refused == []
 
 
+def test_a_version_without_a_model_is_refused(tmp_path: Path) -> None:
+    onnx_files.put(tmp_path, "tiny", 1, onnx_files.model(PLAIN))
+    (tmp_path / "tiny" / "2").mkdir()
+    (tmp_path / "tiny" / "3").mkdir()
+    (tmp_path / "tiny" / "3" / "Model.onnx").write_bytes(b"")
+    (tmp_path / "tiny" / "4").symlink_to("nowhere")
+    (tmp_path / "tiny" / "notes").mkdir()
+    (tmp_path / "tiny" / ".5.tmp").mkdir()
+    library = load(tmp_path)
+    assert list(library.models["tiny"]) == [1]
+    assert sorted((refused.path, refused.reason) for refused in library.refused) == [
+        ("tiny/2", "has no model.onnx"),
+        ("tiny/3", "has no model.onnx"),
+    ]
+
+
 def test_a_model_without_a_version_folder_is_refused(tmp_path: Path) -> None:
     onnx_files.put(tmp_path, "tiny", 1, onnx_files.model(PLAIN))
     onnx_files.put(tmp_path, "tiny", ".", onnx_files.model(PLAIN))
