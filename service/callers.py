@@ -92,6 +92,11 @@ class Access:
         """There are keys, so whoever asks must have one."""
         return bool(self._keyring.keys)
 
+    @property
+    def by_name(self) -> dict[str, keys.Key]:
+        """All keys."""
+        return {key.name: key for key in self._keyring.keys}
+
     def check_host(self, host: bytes) -> None:
         """Raises ``WrongHost`` for a name that a page elsewhere gave this machine.
 

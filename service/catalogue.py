@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from service import metrics
+from service import changes, metrics
 from service.errors import StartupError
 from service.library import Library, Refusal
 from service.loading import load_library
@@ -32,6 +32,8 @@ class Report:
     """Why nothing was exchanged, or which configured default is not served."""
     aliases: dict[str, dict[str, int]]
     """In effect now, of each model that has some."""
+    failed: bool = False
+    """What is in effect is older than what lies there, which could not be taken up."""
 
 
 class Catalogue:
@@ -45,15 +47,20 @@ class Catalogue:
         self._runtime = runtime
         self._vetter = vetter
         self._turn = asyncio.Lock()
+        self._waiting: asyncio.Task[Report] | None = None
+        """The reload that has not begun yet."""
         self.library = load_library(folder, runtime, chosen, vetter=vetter)
         _count(Library({}, [], chosen), self.library)
 
     async def reload(self) -> Report:
         """Look through the folder again, then serve what is there, all at once.
 
-        One at a time; a second one waits, and looks again. It goes on if whoever waits leaves.
+        One is under way and one waits, at most: who asks shares what has not begun yet, and so is
+        told of all that was there when they asked. It goes on if whoever waits leaves.
         """
-        return await asyncio.shield(asyncio.create_task(self._reload()))
+        if self._waiting is None:
+            self._waiting = asyncio.create_task(self._reload())
+        return await asyncio.shield(self._waiting)
 
     def close(self) -> None:
         """Have a reload that is under way end, with nothing changed."""
@@ -61,6 +68,7 @@ class Catalogue:
 
     async def _reload(self) -> Report:
         async with self._turn:
+            self._waiting = None
             return await asyncio.to_thread(self._exchange)
 
     def _exchange(self) -> Report:
@@ -74,13 +82,13 @@ class Catalogue:
                 before=before,
             )
         except StartupError as error:
-            report = _compare(before, before, [f"nothing was changed: {error}"])
+            after, warnings = before, [f"nothing was changed: {error}"]
         else:
             self.library = after
             _count(before, after)
-            report = _compare(before, after, after.missing_defaults())
-        _tell(report)
-        return report
+            warnings = after.missing_defaults()
+        _tell(before, after, warnings)
+        return replace(_compare(before, after, warnings), failed=after is before)
 
 
 def _compare(before: Library, after: Library, warnings: list[str]) -> Report:
@@ -121,12 +129,11 @@ def _versions(library: Library) -> dict[str, Model]:
     }
 
 
-def _tell(report: Report) -> None:
-    done = [
-        f"{what} {', '.join(places)}"
-        for what in ("added", "changed", "removed")
-        if (places := getattr(report, what))
-    ]
-    log.info("models reloaded: %s", "; ".join(done) or "nothing new")
-    for warning in report.warnings:
+def _tell(before: Library, after: Library, warnings: list[str]) -> None:
+    done = [changes.told(_versions(before), _versions(after))]
+    for name in after.models:
+        moved = changes.moved(before.aliases.get(name, {}), after.aliases.get(name, {}))
+        done.append(moved and f"{name}: {moved}")
+    log.info("models reloaded: %s", "; ".join(filter(None, done)) or "nothing new")
+    for warning in warnings:
         log.warning("%s", warning)

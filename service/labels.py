@@ -53,9 +53,10 @@ class Vocabulary:
         self._firsts = np.cumsum([0, *sizes[:-1]])  # where each attribute's one-hot vector begins
         self._meanings: dict[str, set[tuple[int, int]]] = {}
         self._longest = 1  # the most tokens of a phrase: some values hold a comma or an 'and'
-        for a, attribute in enumerate(self.attributes):
-            for v in range(len(attribute.values)):
-                for phrase in self._phrases(a, v):
+        self._phrases = [_phrases(attribute) for attribute in self.attributes]
+        for a, of_values in enumerate(self._phrases):
+            for v, phrases in enumerate(of_values):
+                for phrase in phrases:
                     self._meanings.setdefault(spoken(phrase), set()).add((a, v))
                     self._longest = max(self._longest, len(SEPARATOR.split(phrase)))
 
@@ -115,18 +116,10 @@ class Vocabulary:
             rows[np.arange(len(values))[:, None], values + self._firsts] = 1
         return rows
 
-    def _phrases(self, a: int, v: int) -> list[str]:
-        attribute = self.attributes[a]
-        name, value = attribute.name, attribute.values[v]
-        phrases = [value, f"{value} {name}", f"{name} {value}"]
-        if _is_yes_no(attribute):
-            phrases.append(name if value.casefold() in YES else f"not {name}")
-        return phrases
-
     def _canonical(self, a: int, v: int) -> str:
         """The most natural phrase that means this value and nothing else."""
         attribute = self.attributes[a]
-        value, with_name, name_first, *yes_no = self._phrases(a, v)
+        value, with_name, name_first, *yes_no = self._phrases[a][v]
         natural = yes_no or ([value] if len(self.attributes) == 1 else [with_name])
         for phrase in (*natural, with_name, name_first):
             if self._meanings[spoken(phrase)] == {(a, v)}:
@@ -168,15 +161,10 @@ class Vocabulary:
         return next(iter(meanings))
 
     def _unknown(self, piece: str) -> InvalidLabel:
-        phrases = {
-            spoken(phrase): self._canonical(a, v)
-            for a, attribute in enumerate(self.attributes)
-            for v in range(len(attribute.values))
-            for phrase in self._phrases(a, v)
-        }
         heard = spoken(_short(piece))
-        near = difflib.get_close_matches(heard, phrases, n=SUGGESTIONS * 3, cutoff=LIKENESS)
-        matches = list(dict.fromkeys(phrases[phrase] for phrase in near))[:SUGGESTIONS]
+        near = difflib.get_close_matches(heard, self._meanings, SUGGESTIONS * 3, LIKENESS)
+        meant = (max(self._meanings[phrase]) for phrase in near)
+        matches = list(dict.fromkeys(self._canonical(a, v) for a, v in meant))[:SUGGESTIONS]
         return self._unheard(f"unknown label {_short(piece)!r}", matches)
 
     def _parse_mapping(self, label: Mapping[str, str | int | bool]) -> list[tuple[int, int]]:
@@ -198,8 +186,9 @@ class Vocabulary:
     def _value(self, a: int, value: str | int | bool) -> int:
         attribute = self.attributes[a]
         said = str(value).casefold() if isinstance(value, bool) else str(value)
+        yes_no = _is_yes_no(attribute)
         for v, name in enumerate(attribute.values):
-            if _is_yes_no(attribute) and said.casefold() in (NO, YES)[name.casefold() in YES]:
+            if yes_no and said.casefold() in (NO, YES)[name.casefold() in YES]:
                 return v
             if spoken(name) == spoken(said) and not isinstance(value, bool):
                 return v
@@ -215,6 +204,17 @@ class Vocabulary:
 
     def _mistake(self, detail: str, **extra: Any) -> InvalidLabel:
         return InvalidLabel(detail, **extra, labels=self._where)
+
+
+def _phrases(attribute: Attribute) -> list[list[str]]:
+    """All ways to say each value: alone, with its attribute on either side, as yes or no."""
+    yes_no = _is_yes_no(attribute)
+    name = attribute.name
+    found = [[value, f"{value} {name}", f"{name} {value}"] for value in attribute.values]
+    for value, phrases in zip(attribute.values, found, strict=True):
+        if yes_no:
+            phrases.append(name if value.casefold() in YES else f"not {name}")
+    return found
 
 
 def _is_yes_no(attribute: Attribute) -> bool:

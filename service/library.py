@@ -14,7 +14,7 @@ from service.models import Model
 
 @dataclass(frozen=True)
 class Refusal:
-    """A file that is not served, by its place in the models folder, and why."""
+    """A file or version that is not served, by its place in the models folder, and why."""
 
     path: str
     reason: str

@@ -88,6 +88,10 @@ class _Loading:
         for path in (*self._folder.glob(MODEL_FILE), *self._folder.glob(f"[!.]*/{MODEL_FILE}")):
             self._refuse(path, "lies too high: put it into NAME/VERSION/")
         found = _find(self._folder)
+        folders = {each.model.parent for each in found}
+        for path in sorted(self._folder.glob("[!.]*/[!.]*/")):
+            if re.fullmatch(VERSION_PATTERN, path.name) and path not in folders:
+                self._refuse(path, f"has no {MODEL_FILE}")
         kept = {each: model for each in found if (model := self._unchanged(each)) is not None}
         verdicts = self._vet([each for each in found if each not in kept])
         models: dict[str, dict[int, Model]] = {}

@@ -19,6 +19,11 @@ MODEL_FILE = "model.onnx"
 VERIFIER_FILE = "verifier.onnx"
 """Both lie in ``NAME/VERSION/``."""
 
+MOST_CHARACTERS = 2**20
+"""Of the whole text."""
+MOST_VALUES = 2048
+"""Of all attributes together: a thousand classes, and as much again."""
+
 Kind = Literal["unconditional", "conditional"]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Count = Annotated[int, Field(ge=0)]
@@ -116,6 +121,10 @@ class Manifest(_Record):
         names = [spoken(attribute.name) for attribute in self.attributes]
         if len(set(names)) != len(names):
             raise ValueError(f"two attributes have the same name, among {', '.join(names)}")
+        if self.condition_size > MOST_VALUES:
+            raise ValueError(
+                f"the attributes have {self.condition_size} values, and may have {MOST_VALUES}"
+            )
         if (self.kind == "conditional") != bool(self.attributes):
             raise ValueError(
                 "a conditional model has attributes, an unconditional one has none; "

@@ -99,6 +99,12 @@ MODEL_LOADS = Counter(
 MODELS_REFUSED = Gauge(
     "figment_models_refused", "Files that are not served.", multiprocess_mode="livemax"
 )
+RELOAD_FAILED = Gauge(
+    "figment_reload_failed",
+    "1 while keys or models are older than what lies in their files: the last reload could not "
+    "take them up.",
+    multiprocess_mode="livemax",
+)
 READY = Gauge(
     "figment_ready",
     "1 while some thread is able to compute; of several workers, of all of them.",

@@ -17,7 +17,7 @@ from service import inference, latents
 from service.errors import ModelRefused
 from service.inference import Generator
 from service.labels import Vocabulary
-from service.manifest import METADATA_KEY, NAME_PATTERN, VERSION_PATTERN, Manifest
+from service.manifest import METADATA_KEY, MOST_CHARACTERS, NAME_PATTERN, VERSION_PATTERN, Manifest
 from service.runtime import Runtime, first_line
 from service.verifier import Verifier
 
@@ -130,6 +130,8 @@ def _read_manifest(session: ort.InferenceSession) -> Manifest:
         raise ModelRefused(f"its metadata is not UTF-8: {error}") from error
     if text is None:
         raise ModelRefused(f"has no manifest (metadata key {METADATA_KEY!r})")
+    if len(text) > MOST_CHARACTERS:
+        raise ModelRefused(f"its manifest has more than {MOST_CHARACTERS} characters")
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:

@@ -123,6 +123,8 @@ def _session(
 ) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = SILENT  # what goes wrong is raised, and told once by the caller
+    # It would look for its own format first, which nobody here reads before it does.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Threads of its own may spin while they wait for each other, but not on after a run: whoever

@@ -17,18 +17,30 @@ from service.errors import ModelRefused
 
 STANDARD = ("", "ai.onnx")
 """The two spellings of the domain of ONNX's own operators."""
+ORT_FORMAT = b"ORTM"
+"""What a file of ONNX Runtime's own format has at bytes 4 to 8."""
 
 
 def check_structure(content: bytes) -> None:
     """Raise ``ModelRefused`` where the content of an ONNX file holds what is not taken."""
+    if content[4:8] == ORT_FORMAT:  # it may be both, and nothing to be seen in what ONNX is of it
+        raise ModelRefused("cannot load it: it is in ONNX Runtime's own format, not in ONNX")
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
         raise ModelRefused(f"cannot load it: it is no ONNX file: {error}") from error
-    own = {(function.domain, function.name) for function in model.functions}
+    if not model.graph.node:
+        raise ModelRefused("cannot load it: its graph is empty")
+    opset = min((each.version for each in model.opset_import if each.domain in STANDARD), default=1)
     for message in _messages(model):
         if isinstance(message, onnx.NodeProto):
-            _check_node(message, own)
+            _check_node(message, opset)
+        elif isinstance(message, onnx.FunctionProto):
+            # ONNX Runtime knows operators that the file may only pretend to bring along.
+            raise ModelRefused(
+                f"cannot load it: it brings a function of its own, {_short(message.name)}; "
+                "only the standard operators of ONNX are taken"
+            )
         elif isinstance(message, onnx.SparseTensorProto):
             raise ModelRefused("cannot load it: it has sparse tensors, which are not taken")
         elif isinstance(message, onnx.TensorProto):
@@ -36,7 +48,7 @@ def check_structure(content: bytes) -> None:
 
 
 def _messages(root: Message) -> Iterator[Message]:
-    """A message and all that is anywhere within it: subgraphs, functions, attributes."""
+    """A message and all that is anywhere within it: functions, subgraphs, attributes."""
     left = [root]
     while left:
         message = left.pop()
@@ -46,9 +58,9 @@ def _messages(root: Message) -> Iterator[Message]:
                 left.extend([value] if isinstance(value, Message) else value)
 
 
-def _check_node(node: onnx.NodeProto, own: set[tuple[str, str]]) -> None:
-    """``own``: the functions that the file brings along, made of nodes that are looked at too."""
-    if node.domain not in STANDARD and (node.domain, node.op_type) not in own:
+def _check_node(node: onnx.NodeProto, opset: int) -> None:
+    # ONNX Runtime has put some of its own into the standard domain.
+    if node.domain not in STANDARD or not onnx.defs.has(node.op_type, opset):
         raise ModelRefused(
             f"cannot load it: its operator {_short(node.op_type)} is of {_short(node.domain)}; "
             "only the standard operators of ONNX are taken"

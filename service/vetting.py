@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -20,13 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import StartupError
-from service.settings import PREFIX
 
 MAX_BYTES = 512 * 1024**2
 SECONDS = 60.0
 """That one file may take. The slowest of ours takes a quarter of one."""
 MOST_SAID = 65536
 """Bytes that are read of what it wrote to stderr, which may be no more."""
+INHERITED = (
+    r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT"
+    r"|LD_LIBRARY_PATH|DYLD_\w+|VIRTUAL_ENV|PYTHON\w+"
+)
+"""Variables of the environment that the process gets; ``SYSTEMROOT`` is for Windows."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,6 @@ def _line(text: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without the settings, some of which are secret; and no threads for libraries."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    """What Python and the libraries need of ours, which may hold secrets; no threads for them."""
+    kept = {name: value for name, value in os.environ.items() if re.fullmatch(INHERITED, name)}
     return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

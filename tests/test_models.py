@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from service.errors import ModelRefused, StartupError, UnknownModel
 from service.library import Library
 from service.loading import load_library
-from service.manifest import Kind, Manifest
+from service.manifest import Attribute, Kind, Manifest
 from service.models import load_model
 from service.runtime import Runtime
 from tests import onnx_files
@@ -134,6 +134,12 @@ def changed(**fields: object) -> Callable[[dict[str, object]], str]:
     return lambda described: json.dumps(described | fields)
 
 
+def many(name: str, count: int) -> dict[str, object]:
+    """An attribute of so many values."""
+    values = [f"{name} {number}" for number in range(count)]
+    return {"name": name, "values": values, "frequencies": [1 / count] * count}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -168,6 +174,8 @@ def changed(**fields: object) -> Callable[[dict[str, object]], str]:
             changed(attributes=[{"name": "x", "values": ["a", "b"], "frequencies": [0.5, 0.6]}]),
             "do not sum to 1",
         ),
+        (changed(attributes=[many("x", 1025), many("y", 1024)]), "have 2049 values, and may have"),
+        (changed(remarks="x" * 2**20), "its manifest has more than 1048576 characters"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_or_its_file_is_refused(
@@ -176,6 +184,12 @@ def test_a_manifest_that_contradicts_itself_or_its_file_is_refused(
     built = onnx_files.model(LABELLED)
     onnx_files.describe(built, change(LABELLED.model_dump(mode="json")))
     assert said in refusal(tmp_path, built)
+
+
+def test_a_thousand_classes_are_taken(tmp_path: Path) -> None:
+    described = manifest(Attribute.model_validate(many("class", 1000)))
+    onnx_files.put(tmp_path, "tiny", 1, onnx_files.model(described))
+    assert load(tmp_path).get("tiny").vocabulary.parse("class 999") == {0: 999}
 
 
 def test_a_value_that_no_label_could_ask_for_is_refused(tmp_path: Path) -> None:
@@ -205,7 +219,9 @@ def test_a_folder_with_nothing_to_serve_says_why(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="no model to serve"):
         load(tmp_path)
     onnx_files.put(tmp_path, "tiny", 1, b"")
-    with pytest.raises(StartupError, match=r"tiny/1/model\.onnx: ONNX Runtime cannot load it"):
+    with pytest.raises(
+        StartupError, match=r"tiny/1/model\.onnx: cannot load it: its graph is empty"
+    ):
         load(tmp_path)
     with pytest.raises(StartupError, match="does not exist; set FIGMENT_MODELS"):
         load(tmp_path / "nowhere")
@@ -215,6 +231,22 @@ def test_an_export_that_is_not_finished_is_passed_over(tmp_path: Path) -> None:
     onnx_files.put(tmp_path, "tiny", 1, onnx_files.model(PLAIN))
     onnx_files.put(tmp_path, "tiny", ".2.tmp", b"half")
     assert load(tmp_path).refused == []
+
+
+def test_a_version_without_a_model_is_refused(tmp_path: Path) -> None:
+    onnx_files.put(tmp_path, "tiny", 1, onnx_files.model(PLAIN))
+    (tmp_path / "tiny" / "2").mkdir()
+    (tmp_path / "tiny" / "3").mkdir()
+    (tmp_path / "tiny" / "3" / "Model.onnx").write_bytes(b"")
+    (tmp_path / "tiny" / "4").symlink_to("nowhere")
+    (tmp_path / "tiny" / "notes").mkdir()
+    (tmp_path / "tiny" / ".5.tmp").mkdir()
+    library = load(tmp_path)
+    assert list(library.models["tiny"]) == [1]
+    assert sorted((refused.path, refused.reason) for refused in library.refused) == [
+        ("tiny/2", "has no model.onnx"),
+        ("tiny/3", "has no model.onnx"),
+    ]
 
 
 def test_a_model_without_a_version_folder_is_refused(tmp_path: Path) -> None:

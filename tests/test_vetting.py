@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -119,7 +120,7 @@ def test_hundreds_of_corruptions_of_a_shipped_model(tmp_path: Path) -> None:
     assert 100 < refused < 240
 
 
-def refusal(folder: Path, built: onnx.ModelProto, vetter: Vetter | None = None) -> str:
+def refusal(folder: Path, built: bytes | onnx.ModelProto, vetter: Vetter | None = None) -> str:
     """Why a model is refused, and that a good one after it is served."""
     onnx_files.put(folder, "tiny", 1, built)
     onnx_files.put(folder, "tiny", 2, onnx_files.model(PLAIN))
@@ -166,6 +167,15 @@ def test_one_that_onnx_runtime_adds_is_no_standard_either(tmp_path: Path) -> Non
     assert "'Gelu' is of 'com.microsoft'" in refusal(tmp_path, built)
 
 
+def test_nor_is_one_that_it_adds_to_the_standard_domain(tmp_path: Path) -> None:
+    scale = numpy_helper.from_array(np.ones(8, dtype=np.float32), "scale")
+    built = with_nodes(
+        helper.make_node("SimplifiedLayerNormalization", ["latent", "scale"], ["changed"])
+    )
+    built.graph.initializer.append(scale)
+    assert "'SimplifiedLayerNormalization' is of ''" in refusal(tmp_path, built)
+
+
 def test_operators_are_looked_at_in_subgraphs(tmp_path: Path) -> None:
     fine = helper.make_node("Identity", ["latent"], ["out"])
     branches = {"then_branch": graph(fine), "else_branch": graph(EVIL)}
@@ -173,16 +183,49 @@ def test_operators_are_looked_at_in_subgraphs(tmp_path: Path) -> None:
     assert "'Exfiltrate' is of 'evil'" in refusal(tmp_path, built)
 
 
-def test_operators_are_looked_at_in_functions(tmp_path: Path) -> None:
-    built = with_nodes(helper.make_node("Mine", ["latent"], ["changed"], domain="mine"))
-    built.opset_import.append(helper.make_opsetid("mine", 1))
+@pytest.mark.parametrize(("domain", "name"), [("mine", "Mine"), ("com.microsoft", "QuickGelu")])
+def test_functions_of_its_own_are_refused(tmp_path: Path, domain: str, name: str) -> None:
+    """ONNX Runtime has an operator of its own for the second, and would run that."""
+    built = with_nodes(helper.make_node(name, ["latent"], ["changed"], domain=domain))
+    built.opset_import.append(helper.make_opsetid(domain, 1))
+    opset = list(built.opset_import)
+    fine = helper.make_node("Identity", ["latent"], ["out"])
+    built.functions.append(helper.make_function(domain, name, ["latent"], ["out"], [fine], opset))
+    assert "only the standard operators" in refusal(tmp_path, built)
+
+
+def test_so_are_those_that_nothing_calls(tmp_path: Path) -> None:
+    built = onnx_files.model(PLAIN)
     opset = list(built.opset_import)
     fine = helper.make_node("Identity", ["latent"], ["out"])
     built.functions.append(helper.make_function("mine", "Mine", ["latent"], ["out"], [fine], opset))
-    onnx_files.put(tmp_path, "tiny", 1, built)
-    assert list(load(tmp_path).models["tiny"]) == [1]
-    built.functions[0].node[0].CopyFrom(EVIL)
-    assert "'Exfiltrate' is of 'evil'" in refusal(tmp_path, built)
+    assert "a function of its own, 'Mine'" in refusal(tmp_path, built)
+
+
+def test_the_format_of_onnx_runtime_is_not_taken(tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(tmp_path / "converted")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    ort.InferenceSession(onnx_files.model(PLAIN).SerializeToString(), options)
+    content = (tmp_path / "converted").read_bytes()
+    (tmp_path / "converted").unlink()
+    assert "ONNX Runtime's own format" in refusal(tmp_path, content)
+    with pytest.raises(Exception, match="protobuf parsing failed"):
+        Runtime("cpu").open(content)
+
+
+def test_nor_is_what_is_both_that_and_onnx(tmp_path: Path) -> None:
+    """Fields that ONNX does not know are passed over: a message without a graph is left."""
+    content = b"\x48\x00\x4d\x00ORTM\x00\x00\x00\x00"
+    assert onnx.ModelProto.FromString(content).ListFields() == []
+    assert "ONNX Runtime's own format" in refusal(tmp_path, content)
+
+
+def test_a_graph_without_nodes_is_refused(tmp_path: Path) -> None:
+    built = onnx_files.model(PLAIN)
+    del built.graph.node[:]
+    assert "its graph is empty" in refusal(tmp_path, built)
 
 
 @pytest.mark.parametrize("place", ["/etc/passwd", "../../../etc/passwd", "weights"])
@@ -284,7 +327,7 @@ def test_a_process_that_is_lost_takes_one_file_with_it(tmp_path: Path) -> None:
     assert [verdict.path for verdict in found] == paths
     assert len(lost) <= 1
     assert all("ended by SIGKILL" in verdict.reason for verdict in lost)
-    assert not psutil.Process().children()
+    assert not examiners()
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
@@ -338,11 +381,14 @@ def test_a_verifier_is_vetted_too(tmp_path: Path) -> None:
 
 
 def test_secrets_stay_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FIGMENT_API_KEYS", "secret")
+    for name in ("FIGMENT_API_KEYS", "AWS_SECRET_ACCESS_KEY", "OTEL_EXPORTER_OTLP_HEADERS"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     vetter = Vetter()
     vetter.prepare()
     (child,) = examiners()
-    assert not any(name.startswith("FIGMENT_") for name in child.environ())
+    assert "secret" not in child.environ().values()
+    assert child.environ()["TMPDIR"] == str(tmp_path)
     path = onnx_files.put(tmp_path, "tiny", 1, onnx_files.model(PLAIN))
     assert [verdict.reason for verdict in vetter.vet([path])] == [""]
 

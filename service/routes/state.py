@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 import signal
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from service import metrics
+from service import changes, metrics
 from service.callers import Access
 from service.catalogue import Catalogue, Report
 from service.engine import Engine
@@ -64,20 +65,33 @@ class State:
     async def reload(self) -> Report:
         """Read keys and models anew, in this process."""
         warnings = []
+        before = self.access.by_name
         try:
             self.access.reload()
         except StartupError as error:
             warnings = [f"the API keys stay as they were: {error}"]
             log.error("%s", warnings[0])
+        if told := changes.told(before, self.access.by_name):
+            log.info("API keys: %s", told)
         report = await self.catalogue.reload()
-        return replace(report, warnings=[*warnings, *report.warnings])
+        report = replace(
+            report,
+            warnings=[*warnings, *report.warnings],
+            failed=bool(warnings) or report.failed,
+        )
+        metrics.RELOAD_FAILED.set(report.failed)
+        return report
 
     async def reload_all(self) -> Report:
-        """As ``reload``, and have all other workers do so, each as soon as it can."""
-        report = await self.reload()
-        if self.settings.workers > 1:
-            os.kill(os.getppid(), signal.SIGHUP)
-        return report
+        """As ``reload``, and have all workers do so, each as soon as it can.
+
+        This one is told as well: it reloads twice then, however many have asked.
+        """
+        parent = multiprocessing.parent_process()
+        if self.settings.workers > 1 and parent is not None and parent.is_alive():
+            assert parent.pid is not None
+            os.kill(parent.pid, signal.SIGHUP)  # first: whoever asks may leave while they wait
+        return await self.reload()
 
     @property
     def library(self) -> Library:
