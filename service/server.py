@@ -19,7 +19,7 @@ from typing import Any
 
 import uvicorn
 
-from service import metrics
+from service import metrics, signals
 from service.connection import Connection
 from service.crew import COMPUTE
 from service.gate import Gate
@@ -36,37 +36,43 @@ log = logging.getLogger(__name__)
 class Server(uvicorn.Server):
     """On SIGTERM or SIGINT it ends well, and with status 0; a second one ends it at once.
 
+    Under a supervisor that is for it alone to say: whoever signals all of a group has each process
+    hear of one end twice, from there and from the supervisor.
+
     Ending well: ``Gate.drain``, then ``linger`` seconds in which requests that are on their way
     are still taken, those of the last connections too, then the time that uvicorn is given to end
     what is under way.
     """
 
-    def __init__(self, config: uvicorn.Config, gate: Gate, linger: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, gate: Gate, linger: float, *, supervised: bool = False
+    ) -> None:
         super().__init__(config)
         self._gate = gate
         self._linger = linger
+        self._supervised = supervised
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.handle_exit)
         yield  # uvicorn would raise the signal again, and end with its number
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit:
+        if self.should_exit and not self._supervised:
             os._exit(128 + sig)
         self.should_exit = True
         self._gate.drain()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for number in signals.END:  # until now, they ended it at once
+            signal.signal(number, self.handle_exit)
         self._watch = asyncio.create_task(self._look())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         metrics.DRAINING.set(1)
         log.info("ending: %d connections are open", len(self.server_state.connections))
         await asyncio.sleep(self._linger)
-        if sockets is None:  # else they are shared, and the supervisor's
+        if not self._supervised:  # else they are shared, and not ours to close
             for listener in [each for server in self.servers for each in server.sockets]:
                 take_no_more(listener.fileno())
         await asyncio.sleep(LAST)
@@ -84,11 +90,13 @@ class Server(uvicorn.Server):
 
 
 def serve(gate: Gate, settings: Settings, sockets: list[socket.socket] | None = None) -> None:
-    """Serve until told to end, on ``sockets`` or else where ``settings`` say."""
+    """Serve until told to end, on a supervisor's ``sockets`` or else where ``settings`` say."""
     # A connection is a file handle, and most shells set a low limit that may be raised.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    Server(configuration(gate, settings), gate, settings.linger).run(sockets)
+    config = configuration(gate, settings)
+    supervised = sockets is not None
+    Server(config, gate, settings.linger, supervised=supervised).run(sockets)
     end_process()
 
 
