@@ -359,7 +359,7 @@ def test_who_is_silent_while_it_serves_is_killed() -> None:
     supervisor = Supervisor(Settings())
     context = multiprocessing.get_context("spawn")
     now = time.monotonic()
-    beats = {"loads": 0.0, "lives": now + SILENCE, "hangs": now - 1}
+    beats = {"loads": 0.0, "lives": now + 2 * SILENCE, "hangs": now - 1}
     for beat in beats.values():
         process = context.Process(target=time.sleep, args=(60,))
         process.start()
