@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from service import hangup
+from service import hangup, signals, stderr
 from service.errors import AliasRefused, ClientError, OriginChanged, Refused, StartupError
 from service.formats.packers import SUFFIXES
 from service.installation import check_installation
@@ -36,8 +36,10 @@ def main(context: click.Context, /, **given: Any) -> None:
 
 def serve(given: dict[str, Any]) -> None:
     """Serve until told to stop; ``given`` are options."""
+    stderr.provide()
     settings: Settings = build(Settings, given)
     hangup.ignore()
+    signals.end_at_once()
     try:
         check_environment()
         check_installation()

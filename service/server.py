@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import functools
 import logging
 import math
@@ -14,12 +15,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
-from service import metrics
+from service import metrics, signals
 from service.connection import Connection
 from service.crew import COMPUTE
 from service.gate import Gate
@@ -29,46 +31,71 @@ from service.settings import Settings
 HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
 SPARE_FILES = 64
 """File handles for all that is no connection."""
+CLOSING = 5.0
+"""Seconds, after all that may take time by the settings, until the process ends whatever hangs."""
 LOOK = 1.0
 """Seconds between two looks at what connections do."""
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Supervised:
+    """What a supervisor shares: the socket to serve on, and where to say that the process lives."""
+
+    socket: socket.socket
+    beat: ctypes.c_double
+    """To be set to ``time.monotonic``."""
+
+
 class Server(uvicorn.Server):
     """On SIGTERM or SIGINT it ends well, and with status 0; a second one ends it at once.
+
+    Under a supervisor that is for it alone to say: whoever signals all of a group has each process
+    hear of one end twice, from there and from the supervisor.
 
     Ending well: ``Gate.drain``, then ``linger`` seconds in which requests that are on their way
     are still taken, those of the last connections too, then the time that uvicorn is given to end
     what is under way.
     """
 
-    def __init__(self, config: uvicorn.Config, gate: Gate, linger: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        gate: Gate,
+        linger: float,
+        supervised: Supervised | None = None,
+    ) -> None:
         super().__init__(config)
         self._gate = gate
         self._linger = linger
+        self._drain = config.timeout_graceful_shutdown or 0
+        self._supervised = supervised
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.handle_exit)
         yield  # uvicorn would raise the signal again, and end with its number
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit:
+        if self.should_exit and not self._supervised:
             os._exit(128 + sig)
         self.should_exit = True
         self._gate.drain()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for number in signals.END:  # until now, they ended it at once
+            signal.signal(number, self.handle_exit)
         self._watch = asyncio.create_task(self._look())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        bound = threading.Timer(self._linger + LAST + self._drain + CLOSING, _give_up)
+        bound.daemon = True
+        bound.start()
         metrics.DRAINING.set(1)
         log.info("ending: %d connections are open", len(self.server_state.connections))
         await asyncio.sleep(self._linger)
-        if sockets is None:  # else they are shared, and the supervisor's
+        if not self._supervised:  # else they are shared, and not ours to close
             for listener in [each for server in self.servers for each in server.sockets]:
                 take_no_more(listener.fileno())
         await asyncio.sleep(LAST)
@@ -78,6 +105,8 @@ class Server(uvicorn.Server):
     async def _look(self) -> None:
         while True:
             now = time.monotonic()
+            if self._supervised:
+                self._supervised.beat.value = now
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Connection):
                     connection.look(now)
@@ -85,8 +114,8 @@ class Server(uvicorn.Server):
             await asyncio.sleep(LOOK)
 
 
-def serve(gate: Gate, settings: Settings, sockets: list[socket.socket] | None = None) -> None:
-    """Serve until told to end, on ``sockets`` or else where ``settings`` say."""
+def serve(gate: Gate, settings: Settings, supervised: Supervised | None = None) -> None:
+    """Serve until told to end, where a supervisor or else ``settings`` say."""
     # A connection is a file handle, and most shells set a low limit that may be raised.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -95,8 +124,16 @@ def serve(gate: Gate, settings: Settings, sockets: list[socket.socket] | None = 
             "%d files may be open (ulimit -n), too few for %d connections: some will be reset",
             *(hard, settings.max_connections),
         )
-    Server(configuration(gate, settings), gate, settings.linger).run(sockets)
+    config = configuration(gate, settings)
+    sockets = [supervised.socket] if supervised else None
+    Server(config, gate, settings.linger, supervised).run(sockets)
     end_process()
+
+
+def _give_up() -> None:
+    log.error("something does not come to an end; the service ends without it")
+    logging.shutdown()
+    os._exit(0)
 
 
 def end_process() -> None:

@@ -12,12 +12,27 @@ import queue
 import sys
 import threading
 import time
-from typing import TextIO
 
 MOST = 10_000
 """Lines that wait to be written; what comes beyond is lost, and counted."""
 LAST = 1.0
 """Seconds that the process waits at its end for the last lines to be written."""
+NUMBER = 2
+"""The file descriptor of stderr."""
+
+
+def provide() -> None:
+    """A stderr that goes nowhere, for a process that was started without one.
+
+    To be called first: what libraries write there would go to whatever was opened in its place.
+    """
+    if sys.stderr is None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, NUMBER)
+        if nowhere != NUMBER:
+            os.close(nowhere)
+        os.set_inheritable(NUMBER, True)
+        sys.stderr = os.fdopen(NUMBER, "w")
 
 
 class Stderr(logging.Handler):
@@ -25,7 +40,7 @@ class Stderr(logging.Handler):
         super().__init__()
         self._lines: queue.Queue[str] = queue.Queue(MOST)
         self._lost = 0
-        self._stream = sys.stderr or _nowhere()
+        self._stream = sys.stderr
         threading.Thread(target=self._write, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -61,11 +76,3 @@ class Stderr(logging.Handler):
         record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, what, (lost,), None)
         self.filter(record)
         return self.format(record)
-
-
-def _nowhere() -> TextIO:
-    """For a process that was started without stderr.
-
-    Taking its number, too: what libraries write there would go to whatever is opened next.
-    """
-    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")

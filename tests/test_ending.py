@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
 import re
 import signal
@@ -24,9 +26,10 @@ from service.gate import Gate
 from service.server import Server as Uvicorn
 from service.server import configuration
 from service.settings import Settings
+from service.supervisor import SILENCE, Place, Supervisor
 from tests import onnx_files
 from tests.conftest import manifest
-from tests.server import Server, serve
+from tests.server import ROOT, Server, command, environment, serve
 
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
@@ -167,10 +170,64 @@ def test_a_second_signal_ends_it_at_once(models: Path, number: int, workers: str
         assert server.process.poll() is None
         server.process.send_signal(number)
         started = time.monotonic()
-        server.process.wait(20)
+        assert server.process.wait(20) == 128 + number
         assert time.monotonic() - started < 3
         psutil.wait_procs(children, timeout=5)
         assert not any(child.is_running() for child in children)
+
+
+@WORKERS
+@pytest.mark.parametrize("after", [0.2, 0.6, 1.0, 1.4])
+def test_a_start_that_is_given_up(models: Path, workers: str, after: float) -> None:
+    """Wherever it is: nothing was accepted, so there is nothing to complain of."""
+    process = subprocess.Popen(
+        command("--models", str(models), "--workers", workers),
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until_it_hears(process.pid)
+    time.sleep(after)
+    process.send_signal(signal.SIGHUP)
+    process.terminate()
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 0, told
+    assert "Traceback" not in told
+
+
+def until_it_hears(pid: int) -> None:
+    """Of SIGTERM."""
+    while True:
+        status = Path(f"/proc/{pid}/status").read_text()
+        caught = int(re.findall(r"SigCgt:\s+(\w+)", status)[0], 16)
+        if caught >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.01)
+
+
+def test_workers_that_still_load_hear_no_hangup(models: Path) -> None:
+    with serve("--models", str(models), "--workers", "2") as server:
+        for _ in range(20):  # from their first moments on
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.1)
+        ready(server)
+        assert not any("ended (" in line for line in server.log)
+
+
+def test_an_end_told_to_each_of_a_group_is_one(models: Path) -> None:
+    """As systemd does; what the supervisor passes on is no second one."""
+    with serve("--models", str(models), "--workers", "2") as server:
+        ready(server)
+        with server.client.stream("POST", "/generate?format=npy", json={"n": 30_000}) as answer:
+            parts = answer.iter_bytes()
+            got = len(next(parts))
+            for each in workers_of(psutil.Process(server.process.pid)):
+                each.terminate()
+            server.process.terminate()
+            got += sum(len(part) for part in parts)
+        assert got == int(answer.headers["Content-Length"])
+        assert server.process.wait(20) == 0
 
 
 def test_a_signal_waits_for_no_lock() -> None:
@@ -276,6 +333,47 @@ def test_a_worker_that_cannot_be_replaced_leaves_the_others_alone(tmp_path: Path
         # Figures are those of the processes that live, and counts those of all.
         text = server.client.get("/metrics").text
         assert re.search(r"^figment_queue_images 0.0$", text, re.MULTILINE)
+
+
+def test_a_worker_that_cannot_be_started_leaves_the_others_alone(models: Path) -> None:
+    """There are as many processes as there may be."""
+    with serve("--models", str(models), "--workers", "2") as server:
+        ready(server)
+        supervisor = psutil.Process(server.process.pid)
+        handles = supervisor.rlimit(psutil.RLIMIT_NOFILE)
+        supervisor.rlimit(psutil.RLIMIT_NOFILE, (supervisor.num_fds(), handles[1]))
+        workers_of(supervisor)[0].kill()
+        deadline = time.monotonic() + 60
+        while not any("no process can be started" in line for line in server.log):
+            assert time.monotonic() < deadline
+            assert httpx.post(f"{server.url}/generate", json={"n": 1}).status_code == 200
+            time.sleep(0.1)
+        supervisor.rlimit(psutil.RLIMIT_NOFILE, handles)
+        while len(workers_of(supervisor)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_who_is_silent_while_it_serves_is_killed() -> None:
+    """And not who still loads, nor anyone for a pause that all of them made."""
+    supervisor = Supervisor(Settings())
+    context = multiprocessing.get_context("spawn")
+    now = time.monotonic()
+    beats = {"loads": 0.0, "lives": now + 2 * SILENCE, "hangs": now - 1}
+    for beat in beats.values():
+        process = context.Process(target=time.sleep, args=(60,))
+        process.start()
+        supervisor._places.append(Place(process, ctypes.c_double(beat), now))
+    for later in (0, 10, 20, 29):
+        supervisor._kill_silent(now + SILENCE + later)  # all stood still before the first
+        assert all(place.process.is_alive() for place in supervisor._places)
+    supervisor._kill_silent(now + 2 * SILENCE + 0.1)
+    *others, hangs = [place.process for place in supervisor._places]
+    hangs.join(10)
+    assert hangs.exitcode == -signal.SIGKILL
+    for process in others:
+        assert process.is_alive()
+        process.kill()
 
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no such place")

@@ -112,7 +112,8 @@ def test_without_its_terminal_it_ends(models: Path, workers: str) -> None:
     while told.count(b"Application startup complete") < int(workers):
         told += os.read(ours, 4096)
     os.close(ours)
+    process.send_signal(signal.SIGHUP)  # the shell's, beside the kernel's
     try:
-        process.wait(20)
+        assert process.wait(20) == 0
     finally:
         process.kill()
