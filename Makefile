@@ -10,7 +10,7 @@ DEVELOP := .venv
 TOOLS := .venv-tools
 PIP := bin/python -m pip --disable-pip-version-check
 
-.PHONY: serve develop test check audit sbom format bench requirements clean
+.PHONY: serve develop test check audit sbom format bench soak requirements clean
 
 serve: $(SERVE)/ready  ## serve models/ on port 8000; RUNTIME=gpu for CUDA
 	@$(SERVE)/bin/python -m service
@@ -39,6 +39,11 @@ bench: $(DEVELOP)/ready  ## time serving and training against what they are buil
 	$(DEVELOP)/bin/python -m benchmarks.serve
 	$(DEVELOP)/bin/python -m benchmarks.sets
 	$(DEVELOP)/bin/python -m benchmarks.train
+
+soak: $(DEVELOP)/ready  ## overload it, end it a hundred times, and have it run for ten minutes
+	$(DEVELOP)/bin/python -m benchmarks.overload
+	$(DEVELOP)/bin/python -m benchmarks.ending
+	$(DEVELOP)/bin/python -m benchmarks.soak
 
 $(SERVE)/ready: requirements/serve-$(RUNTIME).txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Figment needs Python 3.11+")'

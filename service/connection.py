@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import operator
+import select
 import socket
 import time
 from collections import deque
@@ -163,6 +164,16 @@ class Connection(HttpToolsProtocol):
         """Called for what is no HTTP, and for what a callback above does not take."""
         self._refuse(*(self._refusal or (400, "Malformed request", "this is not HTTP/1.1")))
 
+    def shutdown(self) -> None:
+        """Called at the end: close it, or have the answer that is under way be the last one."""
+        idle = self.cycle is None or self.cycle.response_complete
+        if not (idle and self._has_come()):
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if not self._has_come():
+            super().timeout_keep_alive_handler()
+
     def look(self, now: float) -> None:
         """End the connection if it has taken too long; called now and then."""
         since = self._incomplete_since
@@ -179,6 +190,14 @@ class Connection(HttpToolsProtocol):
             self._unsent, self._unsent_since = unsent, now
         elif unsent and now > self._unsent_since + patience:
             self.transport.abort()
+
+    def _has_come(self) -> bool:
+        """There is something to read: a request that has come before the end is answered still."""
+        if self.transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def _begin(self) -> None:
         """A request begins, or might."""

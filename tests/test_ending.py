@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import multiprocessing
 import os
@@ -243,6 +244,36 @@ def test_a_signal_waits_for_no_lock() -> None:
         told.join(5)
         assert not told.is_alive()
     assert gate.draining
+
+
+@pytest.mark.parametrize("how", ["shutdown", "timeout_keep_alive_handler"])
+def test_a_request_that_has_come_is_answered_before_its_connection_is_closed(how: str) -> None:
+    """The event loop may not have looked yet."""
+    settings = Settings(port=0)
+    app = FastAPI()
+    app.get("/ask")(lambda: "answer")
+    gate = Gate(app, Access(settings), origins=(), log_requests=False)
+    server = Uvicorn(configuration(gate, settings), gate, linger=0)
+
+    async def scenario() -> None:
+        serving = asyncio.create_task(server._serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as caller:
+            for ends in (False, True):
+                caller.sendall(b"GET /ask HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                if ends:
+                    (connection,) = server.server_state.connections
+                    gate.drain()
+                    getattr(connection, how)()
+                answer = await asyncio.to_thread(caller.recv, 10_000)
+                assert answer.endswith(b'"answer"')
+            assert await asyncio.to_thread(caller.recv, 1) == b""
+        server.should_exit = True
+        await serving
+
+    asyncio.run(scenario())
 
 
 STILL_COMPUTING = """
