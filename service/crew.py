@@ -314,7 +314,8 @@ class Crew:
         for piece in worker.batch:
             if not piece.job.timing.queue:
                 piece.job.timing.queue = started - piece.job.arrived
-                metrics.QUEUE_TIME.observe(piece.job.timing.queue)
+                if not piece.job.stream:  # whose next batch waits for its reader, too
+                    metrics.QUEUE_TIME.observe(piece.job.timing.queue)
         sources = [(piece.job.source, piece.chunk) for piece in worker.batch]
         rendered = self._render(sources, alone=alone)
         cost = Cost(compute=time.monotonic() - started, encode=0)

@@ -62,7 +62,7 @@ QUEUE_IMAGES = Gauge(
 )
 QUEUE_TIME = Histogram(
     "figment_queue_seconds",
-    "From the arrival of a request until the first of its images was begun.",
+    "From the arrival of a request until the first of its images was begun; not of sets.",
     buckets=REQUEST_SECONDS,
 )
 RATE = Gauge(
