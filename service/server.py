@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import functools
 import logging
 import math
@@ -14,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -33,6 +35,15 @@ LOOK = 1.0
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Supervised:
+    """What a supervisor shares: the socket to serve on, and where to say that the process lives."""
+
+    socket: socket.socket
+    beat: ctypes.c_double
+    """To be set to ``time.monotonic``."""
+
+
 class Server(uvicorn.Server):
     """On SIGTERM or SIGINT it ends well, and with status 0; a second one ends it at once.
 
@@ -45,7 +56,11 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, gate: Gate, linger: float, *, supervised: bool = False
+        self,
+        config: uvicorn.Config,
+        gate: Gate,
+        linger: float,
+        supervised: Supervised | None = None,
     ) -> None:
         super().__init__(config)
         self._gate = gate
@@ -82,6 +97,8 @@ class Server(uvicorn.Server):
     async def _look(self) -> None:
         while True:
             now = time.monotonic()
+            if self._supervised:
+                self._supervised.beat.value = now
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Connection):
                     connection.look(now)
@@ -89,14 +106,14 @@ class Server(uvicorn.Server):
             await asyncio.sleep(LOOK)
 
 
-def serve(gate: Gate, settings: Settings, sockets: list[socket.socket] | None = None) -> None:
-    """Serve until told to end, on a supervisor's ``sockets`` or else where ``settings`` say."""
+def serve(gate: Gate, settings: Settings, supervised: Supervised | None = None) -> None:
+    """Serve until told to end, where a supervisor or else ``settings`` say."""
     # A connection is a file handle, and most shells set a low limit that may be raised.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     config = configuration(gate, settings)
-    supervised = sockets is not None
-    Server(config, gate, settings.linger, supervised=supervised).run(sockets)
+    sockets = [supervised.socket] if supervised else None
+    Server(config, gate, settings.linger, supervised).run(sockets)
     end_process()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
 import os
@@ -33,7 +34,13 @@ PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 """Processes that do not live as long as this are started after pauses that double, up to this."""
 
+SILENCE = 30.0
+"""Seconds after which a silent process is taken to hang, or three times ``stall`` if more."""
+
 SHARED_MEMORY = "/dev/shm"
+
+Beat = ctypes.c_double
+"""Shared: when a process last said that it lives, by ``time.monotonic``; 0 before it serves."""
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +50,7 @@ class Place:
     """Of one process after another. Times are those of ``time.monotonic``."""
 
     process: SpawnProcess
+    beat: Beat
     started: float
     pause: float = 0
     due: float | None = None
@@ -59,6 +67,8 @@ class Supervisor:
         self._signals: list[int] = []
         self._serves = self._context.Event()
         """Some process has served: the settings are good, and one that fails is started again."""
+        self._looked = self._since = time.monotonic()
+        """When it looked last, and from when on those who are silent are counted as such."""
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the status to end with.
@@ -76,7 +86,7 @@ class Supervisor:
             with configuration("", self._settings).bind_socket() as shared:
                 try:
                     for _ in range(self._settings.workers):
-                        self._places.append(Place(self._start(shared), time.monotonic()))
+                        self._places.append(Place(*self._start(shared), time.monotonic()))
                     status = self._look_after(shared)
                 except OSError as error:
                     log.error("no process can be started (%s)", error)
@@ -87,11 +97,12 @@ class Supervisor:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _start(self, shared: socket.socket) -> SpawnProcess:
-        process = self._context.Process(target=_work, args=(shared, self._serves))
+    def _start(self, shared: socket.socket) -> tuple[SpawnProcess, Beat]:
+        beat = self._context.Value("d", 0, lock=False)
+        process = self._context.Process(target=_work, args=(shared, self._serves, beat))
         with signals.held():  # or they would end it before it can hear them
             process.start()
-        return process
+        return process, beat
 
     def _look_after(self, shared: socket.socket) -> int:
         """Until the end."""
@@ -103,6 +114,7 @@ class Supervisor:
                     return 0
                 self._tell_all(number)
             now = time.monotonic()
+            self._kill_silent(now)
             for place in self._places:
                 if place.due is not None:
                     if now >= place.due:
@@ -115,9 +127,25 @@ class Supervisor:
                     what = f"process {place.process.pid} ended ({place.process.exitcode})"
                     self._plan_another(place, now, what)
 
+    def _kill_silent(self, now: float) -> None:
+        """Kill those that serve and hang: nothing else would tell, and nothing else ends them."""
+        silence = max(SILENCE, 3 * self._settings.stall)
+        if now - self._looked > silence / 2:  # it is all of us that stood still
+            self._since = now
+        self._looked = now
+        for place in self._places:
+            last = place.beat.value
+            if last and max(last, self._since) < now - silence and place.process.is_alive():
+                log.error(
+                    "process %s has given no sign of life for %g s: it is killed",
+                    *(place.process.pid, silence),
+                )
+                place.process.kill()
+
     def _start_another(self, place: Place, shared: socket.socket, now: float) -> None:
         try:
-            place.process, place.started, place.due = self._start(shared), now, None
+            place.process, place.beat = self._start(shared)
+            place.started, place.due = now, None
         except OSError as error:  # no memory, or as many processes as there may be
             place.started = now
             self._plan_another(place, now, f"no process can be started ({error})")
@@ -140,6 +168,7 @@ class Supervisor:
             if again:
                 status = 128 + again[0]
                 self._tell_all(signal.SIGKILL)
+            self._kill_silent(time.monotonic())
             wait(alive, timeout=LOOK)
         return status
 
@@ -170,7 +199,7 @@ def _in_memory() -> str | None:
     return SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
 
 
-def _work(shared: socket.socket, serves: Event) -> None:
+def _work(shared: socket.socket, serves: Event, beat: Beat) -> None:
     """One process. Its settings are in the environment."""
     hangup.ignore()
     signals.end_at_once()
@@ -179,7 +208,7 @@ def _work(shared: socket.socket, serves: Event) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from service.app import create_app
     from service.logs import log_to_stderr
-    from service.server import serve
+    from service.server import Supervised, serve
 
     settings = Settings()
     log_to_stderr(settings.log_format)
@@ -189,7 +218,7 @@ def _work(shared: socket.socket, serves: Event) -> None:
         log.error("%s", error)
         sys.exit(STARTUP_FAILURE)
     serves.set()
-    serve(gate, settings, [shared])
+    serve(gate, settings, Supervised(shared, beat))
 
 
 def _end_with_parent() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
 import re
 import signal
@@ -24,6 +26,7 @@ from service.gate import Gate
 from service.server import Server as Uvicorn
 from service.server import configuration
 from service.settings import Settings
+from service.supervisor import SILENCE, Place, Supervisor
 from tests import onnx_files
 from tests.conftest import manifest
 from tests.server import ROOT, Server, command, environment, serve
@@ -349,6 +352,28 @@ def test_a_worker_that_cannot_be_started_leaves_the_others_alone(models: Path) -
         while len(workers_of(supervisor)) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+def test_who_is_silent_while_it_serves_is_killed() -> None:
+    """And not who still loads, nor anyone for a pause that all of them made."""
+    supervisor = Supervisor(Settings())
+    context = multiprocessing.get_context("spawn")
+    now = time.monotonic()
+    beats = {"loads": 0.0, "lives": now + 2 * SILENCE, "hangs": now - 1}
+    for beat in beats.values():
+        process = context.Process(target=time.sleep, args=(60,))
+        process.start()
+        supervisor._places.append(Place(process, ctypes.c_double(beat), now))
+    for later in (0, 10, 20, 29):
+        supervisor._kill_silent(now + SILENCE + later)  # all stood still before the first
+        assert all(place.process.is_alive() for place in supervisor._places)
+    supervisor._kill_silent(now + 2 * SILENCE + 0.1)
+    *others, hangs = [place.process for place in supervisor._places]
+    hangs.join(10)
+    assert hangs.exitcode == -signal.SIGKILL
+    for process in others:
+        assert process.is_alive()
+        process.kill()
 
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no such place")
