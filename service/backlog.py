@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -81,6 +81,11 @@ class Piece(NamedTuple):
 
     job: Job
     chunk: range
+
+
+def names(jobs: Iterable[Job]) -> str:
+    """The ids of their requests, for the log."""
+    return ", ".join(sorted({job.request_id or "none" for job in jobs}))
 
 
 class Backlog:

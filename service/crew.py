@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from service import metrics
-from service.backlog import Backlog, Job, Piece
+from service.backlog import Backlog, Job, Piece, names
 from service.errors import InferenceFailed
 from service.frames import Frame
 from service.sampling import Source
@@ -51,6 +51,8 @@ class Worker:
     """When it last took or looked for work; None until it has proven that it can compute."""
     batch: list[Piece] = field(default_factory=list)
     """What it is at."""
+    proves: float | None = None
+    """Since when it tries again whether it can compute, after a batch has failed."""
     given_up: bool = False
 
 
@@ -166,14 +168,28 @@ class Crew:
             self._backlog.drop(job)
 
     def stalled(self, since: float) -> list[Worker]:
-        """The threads that have been at one batch since then, or are no more."""
+        """The threads that have been at one batch, or one proof, since then, or are no more.
+
+        The first proof is not one that counts: there would be a new thread for each that hangs.
+        """
         with self._lock:
             return [
                 worker
                 for worker, thread in self._threads.items()
                 if (worker.batch and worker.beat is not None and worker.beat < since)
+                or (worker.proves is not None and worker.proves < since)
                 or not thread.is_alive()
             ]
+
+    def forgive(self, seconds: float) -> None:
+        """Nobody could do anything for so long."""
+        now = time.monotonic()
+        with self._lock:
+            for worker in self._threads:
+                if worker.beat is not None:
+                    worker.beat = min(now, worker.beat + seconds)
+                if worker.proves is not None:
+                    worker.proves = min(now, worker.proves + seconds)
 
     def replace(self, worker: Worker) -> list[Job]:
         """Give up a thread that hangs, for another; returns the jobs it was at.
@@ -213,17 +229,19 @@ class Crew:
 
         False at the end.
         """
+        again = worker.beat is not None
         worker.batch, worker.beat = [], None
         while True:
+            worker.proves = time.monotonic() if again else None
             try:
                 self._probe()
             except Exception as error:
                 log.error("a thread cannot compute, and tries again", exc_info=error)
                 time.sleep(BEAT)
             else:
-                worker.beat = time.monotonic()
+                worker.beat, worker.proves = time.monotonic(), None
                 return True
-            if self._closed:
+            if self._closed or worker.given_up:
                 return False
 
     def _take_batch(self, worker: Worker) -> bool:
@@ -250,8 +268,8 @@ class Crew:
             step(worker, *rest)
         except Exception as error:
             metrics.BATCHES_FAILED.inc()
-            requests = sorted({piece.job.request_id or "none" for piece in batch})
-            log.error("a batch failed, of %s", ", ".join(requests), exc_info=error)
+            requests = names(piece.job for piece in batch)
+            log.error("a batch failed, of %s", requests, exc_info=error)
             if not isinstance(error, InferenceFailed):
                 error = InferenceFailed("the model could not be run; the service's log says why")
             self._hand_on(worker, [(piece, error) for piece in batch])

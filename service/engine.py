@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service import metrics
-from service.backlog import Finish, Job, Timing
+from service.backlog import Finish, Job, Timing, names
 from service.crew import BEAT, Crew, Outcome, Render
 from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
 from service.line import REQUEST, Line
@@ -30,6 +31,9 @@ TICK = 0.1
 """Seconds between two looks at deadlines, callers and threads."""
 WINDOW = 4
 """Batches that a stream keeps under way for each thread: they hide the way to the caller."""
+
+STANDSTILL = 1.0
+"""Seconds; when the supervisor is later than that, the process was stopped, or starved."""
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +84,15 @@ class Engine:
     async def close(self) -> None:
         """End the threads; what still waits is not computed."""
         self._supervisor.cancel()
-        await asyncio.to_thread(self._crew.close)
+        ended = asyncio.Event()
+
+        def end() -> None:
+            self._crew.close()
+            self._loop.call_soon_threadsafe(ended.set)
+
+        # Not on asyncio's own threads, all of which may hang.
+        threading.Thread(target=end, name="end", daemon=True).start()
+        await ended.wait()
 
     @property
     def ready(self) -> bool:
@@ -234,7 +246,10 @@ class Engine:
         while True:
             due = time.monotonic() + TICK
             await asyncio.sleep(TICK)
-            metrics.LOOP_LAG.set(max(0.0, time.monotonic() - due))
+            late = max(0.0, time.monotonic() - due)
+            metrics.LOOP_LAG.set(late)
+            if late > STANDSTILL:
+                self._forgive(late)
             metrics.READY.set(self.ready)
             metrics.QUEUE_IMAGES.set(self.admitted)
             metrics.RATE.set(self.rate or 0)
@@ -243,12 +258,22 @@ class Engine:
             except Exception as error:
                 log.error("the engine's supervisor goes on after an error", exc_info=error)
 
+    def _forgive(self, seconds: float) -> None:
+        """The process stood still: nobody hangs or is late for that."""
+        self._crew.forgive(seconds)
+        for job in self._jobs:
+            job.deadline += seconds
+
     def _look(self) -> None:
         now = time.monotonic()
         for worker in self._crew.stalled(since=now - self._limits.stall):
             metrics.THREADS_REPLACED.inc()
-            log.error("a thread hangs in a batch; another takes its place")
-            for job in self._crew.replace(worker):
+            jobs = self._crew.replace(worker)
+            what = (
+                f"a batch of {jobs[0].source.model.name}, of {names(jobs)}" if jobs else "its proof"
+            )
+            log.error("a thread hangs in %s; another takes its place", what)
+            for job in jobs:
                 self._end(job, InferenceFailed("its batch did not come to an end"))
         for job, watch in list(self._jobs.items()):
             if now > job.deadline:

@@ -29,6 +29,8 @@ from service.listening import LAST, take_no_more
 from service.settings import Settings
 
 HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
+CLOSING = 5.0
+"""Seconds, after all that may take time by the settings, until the process ends whatever hangs."""
 LOOK = 1.0
 """Seconds between two looks at what connections do."""
 
@@ -65,6 +67,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._gate = gate
         self._linger = linger
+        self._drain = config.timeout_graceful_shutdown or 0
         self._supervised = supervised
 
     @contextlib.contextmanager
@@ -84,6 +87,9 @@ class Server(uvicorn.Server):
         self._watch = asyncio.create_task(self._look())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        bound = threading.Timer(self._linger + LAST + self._drain + CLOSING, _give_up)
+        bound.daemon = True
+        bound.start()
         metrics.DRAINING.set(1)
         log.info("ending: %d connections are open", len(self.server_state.connections))
         await asyncio.sleep(self._linger)
@@ -115,6 +121,12 @@ def serve(gate: Gate, settings: Settings, supervised: Supervised | None = None) 
     sockets = [supervised.socket] if supervised else None
     Server(config, gate, settings.linger, supervised).run(sockets)
     end_process()
+
+
+def _give_up() -> None:
+    log.error("something does not come to an end; the service ends without it")
+    logging.shutdown()
+    os._exit(0)
 
 
 def end_process() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from service import models, sampling
+from service import models, sampling, tracing
 from service.formats import images
 from service.runtime import Runtime
 
@@ -31,6 +31,9 @@ CLOCK = "clock"
 ENCODERS = "encoders"
 """Where it is there at the start, others encode than those who compute, as with a GPU."""
 
+CLOSING = "closing"
+"""Where it is there at the start, the end hangs, on one of asyncio's threads."""
+
 
 def break_parts(folder: Path) -> None:
     def hang() -> None:
@@ -40,6 +43,8 @@ def break_parts(folder: Path) -> None:
     _break_networks(hang)
     _break_encoding(hang)
     _break_clock(folder / CLOCK)
+    if (folder / CLOSING).exists():
+        tracing.stop = hang
     if (folder / ENCODERS).exists():
         Runtime.threads = 1  # type: ignore[assignment, method-assign]
         Runtime.encoders = 2  # type: ignore[assignment, method-assign]

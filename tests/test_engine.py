@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine import TICK, Engine, Limits
+from service.engine import STANDSTILL, TICK, Engine, Limits
 from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
 from service.line import REQUEST
 from service.sampling import Source
@@ -513,6 +513,56 @@ def test_without_a_thread_that_can_compute_it_is_not_ready() -> None:
             assert len(await ask(running, FakeSource(), 1)) == 1
 
     asyncio.run(scenario())
+
+
+def test_a_thread_that_hangs_when_it_proves_itself_again_is_replaced() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        hangs, released = threading.Event(), threading.Event()
+
+        def probe() -> None:
+            if hangs.is_set():
+                hangs.clear()  # for one thread
+                released.wait(10)
+
+        async with engine(network, probe, threads=1, stall=0.2) as running:
+            hangs.set()
+            with pytest.raises(InferenceFailed, match="could not be run"):
+                await ask(running, FakeSource(fails=True), 1)
+            assert len(await ask(running, FakeSource(), 3)) == 3
+            released.set()
+
+    asyncio.run(scenario())
+
+
+def test_who_stood_still_did_not_hang() -> None:
+    """Nor is anything late that waited meanwhile."""
+
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1, stall=0.5, timeout=1.0) as running:
+            network.gate.clear()
+            task = asyncio.create_task(ask(running, FakeSource(), 1))
+            await until(lambda: network.batches)
+            await asyncio.sleep(TICK / 2)
+            time.sleep(STANDSTILL + 0.5)  # as if the process was stopped
+            await asyncio.sleep(2 * TICK)
+            network.gate.set()
+            assert len(await task) == 1
+
+    asyncio.run(scenario())
+
+
+def test_it_closes_whatever_else_hangs() -> None:
+    async def scenario() -> None:
+        released = threading.Event()
+        async with engine(FakeNetwork()):
+            hanging = [asyncio.ensure_future(asyncio.to_thread(released.wait)) for _ in range(40)]
+            await asyncio.sleep(0)
+        released.set()
+        await asyncio.gather(*hanging)
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
 def test_what_passes_its_deadline_is_not_computed() -> None:

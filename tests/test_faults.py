@@ -157,6 +157,7 @@ def test_what_hangs(server: Server, faults: Path, seed: int) -> None:
         failed = "inference-failed"
         rejected = [each("rejections_total", reason=failed) for each in (before, after)]
         assert rejected[1] - rejected[0] == 4
+        assert any("a thread hangs in a batch of plain, of " in line for line in server.log)
         (faults / faulty.GO_ON).touch()
     (faults / faulty.GO_ON).unlink()
 
@@ -193,6 +194,14 @@ def test_threads_that_only_encode(models: Path, folder: Path) -> None:
         told(ask(server, seed=faulty.HANGS_IN_ENCODER), 500)
         server.process.terminate()
         assert server.process.wait(10) == 0
+
+
+def test_an_end_that_hangs(models: Path, folder: Path) -> None:
+    (folder / faulty.CLOSING).touch()
+    with broken(models, folder, "--drain", "1") as server:
+        server.process.terminate()
+        assert server.process.wait(20) == 0
+    assert "does not come to an end; the service ends without it" in server.log[-1]
 
 
 def test_a_verifier_that_gives_no_number(server: Server) -> None:
