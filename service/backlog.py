@@ -46,6 +46,8 @@ class Job:
     deadline: float
     turn: object
     """Jobs of one turn, such as those of one stream, take turns with others as if they were one."""
+    stream: bool
+    """It is part of a stream, of which there is always more."""
     request_id: str | None
     """For the log."""
     timing: Timing = field(default_factory=Timing)
@@ -89,23 +91,37 @@ def names(jobs: Iterable[Job]) -> str:
 
 
 class Backlog:
-    """Jobs in turn, a line for each model: a batch is of one model, and the models take turns.
+    """Jobs in turn, two lines for each model: a batch is of one model, and the lines take turns.
 
     Within a line, whoever has more than fits into a batch goes to the end after it, so that large
-    requests and streams let all others by.
+    requests and streams let all others by. Streams have a line of their own: they always wait for
+    something, and however many there are, requests have every other batch. Whatever room a line
+    leaves in a batch is the other's.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[Model, _Line] = {}
+        self._lines: dict[tuple[Model, bool], _Line] = {}
+        """By model, and whether they are of streams."""
         self._waiting: dict[object, int] = {}  # of each turn
         self.images = 0
         """All that wait."""
-        self.ahead = 0
-        """Those of them that would be taken before a new turn: a batch at most of each turn."""
+        self._first = {False: 0, True: 0}
+        """Of requests and of streams: a batch at most of each turn."""
+        self._batch = 0
+        """The largest there was."""
+
+    def ahead(self, *, stream: bool) -> int:
+        """Images that would be taken before a new request; or before a new stream.
+
+        Streams before a request: a batch, and one for each batch of the requests before it.
+        """
+        requests, streams = self._first[False], self._first[True]
+        return requests + (streams if stream else min(streams, requests + self._batch))
 
     def add(self, job: Job) -> None:
-        line = self._lines.setdefault(job.source.model, {})
+        line = self._lines.setdefault((job.source.model, job.stream), {})
         line.setdefault(job.turn, deque()).append(job)
+        self._batch = max(self._batch, job.source.model.largest_batch)
         self._count(job, job.waiting)
 
     def drop(self, job: Job) -> None:
@@ -118,11 +134,17 @@ class Backlog:
         if not self.images:
             self._lines.clear()  # of jobs that were dropped
         while self._lines:
-            model, line = next(iter(self._lines.items()))
-            del self._lines[model]
-            pieces = _fill(line, min(most, model.largest_batch))
+            (model, stream), line = next(iter(self._lines.items()))
+            del self._lines[model, stream]
+            most_here = min(most, model.largest_batch)
+            pieces = _fill(line, most_here)
             if line:
-                self._lines[model] = line  # behind all others
+                self._lines[model, stream] = line  # behind all others
+            room = most_here - sum(len(piece.chunk) for piece in pieces)
+            if other := self._lines.get((model, not stream)):
+                pieces += _fill(other, room)
+                if not other:
+                    del self._lines[model, not stream]
             if pieces:
                 for piece in pieces:
                     self._count(piece.job, -len(piece.chunk))
@@ -137,7 +159,7 @@ class Backlog:
             self._waiting[job.turn] = after
         batch = job.source.model.largest_batch
         self.images += images
-        self.ahead += min(after, batch) - min(before, batch)
+        self._first[job.stream] += min(after, batch) - min(before, batch)
 
 
 _Line = dict[object, deque[Job]]

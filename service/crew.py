@@ -20,14 +20,17 @@ from service import metrics
 from service.backlog import Backlog, Job, Piece, names
 from service.errors import InferenceFailed
 from service.frames import Frame
+from service.models import Model
 from service.sampling import Source
 
 COMPUTE = "compute"
 """What the threads are called."""
 BEAT = 1.0
 """Seconds after which a thread with nothing to do says that it lives."""
+MOMENT = 1e-9
+"""Seconds; nothing takes less."""
 SMOOTHING = 0.1
-"""Weight of the newest batch in the measured cost of an image."""
+"""Weight of a full batch in the measured cost of an image; one that is not full has its share."""
 
 Outcome = tuple[Job, Exception | None]
 """A job that has come to its end: with all its results, or with an error."""
@@ -62,6 +65,18 @@ class Cost:
 
     compute: float
     encode: float
+    images: int = 1
+    """That were measured."""
+
+    def with_batch(self, new: Cost, largest: int) -> Cost:
+        """The mean, in which what is long ago counts less and less."""
+        images = self.images + new.images
+        weight = max(SMOOTHING * new.images / largest, new.images / images)
+        return Cost(
+            self.compute + weight * (new.compute - self.compute),
+            self.encode + weight * (new.encode - self.encode),
+            images,
+        )
 
 
 class Rendered(NamedTuple):
@@ -105,7 +120,12 @@ class Crew:
         self._under_way = 0
         self._idle = 0
         self._closed = False
-        self._cost: Cost | None = None
+        self._first: Cost | None = None
+        """Of the probe: what is known before anything was asked for."""
+        self._costs: dict[str, Cost] = {}
+        """Of each model, by its name."""
+        self._last: Cost | None = None
+        """Of the model that was used last."""
 
     def start(self) -> None:
         for number in range(self._size + self._encoders):
@@ -126,11 +146,10 @@ class Crew:
         with self._lock:
             return self._backlog.images + self._under_way
 
-    @property
-    def ahead(self) -> int:
-        """Images that come before those of a new request."""
+    def ahead(self, *, stream: bool) -> int:
+        """Images that come before those of a new request, or stream."""
         with self._lock:
-            return self._backlog.ahead + self._under_way
+            return self._backlog.ahead(stream=stream) + self._under_way
 
     @property
     def proven(self) -> bool:
@@ -139,14 +158,26 @@ class Crew:
 
     @property
     def rate(self) -> float | None:
-        """Images per second that can be made, as measured last; None before anything was."""
+        """Images per second that can be made of the model that was used last; None before any."""
+        return self._rate(self._last)
+
+    def rate_of(self, model: str) -> float | None:
+        """Images per second that can be made of a model.
+
+        Of one that was not used yet, as of the slowest that was, or of the probe.
+        """
         with self._lock:
-            cost = self._cost
+            known = self._costs.get(model) or max(
+                self._costs.values(), key=lambda cost: cost.compute + cost.encode, default=None
+            )
+        return self._rate(known or self._first)
+
+    def _rate(self, cost: Cost | None) -> float | None:
         if cost is None:
             return None
         if not self._encoders:
             return self._size / (cost.compute + cost.encode)
-        return min(self._size / cost.compute, self._encoders / cost.encode)
+        return min(self._size / cost.compute, self._encoders / max(cost.encode, MOMENT))
 
     def last_beat(self) -> float:
         """When a thread that computes last said that it lives, by ``time.monotonic``.
@@ -233,6 +264,7 @@ class Crew:
         worker.batch, worker.beat = [], None
         while True:
             worker.proves = time.monotonic() if again else None
+            started = time.monotonic()
             try:
                 self._probe()
             except Exception as error:
@@ -240,6 +272,7 @@ class Crew:
                 time.sleep(BEAT)
             else:
                 worker.beat, worker.proves = time.monotonic(), None
+                self._first = self._first or Cost(max(worker.beat - started, MOMENT), 0)
                 return True
             if self._closed or worker.given_up:
                 return False
@@ -335,11 +368,13 @@ class Crew:
             piece.job.timing.inference += cost.compute
             piece.job.timing.encode += now - before
             before = now
-        metrics.ENCODE_TIME.labels(worker.batch[0].job.source.model.name).observe(before - started)
+        model = worker.batch[0].job.source.model
+        metrics.ENCODE_TIME.labels(model.name).observe(before - started)
         self._hand_on(worker, results)
         if not worker.given_up:
             threads = self._size if alone else 1
-            self._measure(Cost(threads * cost.compute / made, (before - started) / made))
+            new = Cost(threads * cost.compute / made, (before - started) / made, made)
+            self._measure(model, new)
 
     def _hand_on(self, worker: Worker, results: list[tuple[Piece, list[Any] | Exception]]) -> None:
         outcomes: list[Outcome] = []
@@ -361,13 +396,11 @@ class Crew:
         if outcomes:
             self._deliver(outcomes)
 
-    def _measure(self, new: Cost) -> None:
+    def _measure(self, model: Model, new: Cost) -> None:
         with self._lock:
-            old = self._cost or new
-            self._cost = Cost(
-                old.compute + SMOOTHING * (new.compute - old.compute),
-                old.encode + SMOOTHING * (new.encode - old.encode),
-            )
+            old = self._costs.get(model.name)
+            self._last = old.with_batch(new, model.largest_batch) if old else new
+            self._costs[model.name] = self._last
 
 
 def _finish(job: Job, frames: list[Frame], images: Any) -> list[Any] | Exception:

@@ -117,7 +117,7 @@ class Engine:
         Raises ``Busy`` at once where the queue has no room, ``DeadlinePassed``, ``CallerGone``
         where ``receive`` says so, ``InferenceFailed``, or what ``finish`` raises.
         """
-        self._admit(count)
+        self._admit(count, source, stream=False)
         job = self._submit(source, range(count), finish, receive)
         return await self._result(job), job.timing
 
@@ -145,10 +145,10 @@ class Engine:
                 if batch is not None:
                     source, span = batch
                     if not admitted:
-                        self._admit(len(span))
+                        self._admit(len(span), source, stream=True)
                         admitted = True
                     else:
-                        while self.admitted + len(span) > self._limits.images:
+                        while not self._has_room(len(span), more=bool(ahead)):
                             if ahead and ahead[0].answered.done():
                                 yield await self._result(ahead.popleft())
                             else:
@@ -162,7 +162,11 @@ class Engine:
             for job in ahead:
                 self._end(job)
 
-    def _admit(self, images: int) -> None:
+    def _has_room(self, images: int, *, more: bool) -> bool:
+        """For a stream that is let in, and has ``more`` under way: half the queue is for others."""
+        return self.admitted + images <= self._limits.images / (2 if more else 1)
+
+    def _admit(self, images: int, source: Source, *, stream: bool) -> None:
         """Raises ``Busy`` where there is no room for so many more, or they would be late.
 
         Late is what waits too long to be begun, or would not be done before its deadline. What
@@ -171,15 +175,16 @@ class Engine:
         """
         now = time.monotonic()
         expected = self._line.take(REQUEST.get(), now)
-        rate = self.rate
+        rate = self._crew.rate_of(source.model.name)
+        ahead = self._crew.ahead(stream=stream)
         admitted = self.admitted
         excess: float = admitted + images - self._limits.images
         out_of_turn = False
         if rate is not None and admitted:
             too_late = admitted + images - rate * self._limits.timeout
             most_ahead = rate * self._limits.wait
-            excess = max(excess, too_late, self._crew.ahead - most_ahead)
-            out_of_turn = not expected and bool(self._line) and self._crew.ahead > most_ahead / 2
+            excess = max(excess, too_late, ahead - most_ahead)
+            out_of_turn = not expected and bool(self._line) and ahead > most_ahead / 2
         if excess > 0 or out_of_turn:
             # Who has waited for its turn in vain is the next.
             before = 0 if expected else self._line.images
@@ -212,7 +217,18 @@ class Engine:
         now = time.monotonic()
         answered = self._loop.create_future()
         deadline = now + self._limits.timeout
-        job = Job(source, span, finish, answered, now, deadline, turn or object(), REQUEST_ID.get())
+        stream = turn is not None
+        job = Job(
+            source,
+            span,
+            finish,
+            answered,
+            now,
+            deadline,
+            turn or object(),
+            stream,
+            REQUEST_ID.get(),
+        )
         self._jobs[job] = receive
         self._crew.add(job)
         return job

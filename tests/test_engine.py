@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -655,6 +656,56 @@ def test_streams_take_one_turn_each() -> None:
             await asyncio.gather(*readers)
             for stream in streams:
                 await stream.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_streams_do_not_shut_requests_out() -> None:
+    """However many there are and however long they last; nor are they shut out themselves."""
+
+    async def scenario() -> None:
+        network = FakeNetwork()
+        async with engine(network, threads=1, images=10_000, wait=0.5) as running:
+
+            def slowly(frame: Any, pixels: Any) -> None:
+                time.sleep(0.005)
+
+            source = cast(Source, FakeSource())
+            streams = [running.stream(source, 10_000, slowly) for _ in range(20)]
+            readers = [asyncio.ensure_future(anext(stream)) for stream in streams]
+            await until(lambda: network.batches)
+            await running.run(source, 40, slowly)  # about 200 images a second
+            # Result: of 160 images of streams, a request waits for two batches.
+            for _ in range(20):
+                assert len((await running.run(source, 1, slowly))[0]) == 1
+            more = running.stream(source, 100, slowly)
+            with pytest.raises(Busy):  # of their own kind there are enough
+                await anext(more)
+            await asyncio.gather(*readers)
+            for stream in streams:
+                await stream.aclose()
+
+    asyncio.run(scenario())
+
+
+def slow_by(seconds: float, frame: Any, pixels: Any) -> None:
+    time.sleep(seconds)
+
+
+def test_what_an_image_costs_is_known_of_each_model() -> None:
+    async def scenario() -> None:
+        network = FakeNetwork()
+        models = [FakeModel(name="quick"), FakeModel(name="slow")]
+        async with engine(network, lambda: time.sleep(0.01), threads=1) as running:
+            crew = running._crew
+            assert running.rate is None
+            assert 50 < (crew.rate_of("quick") or 0) < 110  # as of the probe
+            for model, seconds in zip(models, (0.0, 0.005), strict=True):
+                finish = functools.partial(slow_by, seconds)
+                await running.run(cast(Source, FakeSource(model)), 40, finish)
+            slow, quick = (crew.rate_of(name) or 0 for name in ("slow", "quick"))
+            assert quick > 5 * slow
+            assert running.rate == slow == crew.rate_of("another")
 
     asyncio.run(scenario())
 
