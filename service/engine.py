@@ -215,7 +215,8 @@ class Engine:
         of that wait: there is room left for those who come when they were told to.
         """
         now = time.monotonic()
-        expected = self._line.take(REQUEST.get(), now)
+        request = REQUEST.get()
+        expected = self._line.take(request, now)
         rate = self._crew.rate_of(source.model.name)
         ahead = self._crew.ahead(stream=stream)
         admitted = self.admitted
@@ -225,7 +226,7 @@ class Engine:
             too_late = admitted + images - rate * self._limits.timeout
             most_ahead = rate * self._limits.wait
             excess = max(excess, too_late, ahead - most_ahead)
-            out_of_turn = not expected and bool(self._line) and ahead > most_ahead / 2
+            out_of_turn = not expected and self._line.expects(now) and ahead > most_ahead / 2
         if excess > 0 or out_of_turn:
             # Who has waited for its turn in vain is the next.
             before = 0 if expected else self._line.images
@@ -235,6 +236,7 @@ class Engine:
                 f"{seconds} s",
                 retry_after=seconds,
             )
+        self._line.leave(request)
 
     def _promise(self, images: int, before: float, rate: float | None, now: float) -> int:
         """Seconds until there is room for ``images``, ``before`` which so many have to be made.
@@ -243,9 +245,7 @@ class Engine:
         """
         if rate is None:
             return 1
-        wait = max(1, before / rate)
-        self._line.add(REQUEST.get(), images, now + wait)
-        return math.ceil(wait)
+        return math.ceil(self._line.add(REQUEST.get(), images, now, max(1, before / rate))) or 1
 
     def _submit(
         self,

@@ -1,8 +1,7 @@
 """The line of those who were told to come back, and when the turn of each is.
 
 HTTP does not tell that a request is made for the second time. Who makes it and what it asks for do:
-equal requests of one caller are as good as each other, so whichever comes first takes the place of
-either. Who asks again before the time takes no place but those of its own.
+equal requests of one caller are as good as each other, and have one place.
 
 Nothing here locks or waits: it is used on the event loop only.
 """
@@ -10,8 +9,6 @@ Nothing here locks or waits: it is used on the event loop only.
 from __future__ import annotations
 
 import heapq
-import itertools
-from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -20,40 +17,39 @@ REQUEST: ContextVar[int] = ContextVar("request", default=0)
 
 LATE = 2.0
 """Seconds after its time that a place is kept: one is for whole seconds in ``Retry-After``."""
+SOON = 2.0
+"""Seconds before its time from which on room is kept for a place."""
+LONGEST = 10.0
+"""Seconds that anyone is told to wait at most: what is further off cannot be known."""
 SMOOTHING = 0.02
 """Weight of the newest place in the share of those that are taken up."""
 FIRST = 10
 """Places that are thought to have been taken up before there was any."""
 MOST = 100_000
-"""Places; who comes when there are more is told the end of the line, and has no place in it."""
+"""Places; who comes when there are more is told a time, and has no place at it."""
 
 
 @dataclass(order=True)
 class _Place:
     due: float
-    number: int
-    request: int = field(compare=False)
-    images: int = field(compare=False)
-    taken: bool = field(compare=False, default=False)
+    request: int
+    images: int
+    left: bool = field(compare=False, default=False)
+    """Nobody is expected there any more."""
 
 
 class Line:
-    """Times are of ``time.monotonic``."""
+    """One place for each request. Times are of ``time.monotonic``."""
 
     def __init__(self) -> None:
-        self._of: dict[int, list[_Place]] = {}
-        """The places of each request that nobody has taken, a heap."""
+        self._places: dict[int, _Place] = {}
         self._to_come: list[_Place] = []
-        """Those whose turn has not come yet, a heap."""
-        self._due: deque[_Place] = deque()
-        self._images_to_come = 0
+        """A heap, as the next."""
+        self._soon: list[_Place] = []
+        """Those whose time is near, or has come."""
+        self._images = 0
         self._taken_up = 1.0
         self._learnt = FIRST
-        self._numbers = itertools.count()
-
-    def __bool__(self) -> bool:
-        """Somebody is expected."""
-        return bool(self._of)
 
     @property
     def images(self) -> float:
@@ -61,43 +57,55 @@ class Line:
 
         Many who are refused never come back: it counts on as many as came of late.
         """
-        return self._taken_up * self._images_to_come
+        return self._taken_up * self._images
 
-    def add(self, request: int, images: int, due: float) -> None:
-        """A place for a request that is told to come back at ``due``, or up to a second later."""
-        if len(self._to_come) + len(self._due) < MOST:
-            place = _Place(due, next(self._numbers), request, images)
-            heapq.heappush(self._to_come, place)
-            heapq.heappush(self._of.setdefault(request, []), place)
-            self._images_to_come += images
+    def expects(self, now: float) -> bool:
+        """Somebody is to come soon, or should have come by now."""
+        self._pass(now)
+        return bool(self._soon)
+
+    def add(self, request: int, images: int, now: float, wait: float) -> float:
+        """A place for a request; returns the seconds until its time, ``wait`` or ``LONGEST``.
+
+        Who has one keeps it, and gets no other: to ask more often gives nothing.
+        """
+        self._pass(now)
+        place = self._places.get(request)
+        if place is None:
+            place = _Place(now + min(wait, LONGEST), request, images)
+            if len(self._places) < MOST:
+                self._places[request] = place
+                self._images += images
+                heapq.heappush(self._to_come, place)
+        return max(0.0, place.due - now)
 
     def take(self, request: int, now: float) -> bool:
         """Whether ``request`` was told to come about now; its place is then no more."""
         self._pass(now)
-        places = self._of.get(request)
-        if places is None or places[0].due > now:
+        place = self._places.get(request)
+        if place is None or place.due > now:
             return False
-        self._end(places[0], taken=True)
+        self.leave(request)
         return True
 
+    def leave(self, request: int) -> None:
+        """Whoever has the place of a request, if anyone, has come."""
+        if request in self._places:
+            self._end(self._places[request], taken=True)
+
     def _pass(self, now: float) -> None:
-        """Time passes: the turn of some has come, and others are too late."""
-        while self._to_come and self._to_come[0].due <= now:
-            place = heapq.heappop(self._to_come)
-            self._images_to_come -= place.images
-            self._due.append(place)
-        while self._due and (self._due[0].taken or self._due[0].due + LATE <= now):
-            place = self._due.popleft()
-            if not place.taken:
+        """Time passes: the turn of some is near, and others are too late."""
+        while self._to_come and self._to_come[0].due <= now + SOON:
+            heapq.heappush(self._soon, heapq.heappop(self._to_come))
+        while self._soon and (self._soon[0].left or self._soon[0].due + LATE <= now):
+            place = heapq.heappop(self._soon)
+            if not place.left:
                 self._end(place, taken=False)
 
     def _end(self, place: _Place, *, taken: bool) -> None:
-        """Of the place of its request that is due first."""
-        places = self._of[place.request]
-        heapq.heappop(places)
-        if not places:
-            del self._of[place.request]
-        place.taken = taken
+        del self._places[place.request]
+        self._images -= place.images
+        place.left = True
         self._learnt += 1
         weight = max(SMOOTHING, 1 / self._learnt)
         self._taken_up += weight * (taken - self._taken_up)

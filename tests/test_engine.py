@@ -330,7 +330,8 @@ def test_what_would_wait_too_long_is_refused_and_told_when_its_turn_comes() -> N
             assert not any(task.done() and task.exception() for task in [large, *small])
             told = []
             refused = 0
-            for _ in range(400):
+            for number in range(400):
+                REQUEST.set(number)  # who asks, and for what, is another each time
                 try:
                     small.append(asyncio.create_task(running.run(source, 1, slowly)))
                     await asyncio.sleep(0)

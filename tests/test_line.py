@@ -12,56 +12,65 @@ from pydantic import BaseModel
 
 from service.callers import Access
 from service.gate import Gate
-from service.line import LATE, REQUEST, Line
+from service.line import LATE, LONGEST, REQUEST, SOON, Line
 from service.routes.direct import DirectRoute, FormatQuery, Shortcut
 from service.settings import Settings
 
 
 def test_a_place_is_taken_once_at_its_time_by_the_same_request() -> None:
     line = Line()
-    line.add(1, images=16, due=10)
-    assert line
-    assert not line.take(1, now=9.9)
-    assert not line.take(2, now=10)
-    assert line.take(1, now=10)
-    assert not line.take(1, now=10)
-    assert not line
+    assert line.add(1, images=16, now=0, wait=5) == 5
+    assert not line.take(1, now=4.9)
+    assert not line.take(2, now=5)
+    assert line.take(1, now=5)
+    assert not line.take(1, now=5)
+    assert not line.expects(5)
+    assert line.images == 0
 
 
 def test_a_place_is_kept_for_a_while() -> None:
     line = Line()
     for request in (1, 2):
-        line.add(request, images=1, due=10)
-    assert line.take(1, now=10 + LATE - 0.1)
-    assert not line.take(2, now=10 + LATE)
-    assert not line
+        line.add(request, images=1, now=0, wait=5)
+    assert line.take(1, now=5 + LATE - 0.1)
+    assert not line.take(2, now=5 + LATE)
+    assert not line.expects(5 + LATE)
 
 
-def test_equal_requests_have_a_place_each() -> None:
+def test_to_ask_more_often_gives_no_more_places() -> None:
     line = Line()
-    for due in (12, 11, 10):  # who comes later may be told an earlier time
-        line.add(1, images=1, due=due)
-    assert line.take(1, now=10)
-    assert not line.take(1, now=10.5)
-    assert line.take(1, now=11.5)
-    assert not line.take(1, now=11.5)
-    assert line.take(1, now=12)
+    told = [line.add(1, images=16, now=now, wait=8) for now in (0, 1, 2, 7.5)]
+    assert told == [8, 7, 6, 0.5]
+    assert line.images == 16
+    assert line.take(1, now=8)
+    assert not line.take(1, now=8.5)
+
+
+def test_room_is_kept_only_for_those_who_come_soon() -> None:
+    line = Line()
+    assert line.add(1, images=16, now=0, wait=500) == LONGEST
+    assert not line.expects(LONGEST - SOON - 0.1)
+    assert line.expects(LONGEST - SOON)
+    assert line.expects(LONGEST + LATE - 0.1)
+    assert not line.expects(LONGEST + LATE)
+    line.add(2, images=16, now=20, wait=5)
+    line.leave(2)  # it came before its time, and found room
+    assert not line.expects(25)
 
 
 def test_the_line_is_as_long_as_those_who_come_back_make_it() -> None:
     for share in (0, 0.25, 1):
         line = Line()
         for number in range(1000):
-            due = number / 10
-            line.add(number, images=16, due=due)
+            now = number / 10
+            line.add(number, images=16, now=now, wait=1)
             if number % 100 < 100 * share:
-                assert line.take(number, now=due)
+                assert line.take(number, now=now + 1)
         line.take(-1, now=200)
         # Result: ten more count for as many as are likely to come.
         for number in range(10):
-            line.add(number, images=16, due=300)
+            line.add(number, images=16, now=200, wait=5)
         assert abs(line.images - share * 160) < 40
-        # What is due is asked for now, and not to come.
         line.take(-1, now=300)
         assert line.images == 0
 
