@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import ipaddress
 import logging
+import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from fastapi import Request
 from prometheus_client import Counter
@@ -23,7 +23,8 @@ OPEN = ("/healthz", "/readyz", "/", "/docs", "/openapi.json")
 OPEN_FOLDERS = ("/studio/", "/static-offline-docs/")
 SCOPE = "figment.caller"
 LARGEST_BATCH = 64
-LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+ADDRESS = re.compile(rb"[0-9.]+|\[[0-9a-fA-F:.]+\]?")
+"""Of the internet protocol, without the port."""
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Access:
     def __init__(self, settings: Settings) -> None:
         """Raises ``StartupError`` for keys that are none, or where the service would lie open."""
         self._settings = settings
+        self._host = settings.host
         self._callers: dict[Key, Caller] = {}
         self._anyone = Caller(None, self._allowance(settings.rate_limit))
         self.reload()
@@ -98,16 +100,18 @@ class Access:
         return {key.name: key for key in self._keyring.keys}
 
     def check_host(self, host: bytes) -> None:
-        """Raises ``WrongHost`` for a name that a page elsewhere gave this machine.
+        """Raises ``WrongHost`` for a name that a page elsewhere may have given this machine.
 
-        Where nobody needs a key, a browser would let such a page read all answers.
+        Where nobody needs a key, a browser would let such a page read all answers. Names that
+        anyone can give have a dot.
         """
         if self.needs_key or self._settings.allow_anonymous:
             return
-        name = urlsplit(f"//{host.decode('latin-1')}").hostname if host else None
-        if name is not None and name not in LOCAL_NAMES and name != self._settings.host:
+        name = host.rpartition(b":")[0] or host
+        asked = name[:80].decode("latin-1")
+        if b"." in name and not ADDRESS.fullmatch(name) and asked != self._host:
             raise WrongHost(
-                f"this service is for {' and '.join(LOCAL_NAMES)}, and was asked as {name[:80]!r}. "
+                f"this service is for this machine, and was asked as {asked}. "
                 "Set FIGMENT_API_KEYS, or FIGMENT_ALLOW_ANONYMOUS=true"
             )
 

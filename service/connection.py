@@ -139,7 +139,7 @@ class Connection(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value))
+        self._count(len(name) + len(value) + len(b": \r\n"))
         if self._in_head:  # else it is a trailer: nothing that a head says may come there
             super().on_header(name, value)
 

@@ -89,9 +89,9 @@ class Server(uvicorn.Server):
         self._watch = asyncio.create_task(self._look())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        bound = threading.Timer(self._linger + LAST + self._drain + CLOSING, _give_up)
-        bound.daemon = True
-        bound.start()
+        self.bound = threading.Timer(self._linger + LAST + self._drain + CLOSING, _give_up)
+        self.bound.daemon = True  # it counts on when all here is done, for threads that hang
+        self.bound.start()
         metrics.DRAINING.set(1)
         log.info("ending: %d connections are open", len(self.server_state.connections))
         await asyncio.sleep(self._linger)

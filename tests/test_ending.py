@@ -272,8 +272,14 @@ def test_a_request_that_has_come_is_answered_before_its_connection_is_closed(how
             assert await asyncio.to_thread(caller.recv, 1) == b""
         server.should_exit = True
         await serving
+        server.bound.cancel()  # or it would end this process
 
-    asyncio.run(scenario())
+    heard = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        asyncio.run(scenario())
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
 
 
 STILL_COMPUTING = """

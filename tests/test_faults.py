@@ -231,19 +231,19 @@ def test_a_clock_that_jumps(server: Server, faults: Path) -> None:
             timing = ask(server).headers["server-timing"]
             assert all(0 <= float(part.partition("=")[2]) < 10_000 for part in timing.split(","))
             after = Figures(server)
-            for name in ("threads_replaced_total", "streams_cut_total", "rejections_total"):
+            for name in ("threads_replaced_total", "rejections_total"):
                 assert after(name) == before(name)
             seconds = "http_request_seconds_sum"
             assert 0 < after(seconds) - before(seconds) < 60
 
 
 def test_a_rate_does_not_go_by_the_clock_on_the_wall(models: Path, folder: Path) -> None:
-    few = ("--rate-limit", "1", "--max-images", "20")
+    few = ("--rate-limit", "1", "--max-images", "64")
     with broken(models, folder, *few) as server:
-        assert ask(server, n=20).status_code == 200
+        assert ask(server, n=64).status_code == 200
         for jump in ("86400", "-86400"):
             (folder / faulty.CLOCK).write_text(jump)
-            assert "this key may have" in told(ask(server, n=20), 429)
+            assert "this key may have" in told(ask(server, n=64), 429)
 
 
 def test_a_models_folder_that_is_spoilt_and_removed(models: Path, tmp_path: Path) -> None:

@@ -441,9 +441,9 @@ def test_the_log_tells_of_keys_and_aliases(tmp_path: Path) -> None:
 
 def test_a_reload_that_fails_is_told_until_one_does_well(tmp_path: Path) -> None:
     models, keys = fill(tmp_path / "models"), tmp_path / "keys"
-    keys.write_text("team:key")
+    keys.write_text("team:key-of-the-team")
     with serve("--models", str(models), "--api-keys-file", str(keys)) as server:
-        server.client.headers["Authorization"] = "Bearer key"
+        server.client.headers["Authorization"] = "Bearer key-of-the-team"
 
         def failed() -> bool:
             reload(server)
@@ -455,7 +455,7 @@ def test_a_reload_that_fails_is_told_until_one_does_well(tmp_path: Path) -> None
             assert failed()
         keys.unlink()
         assert failed()
-        keys.write_text("team:key")
+        keys.write_text("team:key-of-the-team")
         assert not failed()
         models.rename(tmp_path / "away")
         assert failed()
