@@ -105,7 +105,8 @@ class Connection(HttpToolsProtocol):
         self._refusal: tuple[int, str, str] | None = None
         self._unsent, self._unsent_since = 0, 0.0
         self._unanswered: deque[RequestResponseCycle] = deque()
-        super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
+        one_write = _OneWrite(transport, self.loop)
+        super().connection_made(one_write)  # type: ignore[arg-type]  # as above
         if len(self.connections) > self._max_connections and not self._displace_another():
             detail = f"at most {self._max_connections} connections are served at a time"
             self._refuse(503, "Too many connections", detail)
@@ -153,6 +154,7 @@ class Connection(HttpToolsProtocol):
             self._unanswered.popleft()
         self._unanswered.append(self.cycle)
         end = functools.partial(self._cut, self.cycle)
+        # ASGI lets an extension be anything, uvicorn's types a mapping only.
         self.scope["extensions"] = {CUT: end}  # type: ignore[dict-item]
 
     def on_message_complete(self) -> None:

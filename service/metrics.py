@@ -20,7 +20,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-# Each of them would be told twice.
+# Each of them would be told twice. (Some of prometheus_client's functions have no types.)
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"

@@ -46,6 +46,7 @@ def break_parts(folder: Path) -> None:
     if (folder / CLOSING).exists():
         tracing.stop = hang
     if (folder / ENCODERS).exists():
+        # Properties, which mypy lets nobody replace.
         Runtime.threads = 1  # type: ignore[assignment, method-assign]
         Runtime.encoders = 2  # type: ignore[assignment, method-assign]
 

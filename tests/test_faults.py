@@ -233,6 +233,9 @@ def test_a_clock_that_jumps(server: Server, faults: Path) -> None:
             after = Figures(server)
             for name in ("threads_replaced_total", "rejections_total"):
                 assert after(name) == before(name)
+            for reason in ("reader", "deadline-passed"):  # what waits for a time
+                cut = "streams_cut_total"
+                assert after(cut, reason=reason) == before(cut, reason=reason)
             seconds = "http_request_seconds_sum"
             assert 0 < after(seconds) - before(seconds) < 60
 
