@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,6 +26,8 @@ OPTIONS = (
     *("--g-condition", "norm", "--minibatch", "stddev", "--precision", "float32"),
     *("--kimg", "0.048", "--hold-out", "0.4", "--ema-halflife-kimg", "0"),
 )
+
+LONG = ("--kimg", "0.64", "--snapshot-kimg", "0.32", "--tick-kimg", "0.016")
 
 
 def train(folder: Path, *more: str) -> tuple[set[int | None], str]:
@@ -42,6 +47,28 @@ def train(folder: Path, *more: str) -> tuple[set[int | None], str]:
     for process in processes:
         process.join(120)
     return {process.exitcode for process in processes}, output.read_text()
+
+
+@contextmanager
+def started_by_torchrun(
+    folder: Path, *launch: str, options: Sequence[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """``torchrun``, training into ``folder``; what it says goes to a file beside that."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *launch]
+    folder.parent.mkdir(exist_ok=True)
+    with folder.with_suffix(".txt").open("wb") as said:
+        running = subprocess.Popen(
+            [*torchrun, "-m", "training", "train", *OPTIONS, *options, "--out", str(folder)],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=said,
+            stderr=said,
+        )
+        try:
+            yield running
+        finally:
+            running.terminate()
+            running.wait(60)
 
 
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
@@ -72,22 +99,47 @@ def test_a_batch_that_cannot_be_spread_is_refused(tmp_path: Path) -> None:
 
 def test_a_signal_stops_all_processes_at_the_same_step(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    more = ["--kimg", "100", "--tick-kimg", "0.016", "--out", str(folder)]
-    running = subprocess.Popen(
-        [*torchrun, "-m", "training", "train", *OPTIONS, *more],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while not (folder / "log.jsonl").exists():
-        assert running.poll() is None
-        time.sleep(0.1)
-    running.send_signal(signal.SIGTERM)
-    running.wait(timeout=120)
+    options = ["--kimg", "100", "--tick-kimg", "0.016"]
+    with started_by_torchrun(folder, "--nproc-per-node", "2", options=options) as running:
+        while not (folder / "log.jsonl").exists():
+            assert running.poll() is None
+            time.sleep(0.1)
+        running.send_signal(signal.SIGTERM)
+        running.wait(timeout=120)
     assert load_file(folder / "checkpoint.safetensors")
     assert TrainingConfig.model_validate_json((folder / "config.json").read_bytes()).kimg == 100
+
+
+def test_hosts_share_nothing_and_a_killed_process_costs_a_snapshot_at_most(tmp_path: Path) -> None:
+    """Two hosts of one process each. One is killed, and all start again from the checkpoint."""
+    whole = tmp_path / "whole"
+    assert train(whole, *LONG)[0] == {0}
+    store = create_c10d_store(True, "127.0.0.1", wait_for_workers=False)
+    port = str(store.port)
+    del store
+    launch = [
+        *("--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3"),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"),
+    ]
+    folders = [tmp_path / host / "run" for host in ("first", "second")]
+    with (
+        started_by_torchrun(folders[0], *launch, "--rdzv-conf=is_host=1", options=LONG) as first,
+        started_by_torchrun(folders[1], *launch, "--rdzv-conf=is_host=0", options=LONG) as second,
+    ):
+        while not any((folder / "checkpoint.safetensors").exists() for folder in folders):
+            assert first.poll() is second.poll() is None
+            time.sleep(0.1)
+        (victim,) = psutil.Process(second.pid).children()
+        victim.kill()
+        (folder,) = (folder for folder in folders if folder.exists())
+        begun = (folder / "reals.png").stat().st_mtime_ns
+        ended = [first.wait(timeout=240), second.wait(timeout=240)]
+        assert ended == [0, 0], [each.with_suffix(".txt").read_text() for each in folders]
+    assert (folder / "reals.png").stat().st_mtime_ns == begun, "it has begun anew"
+    ours, undisturbed = (load_file(f / "checkpoint.safetensors") for f in (folder, whole))
+    assert ours.keys() == undisturbed.keys()
+    assert all(torch.equal(ours[name], undisturbed[name]) for name in ours)
+    assert Run.open(folder).log.lines()[-1]["shown"] == 640
 
 
 @pytest.fixture(autouse=True)

@@ -115,7 +115,7 @@ def train_command(
 
     \b
     python -m training train --data avatars --name avatars --width 32 --kimg 200
-    torchrun --nproc-per-node 8 -m training train ...    on several GPUs
+    torchrun --nproc-per-node 8 --max-restarts 3 -m training train ...    on several GPUs
     """
     if given["data"] is not None and Path(given["data"]).exists():
         given["data"] = str(Path(given["data"]).resolve())  # to be found again by `resume`
@@ -125,7 +125,7 @@ def train_command(
     if tensorboard:
         check_installed()  # before anything is on disk
     with distributed.joined():
-        if distributed.rank() == 0:
+        if distributed.rank() == 0 and not distributed.restarts():
             check_unused(folder)
         # A run keeps its precision, wherever it is resumed.
         precision = choose_precision(config.precision, choose_device(config.device))
@@ -135,7 +135,7 @@ def train_command(
             for warning in audit.warnings(audit.cheap(dataset), config.data):
                 click.echo(f"warning: {warning}", err=True)
         description = DatasetDescription.of(dataset, config.licence or dataset.licence)
-        run = Run.plan(folder, config, description)
+        run = Run.of_first(folder, Run.plan(folder, config, description))
         if distributed.rank() == 0:
             click.echo("timing a few steps ...", err=True)
         rate = estimate.images_per_second(config, dataset)
@@ -144,7 +144,7 @@ def train_command(
                 _describe(run, rate)
             return
         _refuse_endless(config, rate, max_hours)
-        if distributed.rank() == 0:
+        if distributed.rank() == 0 and not (distributed.restarts() and run.is_laid_out()):
             run.lay_out()
         train(run, dataset, judge=judge, board=_board(run, tensorboard))
 
@@ -156,11 +156,11 @@ def train_command(
 @TensorBoard
 def resume(run: Path, data: str | None, judge: bool, tensorboard: bool) -> None:
     """Go on with a run from its last checkpoint, as if it had never stopped."""
-    opened = Run.open(run)
-    config = opened.config
     if tensorboard:
         check_installed()
     with distributed.joined():
+        opened = Run.of_first(run, Run.open(run) if distributed.rank() == 0 else None)
+        config = opened.config
         dataset = load(data or config.data, config.attributes, config.size, config.crop)
         train(opened, dataset, judge=judge, board=_board(opened, tensorboard))
 

@@ -2,7 +2,8 @@
 
 All draw what a single process would draw, for the whole batch, and take their rows of it; batch
 norm and gradients are averaged over all. So a run gives the same images, but for rounding, on one
-process and on eight. The process of rank 0 alone reads and writes the run's folder.
+process and on eight. The process of rank 0 alone reads and writes the run's folder, and sends the
+others what they need of it: hosts share nothing but a copy of the data.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -81,7 +83,28 @@ def any_of(flag: bool) -> bool:
     """Whether ``flag`` is set in any process. All must ask at the same time."""
     if world() == 1:
         return flag
-    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-    total = torch.tensor(float(flag), device=device)
+    total = torch.tensor(float(flag), device=_device())
     dist.all_reduce(total)
     return bool(total > 0)
+
+
+def from_first(content: bytes) -> bytes:
+    """What the process of rank 0 gives; what others give does not count. All must ask."""
+    if world() == 1:
+        return content
+    length = torch.tensor(len(content), device=_device())
+    dist.broadcast(length, src=0)
+    own = content if rank() == 0 else bytes(int(length))
+    sent = torch.tensor(np.frombuffer(own, np.uint8), device=_device())
+    dist.broadcast(sent, src=0)
+    return sent.cpu().numpy().tobytes()
+
+
+def restarts() -> bool:
+    """Whether ``torchrun`` starts all processes again when one fails (``--max-restarts``)."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+def _device() -> torch.device:
+    """Where messages lie."""
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Never, TypeAlias
 
 import numpy as np
@@ -67,8 +69,7 @@ def train(run: Run, dataset: Dataset, *, judge: bool = True, board: Board | None
         raise RunError(f"the data is not what {run.folder} was trained on: its digest has changed")
     trained, held_out = dataset.split(run.config.hold_out)
     trainer = Trainer(run.config, run.dataset)
-    if run.checkpoint.exists():
-        trainer.load(run.checkpoint)
+    _take_up(run, trainer)
     keeper = Keeper(run, trainer, judge=judge, board=board) if distributed.rank() == 0 else None
     if keeper is not None:
         keeper.begin(trained, held_out)
@@ -105,6 +106,20 @@ def train(run: Run, dataset: Dataset, *, judge: bool = True, board: Board | None
                     f"`python -m training resume {run.folder}`",
                     interrupt.number,
                 )
+
+
+def _take_up(run: Run, trainer: Trainer) -> None:
+    """Have all processes go on from the checkpoint of the first, where there is one."""
+    if distributed.rank() == 0:
+        found = run.checkpoint.exists()
+        if found:
+            trainer.load(run.checkpoint)
+        distributed.from_first(run.checkpoint.read_bytes() if found else b"")
+    elif sent := distributed.from_first(b""):
+        with tempfile.NamedTemporaryFile() as copy:
+            copy.write(sent)
+            copy.flush()
+            trainer.load(Path(copy.name))
 
 
 class Keeper:

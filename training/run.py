@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from service import __version__, latents
 from service.files import write_atomically
 from service.manifest import NAME_PATTERN, Attribute, DatasetInfo, Manifest, Metric, Provenance
-from training import checkpoint
+from training import checkpoint, distributed
 from training.augment import unfit
 from training.config import TrainingConfig
 from training.data import Dataset
@@ -105,6 +105,13 @@ class Run:
             raise RunError("\n".join(f"{dataset.info.name}: {problem}" for problem in problems))
         return run
 
+    def is_laid_out(self) -> bool:
+        """Whether the folder is this run's already, with the same options and data."""
+        try:
+            return Run.open(self.folder) == self
+        except RunError:
+            return False
+
     def lay_out(self) -> None:
         """Begin the folder. Raises ``RunError`` where it is in use."""
         check_unused(self.folder)
@@ -122,6 +129,19 @@ class Run:
         except (OSError, ValidationError) as error:
             raise RunError(f"{folder} is not the folder of a run: {error}") from error
         return cls(folder, config, dataset)
+
+    @classmethod
+    def of_first(cls, folder: Path, own: Run | None) -> Run:
+        """What ``own`` is in the first of several processes, which alone must have one."""
+        config, dataset = (
+            distributed.from_first(part.model_dump_json().encode() if part else b"")
+            for part in ((own.config, own.dataset) if own else (None, None))
+        )
+        return cls(
+            folder,
+            TrainingConfig.model_validate_json(config),
+            DatasetDescription.model_validate_json(dataset),
+        )
 
     def manifest(self, shown: int) -> Manifest:
         """What the model file says of itself, exported after ``shown`` images.
