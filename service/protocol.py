@@ -52,7 +52,7 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Size = Annotated[StrictInt, BeforeValidator(_whole), Field(ge=0, le=2**63 - 1)]
+Size = Annotated[StrictInt, Field(ge=0, le=2**63 - 1), BeforeValidator(_whole)]
 Numbers = Annotated[
     list[Any],  # looked at all at once, for there may be a hundred thousand
     WithJsonSchema(

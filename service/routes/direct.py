@@ -114,15 +114,15 @@ async def receive_body(request: Request, most: int) -> bytes:
     parts: list[bytes] = []
     size = int(declared) if declared.isdecimal() and int(declared) > most else 0
     more = True
-    while more:
-        if size > most:
-            raise BodyTooLarge(f"the body may have at most {most} bytes")
+    while more and size <= most:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise CallerGone("the caller has gone")
         parts.append(message["body"])
         size += len(message["body"])
         more = message["more_body"]
+    if size > most:
+        raise BodyTooLarge(f"the body may have at most {most} bytes")
     content = b"".join(parts)
     REQUEST.set(hash((REQUEST.get(), content)))
     return content

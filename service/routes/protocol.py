@@ -10,6 +10,7 @@ import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
+from pydantic import WithJsonSchema
 
 from service import __version__, metrics, protocol
 from service.errors import BodyEncoded, InvalidRequest
@@ -79,6 +80,7 @@ Head = Annotated[
         ge=1,
         description="Bytes of JSON in front of binary data; without it all is JSON.",
     ),
+    WithJsonSchema({"type": "integer", "minimum": 1}),  # which is left out, and never null
 ]
 
 
