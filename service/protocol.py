@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import (
@@ -92,7 +92,7 @@ class RequestParameters(BaseModel):
 class InferInput(BaseModel):
     name: StrictStr
     shape: Annotated[list[Size], Field(max_length=8)] = Field(description="`[rows, size]`.")
-    datatype: StrictStr = Field(description="FP32.")
+    datatype: Literal["FP32"]
     parameters: InputParameters = InputParameters()
     data: Numbers | None = Field(
         None, description="Finite numbers, row by row: in one list, or in a list for each row."
@@ -208,8 +208,6 @@ def _check_names(field: str, given: Sequence[str], known: Sequence[str], model: 
 
 
 def _check_shape(tensor: InferInput, size: int) -> None:
-    if tensor.datatype != FLOAT:
-        raise TensorsUnfit(f"{tensor.name}: is {tensor.datatype[:SHOWN]}, and must be {FLOAT}")
     if len(tensor.shape) != 2 or tensor.shape[1] != size:
         raise TensorsUnfit(f"{tensor.name}: its shape is {tensor.shape}, and must be [N, {size}]")
 

@@ -7,10 +7,10 @@ have: see ``problems.py``.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+import re
+from typing import Any
 
-from fastapi import APIRouter, Header, Request, Response
-from pydantic import WithJsonSchema
+from fastapi import APIRouter, Request, Response
 
 from service import __version__, metrics, protocol
 from service.errors import BodyEncoded, InvalidRequest
@@ -73,15 +73,6 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "content": PROBLEM,
     },
 }
-Head = Annotated[
-    int | None,
-    Header(
-        alias=LENGTH,
-        ge=1,
-        description="Bytes of JSON in front of binary data; without it all is JSON.",
-    ),
-    WithJsonSchema({"type": "integer", "minimum": 1}),  # which is left out, and never null
-]
 
 
 @router.get("")
@@ -117,20 +108,21 @@ async def version_ready(name: str, version: Version, state: CurrentState) -> Mod
 
 
 @router.post("/models/{name}/infer", responses=_ANSWERS, openapi_extra=_BODY)
-async def infer(name: str, request: Request, state: CurrentState, head: Head = None) -> Response:
+async def infer(name: str, request: Request, state: CurrentState) -> Response:
     """The images of latents, and of conditions where the model takes labels.
 
-    Tensors come and go as numbers in JSON, or as bytes behind it.
+    Tensors come and go as numbers in JSON, or as bytes behind it: then the header
+    `Inference-Header-Content-Length` tells how many bytes of JSON there are.
     """
-    return await _infer(state.library.get(name), head, state, request)
+    return await _infer(state.library.get(name), state, request)
 
 
 @router.post("/models/{name}/versions/{version}/infer", responses=_ANSWERS, openapi_extra=_BODY)
 async def infer_by_version(
-    name: str, version: Version, request: Request, state: CurrentState, head: Head = None
+    name: str, version: Version, request: Request, state: CurrentState
 ) -> Response:
     """As without a version."""
-    return await _infer(state.library.get(name, version), head, state, request)
+    return await _infer(state.library.get(name, version), state, request)
 
 
 def _describe(name: str, version: int | str | None, state: State) -> ModelMetadata:
@@ -149,8 +141,9 @@ def _ready(name: str, version: int | str | None, state: State) -> ModelReady:
     return ModelReady(name=name, ready=True)
 
 
-async def _infer(model: Model, head: int | None, state: State, request: Request) -> Response:
+async def _infer(model: Model, state: State, request: Request) -> Response:
     _check_type(request)
+    head = _length_of_json(request)
     asked = protocol.read(await receive_body(request, MAX_BODY), head)
     rows = protocol.rows_of(asked, model)
     count = len(rows.latent)
@@ -193,3 +186,13 @@ def _check_type(request: Request) -> None:
             f"body: send it with Content-Type: {MEDIA_TYPES['json']} or {BYTES} "
             f"(it was {media[:100]})"
         )
+
+
+def _length_of_json(request: Request) -> int | None:
+    """In front of binary data; None where all of the body is JSON. Raises ``InvalidRequest``."""
+    told = request.headers.get(LENGTH)
+    if told is None:
+        return None
+    if not re.fullmatch("[0-9]{1,10}", told) or not int(told):
+        raise InvalidRequest(f"{LENGTH}: is {told[:20]}, and must be the length of the JSON")
+    return int(told)
