@@ -37,6 +37,8 @@ PLATFORM = "onnxruntime_onnx"
 """What Triton calls a model file such as ours."""
 BINARY = "binary_tensor_data"
 """What it calls the extension."""
+LENGTH = "Inference-Header-Content-Length"
+"""The header that tells, where binary tensors follow, how many bytes of JSON there are."""
 FLOAT, BYTE = "FP32", "UINT8"
 IMAGE = "image"
 LITTLE_ENDIAN = np.dtype("<f4")
@@ -67,8 +69,7 @@ Numbers = Annotated[
 
 
 class InputParameters(BaseModel):
-    # One that we do not know of would say that the tensor lies elsewhere, or is another.
-    model_config = ConfigDict(extra="forbid")
+    """Others, such as a content type, change nothing."""
 
     binary_data_size: Size | None = Field(
         None, description="Bytes of its data, which stands behind the JSON, in place of `data`."
@@ -76,6 +77,7 @@ class InputParameters(BaseModel):
 
 
 class OutputParameters(BaseModel):
+    # One that we do not know of would have the tensor put elsewhere, or be another.
     model_config = ConfigDict(extra="forbid")
 
     binary_data: StrictBool | None = Field(
@@ -93,32 +95,39 @@ class InferInput(BaseModel):
     name: StrictStr
     shape: Annotated[list[Size], Field(max_length=8)] = Field(description="`[rows, size]`.")
     datatype: Literal["FP32"]
-    parameters: InputParameters = InputParameters()
+    parameters: InputParameters | None = None
     data: Numbers | None = Field(
         None, description="Finite numbers, row by row: in one list, or in a list for each row."
     )
 
+    @property
+    def binary_size(self) -> int | None:
+        """Bytes of its data behind the JSON; None where it is not there."""
+        return None if self.parameters is None else self.parameters.binary_data_size
+
 
 class RequestedOutput(BaseModel):
     name: StrictStr
-    parameters: OutputParameters = OutputParameters()
+    parameters: OutputParameters | None = None
 
 
 class InferRequest(BaseModel):
     """Rows for a model, all of which become images."""
 
     id: StrictStr | None = Field(None, description="Stands in the answer again.")
-    parameters: RequestParameters = RequestParameters()
+    parameters: RequestParameters | None = None
     inputs: list[InferInput] = Field(description="All that the model takes, in any order.")
-    outputs: list[RequestedOutput] = Field([], description="`image`, which is all there is.")
+    outputs: list[RequestedOutput] | None = Field(
+        None, description="`image`, which is all there is."
+    )
 
     @property
     def binary(self) -> bool:
         """The answer is to have its data behind the JSON."""
-        for output in self.outputs:
-            if output.parameters.binary_data is not None:
+        for output in self.outputs or []:
+            if output.parameters is not None and output.parameters.binary_data is not None:
                 return output.parameters.binary_data
-        return self.parameters.binary_data_output
+        return self.parameters is not None and self.parameters.binary_data_output
 
 
 class Asked(NamedTuple):
@@ -133,9 +142,7 @@ def read(body: bytes, head: int | None) -> Asked:
     Raises ``MalformedJson``, and ``InvalidRequest`` for JSON that is no request.
     """
     if head is not None and head > len(body):
-        raise TensorsUnfit(
-            f"Inference-Header-Content-Length is {head}, and the body has {len(body)} bytes"
-        )
+        raise TensorsUnfit(f"{LENGTH} is {head}, and the body has {len(body)} bytes")
     try:
         found = from_json(body[:head])
     except ValueError as error:
@@ -179,12 +186,11 @@ def rows_of(asked: Asked, model: Model) -> Given:
     at = 0
     for tensor in request.inputs:
         _check_shape(tensor, sizes[tensor.name])
-        bytes_of_it = tensor.parameters.binary_data_size
-        if bytes_of_it is None:
+        if tensor.binary_size is None:
             numbers = _from_json(tensor)
         else:
-            numbers = _from_bytes(tensor, data[at : at + bytes_of_it])
-            at += bytes_of_it
+            numbers = _from_bytes(tensor, data[at : at + tensor.binary_size])
+            at += tensor.binary_size
         found[tensor.name] = _in_shape(tensor, numbers)
     if at != len(data):
         raise TensorsUnfit(f"{len(data)} bytes stand behind the JSON, which speaks of {at}")
@@ -215,7 +221,9 @@ def _check_shape(tensor: InferInput, size: int) -> None:
 def _from_json(tensor: InferInput) -> Floats:
     data, (_, size) = tensor.data, tensor.shape
     if data is None:
-        raise TensorsUnfit(f"{tensor.name}: has neither data nor a binary_data_size")
+        raise TensorsUnfit(
+            f"{tensor.name}: has neither data nor a binary_data_size; there is no shared memory"
+        )
     if data and isinstance(data[0], list):
         if not all(isinstance(row, list) and len(row) == size for row in data):
             raise TensorsUnfit(f"{tensor.name}: its rows must all have {size} numbers")
@@ -232,13 +240,13 @@ def _from_json(tensor: InferInput) -> Floats:
 
 
 def _from_bytes(tensor: InferInput, data: memoryview) -> Floats:
-    size = tensor.parameters.binary_data_size
+    size = tensor.binary_size
     if tensor.data is not None:
         raise TensorsUnfit(f"{tensor.name}: has both data and a binary_data_size")
     if size != len(data):
         raise TensorsUnfit(
             f"{tensor.name}: binary_data_size is {size}, and {len(data)} bytes are left behind "
-            "the JSON, whose length Inference-Header-Content-Length tells"
+            f"the JSON, whose length {LENGTH} tells"
         )
     if len(data) % LITTLE_ENDIAN.itemsize:
         raise TensorsUnfit(f"{tensor.name}: {size} bytes are no whole numbers of {FLOAT}")

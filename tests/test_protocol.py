@@ -27,8 +27,8 @@ from tritonclient.utils import InferenceServerException
 from service import latents
 from service.errors import RequestError
 from service.models import Model, load_model
-from service.protocol import as_numbers, read, rows_of
-from service.routes.protocol import LENGTH, MAX_BODY
+from service.protocol import LENGTH, as_numbers, read, rows_of
+from service.routes.protocol import MAX_BODY
 from service.runtime import Runtime
 from tests import onnx_files
 from tests.conftest import attribute, manifest
@@ -159,7 +159,7 @@ def test_errors_reach_the_client(client: triton.InferenceServerClient) -> None:
             client.infer("plain", [latent], request_compression_algorithm=algorithm)
         assert raised.value.status() == "415"
     latent.set_shared_memory("region", 64)
-    with pytest.raises(InferenceServerException, match="shared_memory_region"):
+    with pytest.raises(InferenceServerException, match="there is no shared memory"):
         client.infer("plain", [latent])
     with pytest.raises(InferenceServerException, match="GET /v2/models/plain/config: Not Found"):
         client.get_model_config("plain")
@@ -272,6 +272,16 @@ def test_numbers(small: Server, model: Model, data: list[Any]) -> None:
     assert output["shape"] == [2, 16, 16, 3] and output["datatype"] == "UINT8"
 
 
+def test_what_clients_send_besides_changes_nothing(small: Server) -> None:
+    """MLServer's sends all its members, and a content type; Triton's a priority."""
+    given_ = {"content_type": "np", "binary_data_size": None}
+    asked = plain(parameters=given_) | {"id": None, "outputs": None, "parameters": None}
+    answers = [asked, asked | {"parameters": {"priority": 1}, "model_name": "plain"}, plain()]
+    first, *others = (small.client.post(PLAIN, json=each).json() for each in answers)
+    assert "outputs" in first and "id" not in first
+    assert all(each == first for each in others)
+
+
 def test_every_level_is_written_as_it_is() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     assert json.loads(b"[%b]" % as_numbers(None, levels)) == list(range(256))  # type: ignore[arg-type]
@@ -337,7 +347,11 @@ def test_every_level_is_written_as_it_is() -> None:
         (json.dumps(plain(data=[0.5] * 15 + [-np.inf])).encode(), 422, "must be finite"),
         (plain(parameters={"binary_data_size": 64}), 422, "has both data and a binary_data_size"),
         (plain(parameters={"binary_data_size": 64}, data=...), 422, "0 bytes are left"),
-        (plain(parameters={"shared_memory_region": "x"}), 422, "shared_memory_region: "),
+        (
+            plain() | {"outputs": [{"name": "image", "parameters": {"shared_memory_region": "x"}}]},
+            422,
+            "outputs.0.parameters.shared_memory_region: ",
+        ),
     ],
 )
 def test_requests_that_are_wrong(small: Server, body: Any, status: int, said: str) -> None:
@@ -419,7 +433,7 @@ def test_a_body_that_is_too_large(small: Server) -> None:
         assert problem(answer, 413)["error"] == f"the body may have at most {MAX_BODY} bytes"
 
 
-def test_the_largest_answer_fits_into_a_body(server: Server) -> None:
+def test_as_many_rows_as_images_in_an_answer_fit_into_a_body(server: Server) -> None:
     """1,024 rows of the shipped models, as JSON has them at their longest."""
     latent = np.full((1024, 100), -1.2345679e-10, np.float32)
     condition = np.full((1024, 22), 0.33333334, np.float32)

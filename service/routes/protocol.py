@@ -21,6 +21,7 @@ from service.protocol import (
     BINARY,
     BYTE,
     IMAGE,
+    LENGTH,
     PLATFORM,
     InferAnswer,
     InferRequest,
@@ -39,7 +40,6 @@ router = APIRouter(prefix=PROTOCOL, tags=["open inference protocol"])
 BYTES = "application/octet-stream"
 MAX_BODY = 4 << 20
 """Bytes: 1,024 rows of 1,024 numbers, of 190 or so in JSON."""
-LENGTH = "Inference-Header-Content-Length"
 _BINARY_BODY = {BYTES: {"schema": {"type": "string", "format": "binary"}}}
 _BODY = {
     "requestBody": {
