@@ -34,6 +34,7 @@ from service.routes import (
     images,
     interpolate,
     models,
+    protocol,
     studio,
     telling,
     variations,
@@ -81,7 +82,7 @@ def create_app(settings: Settings, vetter: Vetter | None = None) -> Gate:
     app.state.figment = state
     # Documents that a key is taken; who has one is checked at the gate.
     takes_key = [Security(HTTPBearer(auto_error=False))] if access.needs_key else []
-    for routes in (generate, interpolate, variations, images, models, telling):
+    for routes in (generate, interpolate, variations, images, models, protocol, telling):
         app.include_router(routes.router, dependencies=takes_key)
     for routes in (health, studio):
         app.include_router(routes.router)

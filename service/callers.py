@@ -18,7 +18,8 @@ from service.keys import Key
 from service.rates import Allowance
 from service.settings import Settings
 
-OPEN = ("/healthz", "/readyz", "/", "/docs", "/openapi.json")
+PROBES = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+OPEN = (*PROBES, "/", "/docs", "/openapi.json")
 """What takes no key: probes and pages. They tell what is served, and nothing of what is made."""
 OPEN_FOLDERS = ("/studio/", "/static-offline-docs/")
 SCOPE = "figment.caller"

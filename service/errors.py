@@ -17,11 +17,13 @@ FigmentError
     ├── NotAcceptable       406
     ├── TooSlow             408
     ├── BodyTooLarge        413
+    ├── BodyEncoded         415
     ├── WrongHost           421
     ├── InvalidRequest      422
     │   ├── FieldsDisagree  422, each is right by itself
     │   ├── AnswerTooLarge  422, with how many images fit
     │   ├── ModelUnfit      422, with the models that are able to
+    │   ├── TensorsUnfit    422, with those that the model takes and gives
     │   ├── InvalidLabel    422, with the closest matches
     │   └── LabelNotSeen    422, with the images that were found
     ├── TryAgain            429, with when to try again
@@ -157,6 +159,14 @@ class BodyTooLarge(RequestError):
     title = "Body too large"
 
 
+class BodyEncoded(RequestError):
+    status = 415
+    title = "Body encoded"
+
+    def headers(self) -> dict[str, str]:
+        return {"Accept-Encoding": "identity"}
+
+
 class InvalidRequest(RequestError):
     """Not of the form that the OpenAPI document describes; its subclasses are, and yet go wrong."""
 
@@ -174,6 +184,10 @@ class AnswerTooLarge(InvalidRequest):
 
 class ModelUnfit(InvalidRequest):
     title = "Model unfit"
+
+
+class TensorsUnfit(InvalidRequest):
+    title = "Tensors unfit"
 
 
 class InvalidLabel(InvalidRequest):

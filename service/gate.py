@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import re
 import time
 from collections.abc import Sequence
 
@@ -35,7 +36,7 @@ DOCS_POLICY = (
     b"style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
 )
 """Swagger's page has a script in it."""
-READY = "/readyz"
+READY = re.compile(r"/readyz|/v2/(health|models/.+)/ready")
 EXPOSED = (
     *("Retry-After", "X-Request-ID", "Content-Location", "Content-Disposition", "Server-Timing"),
     *("Figment-Model", "Figment-Version", "Figment-Seed", "Figment-Tried"),
@@ -84,7 +85,7 @@ class Gate:
 
     async def _answer(self, scope: Scope, receive: Receive, passage: _Passage) -> None:
         try:
-            if self.draining and scope["path"] == READY:
+            if self.draining and READY.fullmatch(scope["path"]):
                 raise NotReady("the service is ending")
             REQUEST.set(_request(scope, passage.authorization))
             self._access.check_host(passage.host)

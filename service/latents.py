@@ -84,6 +84,8 @@ def _uniform(stretches: Sequence[Stretch], stream: int, size: int) -> Floats:
 
     Image ``i`` owns the counters from ``i * ceil(size / 4)``; each gives four 64-bit words.
     """
+    if not stretches:
+        return np.empty((0, size))
     counters = -(-size // _WORDS_PER_COUNTER)
     width = counters * _WORDS_PER_COUNTER
     philox = np.random.Philox(key=0)

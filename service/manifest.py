@@ -136,3 +136,16 @@ class Manifest(_Record):
     def condition_size(self) -> int:
         """C: the one-hot vectors of all attributes side by side."""
         return sum(len(attribute.values) for attribute in self.attributes)
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """What the model file takes, each float32 ``[N, size]``: names and sizes."""
+        sizes = {"latent": self.latent_size}
+        if self.kind == "conditional":
+            sizes["condition"] = self.condition_size
+        return sizes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of what it gives: ``image``, uint8 ``[N, H, W, channels]``."""
+        return self.height, self.width, self.channels

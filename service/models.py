@@ -143,11 +143,10 @@ def _read_manifest(session: ort.InferenceSession) -> Manifest:
 
 
 def _check_signature(session: ort.InferenceSession, manifest: Manifest) -> None:
-    expected_inputs = {"latent": ("tensor(float)", [None, manifest.latent_size])}
-    if manifest.kind == "conditional":
-        expected_inputs["condition"] = ("tensor(float)", [None, manifest.condition_size])
-    shape = [None, manifest.height, manifest.width, manifest.channels]
-    expected_outputs = {"image": ("tensor(uint8)", shape)}
+    expected_inputs = {
+        name: ("tensor(float)", [None, size]) for name, size in manifest.inputs.items()
+    }
+    expected_outputs = {"image": ("tensor(uint8)", [None, *manifest.image_shape])}
     for what, nodes, expected in (
         ("inputs", session.get_inputs(), expected_inputs),
         ("outputs", session.get_outputs(), expected_outputs),

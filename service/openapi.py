@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from service.formats.negotiation import MEDIA_TYPES
 from service.library import Library
 from service.models import Model
+from service.protocol import FLOAT, InferRequest
 from service.routes.answers import PROBLEMS
 from service.routes.state import State
 from service.schemas import MAX_STEPS, Problem
@@ -29,6 +31,7 @@ def install(app: FastAPI) -> None:
         found = generated()  # always the same object, which may be completed again
         schemas = found["components"]["schemas"]
         schemas["Problem"] = Problem.model_json_schema()
+        _add(schemas, InferRequest)
         for theirs in ("HTTPValidationError", "ValidationError"):
             schemas.pop(theirs, None)
         _bound(schemas, state.settings)
@@ -50,6 +53,13 @@ def _bound(schemas: dict[str, Any], settings: Settings) -> None:
     schemas["VariationsRequest"]["properties"]["n"]["maximum"] = settings.max_images
     steps = schemas["InterpolateRequest"]["properties"]["steps"]
     steps["maximum"] = min(MAX_STEPS, settings.max_images)
+
+
+def _add(schemas: dict[str, Any], model: type[BaseModel]) -> None:
+    """One that no signature tells FastAPI of, with those that it is made of."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= schema.pop("$defs")
+    schemas[model.__name__] = schema
 
 
 def _complete(operation: dict[str, Any], model: Model) -> None:
@@ -93,5 +103,11 @@ def _bodies(model: Model, settings: Settings) -> dict[str, Any]:
     return {
         "GenerateRequest": images[0] | {"n": min(4, most)},
         "InterpolateRequest": {"from": images[0], "to": images[1], "steps": min(8, most)},
+        "InferRequest": {
+            "inputs": [
+                {"name": name, "datatype": FLOAT, "shape": [1, size], "data": [0.0] * size}
+                for name, size in model.manifest.inputs.items()
+            ]
+        },
         "VariationsRequest": {"of": images[0], "strength": 0.3, "n": min(4, most)},
     }

@@ -16,6 +16,8 @@ from service import metrics
 from service.errors import KIND, InvalidRequest, OutOfMemory, RequestError, problem
 
 MEDIA_TYPE = "application/problem+json"
+PROTOCOL = "/v2"
+"""Below it, clients look for what went wrong under ``error``, too: see ``routes/protocol.py``."""
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +41,14 @@ def answer(error: Exception, request: Request) -> Response:
         log.error("%s %s: memory is short", request.method, request.url.path)
         error = OutOfMemory("there is not enough memory for this answer now; ask for fewer images")
     if isinstance(error, RequestError):
-        return _answer(error.problem(), error.headers())
+        return _answer(request, error.problem(), error.headers())
     if isinstance(error, HTTPException):
         title = http.HTTPStatus(error.status_code).phrase
         detail = f"{request.method} {request.url.path[:200]}: {error.detail}. See /docs"
-        return _answer(problem(error.status_code, title, detail), error.headers)
+        return _answer(request, problem(error.status_code, title, detail), error.headers)
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     detail = "the service failed on this request; its log says why"
-    return _answer(problem(500, "Internal error", detail))
+    return _answer(request, problem(500, "Internal error", detail))
 
 
 def explain(faults: Sequence[Mapping[str, Any]]) -> InvalidRequest:
@@ -61,7 +63,11 @@ def _field(location: Sequence[str | int]) -> str:
     return ".".join(str(part)[:80] for part in location) or "body"
 
 
-def _answer(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+def _answer(
+    request: Request, body: dict[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
     metrics.REJECTIONS.labels(body["type"].removeprefix(KIND)).inc()
+    if request.scope["path"].startswith(PROTOCOL):
+        body = {**body, "error": body["detail"]}
     # In ASCII: a request may hold half a surrogate pair, which has no UTF-8.
     return Response(json.dumps(body), body["status"], headers, media_type=MEDIA_TYPE)

@@ -331,7 +331,7 @@ class InfoAnswer(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457. Further members say what is allowed."""
+    """RFC 9457. Further members say what is allowed; below `/v2`, `error` is the detail again."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -9,11 +9,27 @@ from schemathesis.core.failures import Failure
 from schemathesis.core.transport import Response
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from service.errors import AnswerTooLarge, FieldsDisagree, InvalidLabel, LabelNotSeen, ModelUnfit
+from service.errors import (
+    AnswerTooLarge,
+    FieldsDisagree,
+    InvalidLabel,
+    LabelNotSeen,
+    ModelUnfit,
+    TensorsUnfit,
+)
 from service.formats.images import EXTENSIONS
+from service.routes.protocol import BYTES
 
 BEYOND_SCHEMAS = {
-    kind.kind() for kind in (AnswerTooLarge, FieldsDisagree, InvalidLabel, LabelNotSeen, ModelUnfit)
+    kind.kind()
+    for kind in (
+        AnswerTooLarge,
+        FieldsDisagree,
+        InvalidLabel,
+        LabelNotSeen,
+        ModelUnfit,
+        TensorsUnfit,
+    )
 }
 """Problems of requests whose every field is as documented. They depend on the models, on the format
 that the ``Accept`` header chooses, or on other fields."""
@@ -31,5 +47,8 @@ def filter_failure(
         return True
     # It looks for the extension behind the last dot of our addresses, which may be in their query.
     if case.path_parameters.get("extension", "png") not in EXTENSIONS:
+        return False
+    # No schema can say that so many bytes are JSON, and that bytes follow of which it speaks.
+    if case.media_type == BYTES:
         return False
     return response.json()["type"] not in BEYOND_SCHEMAS

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from service import keys
+from service.callers import PROBES
 from service.client import Figment
 from service.errors import Refused, StartupError, Unauthorized
 from tests import onnx_files
@@ -59,6 +60,10 @@ GUARDED = [
     ("GET", "/models/plain/1"),
     ("GET", "/info"),
     ("GET", "/metrics"),
+    ("GET", "/v2"),
+    ("GET", "/v2/models/plain"),
+    ("GET", "/v2/models/plain/ready"),
+    ("POST", "/v2/models/plain/infer"),
     ("GET", "/nowhere"),
 ]
 
@@ -95,7 +100,7 @@ def test_a_key_opens_everything(guarded: Server) -> None:
 
 
 def test_probes_and_pages_take_no_key(guarded: Server) -> None:
-    for path in ("/healthz", "/readyz", "/", "/studio/studio.js", "/docs", "/openapi.json"):
+    for path in (*PROBES, "/", "/studio/studio.js", "/docs", "/openapi.json"):
         assert guarded.client.get(path).status_code == 200, path
 
 
@@ -104,7 +109,7 @@ def test_the_document_says_what_takes_a_key(guarded: Server, models: Path) -> No
     assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            assert bool(operation.get("security")) == (path not in ("/healthz", "/readyz")), path
+            assert bool(operation.get("security")) == (path not in PROBES), path
     with serve("--models", str(models)) as free:
         assert "securitySchemes" not in free.client.get("/openapi.json").json()["components"]
 

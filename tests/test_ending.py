@@ -151,9 +151,10 @@ def test_readiness_goes_first(models: Path, workers: str) -> None:
         server.process.terminate()
         time.sleep(0.7)
         with httpx.Client(base_url=server.url) as fresh:
-            gone = fresh.get("/readyz")
-            assert gone.status_code == 503
-            assert gone.headers["Connection"] == "close"
+            for path in ("/readyz", "/v2/health/ready", "/v2/models/plain/ready"):
+                gone = fresh.get(path)
+                assert gone.status_code == 503
+                assert gone.headers["Connection"] == "close"
             assert fresh.get("/healthz").status_code == 200
             assert fresh.post("/generate", json={"n": 1}).status_code == 200
         assert server.process.wait(20) == 0

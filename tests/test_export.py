@@ -3,20 +3,25 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from google.protobuf import text_format
 from PIL import Image
+from tritonclient.grpc import model_config_pb2
 
 from service import latents
+from service.files import write_atomically
 from service.manifest import Manifest
 from service.models import load_model
 from service.runtime import Runtime
+from tests.conftest import manifest as tiny_manifest
 from tests.server import ROOT, serve
 from tests.small_runs import training
-from training import export, sampling
+from training import export, sampling, triton
 from training.errors import ExportError
 from training.networks import Generator
 from training.run import Run
@@ -134,6 +139,95 @@ def test_versions_are_never_overwritten(models: Path, run: Path) -> None:
     assert done.exit_code == 1
     assert "exists already" in done.stderr
     assert (models / "avatars" / "1" / "model.onnx").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def repository(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run, exported for Triton."""
+    folder = tmp_path_factory.mktemp("triton")
+    done = training("export", run, "--to", folder / "models", "--triton", folder / "triton")
+    assert done.exit_code == 0, done.stderr
+    made = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert made == [
+        *(f"models/avatars/1/{name}" for name in ("README.md", "model.onnx", "samples.png")),
+        "triton/avatars/1/model.onnx",
+        "triton/avatars/config.pbtxt",
+    ]
+    served = folder / "models" / "avatars" / "1" / "model.onnx"
+    assert (folder / "triton" / "avatars" / "1" / "model.onnx").read_bytes() == served.read_bytes()
+    return folder / "triton"
+
+
+def test_triton_knows_the_tensors_of_the_model(repository: Path) -> None:
+    """As it reads them: by the schema of its own client."""
+    config = parsed((repository / "avatars" / "config.pbtxt").read_text())
+    assert (config.name, config.backend) == ("avatars", "onnxruntime")
+    assert config.platform == "onnxruntime_onnx"
+    assert config.max_batch_size == triton.MAX_BATCH
+    assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
+    assert config.version_policy.WhichOneof("policy_choice") == "all"
+    graph = onnx.load(repository / "avatars" / "1" / "model.onnx").graph
+    kinds = {
+        onnx.TensorProto.FLOAT: model_config_pb2.TYPE_FP32,
+        onnx.TensorProto.UINT8: model_config_pb2.TYPE_UINT8,
+    }
+    for told, there in ((config.input, graph.input), (config.output, graph.output)):
+        assert [(each.name, each.data_type, list(each.dims)) for each in told] == [
+            (
+                value.name,
+                kinds[value.type.tensor_type.elem_type],
+                [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]],
+            )
+            for value in there
+        ]
+        for value in there:
+            assert value.type.tensor_type.shape.dim[0].dim_param  # any number of rows
+
+
+def parsed(text: str) -> Any:
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def test_an_unconditional_model_for_triton() -> None:
+    config = parsed(triton.config(tiny_manifest()))
+    assert [(each.name, list(each.dims)) for each in config.input] == [("latent", [8])]
+    assert [(each.name, list(each.dims)) for each in config.output] == [("image", [16, 16, 3])]
+
+
+def test_versions_for_triton_lie_side_by_side(tmp_path: Path) -> None:
+    triton.add(tmp_path, tiny_manifest(), 1, b"first")
+    path = tmp_path / "tiny" / "config.pbtxt"
+    changed = path.read_text() + "instance_group [{ count: 2 }]\n"
+    path.write_text(changed)
+    triton.add(tmp_path, tiny_manifest(), 2, b"second")
+    assert path.read_text() == changed and parsed(changed).instance_group[0].count == 2
+    other = tiny_manifest(latent_size=9)
+    with pytest.raises(ExportError, match="does not describe the tensors"):
+        triton.add(tmp_path, other, 3, b"third")
+    found = {each.parent.name: each.read_bytes() for each in tmp_path.rglob("model.onnx")}
+    assert found == {"1": b"first", "2": b"second"}
+    assert sorted(each.name for each in path.parent.iterdir()) == ["1", "2", "config.pbtxt"]
+
+
+def test_what_triton_has_is_never_overwritten(run: Path, repository: Path, tmp_path: Path) -> None:
+    for options, said in (
+        (["--version", "1"], "exists already; name another --version"),
+        (["--unconditional", "free"], "does not describe the tensors"),
+    ):
+        config = repository / "free" / "config.pbtxt"
+        write_atomically(config, "input []")
+        done = training("export", run, "--to", tmp_path, "--triton", repository, *options)
+        assert done.exit_code == 1 and said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert config.read_text() == "input []" and len(list(config.parent.iterdir())) == 1
+
+
+def test_both_have_the_next_version_that_is_free_in_both(
+    run: Path, repository: Path, tmp_path: Path
+) -> None:
+    done = training("export", run, "--to", tmp_path, "--triton", repository)
+    assert done.stdout.strip() == str(tmp_path / "avatars" / "2")
+    assert (repository / "avatars" / "2" / "model.onnx").exists()
 
 
 def test_samples_of_a_run(run: Path, tmp_path: Path) -> None:

@@ -118,14 +118,14 @@ def test_examples_are_answered_here(small: Server) -> None:
     found = document(small)
     (example,) = found["components"]["schemas"]["GenerateRequest"]["examples"]
     assert example["label"] == "red eyes"
+    parameters = found["paths"]["/models/{name}/{version}"]["get"]["parameters"]
+    shown = {each["name"]: each["schema"]["examples"][0] for each in parameters}
     for path, item in found["paths"].items():
         if "requestBody" in item.get("post", {}):
             content = item["post"]["requestBody"]["content"]["application/json"]
             name = content["schema"]["$ref"].rpartition("/")[2]
             for body in found["components"]["schemas"][name]["examples"]:
-                assert small.client.post(path, json=body).status_code == 200
-    parameters = found["paths"]["/models/{name}/{version}"]["get"]["parameters"]
-    shown = {each["name"]: each["schema"]["examples"][0] for each in parameters}
+                assert small.client.post(path.format(**shown), json=body).status_code == 200
     assert small.client.get("/models/{name}/{version}".format(**shown)).status_code == 200
 
 

@@ -260,13 +260,24 @@ def evaluate_command(
 )
 @click.option("--version", type=click.IntRange(1), help="Left out, the next free one.")
 @Unconditional
+@click.option(
+    "--triton",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="A model repository of Triton, to write it there as well.",
+)
 def export_command(
-    run: Path, snapshot: str, to: Path, version: int | None, unconditional: str | None
+    run: Path,
+    snapshot: str,
+    to: Path,
+    version: int | None,
+    unconditional: str | None,
+    triton: Path | None,
 ) -> None:
     """Write a run's generator as a model file that the service loads."""
     opened = Run.open(run)
     generator, shown = opened.load_snapshot(snapshot)
-    click.echo(export(opened, generator, shown, to, version, unconditional))
+    click.echo(export(opened, generator, shown, to, version, unconditional, triton))
 
 
 @main.command("audit")

@@ -16,7 +16,7 @@ from service import latents
 from service.files import write_atomically
 from service.labels import Vocabulary
 from service.manifest import METADATA_KEY, Manifest
-from training import card
+from training import card, triton
 from training.errors import ExportError
 from training.marginal import Marginal
 from training.networks import Block, Generator
@@ -40,21 +40,25 @@ def export(
     folder: Path,
     version: int | None,
     unconditional: str | None = None,
+    repository: Path | None = None,
 ) -> Path:
     """Write ``folder/NAME/VERSION`` with model file, card and samples; returns that path.
 
     ``generator`` is the run's average with its batch-norm statistics fitted, after ``shown``
     images. Without ``version`` it is the next free one. With ``unconditional``, a name, it is the
-    model that draws the labels, too. Raises ``ExportError``.
+    model that draws the labels, too. With ``repository``, that of Triton has the same version, too.
+    Raises ``ExportError``.
     """
     if unconditional is not None:
         run.check_marginal(unconditional)
     name = run.config.name if unconditional is None else unconditional
     versions = folder / name
-    version = version or _next_version(versions)
+    places = [versions] if repository is None else [versions, repository / name]
+    version = version or max(map(_next_version, places))
     target = versions / str(version)
-    if target.exists():
-        raise ExportError(f"{target} exists already; name another --version")
+    for place in places:
+        if (place / str(version)).exists():
+            raise ExportError(f"{place / str(version)} exists already; name another --version")
 
     if not all(bool(parameter.isfinite().all()) for parameter in generator.parameters()):
         raise ExportError(f"{run.folder}: some weights are not numbers: the run has diverged")
@@ -64,6 +68,8 @@ def export(
     else:
         manifest = run.marginal_manifest(shown, unconditional)
         drawn = Marginal(generator, generator.latent_size, run.dataset.attributes)
+    if repository is not None:
+        triton.check(repository, manifest)
     model = to_onnx(drawn, manifest)
     check_parity(drawn, model, manifest)
     picture = card.samples(drawn, manifest)
@@ -79,6 +85,8 @@ def export(
         if (found := evaluation / part).exists():
             write_atomically(unfinished / part, found.read_bytes())
     write_atomically(unfinished / "README.md", card.text(manifest, version, report))
+    if repository is not None:
+        triton.add(repository, manifest, version, model)
     unfinished.replace(target)
     return target
 

@@ -105,27 +105,31 @@ def _number(text: str) -> float:
 JSON = json.JSONDecoder(parse_float=_number)
 
 
-async def _receive_body(request: Request) -> bytes:
-    """Raises ``BodyTooLarge`` as soon as there is more than ``MAX_BODY``, and does not read on."""
+async def receive_body(request: Request, most: int) -> bytes:
+    """All of it, which from now on is part of what the request is known by (``line.REQUEST``).
+
+    Raises ``BodyTooLarge`` as soon as there are more than ``most`` bytes, and does not read on.
+    """
     declared = request.headers.get("content-length", "")
     parts: list[bytes] = []
-    size = int(declared) if declared.isdecimal() and int(declared) > MAX_BODY else 0
+    size = int(declared) if declared.isdecimal() and int(declared) > most else 0
     more = True
-    while more:
-        if size > MAX_BODY:
-            raise BodyTooLarge(f"the body may have at most {MAX_BODY} bytes")
+    while more and size <= most:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise CallerGone("the caller has gone")
         parts.append(message["body"])
         size += len(message["body"])
         more = message["more_body"]
-    return b"".join(parts)
+    if size > most:
+        raise BodyTooLarge(f"the body may have at most {most} bytes")
+    content = b"".join(parts)
+    REQUEST.set(hash((REQUEST.get(), content)))
+    return content
 
 
 async def _read_body(request: Request, model: Any) -> Any:
-    content = await _receive_body(request)
-    REQUEST.set(hash((REQUEST.get(), content)))
+    content = await receive_body(request, MAX_BODY)
     if not content:
         raise InvalidRequest("body: Field required")
     media = request.headers.get("content-type", "none")

@@ -1,15 +1,25 @@
-"""``GET /healthz`` and ``GET /readyz``."""
+"""``GET /healthz`` and ``GET /readyz``, and what the Open Inference Protocol calls them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from fastapi import APIRouter
 
 from service.errors import NotReady
+from service.protocol import ServerLive, ServerReady
 from service.routes.answers import PROBLEM
-from service.routes.state import CurrentState
+from service.routes.state import CurrentState, State
 from service.schemas import AliveAnswer, ReadyAnswer
 
 router = APIRouter(tags=["health"])
+NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not now.", "content": PROBLEM}}
+
+
+def check_ready(state: State) -> None:
+    """Raise ``NotReady`` unless a thread that computes has lately said that it lives."""
+    if not state.engine.ready:
+        raise NotReady("no thread that computes images has said lately that it lives")
 
 
 @router.get("/healthz")
@@ -18,14 +28,26 @@ async def alive() -> AliveAnswer:
     return AliveAnswer(status="alive")
 
 
-@router.get("/readyz", responses={503: {"description": "Not now.", "content": PROBLEM}})
+@router.get("/readyz", responses=NOT_READY)
 async def ready(state: CurrentState) -> ReadyAnswer:
     """Models are loaded and warmed, and a thread that computes has lately said that it lives."""
-    if not state.engine.ready:
-        raise NotReady("no thread that computes images has said lately that it lives")
+    check_ready(state)
     return ReadyAnswer(
         status="ready",
         device=state.runtime.device,
         reason=state.runtime.reason,
         models={name: sorted(versions) for name, versions in state.library.models.items()},
     )
+
+
+@router.get("/v2/health/live")
+async def server_live() -> ServerLive:
+    """As `/healthz`."""
+    return ServerLive(live=True)
+
+
+@router.get("/v2/health/ready", responses=NOT_READY)
+async def server_ready(state: CurrentState) -> ServerReady:
+    """As `/readyz`."""
+    check_ready(state)
+    return ServerReady(ready=True)
