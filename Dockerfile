@@ -1,6 +1,7 @@
-# Figment as an image: `docker build -t figment .` for a CPU, `--target gpu` for CUDA.
+# Figment as an image: `docker build -t figment .` for a CPU, `--target gpu` for CUDA, `--target ray`
+# for the nodes of a Ray cluster, which say themselves what they run.
 
-# One base for both: the GPU wheels bring the CUDA libraries, the host brings the driver.
+# One base for all: the GPU wheels bring the CUDA libraries, the host brings the driver.
 FROM python:3.11-slim-bookworm AS base
 
 
@@ -19,6 +20,9 @@ RUN $PIP -r /requirements/serve-cpu.txt && $COMPILE /opt/figment/lib
 
 FROM packages AS packages-gpu
 RUN $PIP -r /requirements/serve-gpu.txt && $COMPILE /opt/figment/lib
+
+FROM packages AS packages-ray
+RUN $PIP -r /requirements/serve-ray.txt && $COMPILE /opt/figment/lib
 
 
 FROM packages AS files
@@ -58,6 +62,14 @@ FROM run AS gpu
 # Refuses to start where CUDA cannot be had, rather than serve slowly.
 ENV FIGMENT_DEVICE=cuda
 COPY --from=packages-gpu /opt/figment /opt/figment
+COPY --from=files /models /models
+COPY --from=files /srv/figment /srv/figment
+
+
+FROM run AS ray
+# Ray would report its use.
+ENV RAY_USAGE_STATS_ENABLED=0
+COPY --from=packages-ray /opt/figment /opt/figment
 COPY --from=files /models /models
 COPY --from=files /srv/figment /srv/figment
 

@@ -71,6 +71,8 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 requirements:  ## write the exact versions anew (needs uv)
 	$(COMPILE) pyproject.toml --extra cpu --output-file requirements/serve-cpu.txt
 	$(COMPILE) pyproject.toml --extra gpu --output-file requirements/serve-gpu.txt
+	$(COMPILE) pyproject.toml --extra cpu --extra ray \
+		--constraint requirements/serve-cpu.txt --output-file requirements/serve-ray.txt
 	echo torch | $(COMPILE) pyproject.toml --extra cpu --extra train --extra dev --excludes - \
 		--output-file requirements/develop.txt
 	$(COMPILE) --group tools --output-file requirements/tools.txt

@@ -1,7 +1,7 @@
 """Write a bill of materials for each image: ``make sbom``.
 
-CycloneDX JSON, one file for the CPU's and one for CUDA's: the packages that are installed, and the
-models. What the base image brings is not in it. The same sources give the same bytes.
+CycloneDX JSON, a file for each: the packages that are installed, and the models. What the base
+image brings is not in it. The same sources give the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from service import __version__
 from service.manifest import METADATA_KEY, Manifest
 
 ROOT = Path(__file__).parent.parent
-IMAGES = ("cpu", "gpu")
+IMAGES = ("cpu", "gpu", "ray")
 SCHEMA = SchemaVersion.V1_6
 
 # What the image runs on, as far as the files tell platforms apart.
@@ -34,7 +34,7 @@ PLATFORM = {"sys_platform": "linux", "python_version": "3.11", "python_full_vers
 
 
 def main(folder: Path) -> None:
-    """Write ``figment-cpu.cdx.json`` and ``figment-gpu.cdx.json`` into ``folder``."""
+    """Write ``figment-cpu.cdx.json``, and one for each of the others, into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     for image in IMAGES:
         path = folder / f"figment-{image}.cdx.json"
