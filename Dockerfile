@@ -67,8 +67,9 @@ COPY --from=files /srv/figment /srv/figment
 
 
 FROM run AS ray
-# Ray would report its use.
-ENV RAY_USAGE_STATS_ENABLED=0
+# Ray's processes do not look where they are started; and they would report their use.
+ENV PYTHONPATH=/srv/figment \
+    RAY_USAGE_STATS_ENABLED=0
 COPY --from=packages-ray /opt/figment /opt/figment
 COPY --from=files /models /models
 COPY --from=files /srv/figment /srv/figment

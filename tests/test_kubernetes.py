@@ -6,12 +6,11 @@ cluster.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import math
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -323,19 +322,21 @@ def test_images_are_of_this_version_and_can_be_built(
         assert re.search(rf"docker build -t \S+:{__version__}{suffix} ", GUIDE)
 
 
-def blocks(language: str) -> Iterator[str]:
-    yield from re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+def of_the_guide(folder: Path, base: str) -> list[Document]:
+    """What the guide's own ``kustomization.yaml`` on a base makes."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    (text,) = [block for block in blocks if f"ops/kubernetes/{base}\n" in block]
+    (folder / "figment").symlink_to(ROOT, target_is_directory=True)
+    mine = folder / "mine"
+    mine.mkdir()
+    (mine / "kustomization.yaml").write_text(text)
+    (mine / "keys").write_text("a:sha256:" + 64 * "0")
+    return render(mine)
 
 
 def test_the_overlay_of_the_guide(tmp_path: Path) -> None:
-    """One's own, with all that there is."""
-    (text,) = [block for block in blocks("yaml") if "secretGenerator" in block]
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (tmp_path / "figment").symlink_to(ROOT, target_is_directory=True)
-    (mine / "kustomization.yaml").write_text(text)
-    (mine / "keys").write_text("a:sha256:" + 64 * "0")
-    found = render(mine)
+    """With all that there is."""
+    found = of_the_guide(tmp_path, "base")
     for document in found:
         kubernetes_validate.validate(document, VERSIONS[1], strict=True)
         assert document["metadata"]["namespace"] == "figment"
@@ -348,11 +349,24 @@ def test_the_overlay_of_the_guide(tmp_path: Path) -> None:
     assert volumes["keys"]["secret"]["secretName"] == name
 
 
+def test_the_overlay_of_the_guide_for_ray(tmp_path: Path) -> None:
+    found = of_the_guide(tmp_path, "ray")
+    secret = one(found, "Secret")["metadata"]
+    assert secret["namespace"] == one(found, "RayService")["metadata"]["namespace"] == "figment"
+    for template in templates(one(found, "RayService")["spec"]["rayClusterConfig"]):
+        (container,) = template["spec"]["containers"]
+        assert container["image"] == f"registry.example/figment:{__version__}-ray"
+        volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+        assert volumes["keys"]["secret"]["secretName"] == secret["name"]
+
+
 @pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # by Ray's schema
 def test_ray_serves_what_it_is_given(
     ray_documents: list[Document], cluster: Document, serve_config: Document
 ) -> None:
     pytest.importorskip("ray", reason="no Ray: the file for Serve is not checked")
+    if importlib.util.find_spec("service.cluster") is None:
+        pytest.skip("there is no service.cluster, from which the schema imports")
     schema = importlib.import_module("ray.serve.schema")
     checked = schema.ServeDeploySchema.model_validate(serve_config)
     assert checked.http_options.host == "0.0.0.0"
