@@ -10,7 +10,6 @@ import signal
 import subprocess
 import termios
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -19,6 +18,7 @@ import pytest
 from tests import onnx_files
 from tests.conftest import manifest
 from tests.server import ROOT, Server, command, environment, serve
+from tests.watching import until
 
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
@@ -28,13 +28,6 @@ def models(tmp_path: Path) -> Path:
     folder = tmp_path / "models"
     onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
     return folder
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def statuses(server: Server, path: str, key: str | None = None) -> set[int]:

