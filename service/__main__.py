@@ -151,7 +151,8 @@ def fetch(
     command goes on where it was interrupted.
     """
     from service.asking import Server  # whoever serves does without the client
-    from service.fetch import Plan, opened
+    from service.contents import Plan
+    from service.fetch import opened
     from service.orders import Order
 
     if len(counts) not in (1, len(labels)):

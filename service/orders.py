@@ -36,11 +36,6 @@ class Order:
             raise ClientError("label should hold one label at least, or be left out")
         if sum(self.counts) < 1:
             raise ClientError("n should ask for one image at least")
-        if self.leaves_out and sum(self.counts) > MOST_AT_ONCE:
-            raise ClientError(
-                f"n: at most {MOST_AT_ONCE:,} images of one seed can be verified, or counted for "
-                "each label; fetch the others from another seed"
-            )
 
     @property
     def labels(self) -> list[Label | None]:
