@@ -27,7 +27,8 @@ class Order:
     seed: int | None = None
     offset: int = 0
     model: str | None = None
-    version: int | None = None
+    version: int | str | None = None
+    """A number or an alias."""
     truncation: float = 1.0
     verify: float | None = None
 
