@@ -1,24 +1,34 @@
-"""The command line: ``python -m service`` serves, ``python -m service fetch`` is a client."""
+"""The command line: ``python -m service`` serves, ``fetch`` is a client, and the rest are tools."""
 
 from __future__ import annotations
 
+import signal
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from tqdm import tqdm
 
-from service import hangup, signals, stderr
-from service.errors import AliasRefused, ClientError, OriginChanged, Refused, StartupError
+from service import cpus, hangup, signals, stderr
+from service.errors import (
+    AliasRefused,
+    ClientError,
+    DatasetFailed,
+    OriginChanged,
+    Refused,
+    StartupError,
+)
 from service.formats.packers import SUFFIXES
 from service.installation import check_installation
 from service.latents import MAX_SEED
 from service.options import build, options_of
-from service.settings import PREFIX, Settings, check_environment
+from service.settings import PREFIX, Device, Settings, check_environment
 from service.vetting import Vetter
 
 if TYPE_CHECKING:
+    from service.bulk.dataset import Dataset, Run
     from service.fetch import Folder
 
 
@@ -151,7 +161,8 @@ def fetch(
     command goes on where it was interrupted.
     """
     from service.asking import Server  # whoever serves does without the client
-    from service.fetch import Plan, opened
+    from service.contents import Plan
+    from service.fetch import opened
     from service.orders import Order
 
     if len(counts) not in (1, len(labels)):
@@ -222,6 +233,83 @@ def rollback(name: str, alias: str, models: Path) -> None:
     except (AliasRefused, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{alias} of {name} is version {version} again; {TAKEN_UP}")
+
+
+@main.command("make-dataset")
+@click.argument("plan", type=click.Path(path_type=Path))
+@click.option("--out", required=True, help="A folder of its own, or a URL such as s3://bucket/set.")
+@_models
+@click.option(
+    "--device",
+    type=click.Choice(get_args(Device)),
+    default=Settings.model_fields["device"].default,
+    show_default=True,
+    envvar=f"{PREFIX}DEVICE",
+    help="cuda makes images in one process, on the first GPU.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Files that are made at a time. Left out, one for each core; with --ray, what it has "
+    "cores for.",
+)
+@click.option("--ray", "address", help="Of a Ray cluster that makes the files: auto, or HOST:PORT.")
+def make_dataset(
+    plan: Path, out: str, models: Path, device: Device, workers: int | None, address: str | None
+) -> None:
+    """Make the set of images that PLAN describes, without a server.
+
+    PLAN is a YAML file with the fields of POST /generate. The files are those that `fetch` writes.
+    The same command goes on where it was interrupted.
+    """
+    # Both ways to end it are one: files are whole or not there, so nothing has to be brought to an
+    # end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        check_installation()
+        from service.bulk import cluster, processes
+        from service.bulk.dataset import opened
+        from service.bulk.plans import read_plan
+        from service.bulk.targets import target_of
+
+        if address is not None and device == "cuda":
+            raise DatasetFailed("--ray makes images on CPUs: leave --device out")
+        kind: Device = device if address is None else "cpu"
+        with opened(read_plan(plan), target_of(out), models, kind, _tell) as dataset:
+            if address is not None:
+                run = partial(cluster.run, most=workers, address=address)
+            else:
+                cores = 1 if dataset.recipe.device == "cuda" else cpus.available()
+                run = partial(processes.run, most=workers or cores)
+            _make(dataset, run)
+            origin = dataset.recipe.origin
+            click.echo(
+                f"{dataset.kept:,} images of {origin.model} version {origin.version}, seed "
+                f"{origin.seed}, in {out}"
+            )
+    except (DatasetFailed, StartupError) as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt as error:
+        raise click.ClickException("interrupted") from error
+
+
+def _make(dataset: Dataset, run: Run) -> None:
+    """Make what is missing; say of whatever ends it early what is kept."""
+    total, often = dataset.total, 0.5 if sys.stderr.isatty() else 10
+    try:
+        # Files that are there already are none of the rate.
+        with tqdm(total=total, unit=" images", mininterval=often, smoothing=0) as bar:
+
+            def found(images: int) -> None:
+                bar.initial += images
+                bar.update(images)
+
+            dataset.fill(run, found, bar.update)
+    except (DatasetFailed, KeyboardInterrupt) as error:
+        why = _explain(error)
+        if dataset.kept:
+            why += f"\n{dataset.kept:,} of {total:,} images are kept: the same command goes on"
+        raise click.ClickException(why) from error
 
 
 def _fill(folder: Folder, total: int) -> None:

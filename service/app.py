@@ -8,12 +8,9 @@ import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import metadata
 from typing import Any
 
-import isal
 import onnxruntime
-import PIL
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
@@ -44,6 +41,7 @@ from service.routes.state import State, Streams
 from service.runtime import Runtime
 from service.sampling import Samples, render
 from service.settings import Settings
+from service.software import software_of
 from service.vetting import Vetter
 
 log = logging.getLogger(__name__)
@@ -122,7 +120,7 @@ def _load(settings: Settings, access: Access, vetter: Vetter) -> State:
     effective = _effective(runtime)
     _tell(effective, catalogue.library, settings)
     streams = Streams(settings.max_streams, settings.timeout)
-    software = _software(runtime)
+    software = software_of(runtime.provider)
     return State(settings, runtime, catalogue, engine, effective, access, streams, software)
 
 
@@ -144,18 +142,6 @@ def _effective(runtime: Runtime) -> dict[str, Any]:
         "threads": runtime.threads,
         "encoders": runtime.encoders,
     }
-
-
-def _software(runtime: Runtime) -> str:
-    libraries = {
-        "figment": __version__,
-        "onnxruntime": onnxruntime.__version__,
-        "pillow": PIL.__version__,
-        "isal": isal.__version__,
-        "pyarrow": metadata.version("pyarrow"),  # which is imported at the first use only
-    }
-    versions = [f"{name} {version}" for name, version in libraries.items()]
-    return ", ".join([*versions, runtime.provider])
 
 
 def _tell(effective: dict[str, Any], library: Library, settings: Settings) -> None:

@@ -19,7 +19,7 @@ from service.formats.negotiation import MEDIA_TYPES
 from service.formats.png import END, SIGNATURE
 from service.formats.sets import Record
 from service.formats.webdataset import samples
-from service.orders import Order, Origin, Progress
+from service.orders import MOST_AT_ONCE, Order, Origin, Progress
 
 PNG_START = SIGNATURE + b"\0\0\0\rIHDR"
 PNG_HEAD = len(PNG_START) + 13
@@ -35,7 +35,12 @@ class Download:
     def __init__(
         self, server: Server, order: Order, progress: Progress, origin: Origin | None = None
     ) -> None:
-        """``origin``: of what has come already."""
+        """``origin``: of what has come already. Raises ``ClientError`` for what no server sends."""
+        if order.leaves_out and sum(order.counts) > MOST_AT_ONCE:
+            raise ClientError(
+                f"n: at most {MOST_AT_ONCE:,} images of one seed can be verified, or counted for "
+                "each label; fetch the others from another seed"
+            )
         self.origin = origin
         self.software: list[str] = []
         """What made the images: more than one where the server was exchanged for another."""

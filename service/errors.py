@@ -9,6 +9,7 @@ FigmentError
 │   ├── Unreachable         no answer, or too busy, for longer than the client's patience
 │   ├── OriginChanged       what has come is of another model than what would come
 │   └── FetchFailed         the folder is not fit for what is fetched
+├── DatasetFailed           a set cannot be made as planned, or not go on there
 └── RequestError            answered as application/problem+json (RFC 9457)
     ├── MalformedJson       400
     ├── Unauthorized        401
@@ -85,6 +86,10 @@ class OriginChanged(ClientError):
 
 class FetchFailed(ClientError):
     """A set cannot be fetched into this folder."""
+
+
+class DatasetFailed(FigmentError):
+    """A set cannot be made from model files. What is there already is kept."""
 
 
 class RequestError(FigmentError):

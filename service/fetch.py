@@ -11,91 +11,37 @@ and ends with the same files as if nothing had been.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from service import __version__
 from service.asking import Server
 from service.client import pixels
+from service.contents import (
+    LOCK,
+    MANIFEST,
+    Manifest,
+    Plan,
+    Tally,
+    described,
+    left_overs,
+    packing,
+    stem,
+)
 from service.download import Download
 from service.errors import ClientError, FetchFailed
 from service.files import replacing, write_atomically
 from service.formats import sets, webdataset
 from service.formats.packers import SUFFIXES, packer
 from service.formats.sets import Record
-from service.orders import Order, Origin, Progress
+from service.orders import Origin, Progress
 
-MANIFEST = "manifest.json"
-LOCK = ".lock"
-FEWEST_FILES = 8
-"""Where there are images enough: loaders share out files among their workers."""
-MOST_IN_FILE = 10_000
-"""Images."""
 AT_ONCE = 256
 """Images that are packed at a time."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is fetched, and into what."""
-
-    order: Order
-    format: str
-    images_per_file: int | None = None
-    """Left out, few enough to make ``FEWEST_FILES``."""
-
-    @property
-    def per_file(self) -> int:
-        few_enough = max(sum(self.order.counts) // FEWEST_FILES, 1)
-        return self.images_per_file or min(few_enough, MOST_IN_FILE)
-
-    def asked(self) -> dict[str, Any]:
-        """All of it, for JSON."""
-        return asdict(self.order) | {"format": self.format, "images_per_file": self.per_file}
-
-
-class File(BaseModel):
-    name: str
-    images: int
-    """0 for a table beside an array."""
-    bytes: int
-    sha256: str
-
-
-class Tally(BaseModel):
-    """Of one label, or of images whose labels are all drawn."""
-
-    label: Any
-    images: int
-    tried: int
-    """Those that were left out among them."""
-
-
-class Manifest(BaseModel):
-    """What a folder holds."""
-
-    layout: Literal[1] = 1
-    asked: dict[str, Any]
-    origin: Origin
-    software: list[str]
-    """What made the images: more than one where the server was exchanged for another."""
-    packed_by: list[str]
-    """What made the files of them, here."""
-    attributes: list[str]
-    complete: bool = False
-    images: int = 0
-    labels: list[Tally]
-    next: int
-    """The index behind the last image."""
-    files: list[File] = []
 
 
 class Folder:
@@ -163,16 +109,16 @@ class Folder:
         self._download.software = list(manifest.software)
         for entry in manifest.files:
             path = self._path / entry.name
-            if not path.exists() or _described(path, entry.images) != entry:
+            if not path.exists() or described(path, entry.images, entry.labels) != entry:
                 raise FetchFailed(
                     f"{path} is gone or has changed since it was fetched; fetch into a new folder"
                 )
-        if not manifest.complete and _packing() not in manifest.packed_by:
+        if not manifest.complete and packing() not in manifest.packed_by:
             self._server.tell(
-                f"files are packed by {_packing()} now, and were by {manifest.packed_by[-1]}: they "
+                f"files are packed by {packing()} now, and were by {manifest.packed_by[-1]}: they "
                 "may differ from those of a fetch in one go"
             )
-            manifest.packed_by.append(_packing())
+            manifest.packed_by.append(packing())
         self.progress.next = manifest.next
         for label, tally in enumerate(manifest.labels):
             self.progress.missing[label] -= tally.images
@@ -190,8 +136,7 @@ class Folder:
     def _remove_left_overs(self, manifest: Manifest) -> None:
         """What a fetch that was killed had not put in its place."""
         name = manifest.origin.model
-        patterns = f".{MANIFEST}.*.tmp", f".{name}-[0-9]*.*.tmp", f"{name}-[0-9]*.part"
-        for pattern in patterns:
+        for pattern in (*left_overs(name), f"{name}-[0-9]*.part"):
             for path in self._path.glob(pattern):
                 if path != self._part_path(manifest):
                     path.unlink()
@@ -220,7 +165,7 @@ class Folder:
             asked=self._plan.asked(),
             origin=self.origin,
             software=list(self._download.software),
-            packed_by=[_packing()],
+            packed_by=[packing()],
             attributes=list(first.labels or {}),
             labels=labels,
             next=start,
@@ -232,18 +177,21 @@ class Folder:
         """Make the next file of the part."""
         assert self._part is not None
         self._part.close()
-        part, stem = self._part_path(manifest), self._stem(manifest)
-        file = self._path / f"{stem}{SUFFIXES[self._plan.format]}"
+        part, name = self._part_path(manifest), self._stem(manifest)
+        file = self._path / f"{name}{SUFFIXES[self._plan.format]}"
         with replacing(file) as target, part.open("rb") as source:
             self._repack(source, target, manifest.attributes)
-        manifest.files.append(_described(file, self._in_part))
+        tallies = self.tallies()
+        before = zip(tallies, manifest.labels, strict=True)
+        of_each = [tally.images - counted.images for tally, counted in before]
+        manifest.files.append(described(file, self._in_part, of_each))
         if self._plan.format == "npy":
-            table = self._path / f"{stem}.csv"
+            table = self._path / f"{name}.csv"
             with replacing(table) as target, part.open("rb") as source:
                 _write_table(source, target, manifest.attributes)
-            manifest.files.append(_described(table, 0))
+            manifest.files.append(described(table, 0, []))
         manifest.images += self._in_part
-        manifest.labels, manifest.next = self.tallies(), self.progress.next
+        manifest.labels, manifest.next = tallies, self.progress.next
         manifest.complete = not any(self.progress.missing)
         self._in_part, self._part = 0, None
         self._write(manifest)
@@ -267,7 +215,7 @@ class Folder:
     def _stem(self, manifest: Manifest) -> str:
         """What the next file is called."""
         number = sum(entry.images > 0 for entry in manifest.files)
-        return f"{manifest.origin.model}-{number:05d}"
+        return stem(manifest.origin.model, number)
 
     def _write(self, manifest: Manifest) -> None:
         write_atomically(self._path / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
@@ -302,9 +250,9 @@ def _read_manifest(folder: Path, plan: Plan) -> Manifest | None:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise FetchFailed(f"{path} is no manifest of a fetch: {error.errors()[0]['msg']}") from None
-    asked = plan.asked()
-    if manifest.asked != asked:
-        differ = [name for name in asked if manifest.asked.get(name) != asked[name]]
+    if manifest.made_by != "fetch":
+        raise FetchFailed(f"{folder} holds a set of {manifest.made_by}: name another folder")
+    if differ := plan.differs(manifest.asked):
         raise FetchFailed(
             f"{folder} holds another set (it differs in {', '.join(differ)}): name another folder"
         )
@@ -328,13 +276,3 @@ def _in_groups(source: IO[bytes]) -> Iterator[list[Record]]:
                 group = []
     if group:
         yield group
-
-
-def _described(path: Path, images: int) -> File:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return File(name=path.name, images=images, bytes=path.stat().st_size, sha256=sha256)
-
-
-def _packing() -> str:
-    return f"figment {__version__}, pyarrow {metadata.version('pyarrow')}"

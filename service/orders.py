@@ -27,7 +27,8 @@ class Order:
     seed: int | None = None
     offset: int = 0
     model: str | None = None
-    version: int | None = None
+    version: int | str | None = None
+    """A number or an alias."""
     truncation: float = 1.0
     verify: float | None = None
 
@@ -36,11 +37,6 @@ class Order:
             raise ClientError("label should hold one label at least, or be left out")
         if sum(self.counts) < 1:
             raise ClientError("n should ask for one image at least")
-        if self.leaves_out and sum(self.counts) > MOST_AT_ONCE:
-            raise ClientError(
-                f"n: at most {MOST_AT_ONCE:,} images of one seed can be verified, or counted for "
-                "each label; fetch the others from another seed"
-            )
 
     @property
     def labels(self) -> list[Label | None]:

@@ -84,6 +84,10 @@ def _count_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -
     return found
 
 
+Numbers = Annotated[Count | Counts, WrapValidator(_count_in_one_sentence)]
+"""How many images; or how many of each label."""
+
+
 @functools.cache
 def _known(model: type[BaseModel]) -> list[str]:
     """What its fields are called in JSON."""
@@ -112,7 +116,7 @@ class _Request(BaseModel):
 class GenerateRequest(_Request):
     """What to generate. Everything may be left out."""
 
-    n: Annotated[Count | Counts, WrapValidator(_count_in_one_sentence)] = Field(
+    n: Numbers = Field(
         1, description="Images; or, beside a list of labels, a list with how many of each."
     )
     seed: Seed | None = Field(None, description="Left out, one is drawn and returned.")

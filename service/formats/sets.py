@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from service.addresses import Address
 from service.formats import images
 from service.frames import Frame, Pixels
 
@@ -80,9 +81,21 @@ class Packer(Protocol[Item]):
 
 def record(frame: Frame, pixels: Pixels) -> Record:
     """Encode an image that has an address."""
-    address = frame.address
-    assert address is not None
-    url = address.url()
+    address, url = _place(frame)
+    return _record(frame, address, url, images.encode(pixels, "png", url))
+
+
+def without_image(frame: Frame) -> Record:
+    """All but the file, for tables."""
+    return _record(frame, *_place(frame), b"")
+
+
+def _place(frame: Frame) -> tuple[Address, str]:
+    assert frame.address is not None
+    return frame.address, frame.address.url()
+
+
+def _record(frame: Frame, address: Address, url: str, image: bytes) -> Record:
     return Record(
         address.model,
         address.version,
@@ -90,7 +103,7 @@ def record(frame: Frame, pixels: Pixels) -> Record:
         address.index,
         frame.labels,
         url,
-        images.encode(pixels, "png", url),
+        image,
     )
 
 

@@ -1,0 +1,127 @@
+"""The plan of a set: a YAML file whose fields are those of ``POST /generate``, and two more.
+
+model: anime-faces
+label: [red eyes, blue eyes]
+n: [300, 100]
+seed: 3
+format: parquet
+images_per_file: 100
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+
+from service.contents import Plan
+from service.errors import ClientError, DatasetFailed
+from service.formats.packers import SUFFIXES
+from service.manifest import NAME_PATTERN
+from service.orders import Order
+from service.schemas import GenerateRequest, Numbers
+
+MOST_BYTES = 1 << 20
+
+
+class PlanFile(GenerateRequest):
+    """What stands in it."""
+
+    n: Numbers = Field(description="Images; or, beside a list of labels, how many of each.")
+    model: Annotated[str, Field(pattern=NAME_PATTERN)]
+    format: str = "webdataset"
+    images_per_file: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str) -> str:
+        if value not in SUFFIXES:
+            formats = ", ".join(sorted(SUFFIXES))
+            raise PydanticCustomError("format", "should be one of {formats}", {"formats": formats})
+        return value
+
+    @field_validator("verify")
+    @classmethod
+    def _not_verified(cls, value: float | None) -> None:
+        if value is not None:
+            raise PydanticCustomError(
+                "verify",
+                "which images pass is found one after the other, so files could not be made apart "
+                "from each other; `python -m service fetch --verify` does it",
+            )
+
+    def plan(self) -> Plan:
+        """Raises ``ClientError`` where fields do not fit together."""
+        if isinstance(self.n, list) and len(self.n) != max(len(self.labels), 1):
+            raise ClientError(
+                f"n has {len(self.n)} counts for {len(self.labels)} labels: it is one number, or "
+                "a list with one for each entry of label"
+            )
+        order = Order(
+            n=self.n,
+            label=self.label,
+            seed=self.seed,
+            offset=self.offset,
+            model=self.model,
+            version=self.version,
+            truncation=self.truncation,
+        )
+        return Plan(order, self.format, self.images_per_file)
+
+
+def read_plan(path: Path) -> Plan:
+    """Raises ``DatasetFailed`` with the place in the file and what would have been right."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise DatasetFailed(f"{path} is larger than {MOST_BYTES} bytes: it is no plan")
+        root = yaml.compose(text, yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise DatasetFailed(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:  # dates that are none are a ValueError
+        mark = getattr(error, "problem_mark", None)
+        why = getattr(error, "problem", None) or error
+        raise DatasetFailed(f"{_place(path, mark)}: this is no YAML: {why}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise DatasetFailed(f"{path}: a plan is a list of fields, such as `model: anime-faces`")
+    _refuse_repeated(path, root)
+    try:
+        return PlanFile.model_validate(content).plan()
+    except ValidationError as error:
+        faults = [_explain(path, root, fault) for fault in error.errors(include_url=False)]
+        raise DatasetFailed("\n".join(faults)) from error
+    except ClientError as error:
+        raise DatasetFailed(f"{path}: {error}") from error
+
+
+def _refuse_repeated(path: Path, root: yaml.MappingNode) -> None:
+    """YAML's library would take the last."""
+    seen = set()
+    for key, _ in root.value:
+        if key.value in seen:
+            raise DatasetFailed(f"{_place(path, key.start_mark)}: {key.value} stands there twice")
+        seen.add(key.value)
+
+
+def _explain(path: Path, root: yaml.MappingNode, fault: Any) -> str:
+    """A sentence with the line that it is about."""
+    problem = fault["msg"]
+    if fault["type"] == "missing":
+        return f"{path}: {fault['loc'][0]} is missing"
+    if fault["type"] == "label":
+        problem += ". What YAML takes for a number, or for yes or no, is put in quotes: '7'"
+    if not fault["loc"]:
+        unknown = [key for key, _ in root.value if key.value not in PlanFile.model_fields]
+        return f"{_place(path, unknown[0].start_mark if unknown else None)}: {problem}"
+    name = fault["loc"][0]
+    mark = next((key.start_mark for key, _ in root.value if key.value == name), None)
+    return f"{_place(path, mark)}: {name}: {problem}"
+
+
+def _place(path: Path, mark: Any) -> str:
+    return f"{path}, line {mark.line + 1}" if mark else str(path)

@@ -1,0 +1,118 @@
+"""Files made by processes of this machine, each with a model of its own on one core.
+
+A process that is killed is replaced, and its file made again. The processes end with the one that
+started them, however that ends.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+
+from service import signals
+from service.bulk.making import Done, Job, Maker, Recipe, Tell
+from service.errors import DatasetFailed
+
+LIVES = 3
+"""Processes that may be lost to one file, until it is blamed for that."""
+
+# Forked, they would inherit ONNX Runtime in whatever state it is.
+SPAWN = multiprocessing.get_context("spawn")
+
+
+class _Worker:
+    """A process, and what it is at."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.connection, theirs = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=_work, args=(recipe, theirs), daemon=True)
+        with signals.held():  # until it says what is to become of them
+            self.process.start()
+        theirs.close()
+        self.job: Job | None = None
+        self.told = 0
+        """Images of its file that are made."""
+
+    def begin(self, job: Job) -> None:
+        self.job, self.told = job, 0
+        self.connection.send(job)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def run(recipe: Recipe, jobs: deque[Job], tell: Tell, *, most: int) -> Iterator[Done]:
+    """What comes of ``jobs``, in any order; more may be added meanwhile.
+
+    ``most``: processes at a time. ``tell`` is told of images made, and of those lost as less than
+    none. Raises ``DatasetFailed``.
+    """
+    lost: Counter[int] = Counter()
+    workers: dict[Connection, _Worker] = {}
+    try:
+        while jobs or any(worker.job for worker in workers.values()):
+            idle = [worker for worker in workers.values() if worker.job is None]
+            while jobs and (idle or len(workers) < most):
+                if not idle:
+                    worker = _Worker(recipe)
+                    workers[worker.connection] = worker
+                    idle.append(worker)
+                idle.pop().begin(jobs.popleft())
+            for connection in wait(list(workers)):
+                assert isinstance(connection, Connection)
+                worker = workers[connection]
+                job = worker.job
+                try:
+                    said = connection.recv()
+                except (EOFError, OSError):
+                    del workers[connection]
+                    worker.end()
+                    tell(-worker.told)
+                    if job is not None:
+                        lost[job.number] += 1
+                        if lost[job.number] == LIVES:
+                            raise _blamed(recipe, job, worker.process.exitcode) from None
+                        jobs.appendleft(job)
+                    continue
+                if isinstance(said, int):
+                    worker.told += said
+                    tell(said)
+                    continue
+                worker.job = None
+                if isinstance(said, DatasetFailed):
+                    raise said
+                yield said
+    finally:
+        for worker in workers.values():
+            worker.end()
+
+
+def _blamed(recipe: Recipe, job: Job, code: int | None) -> DatasetFailed:
+    (name, *_) = recipe.names(job.number)
+    how = f"ended by {signal.Signals(-code).name}" if code and code < 0 else f"ended with {code}"
+    hint = ", most likely for want of memory" if code == -signal.SIGKILL else ""
+    return DatasetFailed(f"{LIVES} processes were lost to {name}; the last was {how}{hint}")
+
+
+def _work(recipe: Recipe, connection: Connection) -> None:
+    """What a process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the one that started this
+    signals.release()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    maker = Maker(recipe)
+    while True:
+        connection.send(maker.do(connection.recv(), connection.send))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

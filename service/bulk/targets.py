@@ -1,0 +1,224 @@
+"""Where the files of a set go: a folder, or whatever fsspec has a protocol for.
+
+A target is handed to other processes, on other machines too, so it holds nothing but its name.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import fsspec
+from filelock import FileLock, Timeout
+
+from service.contents import LOCK, MANIFEST, File, described, left_overs
+from service.errors import DatasetFailed
+from service.files import replacing
+
+
+class Target(Protocol):
+    """All methods raise ``DatasetFailed`` where something cannot be read or written."""
+
+    def held(self) -> AbstractContextManager[object]:
+        """For this process alone, as far as can be; made if it is not there."""
+        ...
+
+    def names(self) -> list[str]:
+        """What is there, but for names that begin with a dot; sorted."""
+        ...
+
+    def manifest(self) -> bytes | None: ...
+
+    def write_manifest(self, content: bytes) -> None: ...
+
+    def writing(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """A file that appears at the end, whole; not at all if anything is raised."""
+        ...
+
+    def holds(self, file: File) -> bool:
+        """Whether a file is there as it was made."""
+        ...
+
+    def tidy(self, model: str) -> None:
+        """Remove what processes left that were killed."""
+        ...
+
+
+def target_of(out: str) -> Target:
+    """``out`` is a path or a URL. Raises ``DatasetFailed`` for a URL of no known kind."""
+    protocol, separator, rest = out.partition("://")
+    if not separator:
+        return Folder(Path(out))
+    if protocol == "file":
+        return Folder(Path(rest))
+    bucket = Bucket(out.rstrip("/"))
+    bucket.check()
+    return bucket
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A ``Target``. Files are compared with their SHA-256."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        lock = FileLock(self.path / LOCK, timeout=0)
+        with self._explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise DatasetFailed(f"another command is writing to {self.path}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def names(self) -> list[str]:
+        with self._explained(self.path):
+            return sorted(path.name for path in self.path.iterdir() if path.name[0] != ".")
+
+    def manifest(self) -> bytes | None:
+        path = self.path / MANIFEST
+        with self._explained(path, "read"):
+            return path.read_bytes() if path.exists() else None
+
+    def write_manifest(self, content: bytes) -> None:
+        with self.writing(MANIFEST) as file:
+            file.write(content)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        if not self.path.is_dir():
+            raise DatasetFailed(
+                f"there is no folder {self.path} on {socket.gethostname()}: all machines that make "
+                "a set have to share it, or write to a URL"
+            )
+        with self._explained(self.path / name), replacing(self.path / name) as file:
+            yield file
+
+    def holds(self, file: File) -> bool:
+        path = self.path / file.name
+        with self._explained(path, "read"):
+            try:
+                return path.stat().st_size == file.bytes and (
+                    described(path, file.images, file.labels) == file
+                )
+            except FileNotFoundError:
+                return False
+
+    def tidy(self, model: str) -> None:
+        with self._explained(self.path):
+            for pattern in left_overs(model):
+                for path in self.path.glob(pattern):
+                    path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _explained(self, path: Path, what: str = "write") -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DatasetFailed(f"cannot {what} {path}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A ``Target`` behind a URL. Of its files the sizes are compared: all else is a download.
+
+    They are written here first, so that objects appear whole where the store knows no halves, as
+    S3 and its like do.
+    """
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    def check(self) -> None:
+        """Raise ``DatasetFailed`` where nothing is installed for such a URL."""
+        protocol = self.url.partition("://")[0]
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except ImportError as error:
+            raise DatasetFailed(
+                f"{protocol}:// takes a package that is not installed: {error}"
+            ) from error
+        except ValueError as error:
+            raise DatasetFailed(f"{self.url}: {error}") from error
+
+    def held(self) -> AbstractContextManager[object]:
+        return nullcontext()  # stores have no locks
+
+    def names(self) -> list[str]:
+        with self._explained(""):
+            system, root = self._open()
+            try:
+                found = [path.rstrip("/").rpartition("/")[2] for path in system.ls(root, False)]
+            except FileNotFoundError:
+                return []
+            return sorted(name for name in found if name and name[0] != ".")
+
+    def manifest(self) -> bytes | None:
+        with self._explained(MANIFEST, "read"):
+            system, root = self._open()
+            try:
+                content: bytes = system.cat_file(f"{root}/{MANIFEST}")
+            except FileNotFoundError:
+                return None
+            return content
+
+    def write_manifest(self, content: bytes) -> None:
+        with self._explained(MANIFEST):
+            system, root = self._open()
+            system.pipe_file(f"{root}/{MANIFEST}", content)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        try:
+            with tempfile.NamedTemporaryFile() as file:
+                yield file
+                file.flush()
+                with self._explained(name):
+                    system, root = self._open()
+                    system.put_file(file.name, f"{root}/{name}")
+        except OSError as error:
+            folder = tempfile.gettempdir()
+            raise DatasetFailed(
+                f"cannot write {name} to {folder}, from where it goes to {self.url}: "
+                f"{error.strerror or error}; TMPDIR names another folder"
+            ) from error
+
+    def holds(self, file: File) -> bool:
+        with self._explained(file.name, "read"):
+            system, root = self._open()
+            try:
+                return bool(system.size(f"{root}/{file.name}") == file.bytes)
+            except FileNotFoundError:
+                return False
+
+    def tidy(self, model: str) -> None:
+        pass  # temporary files end with the processes that have them
+
+    def _open(self) -> tuple[Any, str]:
+        system, root = fsspec.core.url_to_fs(self.url)
+        return system, root.rstrip("/")
+
+    @contextmanager
+    def _explained(self, name: str, what: str = "write") -> Iterator[None]:
+        try:
+            yield
+        except DatasetFailed:
+            raise
+        except Exception as error:  # each of these libraries has errors of its own
+            why = str(error) or type(error).__name__
+            raise DatasetFailed(f"cannot {what} {self.url}/{name}: {why}") from error

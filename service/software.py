@@ -1,0 +1,24 @@
+"""What of ours may change the bytes of an image or of a set."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import isal
+import onnxruntime
+import PIL
+
+from service import __version__
+
+
+def software_of(provider: str) -> str:
+    """All of it in a line; ``provider`` is ONNX Runtime's, such as ``CPUExecutionProvider``."""
+    libraries = {
+        "figment": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "pillow": PIL.__version__,
+        "isal": isal.__version__,
+        "pyarrow": metadata.version("pyarrow"),  # which is imported at the first use only
+    }
+    versions = [f"{name} {version}" for name, version in libraries.items()]
+    return ", ".join([*versions, provider])
