@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
-import isal
+import deflate
 import onnxruntime
 import PIL
 
@@ -17,7 +17,7 @@ def software_of(provider: str) -> str:
         "figment": __version__,
         "onnxruntime": onnxruntime.__version__,
         "pillow": PIL.__version__,
-        "isal": isal.__version__,
+        "deflate": deflate.__version__,
         "pyarrow": metadata.version("pyarrow"),  # which is imported at the first use only
     }
     versions = [f"{name} {version}" for name, version in libraries.items()]
