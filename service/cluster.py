@@ -27,6 +27,7 @@ try:
     from ray import serve
     from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
     from ray.serve.metrics import Counter, Gauge
+    from ray.serve.schema import LoggingConfig
 except ImportError as error:
     raise ImportError(f'Ray is missing: pip install "figment[ray]" ({error})') from error
 
@@ -136,11 +137,12 @@ app = serve.deployment(
         upscale_delay_s=10,
         downscale_delay_s=300,
         look_back_period_s=15,
-        policy=AutoscalingPolicy(policy_function=QueueInImages),
+        policy=AutoscalingPolicy(policy_function=QueueInImages),  # type: ignore[no-untyped-call]
     ),
     max_ongoing_requests=MOST_REQUESTS,
     max_queued_requests=MOST_REQUESTS,
     backpressure_config=BackpressureConfig(retry_after_s=1),
+    logging_config=LoggingConfig(enable_access_log=False),  # FIGMENT_LOG_REQUESTS is ours
     graceful_shutdown_timeout_s=40,
     health_check_period_s=5,
     health_check_timeout_s=10,

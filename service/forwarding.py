@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import http
 import json
+import math
 from collections.abc import Iterable
 
 from starlette.middleware import Middleware
@@ -192,30 +193,36 @@ class Paced:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if TAKEN not in scope.get("extensions", {}):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        pace = _Pace(receive, send)
+        pace = _Pace(receive, send, told=TAKEN in scope.get("extensions", {}))
         await self._app(scope, pace.receive, pace.send)
 
 
 class _Pace:
-    def __init__(self, receive: Receive, send: Send) -> None:
+    """``told``: the proxy does tell what was taken."""
+
+    def __init__(self, receive: Receive, send: Send, *, told: bool) -> None:
         self._receive = receive
         self._send = send
+        self._ahead = AHEAD if told else math.inf
         self._sent = self._taken = 0
         self._moved = asyncio.Event()
 
     async def receive(self) -> Message:
         """Who streams listens for the caller's leaving all the while, and so for this."""
-        while (message := await self._receive())["type"] == TAKEN:
-            self._taken = message["bytes"]
-            self._moved.set()
+        try:
+            while (message := await self._receive())["type"] == TAKEN:
+                self._taken = message["bytes"]
+                self._moved.set()
+        except Exception:  # the caller has left, or the proxy is gone: Serve has an error for each
+            return {"type": "http.disconnect"}
         return message
 
     async def send(self, message: Message) -> None:
         await self._send(message)
         self._sent += len(message.get("body", b""))
-        while message.get("more_body", False) and self._sent - self._taken > AHEAD:
+        while message.get("more_body", False) and self._sent - self._taken > self._ahead:
             self._moved.clear()
             await self._moved.wait()

@@ -1,4 +1,4 @@
-"""Many callers at once, each asking again as soon as it is answered: what of it failed, and when."""
+"""Many callers at once, each asking again as soon as it is answered, and what of it failed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from benchmarks.load import Connection
 class Crowd:
     """``answers``: times of answers, by ``time.perf_counter``. ``failed``: all but 200, by what."""
 
-    def __init__(self, url: str, body: bytes) -> None:
+    def __init__(self, url: str, body: bytes, key: str) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None and parts.port is not None
         self._address = parts.hostname, parts.port
         head = f"POST {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-        fields = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head += f"Authorization: Bearer {key}\r\nContent-Type: application/json\r\n"
+        fields = f"Content-Length: {len(body)}\r\n\r\n"
         self._request = (head + fields).encode() + body
         self.answers: list[float] = []
         self.failed: Counter[str] = Counter()
