@@ -15,20 +15,19 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import yaml
 
+from benchmarks.cluster import Nodes, here, nodes, replicas_metrics
+from benchmarks.crowd import Crowd
 from service import keys
 from service.client import Figment
-from tests.crowd import Crowd
 from tests.server import MODELS, ROOT, environment, serve
 
 pytestmark = [
@@ -38,12 +37,11 @@ pytestmark = [
     ),
 ]
 
-CONFIG = ROOT / "ops" / "ray" / "serve.yaml"
-START_SECONDS = 240
 NEW_NETWORK = 0x40000000
 """CLONE_NEWNET."""
 SECRET, ENTRY = keys.make("lab", None)
 SLOW, SLOW_ENTRY = keys.make("slow", 1)
+HEADERS = {"Authorization": f"Bearer {SECRET}"}
 
 
 @pytest.fixture(scope="module")
@@ -63,49 +61,18 @@ def own_network() -> Iterator[None]:
             assert libc.setns(before, NEW_NETWORK) == 0
 
 
+@dataclass
 class Cluster:
     """One that runs, with the service on it; ``store`` is where its models are mirrored from."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str, store: Path) -> None:
-        self._process = process
-        self.url = url
-        self.store = store
-        self.client = httpx.Client(
-            base_url=url, timeout=60, headers={"Authorization": f"Bearer {SECRET}"}
-        )
+    nodes: Nodes
+    url: str
+    store: Path
+    client: httpx.Client
 
-    def ask(self, *command: Any) -> Any:
-        """Have ``ray_cluster.py`` do something."""
-        assert self._process.stdin is not None
-        print(json.dumps(command), file=self._process.stdin, flush=True)
-        return self.answer()
-
-    def answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the cluster has ended"
-        return json.loads(line)
-
-    def fresh(self) -> httpx.Client:
-        """A connection of its own: both proxies listen on one port, and one may be gone."""
-        return httpx.Client(
-            base_url=self.url, timeout=60, headers={"Authorization": f"Bearer {SECRET}"}
-        )
-
-    def of_all_replicas(self, path: str) -> list[str]:
-        """An answer of each of the two. They are told apart by the time of their start."""
-        found: dict[str, str] = {}
-
-        def both() -> bool:
-            metrics = self.client.get("/metrics").text
-            (start,) = [
-                line for line in metrics.splitlines() if line.startswith("process_start_time")
-            ]
-            found[start] = metrics
-            return len(found) == 2
-
-        wait_until(both)
-        return list(found.values())
+    def metrics(self) -> list[str]:
+        """Of each of the two replicas."""
+        return replicas_metrics(self.url, HEADERS)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
@@ -113,18 +80,6 @@ def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
     while not true():
         assert time.monotonic() < end, "it does not come to be"
         time.sleep(0.1)
-
-
-def config(port: int, variables: dict[str, str]) -> dict[str, Any]:
-    """The file that we ship, with what must differ here."""
-    found: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
-    found["http_options"] = {"host": "127.0.0.1", "port": port}
-    (application,) = found["applications"]
-    application["runtime_env"]["env_vars"] = variables
-    (deployment,) = application["deployments"]
-    deployment["ray_actor_options"]["num_cpus"] = 1
-    deployment["autoscaling_config"]["max_replicas"] = 2
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -143,31 +98,13 @@ def cluster(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "FIGMENT_MAX_WAIT": "30",  # patient, for the machine that tests may be slow
         "TMPDIR": str(folder),
     }
-    (folder / "serve.yaml").write_text(yaml.safe_dump(config(port, variables)))
-    ours = tempfile.mkdtemp(prefix="figment-ray-")  # sockets have short names only
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.ray_cluster", str(folder / "serve.yaml")],
-        cwd=ROOT,
-        env=environment()
-        | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": ours}
-        | {"PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        running = Cluster(process, f"http://127.0.0.1:{port}", store)
-        running.answer()  # once it is up
-        with running.client:
-            wait_until(lambda: running.client.get("/readyz").status_code == 200)
-            yield running
-    finally:
-        assert process.stdin is not None and process.stdout is not None
-        with process.stdin, process.stdout:
-            pass
-        process.wait(60)
-        shutil.rmtree(ours, ignore_errors=True)
+    url = f"http://127.0.0.1:{port}"
+    with (
+        nodes(here(port, variables)) as running,
+        httpx.Client(base_url=url, timeout=60, headers=HEADERS) as client,
+    ):
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        yield Cluster(running, url, store, client)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +133,7 @@ def test_an_address_has_the_same_bytes_on_every_replica_and_on_a_plain_server(
             )
             assert ours.content == theirs.content
     made = 'figment_images_total{format="png",model="digits",version="1"}'
-    for metrics in cluster.of_all_replicas("/metrics"):
+    for metrics in cluster.metrics():
         counted = [line.split()[1] for line in metrics.splitlines() if line.startswith(made)]
         assert counted and float(counted[0]) > 0, "one replica has answered nothing"
 
@@ -245,7 +182,7 @@ def test_a_stream_whose_reader_leaves_is_not_computed_on(cluster: Cluster) -> No
     address = httpx.URL(cluster.url)
     connection = http.client.HTTPConnection(address.host, address.port or 80)
     body = json.dumps({"n": 1_000_000, "seed": 1, "model": "anime-faces"})
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {SECRET}"}
+    headers = {"Content-Type": "application/json", **HEADERS}
     connection.request("POST", "/generate?format=npy", body, headers)
     answer = connection.getresponse()
     assert answer.status == 200
@@ -253,7 +190,7 @@ def test_a_stream_whose_reader_leaves_is_not_computed_on(cluster: Cluster) -> No
     connection.close()
 
     def ended() -> bool:
-        told = cluster.of_all_replicas("/metrics")
+        told = cluster.metrics()
         return any('figment_streams_cut_total{reason="' in each for each in told) and all(
             "figment_streams 0.0" in each and "figment_queue_images 0.0" in each for each in told
         )
@@ -265,13 +202,13 @@ def test_a_killed_replica_fails_no_request(cluster: Cluster) -> None:
     crowd = Crowd(
         f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
     )
-    before = cluster.ask("replicas")
+    before = cluster.nodes.ask("replicas")
     assert len(before) == 2
     with crowd.asking(32):
         wait_until(lambda: len(crowd.answers) > 200)
-        cluster.ask("kill", before[0])
+        cluster.nodes.ask("kill", before[0])
         # Until another has taken its place, and has been at it for a while.
-        wait_until(lambda: len(set(cluster.ask("replicas")) - {before[0]}) == 2)
+        wait_until(lambda: len(set(cluster.nodes.ask("replicas")) - {before[0]}) == 2)
         served = len(crowd.answers)
         wait_until(lambda: len(crowd.answers) > served + 200)
     assert crowd.failed == {}
@@ -282,12 +219,12 @@ def test_the_client_goes_on_over_a_killed_replica(cluster: Cluster, plain: str) 
     figment = Figment(cluster.url, api_key=SECRET)
     ours = figment.stream(3000, seed=8, model="anime-faces")
     images = [next(ours).image for _ in range(100)]
-    killed = cluster.ask("replicas")[0]  # it may or may not be the one that sends
-    cluster.ask("kill", killed)
+    killed = cluster.nodes.ask("replicas")[0]  # it may or may not be the one that sends
+    cluster.nodes.ask("kill", killed)
     images += [sample.image for sample, _ in zip(ours, range(300), strict=False)]
     theirs, _ = Figment(plain).generate(400, seed=8, model="anime-faces")
     assert np.array_equal(np.stack(images), theirs)
-    wait_until(lambda: len(set(cluster.ask("replicas")) - {killed}) == 2)
+    wait_until(lambda: len(set(cluster.nodes.ask("replicas")) - {killed}) == 2)
 
 
 def test_new_models_are_taken_up_by_all_while_requests_go_on(cluster: Cluster) -> None:
@@ -303,19 +240,21 @@ def test_new_models_are_taken_up_by_all_while_requests_go_on(cluster: Cluster) -
                 line.startswith(served) and 'version="2"' in line and line.endswith(" 1.0")
                 for line in metrics.splitlines()
             )
-            for metrics in cluster.of_all_replicas("/metrics")
+            for metrics in cluster.metrics()
         )
 
-    before = set(cluster.ask("replicas"))
+    before = set(cluster.nodes.ask("replicas"))
     with crowd.asking(32):
         wait_until(lambda: len(crowd.answers) > 100)
         assert not everywhere()
-        cluster.ask("deploy", {"models": "2"})
+        cluster.nodes.ask("deploy", {"models": "2"})
         wait_until(everywhere)
         served = len(crowd.answers)
         wait_until(lambda: len(crowd.answers) > served + 200)
     assert crowd.failed == {}
-    assert set(cluster.ask("replicas")) == before, "they were to go on, and not to be replaced"
+    assert set(cluster.nodes.ask("replicas")) == before, (
+        "they were to go on, and not to be replaced"
+    )
     assert {cluster.client.get("/models/digits").json()["version"] for _ in range(20)} == {2}
 
 
@@ -344,7 +283,7 @@ def test_a_node_that_is_lost_costs_the_client_nothing(
         assert undisturbed.wait(120) == 0
     with fetch(cluster.url, tmp_path / "ours", SECRET) as disturbed:
         wait_until(lambda: len(list((tmp_path / "ours").glob("*.zip"))) >= 2)
-        cluster.ask("remove_node")
+        cluster.nodes.ask("remove_node")
         assert disturbed.wait(180) == 0, disturbed.stderr and disturbed.stderr.read()
     names = sorted(path.name for path in (tmp_path / "plain").iterdir())
     assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == names

@@ -107,5 +107,7 @@ def test_keys_or_a_word_that_none_are_wanted(cluster: ModuleType, settings: Any)
 
 
 def test_without_either_it_does_not_start(cluster: ModuleType) -> None:
-    with pytest.raises(StartupError, match="FIGMENT_API_KEYS .* or .*FIGMENT_ALLOW_ANONYMOUS=true"):
+    with pytest.raises(
+        StartupError, match=r"FIGMENT_API_KEYS .* or .*FIGMENT_ALLOW_ANONYMOUS=true"
+    ):
         cluster.fitted(Settings(), {"CPU": 1})

@@ -16,7 +16,7 @@ from benchmarks.load import Connection
 class Crowd:
     """``answers``: times of answers, by ``time.perf_counter``. ``failed``: all but 200, by what."""
 
-    def __init__(self, url: str, body: bytes, key: str) -> None:
+    def __init__(self, url: str, body: bytes, key: str = "none") -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None and parts.port is not None
         self._address = parts.hostname, parts.port

@@ -1,8 +1,9 @@
-"""A Ray cluster of two nodes on this machine, with the service on it, for ``test_cluster.py``.
+"""A Ray cluster of two nodes on this machine, with the service on it.
 
-    python -m tests.ray_cluster CONFIG.yaml
+    python -m benchmarks.nodes CONFIG.yaml
 
-A process of its own, which does what it reads, a line of JSON each, and answers in lines of JSON.
+A process of its own, for whoever tries out a cluster: it does what it reads, a line of JSON each,
+and answers in lines of JSON. It ends with its input.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import Any
 
 import ray
 import yaml
-from ray import serve
 from ray.cluster_utils import Cluster
 from ray.serve._private.api import serve_start
 from ray.serve.schema import ServeDeploySchema
@@ -68,15 +68,12 @@ class Nodes:
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
-    def status(self) -> str:
-        return str(serve.status().applications["figment"])
-
     def remove_node(self) -> None:
         """At once, with all its processes."""
         self._cluster.remove_node(self._second, allow_graceful=False)
 
     def end(self) -> None:
-        ray.shutdown()
+        ray.shutdown()  # type: ignore[no-untyped-call]
         self._cluster.shutdown()
 
 
