@@ -73,8 +73,8 @@ class Nodes:
         self._cluster.remove_node(self._second, allow_graceful=False)
 
     def end(self) -> None:
-        ray.shutdown()  # type: ignore[no-untyped-call]
-        self._cluster.shutdown()
+        ray.shutdown()
+        self._cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def main(path: str) -> None:

@@ -108,6 +108,6 @@ def test_keys_or_a_word_that_none_are_wanted(cluster: ModuleType, settings: Any)
 
 def test_without_either_it_does_not_start(cluster: ModuleType) -> None:
     with pytest.raises(
-        StartupError, match=r"FIGMENT_API_KEYS .* or .*FIGMENT_ALLOW_ANONYMOUS=true"
+        StartupError, match=r"FIGMENT_API_KEYS .*, or, .*FIGMENT_ALLOW_ANONYMOUS=true"
     ):
         cluster.fitted(Settings(), {"CPU": 1})
