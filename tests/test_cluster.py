@@ -75,7 +75,7 @@ class Cluster:
         return replicas_metrics(self.url, HEADERS)
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it does not come to be"
