@@ -156,8 +156,10 @@ def test_a_folder_for_copies_that_others_may_write_to_is_refused(store: Any) -> 
         ("file:///nowhere/models", "no folder with models at file:///nowhere/models"),
     ],
 )
-def test_a_store_that_cannot_be_read_is_told_in_a_sentence(url: str, said: str) -> None:
-    told = refuse("--models", url)
+def test_a_store_that_cannot_be_read_is_told_in_a_sentence(
+    tmp_path: Path, url: str, said: str
+) -> None:
+    told = refuse("--models", url, TMPDIR=str(tmp_path))
     assert said in told
     assert url in told
 
