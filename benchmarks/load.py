@@ -54,7 +54,8 @@ class Connection:
             head, end, body = self._head.partition(b"\r\n\r\n")
             if not end:
                 return False
-            self.ok = head[9:12] == b"200"
+            self.status = head[9:12].decode()
+            self.ok = self.status == "200"
             length = head.lower().partition(b"content-length:")[2].partition(b"\r")[0]
             self._missing = int(length) - len(body)
         else:

@@ -193,7 +193,7 @@ def fetch(
 _models = click.option(
     "--models",
     type=click.Path(path_type=Path),
-    default=Settings.model_fields["models"].default,
+    default=Path(Settings.model_fields["models"].default),
     show_default=True,
     envvar=f"{PREFIX}MODELS",
     help="The folder with the model files.",

@@ -54,8 +54,12 @@ def create_app(settings: Settings, vetter: Vetter | None = None) -> Gate:
 
     Raises ``StartupError``.
     """
-    access = Access(settings)
-    state = _load(settings, access, vetter or Vetter(settings.max_model_bytes))
+    return assemble(load(settings, vetter))
+
+
+def assemble(state: State) -> Gate:
+    """The app that serves what is in ``state``."""
+    settings, access = state.settings, state.access
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -94,8 +98,10 @@ def create_app(settings: Settings, vetter: Vetter | None = None) -> Gate:
     return Gate(behind, access, origins=settings.origins, log_requests=settings.log_requests)
 
 
-def _load(settings: Settings, access: Access, vetter: Vetter) -> State:
-    """What the routes share. Raises ``StartupError``."""
+def load(settings: Settings, vetter: Vetter | None = None) -> State:
+    """What the routes share, with the models loaded and warmed. Raises ``StartupError``."""
+    access = Access(settings)
+    vetter = vetter or Vetter(settings.max_model_bytes)
     cores = settings.threads or math.ceil(cpus.available() / settings.workers)
     runtime = Runtime(settings.device, cores)
     if runtime.device == "cuda" and settings.workers > 1:

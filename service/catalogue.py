@@ -12,6 +12,7 @@ from service.errors import StartupError
 from service.library import Library, Refusal
 from service.loading import load_library
 from service.manifest import Kind
+from service.mirror import local_copy
 from service.models import Model
 from service.runtime import Runtime
 from service.vetting import Vetter
@@ -40,16 +41,16 @@ class Catalogue:
     """Holds a library. Whoever asks for it keeps what was given, whatever comes after."""
 
     def __init__(
-        self, folder: Path, runtime: Runtime, chosen: dict[Kind, str | None], vetter: Vetter
+        self, source: str | Path, runtime: Runtime, chosen: dict[Kind, str | None], vetter: Vetter
     ) -> None:
-        """Load all of ``folder``. Raises ``StartupError``."""
-        self._folder = folder
+        """Load all of ``source``, a folder or an address. Raises ``StartupError``."""
+        self._source = source
         self._runtime = runtime
         self._vetter = vetter
         self._turn = asyncio.Lock()
         self._waiting: asyncio.Task[Report] | None = None
         """The reload that has not begun yet."""
-        self.library = load_library(folder, runtime, chosen, vetter=vetter)
+        self.library = load_library(local_copy(source), runtime, chosen, vetter=vetter)
         _count(Library({}, [], chosen), self.library)
 
     async def reload(self) -> Report:
@@ -75,7 +76,7 @@ class Catalogue:
         before = self.library
         try:
             after = load_library(
-                self._folder,
+                local_copy(self._source),
                 self._runtime,
                 before.chosen,
                 vetter=self._vetter,

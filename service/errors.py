@@ -17,6 +17,7 @@ FigmentError
     ├── UnknownModel        404
     ├── NotAcceptable       406
     ├── TooSlow             408
+    ├── OneOfMany           409, where all replicas are told together
     ├── BodyTooLarge        413
     ├── BodyEncoded         415
     ├── WrongHost           421
@@ -152,6 +153,11 @@ class NotAcceptable(RequestError):
 class TooSlow(RequestError):
     status = 408
     title = "Request not complete in time"
+
+
+class OneOfMany(RequestError):
+    status = 409
+    title = "One of many replicas"
 
 
 class WrongHost(RequestError):

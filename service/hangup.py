@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from types import FrameType
 
@@ -22,7 +23,12 @@ def ignore() -> None:
 
 
 def hear(reload: Callable[[], Awaitable[object]]) -> None:
-    """From now on, ``reload`` on the running event loop; without the terminal, end instead."""
+    """From now on, ``reload`` on the running event loop; without the terminal, end instead.
+
+    On another thread than the main one, signals are for whoever has that, such as Ray.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
     loop = asyncio.get_running_loop()
     under_way: set[asyncio.Future[object]] = set()  # or they might be collected half-way
 

@@ -32,7 +32,11 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8000, description="Port to listen on; 0 takes a free one and prints it."
     )
-    models: Path = Field(Path("models"), description="The folder with the model files.")
+    models: str = Field(
+        "models",
+        description="The folder with the model files, or an address such as s3://bucket/models, "
+        "of which a copy is made.",
+    )
     api_keys: SecretStr | None = Field(
         None,
         description="Who may ask, separated by commas: NAME:sha256:HEX, as `python -m service key "

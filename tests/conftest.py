@@ -19,6 +19,7 @@ REAL_DATA = Path(os.environ.get("TEST_DATA", ROOT.parent / "shared" / "data"))
 
 LONGEST = (
     "test_bulk.py",
+    "test_cluster.py",
     "test_fetch.py",
     "test_looking.py",
     "test_exactness.py",

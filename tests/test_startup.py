@@ -43,6 +43,23 @@ def test_service_never_imports_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_one_machine_never_pays_for_ray() -> None:
+    code = (
+        "import sys, service.app, service.server, service.mirror, service.__main__\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "assert not loaded & {'ray', 'fsspec'}, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_without_ray_the_cluster_says_what_to_install() -> None:
+    code = "import sys; sys.modules['ray'] = None; import service.cluster"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].startswith(
+        'ImportError: Ray is missing: pip install "figment[ray]"'
+    )
+
+
 def test_onnx_runtime_reports_to_nobody() -> None:
     """It reads the variable as it is loaded, so it must be set before, by both packages."""
     for package in ("service.runtime", "training.export"):

@@ -47,7 +47,8 @@ async def list_models(state: CurrentState) -> ModelsAnswer:
 
 
 ELSEWHERE: dict[int | str, dict[str, Any]] = {
-    403: {"description": "Asked for by a page on another site.", "content": PROBLEM}
+    403: {"description": "Asked for by a page on another site.", "content": PROBLEM},
+    409: {"description": "On a cluster, whose replicas reload together.", "content": PROBLEM},
 }
 
 

@@ -1,0 +1,55 @@
+"""How many replicas the queue asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from service.scaling import QUEUE, RATE, WORK, QueueInImages, wanted
+
+
+@pytest.mark.parametrize(
+    ("queue", "work", "rates", "number"),
+    [
+        (0, 0, [300, 300], 1),  # idle: Ray keeps the least that was configured
+        (60, 0, [300, 300], 1),  # 0.2 s of one
+        (61, 0, [300, 300], 2),
+        (600, 0, [300, 300], 10),
+        (10, 470, [300, 300], 2),  # hardly a queue, but one alone would not keep up
+        (10, 490, [300, 300], 3),
+        (0, 230, [300, 0], 1),  # one has not measured anything yet
+        (600, 0, [1500, 1500], 2),  # the same queue before faster ones
+        (5000, 900, [0, 0], None),
+        (5000, 900, [], None),
+    ],
+)
+def test_the_queue_in_seconds_and_the_work_decide(
+    queue: float, work: float, rates: list[float], number: int | None
+) -> None:
+    assert wanted(queue, work, rates, seconds=0.2, share=0.8) == number
+
+
+@dataclass
+class Told:
+    """What Ray tells a policy."""
+
+    target_num_replicas: int = 3
+    aggregated_metrics: dict[str, dict[Any, float]] | None = field(default_factory=dict)
+
+
+def test_the_policy_adds_up_what_replicas_tell() -> None:
+    told = {
+        QUEUE: {"a": 100.0, "b": 140.0},
+        RATE: {"a": 300.0, "b": 300.0},
+        WORK: {"a": 10.0, "b": 10.0},
+    }
+    assert QueueInImages()(Told(aggregated_metrics=told)) == (4, {})
+    assert QueueInImages(seconds=0.4)(Told(aggregated_metrics=told)) == (2, {})
+    assert QueueInImages(share=0.01)(Told(aggregated_metrics=told)) == (7, {})
+
+
+def test_where_nothing_is_known_all_stays() -> None:
+    assert QueueInImages()(Told(aggregated_metrics=None)) == (3, {})
+    assert QueueInImages()(Told()) == (3, {})
