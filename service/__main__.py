@@ -192,11 +192,11 @@ def fetch(
 
 _models = click.option(
     "--models",
-    type=click.Path(path_type=Path),
-    default=Path(Settings.model_fields["models"].default),
+    metavar="PATH",
+    default=Settings.model_fields["models"].default,
     show_default=True,
     envvar=f"{PREFIX}MODELS",
-    help="The folder with the model files.",
+    help=Settings.model_fields["models"].description,
 )
 TAKEN_UP = "a running service takes it up at SIGHUP or POST /models/reload"
 
@@ -206,7 +206,7 @@ TAKEN_UP = "a running service takes it up at SIGHUP or POST /models/reload"
 @click.argument("alias")
 @click.argument("version", type=click.IntRange(min=1))
 @_models
-def alias(name: str, alias: str, version: int, models: Path) -> None:
+def alias(name: str, alias: str, version: int, models: str) -> None:
     """Have ALIAS mean VERSION of the model NAME.
 
     Requests may give it for a version. The alias `default` is what they get that give none.
@@ -214,7 +214,7 @@ def alias(name: str, alias: str, version: int, models: Path) -> None:
     from service import aliases
 
     try:
-        aliases.set_alias(models, name, alias, version)
+        aliases.set_alias(_writable(models), name, alias, version)
     except (AliasRefused, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{alias} of {name} is version {version}; {TAKEN_UP}")
@@ -224,15 +224,26 @@ def alias(name: str, alias: str, version: int, models: Path) -> None:
 @click.argument("name")
 @click.argument("alias")
 @_models
-def rollback(name: str, alias: str, models: Path) -> None:
+def rollback(name: str, alias: str, models: str) -> None:
     """Have ALIAS of the model NAME mean the version that it meant before."""
     from service import aliases
 
     try:
-        version = aliases.roll_back(models, name, alias)
+        version = aliases.roll_back(_writable(models), name, alias)
     except (AliasRefused, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{alias} of {name} is version {version} again; {TAKEN_UP}")
+
+
+def _writable(models: str) -> Path:
+    """The folder ``models``. Raises ``AliasRefused`` for an address."""
+    from service.mirror import is_url
+
+    if is_url(models):
+        raise AliasRefused(
+            f"{models} is read only from here: change aliases.json of the model in the store"
+        )
+    return Path(models)
 
 
 @main.command("make-dataset")
@@ -255,7 +266,7 @@ def rollback(name: str, alias: str, models: Path) -> None:
 )
 @click.option("--ray", "address", help="Of a Ray cluster that makes the files: auto, or HOST:PORT.")
 def make_dataset(
-    plan: Path, out: str, models: Path, device: Device, workers: int | None, address: str | None
+    plan: Path, out: str, models: str, device: Device, workers: int | None, address: str | None
 ) -> None:
     """Make the set of images that PLAN describes, without a server.
 
@@ -271,11 +282,13 @@ def make_dataset(
         from service.bulk.dataset import opened
         from service.bulk.plans import read_plan
         from service.bulk.targets import target_of
+        from service.mirror import local_copy
 
         if address is not None and device == "cuda":
             raise DatasetFailed("--ray makes images on CPUs: leave --device out")
         kind: Device = device if address is None else "cpu"
-        with opened(read_plan(plan), target_of(out), models, kind, _tell) as dataset:
+        folder = local_copy(models)
+        with opened(read_plan(plan), target_of(out), folder, kind, _tell) as dataset:
             if address is not None:
                 run = partial(cluster.run, most=workers, address=address)
             else:

@@ -19,11 +19,11 @@ from collections.abc import Iterable
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.connection import MAX_RAW
 from service.errors import BodyTooLarge, NotReady, RequestError, TooSlow, problem
 from service.gate import NOTHING_ACTIVE
 from service.logs import request_id
 from service.problems import MEDIA_TYPE
-from service.routes.direct import MAX_BODY
 from service.server import HEADERS
 
 TAKEN = "figment.taken"
@@ -177,8 +177,8 @@ async def _whole_body(receive: Receive) -> bytes | None:
             while (message := await receive())["type"] == "http.request":
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
-                if size > MAX_BODY:
-                    raise BodyTooLarge(f"the body may have at most {MAX_BODY} bytes")
+                if size > MAX_RAW:  # routes have narrower bounds of their own
+                    raise BodyTooLarge(f"the body may have at most {MAX_RAW} bytes")
                 if not message.get("more_body", False):
                     return b"".join(parts)
     except TimeoutError:

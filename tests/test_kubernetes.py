@@ -6,7 +6,6 @@ cluster.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 import shutil
@@ -364,10 +363,7 @@ def test_the_overlay_of_the_guide_for_ray(tmp_path: Path) -> None:
 def test_ray_serves_what_it_is_given(
     ray_documents: list[Document], cluster: Document, serve_config: Document
 ) -> None:
-    pytest.importorskip("ray", reason="no Ray: the file for Serve is not checked")
-    if importlib.util.find_spec("service.cluster") is None:
-        pytest.skip("there is no service.cluster, from which the schema imports")
-    schema = importlib.import_module("ray.serve.schema")
+    schema = pytest.importorskip("ray.serve.schema", reason="no Ray: no schema of its Serve")
     checked = schema.ServeDeploySchema.model_validate(serve_config)
     assert checked.http_options.host == "0.0.0.0"
     assert checked.http_options.port == 8000
@@ -399,10 +395,7 @@ def test_ray_has_room_for_every_replica(cluster: Document, serve_config: Documen
 
 
 def test_ray_serves_the_same_with_and_without_kubernetes(serve_config: Document) -> None:
-    file = ROOT / "ops" / "ray" / "serve.yaml"
-    if not file.exists():
-        pytest.skip("there is no ops/ray/serve.yaml to compare with")
-    assert serve_config == yaml.safe_load(file.read_text())
+    assert serve_config == yaml.safe_load((ROOT / "ops" / "ray" / "serve.yaml").read_text())
 
 
 def _deployments(serve_config: Document) -> list[Document]:
