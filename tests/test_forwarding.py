@@ -193,7 +193,7 @@ def test_a_body_is_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("it was asked")
 
     async def test() -> None:
-        large = Caller(*([b" " * 65536] * 17))
+        large = Caller(*([b" " * (1 << 20)] * 9))
         await Forwarding(never)(SCOPE, large.receive, large.send)
         assert large.status == 413
         assert large.problem["type"] == "urn:figment:body-too-large"
