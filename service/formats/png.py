@@ -20,7 +20,7 @@ COLOUR_TYPES = {1: 0, 3: 2}
 UP = 2
 """The filter (9.2): each byte less the one above. As small as the others here, and the fastest."""
 LEVEL = 3
-"""At 1 and 2, in about one process of a hundred, some images came out as other bytes (isal 1.9.1)."""
+"""At 1 and 2, one process in a hundred gives other bytes for some images (isal 1.9.1)."""
 
 
 def encode(pixels: Pixels, text: Mapping[str, str]) -> bytes:
