@@ -2,13 +2,14 @@
 
     unshare -rn bash -c 'ip link set lo up && exec python -m tests.bulk_on_ray FOLDER'
 
-FOLDER has ``plan.yaml`` and ``models``. Leaves ``killed-workers`` and ``killed-drivers`` there, and
-says how many of each it has killed.
+FOLDER has ``plan.yaml`` and ``models``. Leaves ``killed-workers`` and ``ended-drivers`` there, and
+says how many of each it has ended.
 """
 
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -52,17 +53,17 @@ def kill_workers(folder: Path, address: str) -> int:
     return killed
 
 
-def kill_drivers(folder: Path, address: str) -> int:
-    out, killed, moments = "killed-drivers", 0, random.Random(3)
-    for _ in range(2):
+def end_drivers(folder: Path, address: str) -> int:
+    """Kill one, interrupt another, and let the last come to its end."""
+    out, ended, moments = "ended-drivers", 0, random.Random(3)
+    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 1)):
         driver = start(folder, out, address)
         wait(folder, out, made(folder, out) + 2, driver)
         time.sleep(moments.uniform(0, 0.3))
-        killed += driver.poll() is None
-        driver.kill()
-        driver.wait()
+        driver.send_signal(number)
+        ended += driver.wait(30) == status
     assert start(folder, out, address).wait(120) == 0
-    return killed
+    return ended
 
 
 def main(folder: Path) -> None:
@@ -70,10 +71,10 @@ def main(folder: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args=node)
     cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
     try:
-        killed = kill_workers(folder, cluster.address), kill_drivers(folder, cluster.address)
+        ended = kill_workers(folder, cluster.address), end_drivers(folder, cluster.address)
     finally:
         cluster.shutdown()
-    sys.stdout.write(f"{killed[0]} {killed[1]}\n")
+    sys.stdout.write(f"{ended[0]} {ended[1]}\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import random
+import re
 import resource
 import shlex
 import signal
@@ -36,7 +37,7 @@ from service.formats.packers import SUFFIXES
 from service.manifest import Attribute
 from tests.conftest import attribute, manifest
 from tests.onnx_files import model, put
-from tests.server import ROOT, Server, environment, serve
+from tests.server import MODELS, ROOT, Server, environment, serve
 
 SMALL: dict[str, Any] = {"model": "tiny", "n": 100, "seed": 3, "label": ["red", "blue"]}
 LARGE = SMALL | {"n": [9000, 3000], "offset": 5, "images_per_file": 1000}
@@ -255,6 +256,25 @@ def test_what_a_plan_leaves_open(command: Command) -> None:
     assert read(command.out) == before
     sizes = [sample["json"]["labels"]["size"] for sample in load(map(str, command.made()))]
     assert 200 < sizes.count("large") < 400  # a tenth, as in the training data
+
+
+def test_the_guide(tmp_path: Path) -> None:
+    """Its commands and programs run, in order, and say what it shows."""
+    guide = (ROOT / "docs" / "bulk.md").read_text()
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", guide, re.DOTALL)
+    assert [kind for kind, _ in blocks] == ["sh", "python"]
+    (tmp_path / "models").symlink_to(MODELS)
+    for kind, code in blocks:
+        code = re.sub(r"\.venv-cpu/bin/python", sys.executable, code)
+        done = subprocess.run(
+            ["bash", "-ec", code] if kind == "sh" else [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=environment() | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hf")},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert all(f"    {line}\n" in guide for line in done.stdout.splitlines())
 
 
 # Whatever happens.
@@ -546,7 +566,7 @@ def test_without_ray(command: Command) -> None:
 
 @pytest.mark.ray
 def test_on_a_ray_cluster(models: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    """Of two nodes: with processes killed, and with drivers killed and started again."""
+    """Of two nodes: with processes killed, and with drivers ended and started again."""
     pytest.importorskip("ray", reason='this takes Ray: pip install "figment[ray]"')
     alone = "unshare -rn bash -c 'ip link set lo up && exec \"$@\"' -"
     if subprocess.run([*shlex.split(alone), "true"], capture_output=True).returncode:
@@ -562,7 +582,6 @@ def test_on_a_ray_cluster(models: Path, undisturbed: dict[str, bytes], tmp_path:
         timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    workers_killed, drivers_killed = map(int, done.stdout.split()[-2:])
-    assert workers_killed == 2 and drivers_killed >= 1
+    assert done.stdout.split()[-2:] == ["2", "2"]
     assert read(tmp_path / "killed-workers") == undisturbed
-    assert read(tmp_path / "killed-drivers") == undisturbed
+    assert read(tmp_path / "ended-drivers") == undisturbed

@@ -49,7 +49,7 @@ class Dataset:
     """The part of a set that is there."""
 
     def __init__(self, recipe: Recipe, model: Model, tell: Callable[[str], None]) -> None:
-        """Take up what is there. Raises ``DatasetFailed`` where it is of another plan."""
+        """Nothing, until what is there is taken up. ``tell`` is told in a sentence what is odd."""
         self.recipe = recipe
         self._shards = recipe.shards
         self._tell = tell

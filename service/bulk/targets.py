@@ -162,6 +162,7 @@ class Bucket:
     def names(self) -> list[str]:
         with self._explained(""):
             system, root = self._open()
+            system.invalidate_cache()  # others write there as well
             try:
                 found = [path.rstrip("/").rpartition("/")[2] for path in system.ls(root, False)]
             except FileNotFoundError:
