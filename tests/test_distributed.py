@@ -30,7 +30,7 @@ OPTIONS = (
 LONG = ("--kimg", "0.64", "--snapshot-kimg", "0.32", "--tick-kimg", "0.016")
 
 
-def train(folder: Path, *more: str) -> tuple[set[int | None], str]:
+def train(folder: Path, *more: str, restarts: str = "0") -> tuple[set[int | None], str]:
     """Train on two processes, started as ``torchrun`` does; how they ended, and what they said."""
     output = folder.with_suffix(".txt")
     store = create_c10d_store(True, "127.0.0.1", wait_for_workers=False)
@@ -40,7 +40,8 @@ def train(folder: Path, *more: str) -> tuple[set[int | None], str]:
             output,
             *("train", *OPTIONS, *more, "--out", folder),
             environment=group
-            | {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_USE_AGENT_STORE": "True"},
+            | {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_USE_AGENT_STORE": "True"}
+            | {"TORCHELASTIC_MAX_RESTARTS": restarts},
         )
         for rank in ("0", "1")
     ]
@@ -60,7 +61,7 @@ def started_by_torchrun(
         running = subprocess.Popen(
             [*torchrun, "-m", "training", "train", *OPTIONS, *options, "--out", str(folder)],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
             stdout=said,
             stderr=said,
         )
@@ -95,6 +96,12 @@ def test_a_batch_that_cannot_be_spread_is_refused(tmp_path: Path) -> None:
     assert 0 not in ended
     assert "a batch of 20 cannot be spread over 2 processes in groups of 4" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_restarts_that_could_not_work_are_refused(tmp_path: Path) -> None:
+    ended, said = train(tmp_path / "run", restarts="3")
+    assert 0 not in ended
+    assert "start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in said
 
 
 def test_a_signal_stops_all_processes_at_the_same_step(tmp_path: Path) -> None:

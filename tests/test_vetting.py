@@ -310,7 +310,9 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
 
 def examiners() -> list[psutil.Process]:
     return [
-        child for child in psutil.Process().children() if "service.examination" in child.cmdline()
+        child
+        for child in psutil.Process().children()
+        if child.status() != psutil.STATUS_ZOMBIE and "service.examination" in child.cmdline()
     ]
 
 

@@ -18,13 +18,24 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from training.errors import RunError
+
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Join the group that ``torchrun`` describes in the environment; alone, do nothing."""
+    """Join the group that ``torchrun`` describes in the environment; alone, do nothing.
+
+    Raises ``RunError`` where the processes could not find each other after a restart.
+    """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         yield
         return
+    if restarts() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise RunError(
+            "with --max-restarts on several hosts, start torchrun with "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: else processes that are started again may be "
+            "told the addresses of those that died (pytorch/pytorch#135712)"
+        )
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
