@@ -67,7 +67,7 @@ def _answer(
     request: Request, body: dict[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
     metrics.REJECTIONS.labels(body["type"].removeprefix(KIND)).inc()
-    if request.scope["path"].startswith(PROTOCOL):
+    if f"{request.scope['path']}/".startswith(f"{PROTOCOL}/"):
         body = {**body, "error": body["detail"]}
     # In ASCII: a request may hold half a surrogate pair, which has no UTF-8.
     return Response(json.dumps(body), body["status"], headers, media_type=MEDIA_TYPE)

@@ -22,8 +22,9 @@ from pydantic import (
     StrictStr,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
-from pydantic_core import from_json
+from pydantic_core import PydanticCustomError, from_json
 
 from service import problems
 from service.errors import MalformedJson, TensorsUnfit
@@ -44,6 +45,12 @@ IMAGE = "image"
 LITTLE_ENDIAN = np.dtype("<f4")
 SHOWN = 200
 """Characters of what a request calls its tensors."""
+MOST_TENSORS = 8
+"""That a request may name: more than any model has. Each that is wrong is told, at some expense."""
+MOST_PARTS = 200_000
+"""Lists and mappings in the JSON: more than rows. Empty ones would take a second to make."""
+MOST_NUMBERS = 1 << 20
+"""Levels in an answer in JSON, where each takes four bytes: 85 images of 64x64 in colour."""
 
 
 # What is asked.
@@ -77,12 +84,21 @@ class InputParameters(BaseModel):
 
 
 class OutputParameters(BaseModel):
-    # One that we do not know of would have the tensor put elsewhere, or be another.
     model_config = ConfigDict(extra="forbid")
 
     binary_data: StrictBool | None = Field(
         None, description="Send its data behind the JSON, or not. Wins over `binary_data_output`."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        """Others would have the tensor put elsewhere, or be another. One is told, of how many."""
+        for name in given if isinstance(given, dict) else ():
+            if name not in cls.model_fields:
+                told = {"name": repr(name[:SHOWN])}
+                raise PydanticCustomError("unknown", "{name} is not known here", told)
+        return given
 
 
 class RequestParameters(BaseModel):
@@ -116,8 +132,10 @@ class InferRequest(BaseModel):
 
     id: StrictStr | None = Field(None, description="Stands in the answer again.")
     parameters: RequestParameters | None = None
-    inputs: list[InferInput] = Field(description="All that the model takes, in any order.")
-    outputs: list[RequestedOutput] | None = Field(
+    inputs: Annotated[list[InferInput], Field(max_length=MOST_TENSORS)] = Field(
+        description="All that the model takes, in any order."
+    )
+    outputs: Annotated[list[RequestedOutput], Field(max_length=MOST_TENSORS)] | None = Field(
         None, description="`image`, which is all there is."
     )
 
@@ -143,8 +161,11 @@ def read(body: bytes, head: int | None) -> Asked:
     """
     if head is not None and head > len(body):
         raise TensorsUnfit(f"{LENGTH} is {head}, and the body has {len(body)} bytes")
+    text = body[:head]
+    if text.count(b"[") + text.count(b"{") > MOST_PARTS:
+        raise TensorsUnfit(f"the JSON has more than {MOST_PARTS:,} lists and mappings")
     try:
-        found = from_json(body[:head])
+        found = from_json(text)
     except ValueError as error:
         what = "the body is" if head is None else f"the first {head} bytes of the body are"
         raise MalformedJson(f"{what} not JSON: {error}") from None

@@ -30,15 +30,20 @@ OPTIONS = (
 LONG = ("--kimg", "0.64", "--snapshot-kimg", "0.32", "--tick-kimg", "0.016")
 
 
-def train(folder: Path, *more: str, restarts: str = "0") -> tuple[set[int | None], str]:
-    """Train on two processes, started as ``torchrun`` does; how they ended, and what they said."""
+def train(
+    folder: Path, *more: str, of_second: Sequence[object] = (), restarts: str = "0"
+) -> tuple[set[int | None], str]:
+    """Train on two processes, started as ``torchrun`` does; how they ended, and what they said.
+
+    ``of_second``: options that the second has beside.
+    """
     output = folder.with_suffix(".txt")
     store = create_c10d_store(True, "127.0.0.1", wait_for_workers=False)
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
     processes = [
         training_process(
             output,
-            *("train", *OPTIONS, *more, "--out", folder),
+            *("train", *OPTIONS, *more, "--out", folder, *(of_second if rank == "1" else ())),
             environment=group
             | {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_USE_AGENT_STORE": "True"}
             | {"TORCHELASTIC_MAX_RESTARTS": restarts},
@@ -96,6 +101,37 @@ def test_a_batch_that_cannot_be_spread_is_refused(tmp_path: Path) -> None:
     assert 0 not in ended
     assert "a batch of 20 cannot be spread over 2 processes in groups of 4" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_came_to_a_bad_end_is_not_begun_again(tmp_path: Path) -> None:
+    """As ``torchrun`` would, whose processes have all failed."""
+    folder = tmp_path / "run"
+    restarted = {"WORLD_SIZE": "1", "TORCHELASTIC_MAX_RESTARTS": "3"}
+    for _ in range(2):
+        said = tmp_path / "said.txt"
+        said.unlink(missing_ok=True)
+        more = ("--lr", "1e30", "--snapshot-kimg", "0.016", "--out", folder)
+        process = training_process(said, "train", *OPTIONS, *more, environment=restarted)
+        process.join(120)
+        assert process.exitcode == 1
+        assert "a loss or weight is not a number" in said.read_text()
+    assert "timing a few steps" not in said.read_text()
+
+
+def test_hosts_with_other_data_are_refused(tmp_path: Path) -> None:
+    ended, said = train(tmp_path / "run", of_second=("--data", "avatars:256"))
+    assert 0 not in ended
+    assert "the data is not the same for all processes" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_host_that_is_further_on_is_not_forgotten(tmp_path: Path) -> None:
+    done = training("train", *OPTIONS, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.stderr
+    (tmp_path / "run").rename(tmp_path / "second")
+    ended, said = train(tmp_path / "run", of_second=("--out", tmp_path / "second"))
+    assert 0 not in ended
+    assert "a checkpoint on another host is further" in said
 
 
 def test_restarts_that_could_not_work_are_refused(tmp_path: Path) -> None:

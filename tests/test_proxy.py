@@ -35,6 +35,8 @@ ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 """All of them are this machine."""
 PATIENCE = 30
 """Seconds."""
+MOST = 32
+"""Replicas that the proxy has room for."""
 
 
 def free_port() -> int:
@@ -320,5 +322,5 @@ def test_replicas_come_and_go(models: Path, tmp_path: Path) -> None:
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert "there is no replica at present" in answer.json()["detail"]
-        two.names.addresses = [ADDRESSES[0]]
+        two.names.addresses = [ADDRESSES[0], *(f"127.0.1.{other}" for other in range(1, MOST))]
         until(lambda: ask("/generate", json={"n": 1}).status_code == 200)

@@ -40,7 +40,7 @@ from training.evaluation import Space
 from training.export import export
 from training.loop import train
 from training.presets import PRESETS
-from training.run import DatasetDescription, Run, check_unused
+from training.run import DatasetDescription, Run, check_unused, read_verdict
 
 EXPECTED = (TrainingError, InvalidLabel, OSError, MemoryError, torch.OutOfMemoryError)
 
@@ -115,7 +115,7 @@ def train_command(
 
     \b
     python -m training train --data avatars --name avatars --width 32 --kimg 200
-    torchrun --nproc-per-node 8 --max-restarts 3 -m training train ...    on several GPUs
+    torchrun --nproc-per-node 8 -m training train ...    on several GPUs: docs/training.md
     """
     if given["data"] is not None and Path(given["data"]).exists():
         given["data"] = str(Path(given["data"]).resolve())  # to be found again by `resume`
@@ -125,8 +125,8 @@ def train_command(
     if tensorboard:
         check_installed()  # before anything is on disk
     with distributed.joined():
-        if distributed.rank() == 0 and not distributed.restarts():
-            check_unused(folder)
+        if distributed.rank() == 0:
+            _check_folder(folder)
         # A run keeps its precision, wherever it is resumed.
         precision = choose_precision(config.precision, choose_device(config.device))
         config = config.model_copy(update={"precision": precision})
@@ -136,6 +136,8 @@ def train_command(
                 click.echo(f"warning: {warning}", err=True)
         description = DatasetDescription.of(dataset, config.licence or dataset.licence)
         run = Run.of_first(folder, Run.plan(folder, config, description))
+        if distributed.any_of(run.dataset.info.sha256 != dataset.sha256):
+            raise RunError("the data is not the same for all processes: its digests differ")
         if distributed.rank() == 0:
             click.echo("timing a few steps ...", err=True)
         rate = estimate.images_per_second(config, dataset)
@@ -147,6 +149,18 @@ def train_command(
         if distributed.rank() == 0 and not (distributed.restarts() and run.is_laid_out()):
             run.lay_out()
         train(run, dataset, judge=judge, board=_board(run, tensorboard))
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ``RunError`` where a run has begun in ``folder``.
+
+    One that may have to be gone on with may have, unless it came to an end that it would come to
+    again.
+    """
+    if not distributed.restarts():
+        check_unused(folder)
+    elif ended := read_verdict(folder):
+        raise RunError(ended)
 
 
 @main.command()

@@ -7,7 +7,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Never, TypeAlias
+from typing import Any, Never, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from training.data import Dataset
 from training.durations import duration
 from training.errors import Diverged, Failed, Interrupted, RunError
 from training.interrupt import watch_signals
-from training.run import Run
+from training.run import VERDICT, Run
 from training.scores import FEWEST, Scorer
 from training.trainer import Trainer
 from training.watch import diagnose
@@ -31,6 +31,7 @@ GRID = 64
 KEPT = 3
 """How many of the best snapshots are kept, beside the last one."""
 Progress: TypeAlias = "tqdm[Never]"
+Verdict = TypeVar("Verdict", bound=Failed)
 
 
 @dataclass
@@ -110,16 +111,21 @@ def train(run: Run, dataset: Dataset, *, judge: bool = True, board: Board | None
 
 def _take_up(run: Run, trainer: Trainer) -> None:
     """Have all processes go on from the checkpoint of the first, where there is one."""
+    own = checkpoint.shown(run.checkpoint) if run.checkpoint.exists() else 0
     if distributed.rank() == 0:
-        found = run.checkpoint.exists()
-        if found:
+        if own:
             trainer.load(run.checkpoint)
-        distributed.from_first(run.checkpoint.read_bytes() if found else b"")
+        distributed.from_first(run.checkpoint.read_bytes() if own else b"")
     elif sent := distributed.from_first(b""):
         with tempfile.NamedTemporaryFile() as copy:
             copy.write(sent)
             copy.flush()
             trainer.load(Path(copy.name))
+    if distributed.any_of(own > trainer.shown):
+        raise RunError(
+            f"the process of rank 0 goes on after {trainer.shown} images, and a checkpoint on "
+            f"another host is further: copy {run.folder} from there to the host that is the first by name"
+        )
 
 
 class Keeper:
@@ -137,6 +143,7 @@ class Keeper:
         """Take up the folder where the checkpoint left it."""
         for unfinished in self.run.folder.rglob(".*.tmp"):  # a kill in the middle of a write
             unfinished.unlink()
+        (self.run.folder / VERDICT).unlink(missing_ok=True)  # whoever goes on has read it
         if not self.run.checkpoint.exists():
             # Spread over the data, which may be sorted by label.
             spread = np.linspace(0, len(trained) - 1, min(GRID, len(trained))).astype(int)
@@ -216,7 +223,14 @@ class Keeper:
             if shown < self.run.config.kimg * 1000:
                 command = f"python -m training resume --no-judge {self.run.folder}"
                 more = f" To go on all the same: `{command}`"
-            raise Failed(f"{self.run.folder}: stopped after {shown} images: {fault}.{kept}{more}")
+            raise self._ended(
+                Failed(f"{self.run.folder}: stopped after {shown} images: {fault}.{kept}{more}")
+            )
+
+    def _ended(self, verdict: Verdict) -> Verdict:
+        """Leave it in the folder: whoever starts failed processes again need not start this."""
+        write_atomically(self.run.folder / VERDICT, str(verdict))
+        return verdict
 
     def _diverged(self) -> Diverged:
         kept = (
@@ -224,9 +238,11 @@ class Keeper:
             if self.run.checkpoint.exists()
             else "there is no checkpoint"
         )
-        return Diverged(
-            f"{self.run.folder}: after {self.trainer.shown} images a loss or weight is not a "
-            f"number; {kept}. Try a lower --lr"
+        return self._ended(
+            Diverged(
+                f"{self.run.folder}: after {self.trainer.shown} images a loss or weight is not a "
+                f"number; {kept}. Try a lower --lr"
+            )
         )
 
 

@@ -10,6 +10,7 @@ snapshots/000050048.safetensors  its weights: the last ones, and the best by Fre
 curves.png              both logs as a picture
 features.safetensors    the network whose features the scores are taken in
 checkpoint.safetensors  everything that `resume` needs
+verdict.txt             why it was stopped, where it went wrong
 evaluation/             what `evaluate` found (training/evaluate.py)
 """
 
@@ -19,6 +20,7 @@ import datetime
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,9 @@ MEASURED = {
 """What a model file says of the scores."""
 
 
+VERDICT = "verdict.txt"
+
+
 def check_unused(folder: Path) -> None:
     """Raise ``RunError`` where a run has begun in ``folder`` already."""
     if folder.exists() and any(folder.iterdir()):
@@ -53,6 +58,12 @@ def check_unused(folder: Path) -> None:
             f"{folder} is not empty; continue that run with "
             f"`python -m training resume {folder}`, or name another folder with --out"
         )
+
+
+def read_verdict(folder: Path) -> str:
+    """Why the run in ``folder`` was stopped as one that goes wrong; nothing where it was not."""
+    path = folder / VERDICT
+    return path.read_text() if path.exists() else ""
 
 
 class DatasetDescription(BaseModel):
@@ -115,10 +126,12 @@ class Run:
     def lay_out(self) -> None:
         """Begin the folder. Raises ``RunError`` where it is in use."""
         check_unused(self.folder)
-        write_atomically(self.folder / "config.json", self.config.model_dump_json(indent=2) + "\n")
-        write_atomically(
-            self.folder / "dataset.json", self.dataset.model_dump_json(indent=2) + "\n"
-        )
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=self.folder.parent) as name:
+            begun = Path(name) / "run"
+            for file, part in (("config.json", self.config), ("dataset.json", self.dataset)):
+                write_atomically(begun / file, part.model_dump_json(indent=2) + "\n")
+            begun.replace(self.folder)  # one that is empty gives way
 
     @classmethod
     def open(cls, folder: Path) -> Run:

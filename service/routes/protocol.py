@@ -7,13 +7,14 @@ have: see ``problems.py``.
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from service import __version__, metrics, protocol
-from service.errors import BodyEncoded, InvalidRequest
+from service.errors import BodyEncoded, InvalidRequest, TensorsUnfit
 from service.formats.negotiation import MEDIA_TYPES
 from service.models import Model
 from service.problems import PROTOCOL
@@ -22,6 +23,7 @@ from service.protocol import (
     BYTE,
     IMAGE,
     LENGTH,
+    MOST_NUMBERS,
     PLATFORM,
     InferAnswer,
     InferRequest,
@@ -38,8 +40,8 @@ from service.schemas import Version
 
 router = APIRouter(prefix=PROTOCOL, tags=["open inference protocol"])
 BYTES = "application/octet-stream"
-MAX_BODY = 4 << 20
-"""Bytes: 1,024 rows of 1,024 numbers, of 190 or so in JSON."""
+MAX_BODY = (4 << 20) + (64 << 10)
+"""Bytes: 1,024 rows of 1,024 numbers and their JSON; all in JSON, of some 170."""
 _BINARY_BODY = {BYTES: {"schema": {"type": "string", "format": "binary"}}}
 _BODY = {
     "requestBody": {
@@ -150,6 +152,7 @@ async def _infer(model: Model, state: State, request: Request) -> Response:
     check_size("inputs", count, state)
 
     binary = asked.request.binary
+    _check_answer(model, count, binary)
     finish = protocol.as_bytes if binary else protocol.as_numbers
     made = await run(state, rows, count, request)(finish)
     metrics.IMAGES_MADE.labels(model.name, model.version, "tensor").inc(count)
@@ -170,6 +173,16 @@ async def _infer(model: Model, state: State, request: Request) -> Response:
     text = json.dumps(answer).encode("ascii")
     headers[LENGTH] = str(len(text))
     return Response(b"".join([text, *made.results]), headers=headers, media_type=BYTES)
+
+
+def _check_answer(model: Model, count: int, binary: bool) -> None:
+    """Raise ``TensorsUnfit`` for an answer that would be too long as JSON."""
+    levels = count * math.prod(model.manifest.image_shape)
+    if not binary and levels > MOST_NUMBERS:
+        raise TensorsUnfit(
+            f"inputs: {count} rows make {levels:,} numbers, and JSON may have {MOST_NUMBERS:,}: "
+            "set binary_data of the output, or ask for fewer at a time"
+        )
 
 
 def _check_type(request: Request) -> None:
