@@ -44,6 +44,6 @@ def test_the_documentation_names_no_option_that_there_is_not() -> None:
     flags |= {"--dry-run", "--max-hours", "--tensorboard", "--judge", "--preset", "--out"}
     used = set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]+)", documentation()))
     unknown = {flag for flag in used if flag.replace("--no-", "--") not in flags}
-    torchrun = {"--nproc-per-node", "--nnodes", "--max-restarts"}
+    torchrun = {"--nproc-per-node", "--nnodes", "--max-restarts", "--standalone"}
     torchrun |= {"--rdzv-backend", "--rdzv-endpoint"}
     assert unknown == torchrun | {"--unconditional"}  # that of evaluate

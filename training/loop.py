@@ -124,7 +124,8 @@ def _take_up(run: Run, trainer: Trainer) -> None:
     if distributed.any_of(own > trainer.shown):
         raise RunError(
             f"the process of rank 0 goes on after {trainer.shown} images, and a checkpoint on "
-            f"another host is further: copy {run.folder} from there to the host that is the first by name"
+            f"another host is further: copy {run.folder} from there to the host that is the first "
+            "by name"
         )
 
 
