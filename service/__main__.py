@@ -25,6 +25,7 @@ from service.installation import check_installation
 from service.latents import MAX_SEED
 from service.options import build, options_of
 from service.settings import PREFIX, Device, Settings, check_environment
+from service.urls import without_passwords
 from service.vetting import Vetter
 
 if TYPE_CHECKING:
@@ -259,14 +260,28 @@ def _writable(models: str) -> Path:
     help="cuda makes images in one process, on the first GPU.",
 )
 @click.option(
+    "--max-model-mb",
+    type=click.IntRange(1, 65536),
+    default=Settings.model_fields["max_model_mb"].default,
+    show_default=True,
+    envvar=f"{PREFIX}MAX_MODEL_MB",
+    help=Settings.model_fields["max_model_mb"].description,
+)
+@click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Files that are made at a time. Left out, one for each core; with --ray, what it has "
-    "cores for.",
+    help="Files that are made at a time. Left out, one for each core, and one on a GPU; with "
+    "--ray, what it has cores for.",
 )
 @click.option("--ray", "address", help="Of a Ray cluster that makes the files: auto, or HOST:PORT.")
 def make_dataset(
-    plan: Path, out: str, models: str, device: Device, workers: int | None, address: str | None
+    plan: Path,
+    out: str,
+    models: str,
+    device: Device,
+    max_model_mb: int,
+    workers: int | None,
+    address: str | None,
 ) -> None:
     """Make the set of images that PLAN describes, without a server.
 
@@ -287,23 +302,35 @@ def make_dataset(
         if address is not None and device == "cuda":
             raise DatasetFailed("--ray makes images on CPUs: leave --device out")
         kind: Device = device if address is None else "cpu"
-        folder = local_copy(models)
-        with opened(read_plan(plan), target_of(out), folder, kind, _tell) as dataset:
+        _check_workers(kind, workers)
+        folder, target = local_copy(models), target_of(out)
+        vetter = Vetter(max_model_mb * 1024**2)
+        with opened(read_plan(plan), target, folder, kind, vetter, _tell) as dataset:
             if address is not None:
                 run = partial(cluster.run, most=workers, address=address)
             else:
+                _check_workers(dataset.recipe.device, workers)
                 cores = 1 if dataset.recipe.device == "cuda" else cpus.available()
                 run = partial(processes.run, most=workers or cores)
             _make(dataset, run)
             origin = dataset.recipe.origin
             click.echo(
                 f"{dataset.kept:,} images of {origin.model} version {origin.version}, seed "
-                f"{origin.seed}, in {out}"
+                f"{origin.seed}, in {without_passwords(out)}"
             )
     except (DatasetFailed, StartupError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt as error:
         raise click.ClickException("interrupted") from error
+
+
+def _check_workers(device: Device, workers: int | None) -> None:
+    """Raises ``DatasetFailed``: each process would take memory of the GPU, and gain nothing."""
+    if device == "cuda" and (workers or 1) > 1:
+        raise DatasetFailed(
+            f"--workers {workers} is for CPUs: a GPU makes images in one process; leave it out, or "
+            "give --device cpu"
+        )
 
 
 def _make(dataset: Dataset, run: Run) -> None:

@@ -23,9 +23,10 @@ TASK = "ray::_do"
 
 
 def start(folder: Path, out: str, address: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "service", "make-dataset", str(folder / "plan.yaml")]
-    command += ["--out", str(folder / out), "--models", str(folder / "models"), "--ray", address]
-    return subprocess.Popen(command)
+    """The command in FOLDER, which is another than that of the cluster."""
+    command = [sys.executable, "-m", "service", "make-dataset", "plan.yaml"]
+    command += ["--out", out, "--models", "models", "--ray", address]
+    return subprocess.Popen(command, cwd=folder)
 
 
 def made(folder: Path, out: str) -> int:
@@ -44,13 +45,20 @@ def kill_workers(folder: Path, address: str) -> int:
     driver = start(folder, out, address)
     for files in (2, 5):
         wait(folder, out, files, driver)
-        for process in psutil.process_iter(["name", "cmdline"]):
-            if TASK in " ".join(process.info["cmdline"] or ()):
-                process.kill()
-                killed += 1
-                break
+        while driver.poll() is None and not kill_one():
+            time.sleep(0.02)
+        killed += driver.poll() is None
     assert driver.wait(120) == 0
     return killed
+
+
+def kill_one() -> bool:
+    """Whether there was a process at a file."""
+    for process in psutil.process_iter(["cmdline"]):
+        if TASK in " ".join(process.info["cmdline"] or ()):
+            process.kill()
+            return True
+    return False
 
 
 def end_drivers(folder: Path, address: str) -> int:

@@ -7,6 +7,7 @@ import gc
 import importlib.util
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,14 +29,21 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 import yaml
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.bulk import processes
+from service.bulk.dataset import opened
+from service.bulk.making import Done, Job, Recipe, Tell
 from service.bulk.plans import read_plan
 from service.bulk.shards import Selection, Shards
+from service.bulk.targets import Folder
 from service.errors import DatasetFailed
 from service.formats.packers import SUFFIXES
 from service.manifest import Attribute
+from service.urls import without_passwords
+from service.vetting import Vetter
 from tests.conftest import attribute, manifest
 from tests.onnx_files import model, put
 from tests.server import MODELS, ROOT, Server, environment, serve
@@ -281,14 +290,41 @@ def test_the_guide(tmp_path: Path) -> None:
 
 
 def test_workers_that_are_killed(command: Command, undisturbed: dict[str, bytes]) -> None:
-    process = command.start(LARGE, "--workers", "2")
+    process, killed = command.start(LARGE, "--workers", "2"), 0
     for files in (2, 5, 7):
         command.wait(files, process)
         for worker in workers(process.pid)[:1]:
             worker.kill()
+            killed += 1
     assert process.wait(120) == 0, process.communicate()[1]
+    assert killed == 3
     process.communicate()
     assert read(command.out) == undisturbed
+
+
+def test_a_worker_that_is_killed_when_it_has_nothing_to_do(
+    models: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    made: list[int] = []
+    found: list[int] = []
+
+    def killing(recipe: Recipe, jobs: deque[Job], tell: Tell) -> Iterator[Done]:
+        for number, done in enumerate(processes.run(recipe, jobs, tell, most=1)):
+            if number in (0, 4):
+                (worker,) = multiprocessing.active_children()
+                worker.kill()
+                worker.join()
+            yield done
+
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(LARGE))
+    out = tmp_path / "out"
+    with opened(
+        read_plan(path), Folder(out), models, "cpu", Vetter(), lambda message: None
+    ) as dataset:
+        dataset.fill(killing, found.append, made.append)
+    assert read(out) == undisturbed
+    assert sum(made) == 12_000 and not found
 
 
 def test_a_driver_that_is_killed_and_started_again(
@@ -301,6 +337,7 @@ def test_a_driver_that_is_killed_and_started_again(
         command.wait(before + 1, process)
         time.sleep(moments.uniform(0, 0.2))
         left = workers(process.pid)
+        assert left
         process.kill()
         process.communicate()
         psutil.wait_procs(left, 10)
@@ -417,7 +454,7 @@ def test_two_at_once(command: Command) -> None:
 # Other places.
 
 BUCKET = '''
-import os, shutil
+import fnmatch, os, shutil
 from fsspec.implementations.local import LocalFileSystem
 
 class Bucket(LocalFileSystem):
@@ -432,7 +469,9 @@ class Bucket(LocalFileSystem):
 
     def put_file(self, local, remote, **options):
         if "BUCKET_REFUSES" in os.environ:
-            raise PermissionError("Access Denied")
+            raise PermissionError("Access Denied to bucket://user:hunter2@team")
+        if fnmatch.fnmatch(os.path.basename(remote), os.environ.get("BUCKET_LOSES", "")):
+            return
         remote = self._strip_protocol(remote)
         os.makedirs(os.path.dirname(remote), exist_ok=True)
         part = f"{os.environ['BUCKET']}/{os.getpid()}.part"
@@ -481,8 +520,50 @@ def test_a_store_behind_a_url(
     assert "cannot write bucket://other/manifest.json: Access Denied" in told
 
 
-def test_a_url_of_a_file(command: Command) -> None:
-    command.run(SMALL, out=f"file://{command.out}")
+@pytest.mark.parametrize("protocol", ["file", "local"])
+def test_a_url_of_a_folder(command: Command, protocol: str) -> None:
+    command.run(SMALL, out=f"{protocol}://{command.out}")
+    assert len(command.made()) == 9
+    with FileLock(command.out / ".lock"):  # which a store would not have
+        told = command.run(SMALL, out=f"{protocol}://{command.out}", fails=True)
+    assert f"another command is writing to {command.out}" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ftp://user:hunter2@host/set", "ftp://user:***@host/set"),
+        ("cannot write ftp://user:p@ss:w@host/a@b: no", "cannot write ftp://user:***@host/a@b: no"),
+        ("redis://:hunter2@host", "redis://:***@host"),
+        ("abfs://container@account/set", "abfs://container@account/set"),
+        ("http://host:80/a:b@c", "http://host:80/a:b@c"),
+    ],
+)
+def test_passwords_are_not_shown(text: str, shown: str) -> None:
+    assert without_passwords(text) == shown
+
+
+def test_the_password_of_a_store_is_not_shown(command: Command, bucket: Path) -> None:
+    url = "bucket://user:hunter2@team/set"
+    assert "in bucket://user:***@team/set" in command.run(SMALL, out=url)
+    told = command.run(SMALL | {"seed": 4}, out=url, fails=True)
+    assert "bucket://user:***@team/set holds another set" in told
+    command.variables["BUCKET_REFUSES"] = "yes"
+    told = command.run(SMALL, out=f"{url}2", fails=True)
+    assert "Access Denied to bucket://user:***@" in told and "hunter2" not in told
+
+
+def test_files_that_went_elsewhere(command: Command, bucket: Path) -> None:
+    """As on machines that do not see the same place: the manifest names none of them."""
+    command.out = bucket / "set"
+    command.variables["BUCKET_LOSES"] = "tiny-0000[135].tar"
+    told = command.run(SMALL, "--workers", "1", out="bucket://set", fails=True)
+    assert "tiny-00001.tar and 2 other files were made, but not found in bucket://set" in told
+    kept = json.loads((command.out / "manifest.json").read_text())
+    assert [file["name"] for file in kept["files"]] == [path.name for path in command.made()]
+    assert len(kept["files"]) == 6 and not kept["complete"]
+    del command.variables["BUCKET_LOSES"]
+    command.run(SMALL, out="bucket://set")
     assert len(command.made()) == 9
 
 
@@ -510,6 +591,9 @@ def test_places_that_cannot_be_written_to(command: Command, out: str, said: str)
         ("- 1", "a plan is a list of fields"),
         ("model: [", "line 1: this is no YAML: "),
         ("model: tiny\nn: 5\nn: 6", "line 3: n stands there twice"),
+        ("model: tiny\nn: 5\nlabel:\n- a: b\n  a: c", "line 5: a stands there twice"),
+        ("model: tiny\nn: 5\nlabel: &a [*a]", "line 3: label: "),
+        ("n: " + "[" * 5000, "lists lie too deep in each other"),
         ("model: tiny", "plan.yaml: n is missing"),
         ("n: 5", "plan.yaml: model is missing"),
         ("model: tiny\nlabels: [red]\nn: 5", "line 2: no field is called 'labels'; there are: n, "),
@@ -523,6 +607,7 @@ def test_places_that_cannot_be_written_to(command: Command, out: str, said: str)
         ("model: tiny\nn: 5\ntruncation: 2", "line 3: truncation: "),
         ("model: tiny\nn: 5\nformat: tfrecord", "line 3: format: should be one of npy, parquet"),
         ("model: tiny\nn: 5\nimages_per_file: 0", "line 3: images_per_file: "),
+        ("model: tiny\nn: 5\nimages_per_file: 1000001", "less than or equal to 1000000"),
         ("model: tiny\nn: 5\nverify: 0.9", "`python -m service fetch --verify` does it"),
         ("model: ../x\nn: 5", "line 1: model: "),
     ],
@@ -543,6 +628,8 @@ def test_plans_that_are_none(tmp_path: Path, text: str, said: str) -> None:
         (SMALL | {"version": 7}, "model 'tiny' has no version 7; there are: 1, 2, latest"),
         (SMALL | {"offset": 2**53 - 50}, f"the last index may be at most {2**53 - 1}"),
         ({"model": "free", "n": 5, "label": "red"}, "this model is unconditional"),
+        (SMALL | {"n": 2 * 10**6 + 1, "images_per_file": 2}, "asks for 1,000,001 files, and a set"),
+        (SMALL | {"n": 2**53}, "at most: raise images_per_file, or make several sets"),
     ],
 )
 def test_plans_that_do_not_fit(command: Command, plan: dict[str, Any], said: str) -> None:
@@ -551,6 +638,18 @@ def test_plans_that_do_not_fit(command: Command, plan: dict[str, Any], said: str
 
 def test_options_that_do_not_fit(command: Command) -> None:
     assert "CUDA cannot be had" in command.run(SMALL, "--device", "cuda", fails=True)
+    told = command.run(SMALL, "--device", "cuda", "--workers", "2", fails=True)
+    assert "--workers 2 is for CPUs: a GPU makes images in one process" in told
+
+
+def test_a_model_file_that_is_too_large(models: Path, command: Command) -> None:
+    path = models / "large" / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes((1 << 20) + 1))
+    command.variables["FIGMENT_MAX_MODEL_MB"] = "1"
+    assert "larger than 1 MB" in command.run(SMALL | {"model": "large"}, fails=True)
+    told = command.run(SMALL | {"model": "large"}, "--max-model-mb", "2", fails=True)
+    assert "larger" not in told
 
 
 def test_without_ray(command: Command) -> None:
@@ -573,10 +672,12 @@ def test_on_a_ray_cluster(models: Path, undisturbed: dict[str, bytes], tmp_path:
         pytest.skip("Ray would listen beyond this machine: a network of its own takes unshare")
     (tmp_path / "models").symlink_to(models)
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(LARGE))
+    (tmp_path / "elsewhere").mkdir()
     done = subprocess.run(
         [*shlex.split(alone), sys.executable, "-m", "tests.bulk_on_ray", str(tmp_path)],
-        cwd=ROOT,
-        env=environment() | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+        cwd=tmp_path / "elsewhere",  # that of the cluster
+        env=environment()
+        | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=240,

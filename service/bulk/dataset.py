@@ -40,6 +40,8 @@ SECONDS = 2.0
 """Between two writes of the manifest; more where a write takes long."""
 SHARE = 0.05
 """Of the time, at most, goes into writing it."""
+MOST_FILES = 1_000_000
+"""The manifest names them all, and is held in memory."""
 
 Run = Callable[[Recipe, deque[Job], Tell], Iterator[Done]]
 """Does jobs somewhere: see ``processes.run``."""
@@ -135,11 +137,15 @@ class Dataset:
     def _check_all_there(self) -> None:
         """Where machines share no folder, a file may have gone where nobody looks."""
         there = set(self.recipe.target.names())
+        gone = []
         for number, files in list(self._files.items()):
-            gone = [file.name for file in files if file.name not in there]
-            if gone:
+            missing = [file.name for file in files if file.name not in there]
+            if missing:
                 del self._files[number]
-                raise DatasetFailed(f"{gone[0]} was made, but is not in {self.recipe.target}")
+                gone += missing
+        if gone:
+            others = f" and {len(gone) - 1:,} other files were" if gone[1:] else " was"
+            raise DatasetFailed(f"{gone[0]}{others} made, but not found in {self.recipe.target}")
 
     def _write(self) -> None:
         began = time.monotonic()
@@ -173,16 +179,26 @@ class Dataset:
 
 @contextmanager
 def opened(
-    plan: Plan, target: Target, models: Path, device: Device, tell: Callable[[str], None]
+    plan: Plan,
+    target: Target,
+    models: Path,
+    device: Device,
+    vetter: Vetter,
+    tell: Callable[[str], None],
 ) -> Iterator[Dataset]:
     """The set at ``target``, for this process alone. Raises ``DatasetFailed``.
 
     ``tell`` is told in a sentence what is worth knowing.
     """
+    if (files := -(-sum(plan.order.counts) // plan.per_file)) > MOST_FILES:
+        raise DatasetFailed(
+            f"the plan asks for {files:,} files, and a set has {MOST_FILES:,} at most: raise "
+            "images_per_file, or make several sets, each with the offset at which the last ends"
+        )
     with target.held():
         manifest = _read_manifest(target, plan)
         file, order = _find(models, plan, manifest), plan.order
-        content = _vetted(file)
+        content = _vetted(file, vetter)
         try:
             runtime = Runtime(device)
             runtime.settle([content])
@@ -268,9 +284,9 @@ def _find(models: Path, plan: Plan, manifest: Manifest | None) -> Path:
     return versions[number]
 
 
-def _vetted(file: Path) -> bytes:
+def _vetted(file: Path, vetter: Vetter) -> bytes:
     """The content of a model file that may be loaded, as it is before it is served."""
-    (verdict,) = Vetter().vet([file])
+    (verdict,) = vetter.vet([file])
     content = b""
     try:
         if verdict.sha256 is None:

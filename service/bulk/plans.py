@@ -25,6 +25,8 @@ from service.orders import Order
 from service.schemas import GenerateRequest, Numbers
 
 MOST_BYTES = 1 << 20
+MOST_IN_FILE = 1_000_000
+"""Images."""
 
 
 class PlanFile(GenerateRequest):
@@ -33,7 +35,7 @@ class PlanFile(GenerateRequest):
     n: Numbers = Field(description="Images; or, beside a list of labels, how many of each.")
     model: Annotated[str, Field(pattern=NAME_PATTERN)]
     format: str = "webdataset"
-    images_per_file: Annotated[int, Field(ge=1)] | None = None
+    images_per_file: Annotated[int, Field(ge=1, le=MOST_IN_FILE)] | None = None
 
     @field_validator("format")
     @classmethod
@@ -87,6 +89,8 @@ def read_plan(path: Path) -> Plan:
         mark = getattr(error, "problem_mark", None)
         why = getattr(error, "problem", None) or error
         raise DatasetFailed(f"{_place(path, mark)}: this is no YAML: {why}") from error
+    except RecursionError:
+        raise DatasetFailed(f"{path}: lists lie too deep in each other for a plan") from None
     if not isinstance(root, yaml.MappingNode):
         raise DatasetFailed(f"{path}: a plan is a list of fields, such as `model: anime-faces`")
     _refuse_repeated(path, root)
@@ -100,12 +104,23 @@ def read_plan(path: Path) -> Plan:
 
 
 def _refuse_repeated(path: Path, root: yaml.MappingNode) -> None:
-    """YAML's library would take the last."""
-    seen = set()
-    for key, _ in root.value:
-        if key.value in seen:
-            raise DatasetFailed(f"{_place(path, key.start_mark)}: {key.value} stands there twice")
-        seen.add(key.value)
+    """Of the same key in a mapping YAML's library would take the last."""
+    nodes, looked_at = [root], set()  # what has a name in YAML may be in many places
+    while nodes:
+        node = nodes.pop()
+        if id(node) in looked_at or isinstance(node, yaml.ScalarNode):
+            continue
+        looked_at.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+            continue
+        seen = set()
+        for key, value in node.value:
+            if (key.tag, key.value) in seen:
+                place = _place(path, key.start_mark)
+                raise DatasetFailed(f"{place}: {key.value} stands there twice")
+            seen.add((key.tag, key.value))
+            nodes.append(value)
 
 
 def _explain(path: Path, root: yaml.MappingNode, fault: Any) -> str:

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from service import signals
@@ -40,7 +41,8 @@ class _Worker:
 
     def begin(self, job: Job) -> None:
         self.job, self.told = job, 0
-        self.connection.send(job)
+        with suppress(OSError):  # killed meanwhile: who waits for what it says sees that
+            self.connection.send(job)
 
     def end(self) -> None:
         self.process.kill()
@@ -74,8 +76,8 @@ def run(recipe: Recipe, jobs: deque[Job], tell: Tell, *, most: int) -> Iterator[
                 except (EOFError, OSError):
                     del workers[connection]
                     worker.end()
-                    tell(-worker.told)
                     if job is not None:
+                        tell(-worker.told)
                         lost[job.number] += 1
                         if lost[job.number] == LIVES:
                             raise _blamed(recipe, job, worker.process.exitcode) from None

@@ -36,10 +36,6 @@ class Selection:
             lap += 1
         return found[skipped : skipped + len(ranks)]
 
-    def last(self) -> int:
-        """The index of the last image."""
-        return self.indices(range(self.count - 1, self.count))[0]
-
     def _taken_before(self, lap: int) -> int:
         return sum(min(laps, lap) for laps in self._laps)
 

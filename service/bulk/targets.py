@@ -1,4 +1,4 @@
-"""Where the files of a set go: a folder, or whatever fsspec has a protocol for.
+"""Where the files of a set go: a folder, or an object store that fsspec has a protocol for.
 
 A target is handed to other processes, on other machines too, so it holds nothing but its name.
 """
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from service.contents import LOCK, MANIFEST, File, described, left_overs
 from service.errors import DatasetFailed
 from service.files import replacing
+from service.urls import without_passwords
 
 
 class Target(Protocol):
@@ -52,10 +53,11 @@ class Target(Protocol):
 def target_of(out: str) -> Target:
     """``out`` is a path or a URL. Raises ``DatasetFailed`` for a URL of no known kind."""
     protocol, separator, rest = out.partition("://")
+    # Absolute, for processes elsewhere have other current folders.
     if not separator:
-        return Folder(Path(out))
-    if protocol == "file":
-        return Folder(Path(rest))
+        return Folder(Path(out).absolute())
+    if protocol in ("file", "local"):
+        return Folder(Path(rest).absolute())
     bucket = Bucket(out.rstrip("/"))
     bucket.check()
     return bucket
@@ -136,13 +138,14 @@ class Bucket:
     """A ``Target`` behind a URL. Of its files the sizes are compared: all else is a download.
 
     They are written here first, so that objects appear whole where the store knows no halves, as
-    S3 and its like do.
+    S3 and its like do. No folder is made: those stores have none, and would make a bucket of a
+    misspelt name instead.
     """
 
     url: str
 
     def __str__(self) -> str:
-        return self.url
+        return without_passwords(self.url)
 
     def check(self) -> None:
         """Raise ``DatasetFailed`` where nothing is installed for such a URL."""
@@ -154,7 +157,7 @@ class Bucket:
                 f"{protocol}:// takes a package that is not installed: {error}"
             ) from error
         except ValueError as error:
-            raise DatasetFailed(f"{self.url}: {error}") from error
+            raise DatasetFailed(f"{self}: {without_passwords(str(error))}") from error
 
     def held(self) -> AbstractContextManager[object]:
         return nullcontext()  # stores have no locks
@@ -195,7 +198,7 @@ class Bucket:
         except OSError as error:
             folder = tempfile.gettempdir()
             raise DatasetFailed(
-                f"cannot write {name} to {folder}, from where it goes to {self.url}: "
+                f"cannot write {name} to {folder}, from where it goes to {self}: "
                 f"{error.strerror or error}; TMPDIR names another folder"
             ) from error
 
@@ -221,5 +224,5 @@ class Bucket:
         except DatasetFailed:
             raise
         except Exception as error:  # each of these libraries has errors of its own
-            why = str(error) or type(error).__name__
-            raise DatasetFailed(f"cannot {what} {self.url}/{name}: {why}") from error
+            why = without_passwords(str(error)) or type(error).__name__
+            raise DatasetFailed(f"cannot {what} {self}/{name}: {why}") from error
