@@ -153,6 +153,10 @@ def test_a_store_that_tells_no_times_is_read_each_time(store: Any, tmp_path: Pat
 
 
 def test_a_file_that_is_cut_is_not_taken(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, "faces/1/model.onnx", b"before")
+    folder = local_copy(URL)
+    left = folder / "faces" / "1" / ".model.onnx.0123.tmp"
+    left.write_bytes(b"which may be what fills the disk")
     put(store, "faces/1/model.onnx", b"whole")
     told = type(store).find
 
@@ -164,6 +168,7 @@ def test_a_file_that_is_cut_is_not_taken(store: Any, monkeypatch: pytest.MonkeyP
         patch.setattr(type(store), "find", larger)
         with pytest.raises(StartupError, match="has 6 bytes, of which 5 came"):
             local_copy(URL)
+    assert files(folder) == {"faces/1/model.onnx": b"before"}
     assert files(local_copy(URL)) == {"faces/1/model.onnx": b"whole"}
 
 
