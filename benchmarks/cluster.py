@@ -205,8 +205,7 @@ def disturb(cluster: Nodes, what: str, *command: Any, seconds: float) -> None:
         time.sleep(seconds)
     failed = ", ".join(f"{number} {why}" for why, number in crowd.failed.items()) or "none"
     print(
-        f"{what}: {len(crowd.answers)} answers, failed: {failed}; "
-        f"longest pause {crowd.longest_pause:.2f} s"
+        f"{what}: {crowd.answers} answers, failed: {failed}; longest request {crowd.longest:.2f} s"
     )
 
 

@@ -14,9 +14,13 @@ from benchmarks.load import Connection
 
 
 class Crowd:
-    """``answers``: times of answers, by ``time.perf_counter``. ``failed``: all but 200, by what."""
+    """``answers``: how many. ``failed``: all requests but those answered with 200, by what came.
 
-    def __init__(self, url: str, body: bytes, key: str = "none") -> None:
+    ``longest``: seconds that a single request took at most, answered or not. One that is not
+    answered within ``patience`` seconds has failed.
+    """
+
+    def __init__(self, url: str, body: bytes, key: str = "none", patience: float = 60) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None and parts.port is not None
         self._address = parts.hostname, parts.port
@@ -24,14 +28,11 @@ class Crowd:
         head += f"Authorization: Bearer {key}\r\nContent-Type: application/json\r\n"
         fields = f"Content-Length: {len(body)}\r\n\r\n"
         self._request = (head + fields).encode() + body
-        self.answers: list[float] = []
+        self._patience = patience
+        self.answers = 0
+        self.longest = 0.0
         self.failed: Counter[str] = Counter()
         self._over = threading.Event()
-
-    @property
-    def longest_pause(self) -> float:
-        """Seconds between two answers, to whomever."""
-        return max(b - a for a, b in zip(self.answers, self.answers[1:], strict=False))
 
     @contextmanager
     def asking(self, connections: int) -> Iterator[Crowd]:
@@ -47,31 +48,56 @@ class Crowd:
         with selectors.DefaultSelector() as selector:
             for _ in range(connections):
                 self._join(selector)
-            while selector.get_map():
+            while waiting := selector.get_map():
                 for key, _ in selector.select(timeout=1):
                     self._hear(selector, key.data)
+                for connection in [key.data for key in waiting.values()]:
+                    if time.perf_counter() - connection.asked > self._patience:
+                        self._lose(selector, connection, f"no answer in {self._patience:g} s")
 
     def _join(self, selector: selectors.BaseSelector) -> None:
-        connection = Connection(*self._address, self._request)
+        """One more caller; none if there is nobody to ask."""
+        try:
+            connection = Connection(*self._address, self._request)
+        except OSError as error:
+            self.failed[repr(error)] += 1
+            return
         selector.register(connection.socket, selectors.EVENT_READ, connection)
-        connection.ask()
+        self._ask(selector, connection)
+
+    def _ask(self, selector: selectors.BaseSelector, connection: Connection) -> None:
+        try:
+            connection.ask()
+        except OSError as error:
+            self._lose(selector, connection, repr(error))
 
     def _hear(self, selector: selectors.BaseSelector, connection: Connection) -> None:
         try:
             if not connection.receive():
                 return
         except (OSError, SystemExit) as error:  # which is what it raises at the end of a connection
-            self.failed[repr(error)] += 1
-            selector.unregister(connection.socket)
-            connection.socket.close()
-            if not self._over.is_set():
-                self._join(selector)
+            self._lose(selector, connection, repr(error))
             return
-        self.answers.append(time.perf_counter())
+        self.answers += 1
+        self._took(connection)
         if not connection.ok:
             self.failed[connection.status] += 1
         if self._over.is_set():
-            selector.unregister(connection.socket)
-            connection.socket.close()
+            self._close(selector, connection)
         else:
-            connection.ask()
+            self._ask(selector, connection)
+
+    def _lose(self, selector: selectors.BaseSelector, connection: Connection, why: str) -> None:
+        """Its request has failed; another caller takes its place."""
+        self.failed[why] += 1
+        self._took(connection)
+        self._close(selector, connection)
+        if not self._over.is_set():
+            self._join(selector)
+
+    def _took(self, connection: Connection) -> None:
+        self.longest = max(self.longest, time.perf_counter() - connection.asked)
+
+    def _close(self, selector: selectors.BaseSelector, connection: Connection) -> None:
+        selector.unregister(connection.socket)
+        connection.socket.close()

@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 from service.app import assemble, load
-from service.catalogue import Report
 from service.errors import NotReady, OneOfMany, StartupError
 from service.forwarding import Paced
 from service.installation import check_installation
 from service.logs import log_to_stderr
 from service.metrics import KEY_IMAGES
-from service.routes.state import State
 from service.scaling import QUEUE, RATE, WORK, QueueInImages
 from service.settings import Settings, check_environment
 
@@ -66,14 +65,12 @@ def fitted(settings: Settings, resources: dict[str, float]) -> Settings:
     )
 
 
-class Replicated(State):
-    """That of one replica of several, which are told of new models together."""
-
-    async def reload_all(self) -> Report:
-        raise OneOfMany(
-            "this reaches one replica of several. Have all reload by another value in user_config "
-            "of the Serve config, and `serve deploy`"
-        )
+def refer_to_config(settings: Settings) -> None:
+    """Raises ``OneOfMany``: replicas are told of new models together."""
+    raise OneOfMany(
+        "this reaches one replica of several. Have all reload by another value in user_config of "
+        "the Serve config, and `serve deploy`"
+    )
 
 
 class Figment:
@@ -86,7 +83,7 @@ class Figment:
         settings = Settings()
         log_to_stderr(settings.log_format)
         resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
-        self._state = Replicated(**vars(load(fitted(settings, resources))))
+        self._state = replace(load(fitted(settings, resources)), tell_all=refer_to_config)
         self._queue = Gauge("figment_queue_images", "Images that wait or are under way.")
         self._rate = Gauge("figment_images_per_second", "Images that can be made per second.")
         self._images = Counter("figment_images_asked", "Images that were asked for.")

@@ -14,7 +14,8 @@ import asyncio
 import http
 import json
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,6 +33,10 @@ AHEAD = 4 << 20
 """Bytes that a replica sends before it hears that they were taken."""
 TOLD = 1 << 19
 """Bytes after which it is told."""
+TELLING = 1.0
+"""Seconds after which it is told of less: who reads slowly does read."""
+STEP = 1 << 16
+"""Bytes that a reader is given at a time, to know what was taken of a large message."""
 BODY_SECONDS = 30.0
 """In which a body must have come in."""
 ATTEMPTS = 3
@@ -63,11 +68,15 @@ class Forwarding:
             return
         passage = _Passage(scope, send)
         try:
-            body = await _whole_body(receive)
-            if body is None:
-                return
+            body = await _whole_body(scope, receive)
+        except RequestError as error:  # on a connection that stayed, the rest would be read
+            await passage.refuse(error, [("Connection", "close")])
+            return
+        if body is None:
+            return
+        try:
             await passage.forward(self._app, body, receive)
-        except RequestError as error:
+        except NotReady as error:
             await passage.refuse(error)
 
 
@@ -87,22 +96,25 @@ class _Passage:
         """The head of an answer that is Serve's own, until its body comes."""
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self._taken = self._told = 0
+        self._when = time.monotonic()
+        """It was told."""
 
     async def forward(self, app: ASGIApp, body: bytes, receive: Receive) -> None:
         """Raises ``NotReady`` where no replica answers."""
         watch = asyncio.create_task(self._until_gone(receive))
         try:
             for _ in range(ATTEMPTS):
+                self._of_serve = None
                 await app(self._copy(), self._replay(body), self._pass_on)
                 if self._begun or watch.done():
                     return
                 await asyncio.sleep(PAUSE)
         finally:
             watch.cancel()
-        raise NotReady("the replicas that were asked have ended; try again")
+        raise NotReady("no replica has answered; try again")
 
-    async def refuse(self, error: RequestError) -> None:
-        await self._answer(error.problem(), list(error.headers().items()))
+    async def refuse(self, error: RequestError, fields: Iterable[tuple[str, str]] = ()) -> None:
+        await self._answer(error.problem(), [*error.headers().items(), *fields])
 
     async def _until_gone(self, receive: Receive) -> None:
         while (message := await receive())["type"] != "http.disconnect":
@@ -136,10 +148,15 @@ class _Passage:
             await self._answer_for_serve(self._of_serve, message)
             return
         self._begun = True
-        await self._send(message)
-        self._taken += len(message.get("body", b""))
-        if self._taken - self._told >= TOLD:
-            self._told = self._taken
+        for part in _parts(message):
+            await self._send(part)
+            self._taken += len(part.get("body", b""))
+            self._tell()
+
+    def _tell(self) -> None:
+        new, now = self._taken - self._told, time.monotonic()
+        if new >= TOLD or (new and now - self._when >= TELLING):
+            self._told, self._when = self._taken, now
             self._messages.put_nowait({"type": TAKEN, "bytes": self._taken})
 
     async def _answer_for_serve(self, head: Message, message: Message) -> None:
@@ -168,8 +185,21 @@ class _Passage:
         await self._send({"type": "http.response.body", "body": content})
 
 
-async def _whole_body(receive: Receive) -> bytes | None:
+def _parts(message: Message) -> Iterator[Message]:
+    """The same in messages of no more than ``STEP`` bytes each."""
+    body = message.get("body", b"")
+    last = max(0, len(body) - 1) // STEP * STEP
+    for start in range(0, last, STEP):
+        yield {"type": message["type"], "body": body[start : start + STEP], "more_body": True}
+    yield {**message, "body": body[last:]} if last else message
+
+
+async def _whole_body(scope: Scope, receive: Receive) -> bytes | None:
     """None if the caller leaves before it has come. Raises ``BodyTooLarge``, ``TooSlow``."""
+    too_large = BodyTooLarge(f"the body may have at most {MAX_RAW} bytes")
+    declared = dict(scope["headers"]).get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > MAX_RAW:
+        raise too_large  # and who asks whether to send it is not told to
     parts: list[bytes] = []
     size = 0
     try:
@@ -178,7 +208,7 @@ async def _whole_body(receive: Receive) -> bytes | None:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > MAX_RAW:  # routes have narrower bounds of their own
-                    raise BodyTooLarge(f"the body may have at most {MAX_RAW} bytes")
+                    raise too_large
                 if not message.get("more_body", False):
                     return b"".join(parts)
     except TimeoutError:
@@ -196,6 +226,8 @@ class Paced:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # From 2.4 on, Starlette does not listen while it streams: nobody would hear what was taken.
+        scope["asgi"] = {**scope.get("asgi", {}), "spec_version": "2.3"}
         pace = _Pace(receive, send, told=TAKEN in scope.get("extensions", {}))
         await self._app(scope, pace.receive, pace.send)
 

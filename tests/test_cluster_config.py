@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import re
 import warnings
 from types import ModuleType
@@ -68,15 +69,53 @@ def test_the_config_and_the_command_do_the_same(cluster: ModuleType) -> None:
     """Where ``serve.yaml`` repeats what is in the code, for whoever would change it."""
     options = cluster.app._bound_deployment._deployment_config
     shipped = DEPLOYMENT["autoscaling_config"]
-    for name in ("min_replicas", "max_replicas", "upscale_delay_s", "downscale_delay_s"):
-        assert getattr(options.autoscaling_config, name) == shipped[name]
+    for name in shipped.keys() - {"policy"}:
+        assert getattr(options.autoscaling_config, name) == shipped[name], name
+    policy = inspect.signature(scaling.QueueInImages)
+    assert not options.autoscaling_config.policy.policy_kwargs
+    assert shipped["policy"]["policy_kwargs"] == {
+        name: parameter.default for name, parameter in policy.parameters.items()
+    }
     assert options.graceful_shutdown_timeout_s == DEPLOYMENT["graceful_shutdown_timeout_s"]
     assert options.max_ongoing_requests > Settings().max_queue + Settings().max_streams
 
 
+def known(deployment: dict[str, Any]) -> None:
+    """Ray takes options that it does not know, and is silent."""
+    schema = quietly("ray.serve.schema")
+    parts = {
+        "ray_actor_options": schema.RayActorOptionsSchema,
+        "autoscaling_config": quietly("ray.serve.config").AutoscalingConfig,
+    }
+    assert deployment.keys() <= schema.DeploymentSchema.model_fields.keys()
+    for name, part in parts.items():
+        assert deployment.get(name, {}).keys() <= part.model_fields.keys()
+    schema.DeploymentSchema.model_validate({"name": "figment", **deployment})
+
+
+def values(tree: dict[str, Any], *at: str) -> dict[tuple[str, ...], Any]:
+    """The leaves of ``tree`` by their paths."""
+    found = {}
+    for name, value in tree.items():
+        found.update(values(value, *at, name) if isinstance(value, dict) else {(*at, name): value})
+    return found
+
+
 def test_the_docs_show_the_config_as_it_is() -> None:
-    for block in re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL):
-        yaml.safe_load(block)
+    known(DEPLOYMENT)
+    shipped = values(DEPLOYMENT)
+    options, reload = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL))
+    (shown,) = options["deployments"]
+    known(shown)
+    both = values(shown).keys() & shipped.keys()
+    assert {path[-1] for path in both} == {"name", "num_cpus", "min_replicas", "max_replicas"}
+    for path in both:
+        assert values(shown)[path] == shipped[path], path
+    known(reload)
+    assert values(reload).keys() <= shipped.keys()
+    for path, value in values(reload).items():
+        assert value != shipped[path], "it shows what to change"
+        assert type(value) is type(shipped[path])
     assert "ops/ray/serve.yaml" in DOCS
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from service import forwarding
-from service.forwarding import AHEAD, TAKEN, TOLD, Forwarding, Paced
+from service.forwarding import AHEAD, STEP, TAKEN, TOLD, Forwarding, Paced
 
 SCOPE: Scope = {
     "type": "http",
@@ -212,8 +216,8 @@ def test_a_body_is_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_replica_sends_no_more_than_a_bound_ahead_of_its_reader() -> None:
     """Through both, with nothing between them that would wait for anybody."""
-    piece = b"x" * 100_000
-    pieces = 200
+    piece = b"x" * 50_000  # which goes to the caller as it is
+    pieces = 400
 
     async def test() -> None:
         sent = 0
@@ -278,6 +282,133 @@ def test_errors_of_serves_receive_are_a_caller_who_has_left() -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             assert await receive() == {"type": "http.disconnect"}
 
-        await Paced(app)(SCOPE, fails, Caller(b"{}").send)
+        await Paced(app)({**SCOPE}, fails, Caller(b"{}").send)
+
+    run(test())
+
+
+@pytest.mark.parametrize("size", [10_000, 10_000_000])
+def test_who_reads_slowly_is_told_of_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """``size``: bytes of each message of a replica; the caller takes few at a time."""
+    now = 0.0
+    monkeypatch.setattr(forwarding, "time", SimpleNamespace(monotonic=lambda: now))
+    told: list[tuple[float, int]] = []
+
+    class Slow(Caller):
+        async def send(self, message: Message) -> None:
+            nonlocal now
+            now += len(message.get("body", b"")) / 10_000
+            await super().send(message)
+            await asyncio.sleep(0)
+
+    async def test() -> None:
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            async def listen() -> None:
+                while (message := await receive())["type"] != "http.disconnect":
+                    if message["type"] == TAKEN:
+                        told.append((now, message["bytes"]))
+
+            listening = asyncio.create_task(listen())
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(40):
+                body = {"type": "http.response.body", "body": b"x" * size}
+                await send({**body, "more_body": True})
+                if now > 40:
+                    break
+            await send({"type": "http.response.body", "body": b""})
+            listening.cancel()
+
+        caller = Slow(b"{}")
+        await Forwarding(serve)(SCOPE, caller.receive, caller.send)
+        pauses = [b[0] - a[0] for a, b in itertools.pairwise([(0.0, 0), *told])]
+        assert len(told) >= 5 and max(pauses) < 15, "seconds in which the replica hears nothing"
+        assert [taken for _, taken in told] == sorted({taken for _, taken in told})
+        taken = b"".join(message.get("body", b"") for message in caller.got)
+        assert not caller.got[-1].get("more_body", False)
+        assert len(taken) % size == 0 and len(taken) >= told[-1][1]
+
+    run(test())
+
+
+def test_a_large_message_comes_whole() -> None:
+    async def test() -> None:
+        for size in (0, 1, STEP, STEP + 1, 3 * STEP):
+            content = random.Random(size).randbytes(size)
+
+            async def serve(
+                scope: Scope, receive: Receive, send: Send, content: bytes = content
+            ) -> None:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": content})
+
+            caller = Caller(b"{}")
+            await Forwarding(serve)(SCOPE, caller.receive, caller.send)
+            bodies = caller.got[1:]
+            assert b"".join(message["body"] for message in bodies) == content
+            assert max(len(message["body"]) for message in bodies) <= STEP
+            more = [message.get("more_body", False) for message in bodies]
+            assert more == [True] * (len(bodies) - 1) + [False]
+
+    run(test())
+
+
+def test_a_body_that_is_too_large_by_its_own_word_is_not_read() -> None:
+    async def never(*_: Any) -> Any:
+        raise AssertionError("it was asked")
+
+    async def test() -> None:
+        for length in (b"8388609", b"9" * 30):
+            caller = Caller(b"{}")
+            scope = {**SCOPE, "headers": [(b"content-length", length)]}
+            await Forwarding(never)(scope, never, caller.send)  # nor is it told to go on
+            assert caller.status == 413
+            assert caller.problem["type"] == "urn:figment:body-too-large"
+            assert caller.header(b"connection") == [b"close"], "or the rest would be read"
+
+    run(test())
+
+
+def test_what_serve_began_to_say_of_one_replica_is_not_the_answer_of_the_next() -> None:
+    async def test() -> None:
+        asked = 0
+
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                headers = [(b"content-type", b"text/plain")]
+                await send({"type": "http.response.start", "status": 500, "headers": headers})
+            else:
+                await answer(send)
+
+        caller = Caller(b"{}")
+        await Forwarding(serve)(SCOPE, caller.receive, caller.send)
+        assert caller.status == 200
+        assert caller.got[1]["body"] == b"made"
+
+    run(test())
+
+
+@pytest.mark.parametrize("version", ["2.3", "2.4", "3.0"])
+def test_a_stream_hears_what_was_taken_whatever_the_server_speaks(version: str) -> None:
+    async def test() -> None:
+        piece, pieces = b"x" * 100_000, 3 * AHEAD // 100_000
+        taken: asyncio.Queue[Message] = asyncio.Queue()
+        sent = 0
+
+        async def send(message: Message) -> None:
+            nonlocal sent
+            sent += len(message.get("body", b""))
+            taken.put_nowait({"type": TAKEN, "bytes": sent})
+
+        async def body() -> AsyncIterator[bytes]:
+            for _ in range(pieces):
+                yield piece
+
+        scope = {**SCOPE, "asgi": {"spec_version": version}, "extensions": {TAKEN: {}}}
+        await Paced(StreamingResponse(body()))(scope, taken.get, send)
+        assert sent == pieces * len(piece)
 
     run(test())

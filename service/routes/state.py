@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -49,6 +50,14 @@ class Streams:
         metrics.STREAMS.set(self._under_way)
 
 
+def tell_workers(settings: Settings) -> None:
+    """Have all processes of this server reload, if there are several."""
+    parent = multiprocessing.parent_process()
+    if settings.workers > 1 and parent is not None and parent.is_alive():
+        assert parent.pid is not None
+        os.kill(parent.pid, signal.SIGHUP)
+
+
 @dataclass(frozen=True)
 class State:
     settings: Settings
@@ -61,6 +70,9 @@ class State:
     streams: Streams
     software: str
     """What of ours may change the bytes of an image, besides its model."""
+    tell_all: Callable[[Settings], None] = tell_workers
+    """Has all who serve the same reload, each as soon as it can; raises ``OneOfMany`` where they
+    are told in another way."""
 
     async def reload(self) -> Report:
         """Read keys and models anew, in this process."""
@@ -83,14 +95,11 @@ class State:
         return report
 
     async def reload_all(self) -> Report:
-        """As ``reload``, and have all workers do so, each as soon as it can.
+        """As ``reload``, and have all workers do so. Raises ``OneOfMany``.
 
         This one is told as well: it reloads twice then, however many have asked.
         """
-        parent = multiprocessing.parent_process()
-        if self.settings.workers > 1 and parent is not None and parent.is_alive():
-            assert parent.pid is not None
-            os.kill(parent.pid, signal.SIGHUP)  # first: whoever asks may leave while they wait
+        self.tell_all(self.settings)  # first: whoever asks may leave while they wait
         return await self.reload()
 
     @property
