@@ -239,10 +239,12 @@ def rollback(name: str, alias: str, models: str) -> None:
 def _writable(models: str) -> Path:
     """The folder ``models``. Raises ``AliasRefused`` for an address."""
     from service.mirror import is_url
+    from service.urls import without_passwords
 
     if is_url(models):
         raise AliasRefused(
-            f"{models} is read only from here: change aliases.json of the model in the store"
+            f"{without_passwords(models)} is an address, and aliases are changed in a folder: "
+            "change aliases.json of the model in the store"
         )
     return Path(models)
 

@@ -72,7 +72,7 @@ class Access:
                 "everyone who can reach it may use it, FIGMENT_ALLOW_ANONYMOUS=true"
             )
         if not (self.needs_key or _is_loopback(settings.host)):
-            log.warning("there is no API key: whoever reaches %s may ask", settings.host)
+            log.warning("there is no API key: whoever reaches the service may ask")
 
     def reload(self) -> None:
         """Read the keys anew, as their file may have changed. Raises ``StartupError``."""

@@ -15,7 +15,6 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
@@ -23,6 +22,7 @@ from service import aliases
 from service.errors import StartupError
 from service.files import replacing, write_atomically
 from service.manifest import MODEL_FILE, NAME_PATTERN, VERIFIER_FILE, VERSION_PATTERN
+from service.urls import without_passwords
 
 FOLDERS = (NAME_PATTERN, VERSION_PATTERN)
 """Names of folders, from the models folder down."""
@@ -33,7 +33,6 @@ RECORD = ".mirror.json"
 CHUNK = 1 << 20
 ALWAYS_TOLD = {"name", "size", "type"}
 """Of a file, by every store. A file may change and keep all of it."""
-USER = re.compile(r"(?<=://)[^/?#]*@")
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,9 @@ def local_copy(models: str | Path) -> Path:
         try:
             held = lock.acquire(timeout=0)
         except Timeout:
-            log.info("another process copies the models at %s: waiting for it", _public(url, url))
+            log.info(
+                "another process copies the models at %s: waiting for it", without_passwords(url)
+            )
             held = lock.acquire()
         with held:
             _bring(url, folder)
@@ -68,18 +69,9 @@ def local_copy(models: str | Path) -> Path:
     except Exception as error:  # of many kinds: each library for a store has its own
         told = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         # Without the cause, which may show a password.
-        raise StartupError(_public(url, f"the models at {url} cannot be read: {told}")) from None
+        why = without_passwords(f"the models at {url} cannot be read: {told}", url)
+        raise StartupError(why) from None
     return folder
-
-
-def _public(url: str, text: str) -> str:
-    """``text`` without the user and the password that stand in ``url``."""
-    for user in USER.findall(url):
-        password = user[:-1].partition(":")[2]
-        text = text.replace(user, "")
-        for secret in filter(None, (password, unquote(password))):
-            text = text.replace(secret, "***")
-    return text
 
 
 def _bring(url: str, folder: Path) -> None:
@@ -91,7 +83,7 @@ def _bring(url: str, folder: Path) -> None:
     there = _served(store.find(root, maxdepth=3, detail=True), root)
     if not any(path.endswith(f"/{MODEL_FILE}") for path in there):
         raise StartupError(
-            f"there is no folder with models at {_public(url, url)} (looked for "
+            f"there is no folder with models at {without_passwords(url)} (looked for "
             f"NAME/VERSION/{MODEL_FILE}); set FIGMENT_MODELS"
         )
     for left in folder.rglob(".*.tmp"):  # of copying that was killed

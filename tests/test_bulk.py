@@ -571,6 +571,8 @@ def test_files_that_went_elsewhere(command: Command, bucket: Path) -> None:
     ("out", "said"),
     [
         ("s3://bucket/set", "s3:// takes a package that is not installed: Install s3fs"),
+        ("s3:/bucket/set", "s3:/bucket/set is no URL"),
+        ("memory://set", "memory:// is of one process"),
         ("nope://x", "nope://x: Protocol not known: nope"),
         ("/proc/figment", "cannot write /proc/figment: "),
     ],

@@ -235,7 +235,8 @@ def test_a_password_in_an_address_is_not_told(
     with pytest.raises(StartupError) as raised:
         local_copy("ftp://user:pa%40ss@host/models")
     assert str(raised.value) == (
-        "the models at ftp://host/models cannot be read: no *** of user:*** for ftp://host/models"
+        "the models at ftp://user:***@host/models cannot be read: no *** of user:*** for "
+        "ftp://user:***@host/models"
     )
     assert raised.value.__cause__ is None and raised.value.__suppress_context__
     assert "pa%40ss" not in caplog.text

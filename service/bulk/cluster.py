@@ -15,6 +15,7 @@ from typing import Any
 from service.bulk.making import Done, Job, Maker, Recipe, Tell
 from service.bulk.processes import LIVES
 from service.errors import DatasetFailed
+from service.runtime import first_line
 
 AHEAD = 1000
 """Most tasks that Ray knows of at a time: enough for it to see how large a cluster is wanted."""
@@ -35,7 +36,10 @@ def run(
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise DatasetFailed(f"no Ray cluster answers at {address}: {error}") from error
+        raise DatasetFailed(
+            f"no Ray cluster lets us in at {address}: {first_line(error)}. Where it asks for a "
+            "token, set RAY_AUTH_MODE=token, and have the token in ~/.ray/auth_token"
+        ) from error
     try:
         signal.signal(signal.SIGTERM, terminate)  # Ray has put its own in the place
         content = [ray.put(recipe.read_model())]

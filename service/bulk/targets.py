@@ -5,6 +5,7 @@ A target is handed to other processes, on other machines too, so it holds nothin
 
 from __future__ import annotations
 
+import re
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -53,6 +54,10 @@ class Target(Protocol):
 def target_of(out: str) -> Target:
     """``out`` is a path or a URL. Raises ``DatasetFailed`` for a URL of no known kind."""
     protocol, separator, rest = out.partition("://")
+    if re.match(r"[a-z0-9]{2,}:/", out) and not separator:
+        raise DatasetFailed(f"{out} is no URL, and hardly meant as a folder: write two slashes")
+    if protocol == "memory":
+        raise DatasetFailed("memory:// is of one process: what others make would be lost")
     # Absolute, for processes elsewhere have other current folders.
     if not separator:
         return Folder(Path(out).absolute())
