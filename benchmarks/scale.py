@@ -10,9 +10,11 @@ front of addresses that never change. ``docs/scale.md`` reads the tables.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import heapq
 import itertools
+import json
 import sys
 import tempfile
 import time
@@ -27,7 +29,7 @@ import numpy as np
 from benchmarks.serve import PORTS, PYTHON, Scenario, load, server
 from service import cpus
 from service.formats.packers import packer
-from service.formats.sets import record
+from service.formats.sets import Record, record
 from service.latents import MAX_INDEX
 from service.manifest import MODEL_FILE
 from service.models import load_model
@@ -36,6 +38,10 @@ from service.sampling import Samples, render
 
 ROOT = Path(__file__).parent.parent
 PER_SHARD = 10_000
+IN_ALL = 2e9
+"""Images that are made while workers are killed."""
+REPLACED = 60
+"""Seconds after which a worker that was killed is."""
 HOUR, YEAR = 3600.0, 365.25 * 24 * 3600
 SERVED = (Scenario("n=1", 32, 1, "bulk"), Scenario("n=16", 8, 16, "bulk"))
 
@@ -49,6 +55,7 @@ class Rates:
     pack: float
     png: float
     tar: float
+    json: float
     served: dict[str, float]
     """Over HTTP, by what a request asks for."""
 
@@ -101,8 +108,16 @@ def measure(folder: Path, seconds: float) -> Rates:
         pack=rate(pack, seconds),
         png=sum(len(each.image) for each in records) / len(records),
         tar=len(shard()) / len(records),
+        json=sum(map(len, map(as_json, records))) / len(records),
         served=serve(folder, seconds),
     )
+
+
+def as_json(record: Record) -> str:
+    """An image as an answer in JSON has it."""
+    data = base64.b64encode(record.image).decode()
+    told = {"index": record.index, "labels": record.labels, "url": record.url, "data": data}
+    return json.dumps(told)
 
 
 def serve(folder: Path, seconds: float) -> dict[str, float]:
@@ -169,7 +184,7 @@ def limits(rates: Rates, assumed: Assumed) -> list[list[str]]:
         f"{assumed.cores} cores that encode and pack only, for a GPU": assumed.cores
         / (1 / rates.encode + 1 / rates.pack),
         f"{assumed.gbit:g} Gbit/s, PNG files in a tar": network / rates.tar,
-        f"{assumed.gbit:g} Gbit/s, PNG in JSON": network / (rates.png * 4 / 3 + 150),
+        f"{assumed.gbit:g} Gbit/s, PNG in JSON": network / rates.json,
     }
     rows = [[name, f"{most:,.0f}", f"{most / everything:,.1f}"] for name, most in full.items()]
     years = (MAX_INDEX + 1) / everything / YEAR
@@ -196,34 +211,36 @@ def an_image(rates: Rates, assumed: Assumed) -> list[list[str]]:
 
 
 def interrupted(rates: Rates, workers: int, kills_an_hour: float, seed: int) -> list[list[str]]:
-    """Shards of several sizes on workers that are killed, each replaced after a minute.
+    """The same images in shards of several sizes, on workers that are killed.
 
-    A shard is begun anew by whoever takes it. How much longer it takes than undisturbed: by events,
-    and by (exp(k t) - 1) / (k t), the mean of starting anew until a span of t goes well.
+    Each is replaced after a minute, and a shard is begun anew by whoever takes it. How much longer
+    workers are at it than undisturbed: by events, and by (exp(k t) - 1) (1 / k + 60 s) / t, the
+    mean of starting anew until a span of t goes well, with a minute for each time that it does not.
     """
     rows = []
     for images in (1_000, 10_000, 100_000, 1_000_000):
         seconds = images / rates.bulk
-        shards = max(20 * workers, int(1e7 / images))
+        shards = int(IN_ALL / images)
         random = np.random.default_rng(seed)
         free = [0.0] * workers
         lost = 0
         for _ in range(shards):
             now = heapq.heappop(free)
             while (alive := random.exponential(HOUR / kills_an_hour)) < seconds:
-                now += alive + 60
+                now += alive + REPLACED
                 lost += 1
             heapq.heappush(free, now + seconds)
-        k = kills_an_hour / HOUR * seconds
+        k = kills_an_hour / HOUR
+        formula = np.expm1(k * seconds) * (1 / k + REPLACED) / seconds
         ideal = shards * seconds / workers
         rows.append(
             [
                 f"{images:,}",
                 f"{seconds:,.0f}",
                 f"{images * rates.tar / 1e6:,.0f}",
-                f"{sum(free) / workers / ideal:.2f}",
-                f"{np.expm1(k) / k:.2f}",
-                f"{lost / shards:.2f}",
+                f"{sum(free) / workers / ideal:.3f}",
+                f"{formula:.3f}",
+                f"{lost:,}",
             ]
         )
     return rows
@@ -327,8 +344,8 @@ def main(
     )
     table("What binds", ["part", "images/s", "of all cores"], limits(rates, assumed))
     table(
-        f"1,000 workers, each killed {kills:g} times an hour",
-        ["images a shard", "seconds", "MB", "times as long", "by formula", "kills a shard"],
+        f"{IN_ALL:,.0f} images by 1,000 workers, each killed {kills:g} times an hour",
+        ["images a shard", "seconds", "MB", "times as long", "by formula", "kills"],
         interrupted(rates, 1000, kills, seed=1),
     )
     table(
