@@ -115,6 +115,7 @@ class Connection(asyncio.Protocol):
 
     # What asyncio calls.
 
+    # asyncio types the transport as its base class, which cannot write.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         self.port: int = transport.get_extra_info("sockname")[1]

@@ -74,6 +74,7 @@ class Nodes:
 
     def end(self) -> None:
         ray.shutdown()
+        # Ray gives some of its functions no types.
         self._cluster.shutdown()  # type: ignore[no-untyped-call]
 
 

@@ -82,6 +82,7 @@ class Figment:
         check_installation()
         settings = Settings()
         log_to_stderr(settings.log_format)
+        # Ray gives some of its functions no types; below as well.
         resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
         self._state = replace(load(fitted(settings, resources)), tell_all=refer_to_config)
         self._queue = Gauge("figment_queue_images", "Images that wait or are under way.")
@@ -134,7 +135,7 @@ app = serve.deployment(
         upscale_delay_s=10,
         downscale_delay_s=300,
         look_back_period_s=15,
-        policy=AutoscalingPolicy(policy_function=QueueInImages),  # type: ignore[no-untyped-call]
+        policy=AutoscalingPolicy(policy_function=QueueInImages),  # type: ignore[no-untyped-call]  # as above
     ),
     max_ongoing_requests=MOST_REQUESTS,
     max_queued_requests=MOST_REQUESTS,
