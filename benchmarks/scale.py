@@ -28,8 +28,9 @@ import numpy as np
 
 from benchmarks.serve import PORTS, PYTHON, Scenario, load, server
 from service import cpus
+from service.formats.images import png_record
 from service.formats.packers import packer
-from service.formats.sets import Record, record
+from service.formats.sets import Record
 from service.latents import MAX_INDEX
 from service.manifest import MODEL_FILE
 from service.models import load_model
@@ -82,7 +83,7 @@ def measure(folder: Path, seconds: float) -> Rates:
     turns = itertools.cycle(batches)
     made = [render([(source, batch)], alone=False)[0] for batch in batches]
     images = [pair for frames, pixels in made for pair in zip(frames, pixels, strict=True)]
-    records = [record(frame, pixels) for frame, pixels in images]
+    records = [png_record(frame, pixels) for frame, pixels in images]
 
     def compute() -> int:
         batch = next(turns)
@@ -91,7 +92,7 @@ def measure(folder: Path, seconds: float) -> Rates:
 
     def encode() -> int:
         for frame, pixels in images:
-            record(frame, pixels)
+            png_record(frame, pixels)
         return len(images)
 
     def shard() -> bytes:

@@ -17,10 +17,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from service.errors import AliasRefused
 from service.files import write_atomically
-from service.manifest import MODEL_FILE, NAME_PATTERN
+from service.manifest import ALIAS_PATTERN, MODEL_FILE, NAME_PATTERN
 
 FILE = "aliases.json"
-PATTERN = r"^[a-z][a-z0-9-]{0,63}$"
 LATEST = "latest"
 """The highest version, always."""
 DEFAULT = "default"
@@ -36,7 +35,7 @@ History = dict[str, list[int]]
 _Number = Annotated[int, Field(ge=1, le=999_999_999)]
 _FILE = TypeAdapter(
     dict[
-        Annotated[str, Field(pattern=PATTERN)],
+        Annotated[str, Field(pattern=ALIAS_PATTERN)],
         _Number | Annotated[list[_Number], Field(min_length=1, max_length=1000)],
     ]
 )
@@ -76,7 +75,7 @@ def set_alias(models: Path, name: str, alias: str, version: int) -> None:
 
     ``models`` is the folder of all models.
     """
-    if not re.fullmatch(PATTERN, alias) or alias in RESERVED:
+    if not re.fullmatch(ALIAS_PATTERN, alias) or alias in RESERVED:
         raise AliasRefused(
             f"{alias!r} is no alias that can be set: a lower-case letter, then letters, digits and "
             f"'-', and not {' or '.join(map(repr, RESERVED))}"

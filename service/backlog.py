@@ -14,21 +14,10 @@ from typing import Any, NamedTuple
 from service.frames import Frame, Pixels
 from service.models import Model
 from service.sampling import Source
+from service.timing import Timing
 
 Finish = Callable[[Frame, Pixels], Any]
 """What becomes of one image: a file, a row of JSON ..."""
-
-
-@dataclass
-class Timing:
-    """Where the time of a request went, in seconds."""
-
-    queue: float = 0
-    """From its arrival until the first of its images was begun."""
-    inference: float = 0
-    """Of the batches that its images were in, added up; several may have run at once."""
-    encode: float = 0
-    """Of its own images, added up."""
 
 
 @dataclass(eq=False)

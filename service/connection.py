@@ -21,14 +21,12 @@ from uvicorn.protocols.http.httptools_impl import (
 from service import metrics
 from service.errors import KIND, TooSlow, problem
 from service.gate import CUT
-from service.problems import MEDIA_TYPE
+from service.http_constants import MAX_RAW, PROBLEM_MEDIA_TYPE
 
 AT_ONCE = 1 << 16
 """Bytes that are sent at once, and not copied together with others."""
 MAX_HEAD = 1 << 16
 """Bytes of a request's first line and headers, and of the trailers behind its body."""
-MAX_RAW = 8 << 20
-"""Bytes of a request as they come: a body in chunks of one byte has six times its size."""
 MAX_PIPELINED = 100
 """Requests that wait behind the one that is answered, on one connection."""
 
@@ -236,7 +234,7 @@ class Connection(HttpToolsProtocol):
             head = STATUS_LINE[status] + b"".join(
                 b"%b: %b\r\n" % field for field in self.server_state.default_headers
             )
-            own = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+            own = f"content-type: {PROBLEM_MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
             self.transport.write(head + own.encode() + b"connection: close\r\n\r\n" + body)
         self.transport.close()
 

@@ -21,10 +21,9 @@ from service.backlog import Backlog, Job, Piece, names
 from service.errors import InferenceFailed
 from service.frames import Frame
 from service.models import Model
+from service.process import COMPUTE_THREAD
 from service.sampling import Source
 
-COMPUTE = "compute"
-"""What the threads are called."""
 BEAT = 1.0
 """Seconds after which a thread with nothing to do says that it lives."""
 MOMENT = 1e-9
@@ -237,7 +236,7 @@ class Crew:
 
     def _hire(self, *, encodes: bool) -> None:
         worker = Worker(encodes)
-        work, name = (self._work_off, "encode") if encodes else (self._work, COMPUTE)
+        work, name = (self._work_off, "encode") if encodes else (self._work, COMPUTE_THREAD)
         # A daemon, for one that hangs must not keep the process from ending.
         thread = threading.Thread(target=work, args=(worker,), name=name, daemon=True)
         self._threads[worker] = thread

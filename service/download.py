@@ -16,12 +16,11 @@ from urllib3.exceptions import HTTPError
 from service.asking import Later, Patience, Server, trouble
 from service.errors import ClientError, OriginChanged, Refused, UnknownModel
 from service.formats.negotiation import MEDIA_TYPES
-from service.formats.png import END, SIGNATURE
-from service.formats.sets import Record
+from service.formats.sets import PNG_END, PNG_SIGNATURE, Record
 from service.formats.webdataset import samples
 from service.orders import MOST_AT_ONCE, Order, Origin, Progress
 
-PNG_START = SIGNATURE + b"\0\0\0\rIHDR"
+PNG_START = PNG_SIGNATURE + b"\0\0\0\rIHDR"
 PNG_HEAD = len(PNG_START) + 13
 """Bytes that tell the size and the kind of the pixels."""
 
@@ -124,5 +123,5 @@ class Download:
         if (record.labels or {}).keys() != (self._like.labels or {}).keys():
             raise ValueError(f"image {record.index} has other attributes than the first")
         alike = record.image[:PNG_HEAD] == self._like.image[:PNG_HEAD]
-        if not (alike and record.image.startswith(PNG_START) and record.image.endswith(END)):
+        if not (alike and record.image.startswith(PNG_START) and record.image.endswith(PNG_END)):
             raise ValueError(f"image {record.index} is no PNG file like the first")

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service import metrics
-from service.backlog import Finish, Job, Timing, names
+from service.backlog import Finish, Job, names
 from service.crew import BEAT, Crew, Outcome, Render
 from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
 from service.line import REQUEST, Line
 from service.logs import REQUEST_ID
 from service.sampling import Source
+from service.timing import Timing
 
 Receive = Callable[[], Awaitable[Any]]
 """ASGI's: it tells, among other things, that the caller has gone."""

@@ -20,12 +20,14 @@ from collections.abc import Iterable, Iterator
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.connection import MAX_RAW
 from service.errors import BodyTooLarge, NotReady, RequestError, TooSlow, problem
-from service.gate import NOTHING_ACTIVE
+from service.http_constants import (
+    MAX_RAW,
+    NOTHING_ACTIVE,
+    PROBLEM_MEDIA_TYPE,
+    SECURITY_HEADERS,
+)
 from service.logs import request_id
-from service.problems import MEDIA_TYPE
-from service.server import HEADERS
 
 TAKEN = "figment.taken"
 """An extension of ASGI, and the type of its messages: so many bytes have gone to the caller."""
@@ -50,7 +52,7 @@ STEERING = frozenset(
     )
 )
 """Headers by which Serve would have a caller switch off its timeouts, or choose a replica."""
-OWN_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS]
+OWN_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS]
 
 
 def middlewares() -> list[Middleware]:
@@ -173,7 +175,7 @@ class _Passage:
         if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
             given.setdefault("Retry-After", "1")
         headers = [
-            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-type", PROBLEM_MEDIA_TYPE.encode()),
             (b"content-length", str(len(content)).encode()),
             (b"x-request-id", self._id),
             NOTHING_ACTIVE,

@@ -21,13 +21,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import metrics, problems, tracing
 from service.callers import SCOPE, Access, set_caller
 from service.errors import NotReady
+from service.http_constants import NOTHING_ACTIVE
 from service.line import REQUEST
 from service.logs import REQUEST_ID, request_id
 
 CUT = "figment.cut"
 """An extension of ASGI by our HTTP server: a function that ends the connection as it is."""
-NOTHING_ACTIVE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-"""For answers that are data: a browser that shows one runs and loads nothing."""
 DOCS = "/docs"
 STUDIO, STUDIO_FILES = "/", "/studio/"
 DOCS_POLICY = (

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from service.frames import Frame
+from service.image_request import Method
 from service.latents import Stretch
 from service.models import Model
 from service.sampling import Floats, Inputs, Samples, Values
-
-Method = Literal["slerp", "lerp"]
 
 
 @dataclass(frozen=True)

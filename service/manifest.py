@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 METADATA_KEY = "figment"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$"
 VERSION_PATTERN = r"^[1-9][0-9]{0,8}$"
+ALIAS_PATTERN = r"^[a-z][a-z0-9-]{0,63}$"
+"""Of names for versions."""
 MODEL_FILE = "model.onnx"
 VERIFIER_FILE = "verifier.onnx"
 """Both lie in ``NAME/VERSION/``."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from service.errors import ClientError, LabelNotSeen, Refused
 from service.manifest import NAME_PATTERN
-from service.search import PATIENCE, quotas
+from service.quotas import PATIENCE, quotas
 
 MOST_AT_ONCE = 10_000_000
 """Images that a server puts into one set."""

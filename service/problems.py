@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 
 from service import metrics
 from service.errors import KIND, InvalidRequest, OutOfMemory, RequestError, problem
+from service.http_constants import PROBLEM_MEDIA_TYPE
 
-MEDIA_TYPE = "application/problem+json"
 PROTOCOL = "/v2"
 """Below it, clients look for what went wrong under ``error``, too: see ``routes/protocol.py``."""
 
@@ -70,4 +70,4 @@ def _answer(
     if f"{request.scope['path']}/".startswith(f"{PROTOCOL}/"):
         body = {**body, "error": body["detail"]}
     # In ASCII: a request may hold half a surrogate pair, which has no UTF-8.
-    return Response(json.dumps(body), body["status"], headers, media_type=MEDIA_TYPE)
+    return Response(json.dumps(body), body["status"], headers, media_type=PROBLEM_MEDIA_TYPE)

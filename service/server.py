@@ -21,14 +21,14 @@ from typing import Any
 
 import uvicorn
 
-from service import metrics, signals
+from service import metrics
 from service.connection import Connection
-from service.crew import COMPUTE
 from service.gate import Gate
+from service.http_constants import SECURITY_HEADERS
 from service.listening import LAST, take_no_more
+from service.process import COMPUTE_THREAD, ENDING
 from service.settings import Settings
 
-HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
 SPARE_FILES = 64
 """File handles for all that is no connection."""
 CLOSING = 5.0
@@ -84,7 +84,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for number in signals.END:  # until now, they ended it at once
+        for number in ENDING:  # until now, they ended it at once
             signal.signal(number, self.handle_exit)
         self._watch = asyncio.create_task(self._look())
 
@@ -141,7 +141,7 @@ def end_process() -> None:
 
     The interpreter's end would take the ground from under it, and the runtime then aborts.
     """
-    if any(thread.name == COMPUTE and thread.is_alive() for thread in threading.enumerate()):
+    if any(thread.name == COMPUTE_THREAD and thread.is_alive() for thread in threading.enumerate()):
         logging.shutdown()
         os._exit(0)
 
@@ -158,7 +158,7 @@ def configuration(app: Any, settings: Settings) -> uvicorn.Config:
         ws="none",
         access_log=False,
         log_config=None,
-        headers=HEADERS,
+        headers=SECURITY_HEADERS,
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain),

@@ -25,6 +25,7 @@ from uvicorn.config import STARTUP_FAILURE
 from service import hangup, metrics, signals
 from service.errors import StartupError
 from service.listening import LAST, take_no_more
+from service.process import ENDING, end_with_parent, signals_blocked, unblock_signals
 from service.settings import Settings, to_environment
 
 LOOK = 0.5
@@ -77,7 +78,7 @@ class Supervisor:
         """
         from service.server import configuration
 
-        for number in (*signals.END, signal.SIGHUP):
+        for number in (*ENDING, signal.SIGHUP):
             signal.signal(number, self._hear)
         folder = tempfile.mkdtemp(prefix="figment-metrics-", dir=_in_memory())
         os.environ[metrics.SHARED] = folder
@@ -100,7 +101,7 @@ class Supervisor:
     def _start(self, shared: socket.socket) -> tuple[SpawnProcess, Beat]:
         beat = self._context.Value("d", 0, lock=False)
         process = self._context.Process(target=_work, args=(shared, self._serves, beat))
-        with signals.held():  # or they would end it before it can hear them
+        with signals_blocked():  # or they would end it before it can hear them
             process.start()
         return process, beat
 
@@ -203,9 +204,9 @@ def _work(shared: socket.socket, serves: Event, beat: Beat) -> None:
     """One process. Its settings are in the environment."""
     hangup.ignore()
     signals.end_at_once()
-    signals.release()
+    unblock_signals()
     os.setsid()  # or a terminal's Ctrl-C would reach it beside what its parent tells it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(_end,), daemon=True).start()
     from service.app import create_app
     from service.logs import log_to_stderr
     from service.server import Supervised, serve
@@ -221,10 +222,7 @@ def _work(shared: socket.socket, serves: Event, beat: Beat) -> None:
     serve(gate, settings, Supervised(shared, beat))
 
 
-def _end_with_parent() -> None:
+def _end() -> None:
     """Nobody would end a process whose parent was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
     shutil.rmtree(os.environ[metrics.SHARED], ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -287,7 +287,7 @@ STILL_COMPUTING = """
 import threading, time
 import numpy, onnxruntime
 from service import server
-from service.crew import COMPUTE
+from service.process import COMPUTE_THREAD
 
 session = onnxruntime.InferenceSession({model!r}, providers=["CPUExecutionProvider"])
 latent = numpy.zeros((64, session.get_inputs()[0].shape[1]), numpy.float32)
@@ -297,7 +297,7 @@ def compute():
         session.run(None, {{"latent": latent}})
 
 for _ in range(2):
-    threading.Thread(target=compute, name=COMPUTE, daemon=True).start()
+    threading.Thread(target=compute, name=COMPUTE_THREAD, daemon=True).start()
 time.sleep(0.1)
 server.end_process()
 """

@@ -18,7 +18,7 @@ from PIL import Image
 
 from service.client import Figment
 from service.errors import Refused
-from service.search import PATIENCE
+from service.quotas import PATIENCE
 from tests.conftest import attribute, manifest
 from tests.onnx_files import model, put, verifier
 from tests.server import MODELS, Server, serve

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.latents import MAX_INDEX
-from service.search import PATIENCE, Search, quotas
+from service.quotas import PATIENCE, quotas
+from service.search import Search
 
 Good = Callable[[int], bool]
 

@@ -20,7 +20,7 @@ from service.bulk.shards import Selection, Shards
 from service.bulk.targets import Target
 from service.contents import File, Plan, packing, stem
 from service.errors import DatasetFailed, FigmentError
-from service.formats import sets
+from service.formats import images, sets
 from service.formats.packers import SUFFIXES, packer
 from service.frames import Frame, Pixels
 from service.labels import Asked
@@ -132,7 +132,7 @@ class Maker:
                     of_each[frame.index % len(of_each)] += 1
                 file.write(packed.add(self._items(batch)))
                 for table in tables:
-                    rows = (sets.without_image(frame) for frame, _ in batch)
+                    rows = (sets.record_of(frame) for frame, _ in batch)
                     table.write(b"".join(sets.table_row(row, attributes) for row in rows))
                 tell(len(batch))
             for piece in packed.end():
@@ -160,7 +160,7 @@ class Maker:
         """What the packer takes."""
         if self._recipe.plan.format == "npy":
             return [pixels.tobytes() for _, pixels in batch]
-        return list(self._map(lambda pair: sets.record(*pair), batch))
+        return list(self._map(lambda pair: images.png_record(*pair), batch))
 
     @functools.cached_property
     def _content(self) -> bytes:

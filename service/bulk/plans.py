@@ -20,9 +20,9 @@ from pydantic_core import PydanticCustomError
 from service.contents import Plan
 from service.errors import ClientError, DatasetFailed
 from service.formats.packers import SUFFIXES
+from service.image_request import GenerateRequest, Numbers
 from service.manifest import NAME_PATTERN
 from service.orders import Order
-from service.schemas import GenerateRequest, Numbers
 
 MOST_BYTES = 1 << 20
 MOST_IN_FILE = 1_000_000

@@ -7,7 +7,6 @@ started them, however that ends.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 from collections import Counter, deque
@@ -15,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
-from service import signals
 from service.bulk.making import Done, Job, Maker, Recipe, Tell
 from service.errors import DatasetFailed
+from service.process import end_with_parent, signals_blocked, unblock_signals
 
 LIVES = 3
 """Processes that may be lost to one file, until it is blamed for that."""
@@ -32,7 +31,7 @@ class _Worker:
     def __init__(self, recipe: Recipe) -> None:
         self.connection, theirs = SPAWN.Pipe()
         self.process = SPAWN.Process(target=_work, args=(recipe, theirs), daemon=True)
-        with signals.held():  # until it says what is to become of them
+        with signals_blocked():  # until it says what is to become of them
             self.process.start()
         theirs.close()
         self.job: Job | None = None
@@ -106,15 +105,8 @@ def _blamed(recipe: Recipe, job: Job, code: int | None) -> DatasetFailed:
 def _work(recipe: Recipe, connection: Connection) -> None:
     """What a process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the one that started this
-    signals.release()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    unblock_signals()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     maker = Maker(recipe)
     while True:
         connection.send(maker.do(connection.recv(), connection.send))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -16,7 +16,8 @@ from PIL import ExifTags, Image
 
 from service.errors import AnswerTooLarge
 from service.formats import png
-from service.frames import Pixels
+from service.formats.sets import Record, record_of
+from service.frames import Frame, Pixels
 
 SYNTHETIC = "synthetic"
 Extension = Literal["png", "webp", "jpeg"]
@@ -48,6 +49,12 @@ def encode(pixels: Pixels, extension: str, address: str | None) -> bytes:
     else:
         image.save(buffer, "JPEG", quality=95, exif=_exif(address))
     return buffer.getvalue()
+
+
+def png_record(frame: Frame, pixels: Pixels) -> Record:
+    """An image of a set, encoded."""
+    assert frame.address is not None
+    return record_of(frame, encode(pixels, "png", frame.address.url()))
 
 
 def contact_sheet(images: Sequence[Pixels], columns: int | None = None) -> Pixels:

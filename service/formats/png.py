@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import deflate
 import numpy as np
 
+from service.formats.sets import PNG_END, PNG_SIGNATURE
 from service.frames import Pixels
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {1: 0, 3: 2}
 """Grey and RGB (PNG specification, 11.2.1)."""
 UP = 2
@@ -37,14 +37,14 @@ def encode(pixels: Pixels, text: Mapping[str, str]) -> bytes:
     for keyword, value in text.items():
         parts.append(_chunk(b"tEXt%b\0%b" % (keyword.encode("latin-1"), value.encode("latin-1"))))
     parts.append(_chunk(b"IDAT" + deflate.zlib_compress(filtered, LEVEL)))
-    parts.append(END)
+    parts.append(PNG_END)
     return b"".join(parts)
 
 
 @functools.lru_cache
 def _start(height: int, width: int, channels: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
-    return SIGNATURE + _chunk(b"IHDR" + header)
+    return PNG_SIGNATURE + _chunk(b"IHDR" + header)
 
 
 def _chunk(content: bytes) -> bytes:
@@ -54,6 +54,3 @@ def _chunk(content: bytes) -> bytes:
         content,
         deflate.crc32(content).to_bytes(4, "big"),
     )
-
-
-END = _chunk(b"IEND")

@@ -12,9 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from service.addresses import Address
-from service.formats import images
-from service.frames import Frame, Pixels
+from service.frames import Frame
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,10 @@ class Record:
         }
 
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""What a PNG file begins and ends with (PNG specification, 5.2 and 11.2.4)."""
+
 FILE_NAME, ADDRESS = "file_name", "address"
 """Columns of ``metadata.csv`` beside the attributes."""
 
@@ -79,30 +81,17 @@ class Packer(Protocol[Item]):
     def close(self) -> None: ...
 
 
-def record(frame: Frame, pixels: Pixels) -> Record:
-    """Encode an image that has an address."""
-    address, url = _place(frame)
-    return _record(frame, address, url, images.encode(pixels, "png", url))
-
-
-def without_image(frame: Frame) -> Record:
-    """All but the file, for tables."""
-    return _record(frame, *_place(frame), b"")
-
-
-def _place(frame: Frame) -> tuple[Address, str]:
-    assert frame.address is not None
-    return frame.address, frame.address.url()
-
-
-def _record(frame: Frame, address: Address, url: str, image: bytes) -> Record:
+def record_of(frame: Frame, image: bytes = b"") -> Record:
+    """An image that has an address; tables need no ``image``, its PNG file."""
+    address = frame.address
+    assert address is not None
     return Record(
         address.model,
         address.version,
         address.seed,
         address.index,
         frame.labels,
-        url,
+        address.url(),
         image,
     )
 

@@ -14,7 +14,7 @@ from fastapi import Request, Response
 from prometheus_client import Counter
 
 from service import metrics, tracing
-from service.backlog import Finish, Timing
+from service.backlog import Finish
 from service.callers import caller_of
 from service.engine import Receive
 from service.errors import AnswerTooLarge, CallerGone, DeadlinePassed
@@ -26,6 +26,7 @@ from service.models import Model
 from service.routes.state import State
 from service.sampling import Samples, Source
 from service.search import Search
+from service.timing import Timing
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 RETRY_AFTER = {

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
 from service.formats import images, negotiation
+from service.image_request import GenerateRequest
 from service.latents import MAX_INDEX, MAX_SEED
 from service.models import Model
+from service.quotas import quotas
 from service.routes.answers import (
     PROBLEM,
     about,
@@ -24,8 +26,8 @@ from service.routes.direct import DirectRoute, FormatQuery
 from service.routes.sets import SETS, set_answer
 from service.routes.state import State, state_of
 from service.sampling import Samples
-from service.schemas import GenerateAnswer, GenerateRequest
-from service.search import Search, quotas
+from service.schemas import GenerateAnswer
+from service.search import Search
 
 router = APIRouter(tags=["generate"], route_class=DirectRoute)
 FORMATS = ("json", *images.EXTENSIONS, *SETS)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header
 
 from service.errors import CrossSite
+from service.image_request import Version
 from service.models import Model
 from service.routes.answers import PROBLEM, PROBLEMS
 from service.routes.state import CurrentState
@@ -19,7 +20,6 @@ from service.schemas import (
     ModelVersion,
     RefusedModel,
     ReloadAnswer,
-    Version,
 )
 
 router = APIRouter(prefix="/models", tags=["models"])

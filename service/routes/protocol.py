@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from service import __version__, metrics, protocol
 from service.errors import BodyEncoded, InvalidRequest, TensorsUnfit
 from service.formats.negotiation import MEDIA_TYPES
+from service.image_request import Version
 from service.models import Model
 from service.problems import PROTOCOL
 from service.protocol import (
@@ -36,7 +37,6 @@ from service.routes.direct import receive_body
 from service.routes.health import NOT_READY, check_ready
 from service.routes.models import NOT_FOUND
 from service.routes.state import CurrentState, State
-from service.schemas import Version
 
 router = APIRouter(prefix=PROTOCOL, tags=["open inference protocol"])
 BYTES = "application/octet-stream"

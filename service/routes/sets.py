@@ -17,7 +17,7 @@ from service.backlog import Finish
 from service.callers import caller_of
 from service.errors import CallerGone, NoRoom, RequestError
 from service.finder import find
-from service.formats import sets
+from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.formats.npy import header
 from service.formats.packers import SUFFIXES, packer
@@ -81,7 +81,7 @@ async def set_answer(
     request: Request,
 ) -> Response:
     """All ``samples``, or those that ``search`` finds, sent as they are computed."""
-    finish: Finish = _pixels if format_ == "npy" else sets.record
+    finish: Finish = _pixels if format_ == "npy" else images.png_record
     count = len(samples.indices)
     payer = caller_of(request)
     if search is None:
