@@ -20,7 +20,7 @@ from typing import Any
 import click
 import torch
 
-from service.files import write_atomically
+from service.core.atomic_write import write_atomically
 from training import features, pictures, sampling
 from training.config import TrainingConfig
 from training.data import Dataset, load

@@ -30,7 +30,7 @@ import psutil
 import yaml
 
 from benchmarks.serve import PYTHON, ROOT, runtime_alone, untrained
-from service import cpus
+from service.core import cpus
 
 SECONDS = 5.0
 OFTEN = 0.1

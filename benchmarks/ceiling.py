@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service import cpus
+from service.core import cpus
 from service.formats import png
 from service.inference import BUCKETS, CHUNK, Feeds, InBuckets, OnThreads
 from service.runtime import Runtime

@@ -27,12 +27,12 @@ import click
 import numpy as np
 
 from benchmarks.serve import PORTS, PYTHON, Scenario, load, server
-from service import cpus
+from service.core import cpus
+from service.core.latents import MAX_INDEX
+from service.core.manifest import MODEL_FILE
 from service.formats.images import png_record
 from service.formats.packers import packer
 from service.formats.sets import Record
-from service.latents import MAX_INDEX
-from service.manifest import MODEL_FILE
 from service.models import load_model
 from service.runtime import Runtime
 from service.sampling import Samples, render

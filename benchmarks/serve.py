@@ -26,7 +26,7 @@ import httpx
 import psutil
 
 from benchmarks.load import Load
-from service import cpus
+from service.core import cpus
 
 ROOT = Path(__file__).parent.parent
 PORTS = {"figment": 8765, "naive": 8766}
@@ -55,7 +55,7 @@ SCENARIOS = (
 
 def untrained(folder: Path) -> Path:
     """A model file as the service loads it, with weights as they are before training."""
-    from service.manifest import DatasetInfo, Manifest, Provenance
+    from service.core.manifest import DatasetInfo, Manifest, Provenance
     from training.config import TrainingConfig
     from training.export import to_onnx
     from training.networks import Generator

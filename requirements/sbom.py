@@ -23,7 +23,7 @@ from packageurl import PackageURL
 from packaging.requirements import Requirement
 
 from service import __version__
-from service.manifest import METADATA_KEY, Manifest
+from service.core.manifest import METADATA_KEY, Manifest
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ("cpu", "gpu", "ray")

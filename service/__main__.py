@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
-from service import cpus, hangup, signals, stderr
+from service import hangup, signals, stderr
+from service.core import cpus
+from service.core.latents import MAX_SEED
+from service.core.redact import without_passwords
 from service.errors import (
     AliasRefused,
     ClientError,
@@ -22,10 +25,8 @@ from service.errors import (
 )
 from service.formats.packers import SUFFIXES
 from service.installation import check_installation
-from service.latents import MAX_SEED
 from service.options import build, options_of
 from service.settings import PREFIX, Device, Settings, check_environment
-from service.urls import without_passwords
 from service.vetting import Vetter
 
 if TYPE_CHECKING:
@@ -238,8 +239,8 @@ def rollback(name: str, alias: str, models: str) -> None:
 
 def _writable(models: str) -> Path:
     """The folder ``models``. Raises ``AliasRefused`` for an address."""
+    from service.core.redact import without_passwords
     from service.mirror import is_url
-    from service.urls import without_passwords
 
     if is_url(models):
         raise AliasRefused(

@@ -15,9 +15,9 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from service.core.atomic_write import write_atomically
+from service.core.manifest import ALIAS_PATTERN, MODEL_FILE, NAME_PATTERN
 from service.errors import AliasRefused
-from service.files import write_atomically
-from service.manifest import ALIAS_PATTERN, MODEL_FILE, NAME_PATTERN
 
 FILE = "aliases.json"
 LATEST = "latest"

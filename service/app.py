@@ -16,14 +16,15 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from service import __version__, cpus, hangup, metrics, openapi, problems, tracing
+from service import __version__, hangup, metrics, openapi, problems, tracing
 from service.callers import Access
 from service.catalogue import Catalogue
+from service.core import cpus
+from service.core.manifest import Kind
 from service.engine import Engine, Limits
 from service.errors import StartupError
 from service.gate import Gate
 from service.library import Library
-from service.manifest import Kind
 from service.middleware import HeadAsGet
 from service.routes import (
     generate,

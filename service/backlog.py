@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from service.frames import Frame, Pixels
+from service.core.image_info import Frame, Pixels
 from service.models import Model
 from service.sampling import Source
 from service.timing import Timing

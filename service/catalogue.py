@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service import changes, metrics
+from service.core.manifest import Kind
 from service.errors import StartupError
 from service.library import Library, Refusal
 from service.loading import load_library
-from service.manifest import Kind
 from service.mirror import local_copy
 from service.models import Model
 from service.runtime import Runtime

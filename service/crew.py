@@ -18,10 +18,10 @@ from typing import Any, NamedTuple, Protocol
 
 from service import metrics
 from service.backlog import Backlog, Job, Piece, names
+from service.core.image_info import Frame
+from service.core.process import COMPUTE_THREAD
 from service.errors import InferenceFailed
-from service.frames import Frame
 from service.models import Model
-from service.process import COMPUTE_THREAD
 from service.sampling import Source
 
 BEAT = 1.0

@@ -67,9 +67,9 @@ class _Examination:
 
     def __call__(self, path: Path) -> str:
         """The SHA-256 of the file's content. Raises ``ModelRefused``, ``MemoryError``."""
+        from service.core.manifest import MODEL_FILE
         from service.errors import ModelRefused
         from service.inference import OnThreads
-        from service.manifest import MODEL_FILE
         from service.models import model_of, read_file
         from service.verifier import load_verifier
 

@@ -32,9 +32,9 @@ from service.contents import (
     packing,
     stem,
 )
+from service.core.atomic_write import replacing, write_atomically
 from service.download import Download
 from service.errors import ClientError, FetchFailed
-from service.files import replacing, write_atomically
 from service.formats import sets, webdataset
 from service.formats.packers import SUFFIXES, packer
 from service.formats.sets import Record

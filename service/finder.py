@@ -7,10 +7,10 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
 
+from service.core.image_info import Frame, Pixels
+from service.core.latents import MAX_INDEX
 from service.engine import Engine, Payer
 from service.errors import FieldsDisagree, LabelNotSeen
-from service.frames import Frame, Pixels
-from service.latents import MAX_INDEX
 from service.sampling import Samples
 from service.search import Search
 

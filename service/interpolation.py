@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.frames import Frame
-from service.image_request import Method
-from service.latents import Stretch
+from service.core.image_info import Frame
+from service.core.image_request import Method
+from service.core.latents import Stretch
 from service.models import Model
 from service.sampling import Floats, Inputs, Samples, Values
 

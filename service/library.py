@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from service import aliases
+from service.core.manifest import Kind
 from service.errors import UnknownModel
-from service.manifest import Kind
 from service.models import Model
 
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service import aliases
+from service.core.manifest import MODEL_FILE, VERIFIER_FILE, VERSION_PATTERN, Kind
 from service.errors import AliasRefused, ModelRefused, StartupError
 from service.library import Library, Refusal
-from service.manifest import MODEL_FILE, VERIFIER_FILE, VERSION_PATTERN, Kind
 from service.models import Model, model_of, read_file
 from service.runtime import Runtime
 from service.verifier import load_verifier

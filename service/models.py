@@ -13,11 +13,18 @@ import numpy.typing as npt
 import onnxruntime as ort
 from pydantic import ValidationError
 
-from service import inference, latents
+from service import inference
+from service.core import latents
+from service.core.labels import Vocabulary
+from service.core.manifest import (
+    METADATA_KEY,
+    MOST_CHARACTERS,
+    NAME_PATTERN,
+    VERSION_PATTERN,
+    Manifest,
+)
 from service.errors import ModelRefused
 from service.inference import Generator
-from service.labels import Vocabulary
-from service.manifest import METADATA_KEY, MOST_CHARACTERS, NAME_PATTERN, VERSION_PATTERN, Manifest
 from service.runtime import Runtime, first_line
 from service.verifier import Verifier
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.core.manifest import NAME_PATTERN
+from service.core.quotas import PATIENCE, quotas
 from service.errors import ClientError, LabelNotSeen, Refused
-from service.manifest import NAME_PATTERN
-from service.quotas import PATIENCE, quotas
 
 MOST_AT_ONCE = 10_000_000
 """Images that a server puts into one set."""

@@ -27,10 +27,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, from_json
 
 from service import problems
+from service.core.image_info import Frame, Pixels
+from service.core.latents import Stretch
+from service.core.manifest import Manifest
 from service.errors import MalformedJson, TensorsUnfit
-from service.frames import Frame, Pixels
-from service.latents import Stretch
-from service.manifest import Manifest
 from service.models import Model
 from service.sampling import Floats, Inputs, Values
 

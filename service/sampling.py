@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from service import latents
-from service.addresses import Address
+from service.core import latents
+from service.core.address import Address
+from service.core.image_info import Frame
+from service.core.labels import Asked, Choice
+from service.core.latents import Stretch
 from service.errors import InferenceFailed
-from service.frames import Frame
-from service.labels import Asked, Choice
-from service.latents import Stretch
 from service.models import Model
 
 Floats = npt.NDArray[np.float32]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WrapValidator
 
-from service.image_request import (
+from service.core.image_request import (
     Count,
     Index,
     Method,
@@ -17,7 +17,7 @@ from service.image_request import (
     Version,
     label_in_one_sentence,
 )
-from service.manifest import Attribute, Kind, Manifest
+from service.core.manifest import Attribute, Kind, Manifest
 
 MAX_STEPS = 256
 Strength = Annotated[float, Field(gt=0, le=1)]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from service.latents import MAX_INDEX
-from service.quotas import PATIENCE
+from service.core.latents import MAX_INDEX
+from service.core.quotas import PATIENCE
 
 
 class Search:

@@ -23,10 +23,10 @@ import uvicorn
 
 from service import metrics
 from service.connection import Connection
+from service.core.process import COMPUTE_THREAD, ENDING
 from service.gate import Gate
 from service.http_constants import SECURITY_HEADERS
 from service.listening import LAST, take_no_more
-from service.process import COMPUTE_THREAD, ENDING
 from service.settings import Settings
 
 SPARE_FILES = 64

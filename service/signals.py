@@ -6,7 +6,7 @@ import os
 import signal
 from types import FrameType
 
-from service.process import ENDING
+from service.core.process import ENDING
 
 
 def end_at_once() -> None:

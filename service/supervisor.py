@@ -23,9 +23,9 @@ from prometheus_client import multiprocess
 from uvicorn.config import STARTUP_FAILURE
 
 from service import hangup, metrics, signals
+from service.core.process import ENDING, end_with_parent, signals_blocked, unblock_signals
 from service.errors import StartupError
 from service.listening import LAST, take_no_more
-from service.process import ENDING, end_with_parent, signals_blocked, unblock_signals
 from service.settings import Settings, to_environment
 
 LOOK = 0.5

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.frames import Frame
-from service.latents import Stretch
+from service.core.image_info import Frame
+from service.core.latents import Stretch
 from service.models import Model
 from service.sampling import Floats, Inputs, Samples, Values
 

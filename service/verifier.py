@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from service.core.manifest import Manifest
 from service.errors import ModelRefused
-from service.manifest import Manifest
 from service.runtime import Runtime, first_line
 
 IMAGE = "image"

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.manifest import Attribute, DatasetInfo, Manifest, Provenance
+from service.core.manifest import Attribute, DatasetInfo, Manifest, Provenance
 from tests.server import MODELS, ROOT, Server, serve
 from training.data import Dataset, load
 

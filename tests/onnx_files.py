@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from service.manifest import METADATA_KEY, Manifest
+from service.core.manifest import METADATA_KEY, Manifest
 
 
 def model(manifest: Manifest) -> onnx.ModelProto:

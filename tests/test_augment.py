@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.manifest import Attribute
+from service.core.manifest import Attribute
 from tests.conftest import attribute
 from training.augment import DRAWS, OPERATIONS, augment, grey_share, unfit
 from training.data import avatars

@@ -39,10 +39,10 @@ from service.bulk.making import Done, Job, Recipe, Tell
 from service.bulk.plans import read_plan
 from service.bulk.shards import Selection, Shards
 from service.bulk.targets import Folder
+from service.core.manifest import Attribute
+from service.core.redact import without_passwords
 from service.errors import DatasetFailed
 from service.formats.packers import SUFFIXES
-from service.manifest import Attribute
-from service.urls import without_passwords
 from service.vetting import Vetter
 from tests.conftest import attribute, manifest
 from tests.onnx_files import model, put

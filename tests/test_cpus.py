@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service import cpus
+from service.core import cpus
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

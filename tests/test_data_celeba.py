@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.labels import Vocabulary
+from service.core.labels import Vocabulary
 from tests.image_files import Pack, as_folder, as_zip, as_zip_of_a_folder, picture, problems
 from training.data import load
 

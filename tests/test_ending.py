@@ -287,7 +287,7 @@ STILL_COMPUTING = """
 import threading, time
 import numpy, onnxruntime
 from service import server
-from service.process import COMPUTE_THREAD
+from service.core.process import COMPUTE_THREAD
 
 session = onnxruntime.InferenceSession({model!r}, providers=["CPUExecutionProvider"])
 latent = numpy.zeros((64, session.get_inputs()[0].shape[1]), numpy.float32)

@@ -13,9 +13,9 @@ from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc import model_config_pb2
 
-from service import latents
-from service.files import write_atomically
-from service.manifest import Manifest
+from service.core import latents
+from service.core.atomic_write import write_atomically
+from service.core.manifest import Manifest
 from service.models import load_model
 from service.runtime import Runtime
 from tests.conftest import manifest as tiny_manifest

@@ -16,9 +16,9 @@ from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from service.core.labels import Choice, Label, Vocabulary
+from service.core.manifest import Attribute, spoken
 from service.errors import InvalidLabel, InvalidRequest, ModelRefused
-from service.labels import Choice, Label, Vocabulary
-from service.manifest import Attribute, spoken
 from tests.conftest import attribute, manifest
 from tests.onnx_files import model, put
 from tests.server import Server, serve

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from service.client import Figment
+from service.core.quotas import PATIENCE
 from service.errors import Refused
-from service.quotas import PATIENCE
 from tests.conftest import attribute, manifest
 from tests.onnx_files import model, put, verifier
 from tests.server import MODELS, Server, serve

@@ -6,8 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from service.core.labels import Label, Vocabulary
 from service.errors import InvalidLabel
-from service.labels import Label, Vocabulary
 from tests.conftest import attribute
 
 FACES = Vocabulary(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageSequence
 
-from service.latents import latents
+from service.core.latents import latents
 from service.models import load_model
 from service.runtime import Runtime
 from tests.server import MODELS

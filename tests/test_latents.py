@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service import latents
+from service.core import latents
 from tests.conftest import attribute
 
 GOLDEN = [-0.5613760352134705, 1.5256013870239258, -1.25130033493042, 1.3591312170028687]

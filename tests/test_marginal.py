@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.manifest import Attribute
+from service.core.manifest import Attribute
 from service.models import load_model
 from service.runtime import Runtime
 from tests.small_runs import lay_out, small_faces

@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from service.core.manifest import Attribute, Kind, Manifest
 from service.errors import ModelRefused, StartupError, UnknownModel
 from service.library import Library
 from service.loading import load_library
-from service.manifest import Attribute, Kind, Manifest
 from service.models import load_model
 from service.runtime import Runtime
 from tests import onnx_files

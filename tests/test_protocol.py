@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from service import latents
+from service.core import latents
 from service.errors import RequestError
 from service.models import Model, load_model
 from service.protocol import LENGTH, as_numbers, read, rows_of

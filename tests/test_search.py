@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.latents import MAX_INDEX
-from service.quotas import PATIENCE, quotas
+from service.core.latents import MAX_INDEX
+from service.core.quotas import PATIENCE, quotas
 from service.search import Search
 
 Good = Callable[[int], bool]

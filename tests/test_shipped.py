@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service import latents
-from service.labels import Vocabulary
+from service.core import latents
+from service.core.labels import Vocabulary
 from service.models import load_model
 from service.runtime import Runtime
 from tests.server import MODELS

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from service import latents
-from service.files import write_atomically
+from service.core import latents
+from service.core.atomic_write import write_atomically
 from tests.server import ROOT
 from tests.small_runs import training
 from training import ema

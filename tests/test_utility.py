@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from service.manifest import Attribute
+from service.core.manifest import Attribute
 from training import utility
 from training.data import Dataset
 from training.features import FeatureNetwork

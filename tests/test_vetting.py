@@ -13,10 +13,10 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from service.core.manifest import Manifest
 from service.errors import StartupError
 from service.library import Library
 from service.loading import load_library
-from service.manifest import Manifest
 from service.models import Model
 from service.runtime import Runtime
 from service.vetting import Verdict, Vetter

@@ -12,11 +12,11 @@ import click
 import torch
 from tqdm import tqdm
 
-from service import cpus, latents
+from service.core import cpus, latents
+from service.core.atomic_write import write_atomically
+from service.core.labels import Vocabulary
+from service.core.latents import MAX_SEED
 from service.errors import InvalidLabel
-from service.files import write_atomically
-from service.labels import Vocabulary
-from service.latents import MAX_SEED
 from service.options import build, options_of
 from training import (
     audit,

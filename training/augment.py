@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from service.manifest import Attribute, spoken
+from service.core.manifest import Attribute, spoken
 
 LARGEST_SHIFT = 1 / 8
 CUTOUT_SIDE = 1 / 2

@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 
-from service import latents
-from service.labels import Vocabulary
-from service.manifest import Manifest
+from service.core import latents
+from service.core.labels import Vocabulary
+from service.core.manifest import Manifest
 from training import pictures, sampling
 from training.marginal import Marginal
 from training.networks import Generator

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from service.files import write_atomically
+from service.core.atomic_write import write_atomically
 from training.errors import CheckpointError
 
 FORMAT_VERSION = 1

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from service.manifest import NAME_PATTERN
+from service.core.manifest import NAME_PATTERN
 from training.data import ACCEPTED
 
 MINIBATCH_GROUPS = {"none": 1, "stddev": 4, "discrimination": 16}

@@ -20,8 +20,8 @@ import click
 import torch
 from tqdm import tqdm
 
-from service.files import write_atomically
-from service.manifest import Attribute
+from service.core.atomic_write import write_atomically
+from service.core.manifest import Attribute
 from training import evaluation_report, features, utility_report, verifier
 from training.data import Dataset, load
 from training.errors import DataError, RunError

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service import latents
-from service.manifest import Attribute
+from service.core import latents
+from service.core.manifest import Attribute
 from training import sampling
 from training.data import Dataset
 from training.marginal import Marginal

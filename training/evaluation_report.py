@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from service.manifest import Metric
+from service.core.manifest import Metric
 from training import pictures
 from training.data import Dataset
 from training.evaluation import PIXELS, SEED, AttributeScore, Evaluation, Space, ValueScore

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from service import latents
-from service.files import write_atomically
-from service.labels import Vocabulary
-from service.manifest import METADATA_KEY, Manifest
+from service.core import latents
+from service.core.atomic_write import write_atomically
+from service.core.labels import Vocabulary
+from service.core.manifest import METADATA_KEY, Manifest
 from training import card, triton
 from training.errors import ExportError
 from training.marginal import Marginal

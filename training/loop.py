@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from service.files import write_atomically
+from service.core.atomic_write import write_atomically
 from training import checkpoint, distributed, features, pictures, sampling
 from training.board import Board
 from training.curves import draw as draw_curves

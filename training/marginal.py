@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from service.manifest import Attribute
+from service.core.manifest import Attribute
 
 
 class Marginal(nn.Module):

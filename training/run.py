@@ -28,9 +28,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service import __version__, latents
-from service.files import write_atomically
-from service.manifest import NAME_PATTERN, Attribute, DatasetInfo, Manifest, Metric, Provenance
+from service import __version__
+from service.core import latents
+from service.core.atomic_write import write_atomically
+from service.core.manifest import NAME_PATTERN, Attribute, DatasetInfo, Manifest, Metric, Provenance
 from training import checkpoint, distributed
 from training.augment import unfit
 from training.config import TrainingConfig

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from service import latents
-from service.labels import Vocabulary
-from service.manifest import Attribute
+from service.core import latents
+from service.core.labels import Vocabulary
+from service.core.manifest import Attribute
 from training.marginal import Marginal
 from training.networks import Generator
 from training.pixels import to_uint8

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service import latents
-from service.manifest import Attribute
+from service.core import latents
+from service.core.manifest import Attribute
 from training import sampling
 from training.augment import grey_share
 from training.data import Dataset

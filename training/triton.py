@@ -11,8 +11,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from service.files import write_atomically
-from service.manifest import MODEL_FILE, Manifest
+from service.core.atomic_write import write_atomically
+from service.core.manifest import MODEL_FILE, Manifest
 from training.errors import ExportError
 
 CONFIG_FILE = "config.pbtxt"

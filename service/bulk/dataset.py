@@ -27,9 +27,9 @@ from service import aliases
 from service.bulk.making import Done, Job, Recipe, Tell
 from service.bulk.targets import Target
 from service.contents import MANIFEST, File, Manifest, Plan, Tally
+from service.core.latents import MAX_INDEX, MAX_SEED
+from service.core.manifest import MODEL_FILE, VERSION_PATTERN
 from service.errors import AliasRefused, DatasetFailed, FigmentError, ModelRefused
-from service.latents import MAX_INDEX, MAX_SEED
-from service.manifest import MODEL_FILE, VERSION_PATTERN
 from service.models import Model, model_of, read_file
 from service.orders import Origin
 from service.runtime import Runtime

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from service import cpus
 from service.bulk.shards import Selection, Shards
 from service.bulk.targets import Target
 from service.contents import File, Plan, packing, stem
+from service.core import cpus
+from service.core.image_info import Frame, Pixels
+from service.core.labels import Asked
 from service.errors import DatasetFailed, FigmentError
 from service.formats import images, sets
 from service.formats.packers import SUFFIXES, packer
-from service.frames import Frame, Pixels
-from service.labels import Asked
 from service.models import Model, model_of
 from service.orders import Origin
 from service.runtime import Runtime, first_line

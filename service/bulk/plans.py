@@ -18,10 +18,10 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from service.contents import Plan
+from service.core.image_request import GenerateRequest, Numbers
+from service.core.manifest import NAME_PATTERN
 from service.errors import ClientError, DatasetFailed
 from service.formats.packers import SUFFIXES
-from service.image_request import GenerateRequest, Numbers
-from service.manifest import NAME_PATTERN
 from service.orders import Order
 
 MOST_BYTES = 1 << 20

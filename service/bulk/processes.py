@@ -15,8 +15,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from service.bulk.making import Done, Job, Maker, Recipe, Tell
+from service.core.process import end_with_parent, signals_blocked, unblock_signals
 from service.errors import DatasetFailed
-from service.process import end_with_parent, signals_blocked, unblock_signals
 
 LIVES = 3
 """Processes that may be lost to one file, until it is blamed for that."""

@@ -18,9 +18,9 @@ import fsspec
 from filelock import FileLock, Timeout
 
 from service.contents import LOCK, MANIFEST, File, described, left_overs
+from service.core.atomic_write import replacing
+from service.core.redact import without_passwords
 from service.errors import DatasetFailed
-from service.files import replacing
-from service.urls import without_passwords
 
 
 class Target(Protocol):

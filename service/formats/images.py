@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import ExifTags, Image
 
+from service.core.image_info import Frame, Pixels
 from service.errors import AnswerTooLarge
 from service.formats import png
 from service.formats.sets import Record, record_of
-from service.frames import Frame, Pixels
 
 SYNTHETIC = "synthetic"
 Extension = Literal["png", "webp", "jpeg"]

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import deflate
 import numpy as np
 
+from service.core.image_info import Pixels
 from service.formats.sets import PNG_END, PNG_SIGNATURE
-from service.frames import Pixels
 
 COLOUR_TYPES = {1: 0, 3: 2}
 """Grey and RGB (PNG specification, 11.2.1)."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from service.frames import Frame
+from service.core.image_info import Frame
 
 
 @dataclass(frozen=True)

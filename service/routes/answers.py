@@ -16,12 +16,12 @@ from prometheus_client import Counter
 from service import metrics, tracing
 from service.backlog import Finish
 from service.callers import caller_of
+from service.core.image_info import Frame, Pixels
 from service.engine import Receive
 from service.errors import AnswerTooLarge, CallerGone, DeadlinePassed
 from service.finder import find
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
-from service.frames import Frame, Pixels
 from service.models import Model
 from service.routes.state import State
 from service.sampling import Samples, Source

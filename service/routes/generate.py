@@ -7,12 +7,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from service.core.image_request import GenerateRequest
+from service.core.latents import MAX_INDEX, MAX_SEED
+from service.core.quotas import quotas
 from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
 from service.formats import images, negotiation
-from service.image_request import GenerateRequest
-from service.latents import MAX_INDEX, MAX_SEED
 from service.models import Model
-from service.quotas import quotas
 from service.routes.answers import (
     PROBLEM,
     about,

@@ -11,9 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
+from service.core.image_request import MAX_LABEL, Index, Seed, Truncation, VersionNumber
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
-from service.image_request import MAX_LABEL, Index, Seed, Truncation, VersionNumber
 from service.models import Model
 from service.routes.answers import PROBLEMS, about, as_headers, described, image_answer, run
 from service.routes.direct import refuse_repeats

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 
+from service.core.image_request import Version
 from service.errors import CrossSite
-from service.image_request import Version
 from service.models import Model
 from service.routes.answers import PROBLEM, PROBLEMS
 from service.routes.state import CurrentState

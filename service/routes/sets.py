@@ -15,13 +15,13 @@ from starlette.types import Message, Receive, Scope, Send
 from service import metrics
 from service.backlog import Finish
 from service.callers import caller_of
+from service.core.image_info import Frame, Pixels
 from service.errors import CallerGone, NoRoom, RequestError
 from service.finder import find
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.formats.npy import header
 from service.formats.packers import SUFFIXES, packer
-from service.frames import Frame, Pixels
 from service.gate import cut
 from service.routes.answers import as_headers, while_there
 from service.routes.state import State

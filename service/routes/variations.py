@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from service.core.latents import MAX_SEED
 from service.formats import images, negotiation
-from service.latents import MAX_SEED
 from service.routes.answers import about, check_size, documented, image_answer, json_answer, run
 from service.routes.direct import DirectRoute, FormatQuery
 from service.routes.points import sample

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from service.manifest import Attribute
+from service.core.manifest import Attribute
 from training.data.dataset import Dataset
 
 T = TypeVar("T")

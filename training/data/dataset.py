@@ -10,7 +10,7 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
-from service.manifest import Attribute
+from service.core.manifest import Attribute
 
 
 @dataclass(frozen=True)

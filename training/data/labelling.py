@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from service.manifest import Attribute
+from service.core.manifest import Attribute
 from training.errors import DataError
 
 NO_YES = ("no", "yes")

@@ -110,7 +110,7 @@ class Manifest(_Record):
     kind: Kind
     latent_size: Annotated[int, Field(ge=1, le=4096)]
     latent_recipe: Literal[1] = 1
-    """How latents follow from (seed, index): see ``service/latents.py``."""
+    """How latents follow from (seed, index): see ``service/core/latents.py``."""
     height: Annotated[int, Field(ge=1, le=1024)]
     width: Annotated[int, Field(ge=1, le=1024)]
     channels: Literal[1, 3]

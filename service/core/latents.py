@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.manifest import Attribute
+from service.core.manifest import Attribute
 
 RECIPE = 1
 MAX_SEED = 2**53 - 1

@@ -19,8 +19,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service.latents import MAX_INDEX, MAX_SEED
-from service.manifest import ALIAS_PATTERN
+from service.core.latents import MAX_INDEX, MAX_SEED
+from service.core.manifest import ALIAS_PATTERN
 
 MAX_LABELS = 1024
 MAX_LABEL = 4000

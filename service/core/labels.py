@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from service.core.manifest import Attribute, spoken
 from service.errors import InvalidLabel, ModelRefused
-from service.manifest import Attribute, spoken
 
 Label: TypeAlias = str | Mapping[str, str | int | bool]
 Choice: TypeAlias = dict[int, int]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.addresses import Address
+from service.core.address import Address
 
 Pixels = npt.NDArray[np.uint8]
 """One image ``[H, W, channels]``."""
