@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
-from service import hangup, signals, stderr
+from service import hangup, signals
 from service.core import cpus
 from service.core.latents import MAX_SEED
 from service.core.redact import without_passwords
@@ -25,6 +25,7 @@ from service.errors import (
 )
 from service.formats.packers import SUFFIXES
 from service.installation import check_installation
+from service.observability import stderr
 from service.options import build, options_of
 from service.settings import PREFIX, Device, Settings, check_environment
 from service.vetting import Vetter
@@ -59,7 +60,7 @@ def serve(given: dict[str, Any]) -> None:
         vetter.prepare()  # beside the imports that follow
         # Not before the check: it imports ONNX Runtime.
         from service.app import create_app
-        from service.logs import log_to_stderr
+        from service.observability.logging import log_to_stderr
         from service.server import serve as serve_here
         from service.supervisor import Supervisor
 

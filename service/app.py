@@ -16,7 +16,7 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from service import __version__, hangup, metrics, openapi, problems, tracing
+from service import __version__, hangup, openapi, problems
 from service.callers import Access
 from service.catalogue import Catalogue
 from service.core import cpus
@@ -26,6 +26,7 @@ from service.errors import StartupError
 from service.gate import Gate
 from service.library import Library
 from service.middleware import HeadAsGet
+from service.observability import metrics, tracing
 from service.routes import (
     generate,
     health,

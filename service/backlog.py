@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from service.core.image_info import Frame, Pixels
 from service.models import Model
+from service.observability.timing import Timing
 from service.sampling import Source
-from service.timing import Timing
 
 Finish = Callable[[Frame, Pixels], Any]
 """What becomes of one image: a file, a row of JSON ..."""

@@ -12,9 +12,10 @@ from fastapi import Request
 from prometheus_client import Counter
 from starlette.types import Scope
 
-from service import keys, metrics
+from service import keys
 from service.errors import StartupError, WrongHost
 from service.keys import Key
+from service.observability import metrics
 from service.rates import Allowance
 from service.settings import Settings
 

@@ -7,13 +7,14 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from service import changes, metrics
+from service import changes
 from service.core.manifest import Kind
 from service.errors import StartupError
 from service.library import Library, Refusal
 from service.loading import load_library
 from service.mirror import local_copy
 from service.models import Model
+from service.observability import metrics
 from service.runtime import Runtime
 from service.vetting import Vetter
 

@@ -16,8 +16,8 @@ from service.app import assemble, load
 from service.errors import NotReady, OneOfMany, StartupError
 from service.forwarding import Paced
 from service.installation import check_installation
-from service.logs import log_to_stderr
-from service.metrics import KEY_IMAGES
+from service.observability.logging import log_to_stderr
+from service.observability.metrics import KEY_IMAGES
 from service.scaling import QUEUE, RATE, WORK, QueueInImages
 from service.settings import Settings, check_environment
 

@@ -18,10 +18,10 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service import metrics
 from service.errors import KIND, TooSlow, problem
 from service.gate import CUT
 from service.http_constants import MAX_RAW, PROBLEM_MEDIA_TYPE
+from service.observability import metrics
 
 AT_ONCE = 1 << 16
 """Bytes that are sent at once, and not copied together with others."""

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from service import metrics
 from service.backlog import Backlog, Job, Piece, names
 from service.core.image_info import Frame
 from service.core.process import COMPUTE_THREAD
 from service.errors import InferenceFailed
 from service.models import Model
+from service.observability import metrics
 from service.sampling import Source
 
 BEAT = 1.0

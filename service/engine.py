@@ -16,14 +16,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service import metrics
 from service.backlog import Finish, Job, names
 from service.crew import BEAT, Crew, Outcome, Render
 from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
 from service.line import REQUEST, Line
-from service.logs import REQUEST_ID
+from service.observability import metrics
+from service.observability.logging import REQUEST_ID
+from service.observability.timing import Timing
 from service.sampling import Source
-from service.timing import Timing
 
 Receive = Callable[[], Awaitable[Any]]
 """ASGI's: it tells, among other things, that the caller has gone."""

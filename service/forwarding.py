@@ -27,7 +27,7 @@ from service.http_constants import (
     PROBLEM_MEDIA_TYPE,
     SECURITY_HEADERS,
 )
-from service.logs import request_id
+from service.observability.logging import request_id
 
 TAKEN = "figment.taken"
 """An extension of ASGI, and the type of its messages: so many bytes have gone to the caller."""

@@ -18,12 +18,13 @@ from prometheus_client import Counter, Histogram
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import metrics, problems, tracing
+from service import problems
 from service.callers import SCOPE, Access, set_caller
 from service.errors import NotReady
 from service.http_constants import NOTHING_ACTIVE
 from service.line import REQUEST
-from service.logs import REQUEST_ID, request_id
+from service.observability import metrics, tracing
+from service.observability.logging import REQUEST_ID, request_id
 
 CUT = "figment.cut"
 """An extension of ASGI by our HTTP server: a function that ends the connection as it is."""

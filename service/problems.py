@@ -12,9 +12,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from service import metrics
 from service.errors import KIND, InvalidRequest, OutOfMemory, RequestError, problem
 from service.http_constants import PROBLEM_MEDIA_TYPE
+from service.observability import metrics
 
 PROTOCOL = "/v2"
 """Below it, clients look for what went wrong under ``error``, too: see ``routes/protocol.py``."""

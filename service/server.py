@@ -21,12 +21,12 @@ from typing import Any
 
 import uvicorn
 
-from service import metrics
 from service.connection import Connection
 from service.core.process import COMPUTE_THREAD, ENDING
 from service.gate import Gate
 from service.http_constants import SECURITY_HEADERS
 from service.listening import LAST, take_no_more
+from service.observability import metrics
 from service.settings import Settings
 
 SPARE_FILES = 64

@@ -22,10 +22,11 @@ from types import FrameType
 from prometheus_client import multiprocess
 from uvicorn.config import STARTUP_FAILURE
 
-from service import hangup, metrics, signals
+from service import hangup, signals
 from service.core.process import ENDING, end_with_parent, signals_blocked, unblock_signals
 from service.errors import StartupError
 from service.listening import LAST, take_no_more
+from service.observability import metrics
 from service.settings import Settings, to_environment
 
 LOOK = 0.5
@@ -208,7 +209,7 @@ def _work(shared: socket.socket, serves: Event, beat: Beat) -> None:
     os.setsid()  # or a terminal's Ctrl-C would reach it beside what its parent tells it
     threading.Thread(target=end_with_parent, args=(_end,), daemon=True).start()
     from service.app import create_app
-    from service.logs import log_to_stderr
+    from service.observability.logging import log_to_stderr
     from service.server import Supervised, serve
 
     settings = Settings()

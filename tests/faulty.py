@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from service import models, sampling, tracing
+from service import models, sampling
 from service.formats import images
+from service.observability import tracing
 from service.runtime import Runtime
 
 # Seeds.

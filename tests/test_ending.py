@@ -21,9 +21,9 @@ import psutil
 import pytest
 from fastapi import FastAPI
 
-from service import metrics
 from service.callers import Access
 from service.gate import Gate
+from service.observability import metrics
 from service.server import Server as Uvicorn
 from service.server import configuration
 from service.settings import Settings

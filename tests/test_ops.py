@@ -14,8 +14,8 @@ import yaml
 from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
-from service import metrics
 from service.errors import RequestError
+from service.observability import metrics
 from service.routes import generate, health, images, interpolate, studio, telling, variations
 from service.routes import models as models_route
 from tests.server import ROOT

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeVar
 from fastapi import Request, Response
 from prometheus_client import Counter
 
-from service import metrics, tracing
 from service.backlog import Finish
 from service.callers import caller_of
 from service.core.image_info import Frame, Pixels
@@ -23,10 +22,11 @@ from service.finder import find
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.models import Model
+from service.observability import metrics, tracing
+from service.observability.timing import Timing
 from service.routes.state import State
 from service.sampling import Samples, Source
 from service.search import Search
-from service.timing import Timing
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 RETRY_AFTER = {

@@ -12,7 +12,6 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from service import metrics
 from service.backlog import Finish
 from service.callers import caller_of
 from service.core.image_info import Frame, Pixels
@@ -23,6 +22,7 @@ from service.formats.negotiation import MEDIA_TYPES
 from service.formats.npy import header
 from service.formats.packers import SUFFIXES, packer
 from service.gate import cut
+from service.observability import metrics
 from service.routes.answers import as_headers, while_there
 from service.routes.state import State
 from service.sampling import Samples

@@ -13,12 +13,13 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from service import changes, metrics
+from service import changes
 from service.callers import Access
 from service.catalogue import Catalogue, Report
 from service.engine import Engine
 from service.errors import StartupError, TooManyStreams
 from service.library import Library
+from service.observability import metrics
 from service.runtime import Runtime
 from service.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 
-from service import metrics
+from service.observability import metrics
 from service.routes.state import CurrentState
 from service.schemas import InfoAnswer
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from service.observability.stderr import Stderr
 from service.settings import LogFormat
-from service.stderr import Stderr
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Of the request that is being answered, if one is."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from starlette.types import Scope
 
 from service import __version__
-from service.timing import Timing
+from service.observability.timing import Timing
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
