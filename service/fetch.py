@@ -35,9 +35,9 @@ from service.contents import (
 from service.core.atomic_write import replacing, write_atomically
 from service.download import Download
 from service.errors import ClientError, FetchFailed
-from service.formats import sets, webdataset
+from service.formats import webdataset
 from service.formats.packers import SUFFIXES, packer
-from service.formats.sets import Record
+from service.formats.sets import Record, table_header, table_row
 from service.orders import Origin, Progress
 
 AT_ONCE = 256
@@ -261,9 +261,9 @@ def _read_manifest(folder: Path, plan: Plan) -> Manifest | None:
 
 def _write_table(source: IO[bytes], target: IO[bytes], attributes: list[str]) -> None:
     """Labels and addresses of the images of an array, which has no place for them."""
-    target.write(sets.table_header(attributes))
+    target.write(table_header(attributes))
     for records in _in_groups(source):
-        target.writelines(sets.table_row(record, attributes) for record in records)
+        target.writelines(table_row(record, attributes) for record in records)
 
 
 def _in_groups(source: IO[bytes]) -> Iterator[list[Record]]:

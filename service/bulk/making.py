@@ -22,8 +22,9 @@ from service.core import cpus
 from service.core.image_info import Frame, Pixels
 from service.core.labels import Asked
 from service.errors import DatasetFailed, FigmentError
-from service.formats import images, sets
+from service.formats import images
 from service.formats.packers import SUFFIXES, packer
+from service.formats.sets import record_of, table_header, table_row
 from service.models import Model, model_of
 from service.orders import Origin
 from service.runtime import Runtime, first_line
@@ -126,14 +127,14 @@ class Maker:
             file, *tables = written
             packed = stack.enter_context(closing(packer(recipe.plan.format, attributes, shape)))
             for table in tables:
-                table.write(sets.table_header(attributes))
+                table.write(table_header(attributes))
             for batch in self._batches(number):
                 for frame, _ in batch:
                     of_each[frame.index % len(of_each)] += 1
                 file.write(packed.add(self._items(batch)))
                 for table in tables:
-                    rows = (sets.record_of(frame) for frame, _ in batch)
-                    table.write(b"".join(sets.table_row(row, attributes) for row in rows))
+                    rows = (record_of(frame) for frame, _ in batch)
+                    table.write(b"".join(table_row(row, attributes) for row in rows))
                 tell(len(batch))
             for piece in packed.end():
                 file.write(piece)
