@@ -31,8 +31,8 @@ from service.core import cpus
 from service.core.latents import MAX_INDEX
 from service.core.manifest import MODEL_FILE
 from service.formats.images import png_record
-from service.formats.packers import packer
-from service.formats.sets import Record
+from service.formats.records import Record
+from service.formats.registry import packer
 from service.models import load_model
 from service.runtime import Runtime
 from service.sampling import Samples, render

@@ -23,7 +23,7 @@ from service.errors import (
     Refused,
     StartupError,
 )
-from service.formats.packers import SUFFIXES
+from service.formats.registry import SUFFIXES
 from service.installation import check_installation
 from service.observability import stderr
 from service.options import build, options_of

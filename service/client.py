@@ -21,7 +21,7 @@ from PIL import Image
 from service.asking import Server
 from service.download import Download
 from service.errors import ClientError
-from service.formats.sets import Record
+from service.formats.records import Record
 from service.orders import Label, Order, Progress
 
 Labels = dict[str, Any] | None

@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 from service.asking import Later, Patience, Server, trouble
 from service.errors import ClientError, OriginChanged, Refused, UnknownModel
 from service.formats.negotiation import MEDIA_TYPES
-from service.formats.sets import PNG_END, PNG_SIGNATURE, Record
+from service.formats.records import PNG_END, PNG_SIGNATURE, Record
 from service.formats.webdataset import samples
 from service.orders import MOST_AT_ONCE, Order, Origin, Progress
 

@@ -36,8 +36,8 @@ from service.core.atomic_write import replacing, write_atomically
 from service.download import Download
 from service.errors import ClientError, FetchFailed
 from service.formats import webdataset
-from service.formats.packers import SUFFIXES, packer
-from service.formats.sets import Record, table_header, table_row
+from service.formats.records import Record, table_header, table_row
+from service.formats.registry import SUFFIXES, packer
 from service.orders import Origin, Progress
 
 AT_ONCE = 256

@@ -42,7 +42,7 @@ from service.bulk.targets import Folder
 from service.core.manifest import Attribute
 from service.core.redact import without_passwords
 from service.errors import DatasetFailed
-from service.formats.packers import SUFFIXES
+from service.formats.registry import SUFFIXES
 from service.vetting import Vetter
 from tests.conftest import attribute, manifest
 from tests.onnx_files import model, put

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from service.formats.packers import SUFFIXES
+from service.formats.registry import SUFFIXES
 from tests.conftest import attribute, manifest
 from tests.cutting import cutting
 from tests.onnx_files import model, put

@@ -29,8 +29,8 @@ import torch
 import webdataset
 from PIL import Image
 
-from service.formats.packers import SUFFIXES, packer
-from service.formats.sets import Record, columns, table_header
+from service.formats.records import Record, columns, table_header
+from service.formats.registry import SUFFIXES, packer
 from service.formats.webdataset import samples
 from service.formats.zip import Zip
 from tests.conftest import attribute, manifest

@@ -23,8 +23,8 @@ from service.core.image_info import Frame, Pixels
 from service.core.labels import Asked
 from service.errors import DatasetFailed, FigmentError
 from service.formats import images
-from service.formats.packers import SUFFIXES, packer
-from service.formats.sets import record_of, table_header, table_row
+from service.formats.records import record_of, table_header, table_row
+from service.formats.registry import SUFFIXES, packer
 from service.models import Model, model_of
 from service.orders import Origin
 from service.runtime import Runtime, first_line

@@ -21,7 +21,7 @@ from service.contents import Plan
 from service.core.image_request import GenerateRequest, Numbers
 from service.core.manifest import NAME_PATTERN
 from service.errors import ClientError, DatasetFailed
-from service.formats.packers import SUFFIXES
+from service.formats.registry import SUFFIXES
 from service.orders import Order
 
 MOST_BYTES = 1 << 20

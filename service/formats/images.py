@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 from service.core.image_info import Frame, Pixels
 from service.errors import AnswerTooLarge
 from service.formats import png
-from service.formats.sets import Record, record_of
+from service.formats.records import Record, record_of
 
 SYNTHETIC = "synthetic"
 Extension = Literal["png", "webp", "jpeg"]

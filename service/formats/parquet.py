@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from service.formats.sets import Record, columns
+from service.formats.records import Record, columns
 
 IMAGE = "image"
 FACTS = {

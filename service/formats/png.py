@@ -13,7 +13,7 @@ import deflate
 import numpy as np
 
 from service.core.image_info import Pixels
-from service.formats.sets import PNG_END, PNG_SIGNATURE
+from service.formats.records import PNG_END, PNG_SIGNATURE
 
 COLOUR_TYPES = {1: 0, 3: 2}
 """Grey and RGB (PNG specification, 11.2.1)."""

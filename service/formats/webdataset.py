@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pydantic import TypeAdapter
 
-from service.formats.sets import Record
+from service.formats.records import Record
 
 LARGEST = 1 << 26
 """Bytes of a member: many times those of the largest image that a model may make."""

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from service.formats.sets import Record, table_header, table_row
+from service.formats.records import Record, table_header, table_row
 
 METADATA = "metadata.csv"
 FOLDER = "images"

@@ -20,7 +20,7 @@ from service.finder import find
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.formats.npy import header
-from service.formats.packers import SUFFIXES, packer
+from service.formats.registry import SUFFIXES, packer
 from service.gate import cut
 from service.observability import metrics
 from service.routes.answers import as_headers, while_there

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.formats.npy import Npy
 from service.formats.parquet import Parquet
-from service.formats.sets import Packer
+from service.formats.records import Packer
 from service.formats.webdataset import Webdataset
 from service.formats.zip import Zip
 
