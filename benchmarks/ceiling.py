@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from service.core import cpus
 from service.formats import png
-from service.inference import BUCKETS, CHUNK, Feeds, InBuckets, OnThreads
-from service.runtime import Runtime
+from service.inference.execution import BUCKETS, CHUNK, Feeds, InBuckets, OnThreads
+from service.inference.session import Runtime
 
 Images = npt.NDArray[np.uint8]
 

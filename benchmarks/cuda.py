@@ -18,8 +18,8 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.serve import untrained
-from service.inference import BUCKETS, Feeds, InBuckets
-from service.runtime import CPU, CUDA, CUDA_OPTIONS, batch_names
+from service.inference.execution import BUCKETS, Feeds, InBuckets
+from service.inference.session import CPU, CUDA, CUDA_OPTIONS, batch_names
 
 SECONDS = 3.0
 MIXED = (1, 8, 16)

@@ -33,9 +33,9 @@ from service.core.manifest import MODEL_FILE
 from service.formats.images import png_record
 from service.formats.records import Record
 from service.formats.registry import packer
-from service.models import load_model
-from service.runtime import Runtime
-from service.sampling import Samples, render
+from service.inference.model import load_model
+from service.inference.seeds import Samples, render
+from service.inference.session import Runtime
 
 ROOT = Path(__file__).parent.parent
 PER_SHARD = 10_000

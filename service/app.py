@@ -24,6 +24,9 @@ from service.core.manifest import Kind
 from service.engine import Engine, Limits
 from service.errors import StartupError
 from service.gate import Gate
+from service.inference.seeds import Samples, render
+from service.inference.session import Runtime
+from service.inference.versions import software_of
 from service.library import Library
 from service.middleware import HeadAsGet
 from service.observability import metrics, tracing
@@ -40,10 +43,7 @@ from service.routes import (
 )
 from service.routes.direct import Shortcut
 from service.routes.state import State, Streams
-from service.runtime import Runtime
-from service.sampling import Samples, render
 from service.settings import Settings
-from service.software import software_of
 from service.vetting import Vetter
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from service.core.image_info import Frame, Pixels
-from service.models import Model
+from service.inference.model import Model
+from service.inference.seeds import Source
 from service.observability.timing import Timing
-from service.sampling import Source
 
 Finish = Callable[[Frame, Pixels], Any]
 """What becomes of one image: a file, a row of JSON ..."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from service import changes
 from service.core.manifest import Kind
 from service.errors import StartupError
+from service.inference.model import Model
+from service.inference.session import Runtime
 from service.library import Library, Refusal
 from service.loading import load_library
 from service.mirror import local_copy
-from service.models import Model
 from service.observability import metrics
-from service.runtime import Runtime
 from service.vetting import Vetter
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from service.backlog import Backlog, Job, Piece, names
 from service.core.image_info import Frame
 from service.core.process import COMPUTE_THREAD
 from service.errors import InferenceFailed
-from service.models import Model
+from service.inference.model import Model
+from service.inference.seeds import Source
 from service.observability import metrics
-from service.sampling import Source
 
 BEAT = 1.0
 """Seconds after which a thread with nothing to do says that it lives."""

@@ -19,11 +19,11 @@ from typing import Any, Protocol
 from service.backlog import Finish, Job, names
 from service.crew import BEAT, Crew, Outcome, Render
 from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
+from service.inference.seeds import Source
 from service.line import REQUEST, Line
 from service.observability import metrics
 from service.observability.logging import REQUEST_ID
 from service.observability.timing import Timing
-from service.sampling import Source
 
 Receive = Callable[[], Awaitable[Any]]
 """ASGI's: it tells, among other things, that the caller has gone."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from service.models import Model
+    from service.inference.model import Model
 
 GIB = 1024**3
 MEMORY = 2 * GIB
@@ -57,11 +57,11 @@ class _Examination:
     """Looks at one file after the other."""
 
     def __init__(self, max_bytes: int) -> None:
-        from service import structure  # with all that it and the next import
-        from service.runtime import Runtime
+        from service.inference import graph_check  # with all that it and the next import
+        from service.inference.session import Runtime
 
         self._max_bytes = max_bytes
-        self._check_structure = structure.check_structure
+        self._check_structure = graph_check.check_structure
         self._runtime = Runtime("cpu")
         self._models: dict[Path, Model] = {}
 
@@ -69,9 +69,9 @@ class _Examination:
         """The SHA-256 of the file's content. Raises ``ModelRefused``, ``MemoryError``."""
         from service.core.manifest import MODEL_FILE
         from service.errors import ModelRefused
-        from service.inference import OnThreads
-        from service.models import model_of, read_file
-        from service.verifier import load_verifier
+        from service.inference.execution import OnThreads
+        from service.inference.model import model_of, read_file
+        from service.inference.verifier import load_verifier
 
         content = read_file(path, self._max_bytes)
         self._check_structure(content)

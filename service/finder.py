@@ -11,7 +11,7 @@ from service.core.image_info import Frame, Pixels
 from service.core.latents import MAX_INDEX
 from service.engine import Engine, Payer
 from service.errors import FieldsDisagree, LabelNotSeen
-from service.sampling import Samples
+from service.inference.seeds import Samples
 from service.search import Search
 
 MOST_TOLD = 1024

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from service import aliases
 from service.core.manifest import Kind
 from service.errors import UnknownModel
-from service.models import Model
+from service.inference.model import Model
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from service.formats.negotiation import MEDIA_TYPES
+from service.inference.model import Model
 from service.library import Library
-from service.models import Model
 from service.protocol import FLOAT, InferRequest
 from service.routes.answers import PROBLEMS
 from service.routes.state import State

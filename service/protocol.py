@@ -31,8 +31,8 @@ from service.core.image_info import Frame, Pixels
 from service.core.latents import Stretch
 from service.core.manifest import Manifest
 from service.errors import MalformedJson, TensorsUnfit
-from service.models import Model
-from service.sampling import Floats, Inputs, Values
+from service.inference.model import Model
+from service.inference.seeds import Floats, Inputs, Values
 
 PLATFORM = "onnxruntime_onnx"
 """What Triton calls a model file such as ours."""

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from service import models, sampling
 from service.formats import images
+from service.inference import model, seeds
+from service.inference.session import Runtime
 from service.observability import tracing
-from service.runtime import Runtime
 
 # Seeds.
 RAISES, RAISES_LATE, NOT_A_NUMBER, WRONG_SHAPE, WRONG_COUNT, HANGS = range(1001, 1007)
@@ -53,7 +53,7 @@ def break_parts(folder: Path) -> None:
 
 
 def _break_networks(hang: Any) -> None:
-    render, generate = sampling.render, models.Model.generate
+    render, generate = seeds.render, model.Model.generate
     batch_of = threading.local()
 
     def broken_render(batch: Sequence[Any], *, alone: bool) -> Any:
@@ -76,12 +76,12 @@ def _break_networks(hang: Any) -> None:
             hang()
         return made
 
-    sampling.render = broken_render
-    models.Model.generate = broken_generate  # type: ignore[method-assign]
+    seeds.render = broken_render
+    model.Model.generate = broken_generate  # type: ignore[method-assign]
 
 
 def _seed(source: Any, chunk: range) -> int | None:
-    if not isinstance(source, sampling.Samples):
+    if not isinstance(source, seeds.Samples):
         return None
     late = source.indices[chunk.stop - 1] >= LATE
     return RAISES if source.seed == RAISES_LATE and late else source.seed

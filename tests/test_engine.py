@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from service.engine import STANDSTILL, TICK, Engine, Limits
 from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
+from service.inference.seeds import Source
 from service.line import REQUEST
-from service.sampling import Source
 
 LIMIT = 100
 BATCH = 8

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from service.models import load_model
-from service.runtime import Runtime
+from service.inference.model import load_model
+from service.inference.session import Runtime
 from tests.image_files import as_folder, as_zip, encoded
 from tests.server import serve
 from tests.small_runs import lay_out, training

@@ -16,8 +16,8 @@ from tritonclient.grpc import model_config_pb2
 from service.core import latents
 from service.core.atomic_write import write_atomically
 from service.core.manifest import Manifest
-from service.models import load_model
-from service.runtime import Runtime
+from service.inference.model import load_model
+from service.inference.session import Runtime
 from tests.conftest import manifest as tiny_manifest
 from tests.server import ROOT, serve
 from tests.small_runs import training

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service import inference
-from service.inference import BUCKETS, CHUNK, InBuckets, OneSize, OnThreads, build
-from service.runtime import Runtime
+from service.inference import execution
+from service.inference.execution import BUCKETS, CHUNK, InBuckets, OneSize, OnThreads, build
+from service.inference.session import Runtime
 from tests.server import MODELS
 
 FACES = MODELS / "anime-faces" / "2" / "model.onnx"
@@ -21,7 +21,7 @@ def content() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def feeds(content: bytes) -> inference.Feeds:
+def feeds(content: bytes) -> execution.Feeds:
     """More rows than the largest bucket."""
     random = np.random.default_rng(0)
     inputs = Runtime("cpu").open(content).get_inputs()
@@ -31,19 +31,19 @@ def feeds(content: bytes) -> inference.Feeds:
 
 
 @pytest.fixture(scope="module")
-def expected(content: bytes, feeds: inference.Feeds) -> Any:
+def expected(content: bytes, feeds: execution.Feeds) -> Any:
     (images,) = Runtime("cpu").open(content).run(["image"], dict(feeds))
     return images
 
 
-def part(feeds: inference.Feeds, rows: slice) -> inference.Feeds:
+def part(feeds: execution.Feeds, rows: slice) -> execution.Feeds:
     return {name: values[rows] for name, values in feeds.items()}
 
 
 @pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("cores", [1, 2])
 def test_on_threads(
-    content: bytes, feeds: inference.Feeds, expected: Any, cores: int, alone: bool
+    content: bytes, feeds: execution.Feeds, expected: Any, cores: int, alone: bool
 ) -> None:
     runtime = Runtime("cpu", cores)
     generator = build(runtime, content, runtime.open(content))
@@ -53,7 +53,7 @@ def test_on_threads(
         assert np.array_equal(generator(part(feeds, rows), alone=alone), expected[rows])
 
 
-def test_in_buckets_as_on_cuda(content: bytes, feeds: inference.Feeds, expected: Any) -> None:
+def test_in_buckets_as_on_cuda(content: bytes, feeds: execution.Feeds, expected: Any) -> None:
     """On the CPU, which runs the same code but for the provider."""
     runtime = Runtime("cpu")
     sessions = {size: runtime.open(content, batch=size) for size in BUCKETS}
@@ -77,11 +77,11 @@ def test_a_session_of_one_batch_size_takes_no_other(content: bytes, feeds: Any) 
 
 
 def test_buckets_that_round_differently_are_not_used(
-    content: bytes, feeds: inference.Feeds, expected: Any, monkeypatch: pytest.MonkeyPatch
+    content: bytes, feeds: execution.Feeds, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "BUCKETS", (1, 16, 64))
+    monkeypatch.setattr(execution, "BUCKETS", (1, 16, 64))
     monkeypatch.setattr(Runtime, "device", "cuda")
-    bound = inference._Bound
+    bound = execution._Bound
 
     # A variable as the base, for the name is about to be patched: mypy takes classes only.
     class OnCpu(bound):  # type: ignore[valid-type, misc]
@@ -91,12 +91,12 @@ def test_buckets_that_round_differently_are_not_used(
             super().__init__(session, size, "cpu")
             self.wrong = size in broken
 
-        def __call__(self, feeds: inference.Feeds) -> Any:
+        def __call__(self, feeds: execution.Feeds) -> Any:
             images = super().__call__(feeds)
             images[-1, -1, -1, -1] ^= self.wrong
             return images
 
-    monkeypatch.setattr(inference, "_Bound", OnCpu)
+    monkeypatch.setattr(execution, "_Bound", OnCpu)
     runtime = Runtime("cpu")
     for wrong, used in ((set(), [1, 16, 64]), ({1}, [16, 64])):
         broken = wrong
@@ -107,14 +107,14 @@ def test_buckets_that_round_differently_are_not_used(
 
 
 def test_where_the_size_of_a_batch_matters_there_is_one(
-    content: bytes, feeds: inference.Feeds, expected: Any, monkeypatch: pytest.MonkeyPatch
+    content: bytes, feeds: execution.Feeds, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Rounding(OnThreads):
-        def __call__(self, feeds: inference.Feeds, *, alone: bool) -> Any:
+        def __call__(self, feeds: execution.Feeds, *, alone: bool) -> Any:
             images = super().__call__(feeds, alone=alone)
             return images + (len(images) == 3)
 
-    monkeypatch.setattr(inference, "OnThreads", Rounding)
+    monkeypatch.setattr(execution, "OnThreads", Rounding)
     runtime = Runtime("cpu")
     generator = build(runtime, content, runtime.open(content))
     assert isinstance(generator, OneSize)

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageSequence
 
 from service.core.latents import latents
-from service.models import load_model
-from service.runtime import Runtime
+from service.inference.model import load_model
+from service.inference.session import Runtime
 from tests.server import MODELS
 
 Body = dict[str, Any]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from service.core.manifest import Attribute
-from service.models import load_model
-from service.runtime import Runtime
+from service.inference.model import load_model
+from service.inference.session import Runtime
 from tests.small_runs import lay_out, small_faces
 from training.errors import RunError
 from training.evaluate import evaluate_run

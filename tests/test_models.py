@@ -11,10 +11,10 @@ from onnx import helper, numpy_helper
 
 from service.core.manifest import Attribute, Kind, Manifest
 from service.errors import ModelRefused, StartupError, UnknownModel
+from service.inference.model import load_model
+from service.inference.session import Runtime
 from service.library import Library
 from service.loading import load_library
-from service.models import load_model
-from service.runtime import Runtime
 from tests import onnx_files
 from tests.conftest import attribute, manifest
 

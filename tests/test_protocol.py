@@ -27,10 +27,10 @@ from tritonclient.utils import InferenceServerException
 
 from service.core import latents
 from service.errors import RequestError
-from service.models import Model, load_model
+from service.inference.model import Model, load_model
+from service.inference.session import Runtime
 from service.protocol import LENGTH, as_numbers, read, rows_of
 from service.routes.protocol import MAX_BODY
-from service.runtime import Runtime
 from tests import onnx_files
 from tests.conftest import attribute, manifest
 from tests.server import MODELS, ROOT, Server, environment, serve

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.models import load_model
-from service.runtime import Runtime
+from service.inference.model import load_model
+from service.inference.session import Runtime
 from tests.server import ROOT, Server, environment
 from tests.small_runs import training
 from training.data import avatars

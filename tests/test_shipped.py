@@ -11,8 +11,8 @@ import pytest
 
 from service.core import latents
 from service.core.labels import Vocabulary
-from service.models import load_model
-from service.runtime import Runtime
+from service.inference.model import load_model
+from service.inference.session import Runtime
 from tests.server import MODELS
 
 SAMPLES = 256

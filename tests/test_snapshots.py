@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from service.models import load_model
-from service.runtime import Runtime
+from service.inference.model import load_model
+from service.inference.session import Runtime
 from tests.small_runs import lay_out, small_faces, training
 from training.board import Board
 from training.data import Dataset

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 
-from service import runtime
+from service.inference import session
 from service.settings import Settings
 from tests import onnx_files
 from tests.conftest import attribute, manifest
@@ -62,7 +62,7 @@ def test_without_ray_the_cluster_says_what_to_install() -> None:
 
 def test_onnx_runtime_reports_to_nobody() -> None:
     """It reads the variable as it is loaded, so it must be set before, by both packages."""
-    for package in ("service.runtime", "training.export"):
+    for package in ("service.inference.session", "training.export"):
         code = f"import {package}, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True)
 
@@ -139,7 +139,7 @@ def test_an_empty_models_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    runtime.CUDA in ort.get_available_providers(), reason="CUDA may work with this wheel"
+    session.CUDA in ort.get_available_providers(), reason="CUDA may work with this wheel"
 )
 def test_cuda_is_refused_where_it_cannot_be_had() -> None:
     assert "FIGMENT_DEVICE is cuda, but CUDA cannot be had" in refuse("--device", "cuda")

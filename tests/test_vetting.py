@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.core.manifest import Manifest
 from service.errors import StartupError
+from service.inference.model import Model
+from service.inference.session import Runtime
 from service.library import Library
 from service.loading import load_library
-from service.models import Model
-from service.runtime import Runtime
 from service.vetting import Verdict, Vetter
 from tests import onnx_files
 from tests.conftest import attribute, manifest

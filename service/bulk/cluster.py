@@ -15,7 +15,7 @@ from typing import Any
 from service.bulk.making import Done, Job, Maker, Recipe, Tell
 from service.bulk.processes import LIVES
 from service.errors import DatasetFailed
-from service.runtime import first_line
+from service.inference.session import first_line
 
 AHEAD = 1000
 """Most tasks that Ray knows of at a time: enough for it to see how large a cluster is wanted."""

@@ -30,9 +30,9 @@ from service.contents import MANIFEST, File, Manifest, Plan, Tally
 from service.core.latents import MAX_INDEX, MAX_SEED
 from service.core.manifest import MODEL_FILE, VERSION_PATTERN
 from service.errors import AliasRefused, DatasetFailed, FigmentError, ModelRefused
-from service.models import Model, model_of, read_file
+from service.inference.model import Model, model_of, read_file
+from service.inference.session import Runtime
 from service.orders import Origin
-from service.runtime import Runtime
 from service.settings import Device
 from service.vetting import Vetter
 

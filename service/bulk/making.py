@@ -25,11 +25,11 @@ from service.errors import DatasetFailed, FigmentError
 from service.formats import images
 from service.formats.records import record_of, table_header, table_row
 from service.formats.registry import SUFFIXES, packer
-from service.models import Model, model_of
+from service.inference.model import Model, model_of
+from service.inference.seeds import Samples, render
+from service.inference.session import Runtime, first_line
+from service.inference.versions import software_of
 from service.orders import Origin
-from service.runtime import Runtime, first_line
-from service.sampling import Samples, render
-from service.software import software_of
 
 if TYPE_CHECKING:
     from service.settings import Device

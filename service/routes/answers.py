@@ -21,11 +21,11 @@ from service.errors import AnswerTooLarge, CallerGone, DeadlinePassed
 from service.finder import find
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
-from service.models import Model
+from service.inference.model import Model
+from service.inference.seeds import Samples, Source
 from service.observability import metrics, tracing
 from service.observability.timing import Timing
 from service.routes.state import State
-from service.sampling import Samples, Source
 from service.search import Search
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -12,7 +12,8 @@ from service.core.latents import MAX_INDEX, MAX_SEED
 from service.core.quotas import quotas
 from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
 from service.formats import images, negotiation
-from service.models import Model
+from service.inference.model import Model
+from service.inference.seeds import Samples
 from service.routes.answers import (
     PROBLEM,
     about,
@@ -25,7 +26,6 @@ from service.routes.answers import (
 from service.routes.direct import DirectRoute, FormatQuery
 from service.routes.sets import SETS, set_answer
 from service.routes.state import State, state_of
-from service.sampling import Samples
 from service.schemas import GenerateAnswer
 from service.search import Search
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from service.formats import images, negotiation
-from service.interpolation import Interpolation
+from service.inference.interpolation import Interpolation
 from service.routes.answers import (
     about,
     animation_answer,

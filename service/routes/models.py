@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header
 
 from service.core.image_request import Version
 from service.errors import CrossSite
-from service.models import Model
+from service.inference.model import Model
 from service.routes.answers import PROBLEM, PROBLEMS
 from service.routes.state import CurrentState
 from service.schemas import (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.models import Model
-from service.sampling import Samples
+from service.inference.model import Model
+from service.inference.seeds import Samples
 from service.schemas import Point
 
 

@@ -17,7 +17,7 @@ from service import __version__, protocol
 from service.core.image_request import Version
 from service.errors import BodyEncoded, InvalidRequest, TensorsUnfit
 from service.formats.negotiation import MEDIA_TYPES
-from service.models import Model
+from service.inference.model import Model
 from service.observability import metrics
 from service.problems import PROTOCOL
 from service.protocol import (

@@ -22,10 +22,10 @@ from service.formats.negotiation import MEDIA_TYPES
 from service.formats.npy import header
 from service.formats.registry import SUFFIXES, packer
 from service.gate import cut
+from service.inference.seeds import Samples
 from service.observability import metrics
 from service.routes.answers import as_headers, while_there
 from service.routes.state import State
-from service.sampling import Samples
 from service.search import Search
 
 SETS = tuple(SUFFIXES)

@@ -18,9 +18,9 @@ from service.callers import Access
 from service.catalogue import Catalogue, Report
 from service.engine import Engine
 from service.errors import StartupError, TooManyStreams
+from service.inference.session import Runtime
 from service.library import Library
 from service.observability import metrics
-from service.runtime import Runtime
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from service.core.image_info import Frame
 from service.core.image_request import Method
 from service.core.latents import Stretch
-from service.models import Model
-from service.sampling import Floats, Inputs, Samples, Values
+from service.inference.model import Model
+from service.inference.seeds import Floats, Inputs, Samples, Values
 
 
 @dataclass(frozen=True)

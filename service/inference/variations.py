@@ -9,8 +9,8 @@ import numpy as np
 
 from service.core.image_info import Frame
 from service.core.latents import Stretch
-from service.models import Model
-from service.sampling import Floats, Inputs, Samples, Values
+from service.inference.model import Model
+from service.inference.seeds import Floats, Inputs, Samples, Values
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import onnxruntime as ort
 from pydantic import ValidationError
 
-from service import inference
 from service.core import latents
 from service.core.labels import Vocabulary
 from service.core.manifest import (
@@ -24,9 +23,10 @@ from service.core.manifest import (
     Manifest,
 )
 from service.errors import ModelRefused
-from service.inference import Generator
-from service.runtime import Runtime, first_line
-from service.verifier import Verifier
+from service.inference import execution
+from service.inference.execution import Generator
+from service.inference.session import Runtime, first_line
+from service.inference.verifier import Verifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def read_file(path: Path, max_bytes: int | None = None) -> bytes:
 Build = Callable[[Runtime, bytes, ort.InferenceSession], Generator]
 
 
-def model_of(path: Path, content: bytes, runtime: Runtime, build: Build = inference.build) -> Model:
+def model_of(path: Path, content: bytes, runtime: Runtime, build: Build = execution.build) -> Model:
     """The model that ``content`` is, checked and run; it lies at ``NAME/VERSION/model.onnx``.
 
     ``build`` decides how it is run. Raises ``ModelRefused``.

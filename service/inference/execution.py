@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from service.runtime import Runtime
+from service.inference.session import Runtime
 
 CHUNK = 16
 """Images in one run on a CPU. More gains little, and one large batch takes much memory."""

@@ -16,7 +16,7 @@ from service.core.image_info import Frame
 from service.core.labels import Asked, Choice
 from service.core.latents import Stretch
 from service.errors import InferenceFailed
-from service.models import Model
+from service.inference.model import Model
 
 Floats = npt.NDArray[np.float32]
 Values = npt.NDArray[np.int64]

@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from service.core.manifest import Manifest
 from service.errors import ModelRefused
-from service.runtime import Runtime, first_line
+from service.inference.session import Runtime, first_line
 
 IMAGE = "image"
 
