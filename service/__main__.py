@@ -25,10 +25,10 @@ from service.errors import (
 )
 from service.formats.registry import SUFFIXES
 from service.installation import check_installation
+from service.models.sandbox import Vetter
 from service.observability import stderr
 from service.options import build, options_of
 from service.settings import PREFIX, Device, Settings, check_environment
-from service.vetting import Vetter
 
 if TYPE_CHECKING:
     from service.bulk.dataset import Dataset, Run
@@ -214,7 +214,7 @@ def alias(name: str, alias: str, version: int, models: str) -> None:
 
     Requests may give it for a version. The alias `default` is what they get that give none.
     """
-    from service import aliases
+    from service.models import aliases
 
     try:
         aliases.set_alias(_writable(models), name, alias, version)
@@ -229,7 +229,7 @@ def alias(name: str, alias: str, version: int, models: str) -> None:
 @_models
 def rollback(name: str, alias: str, models: str) -> None:
     """Have ALIAS of the model NAME mean the version that it meant before."""
-    from service import aliases
+    from service.models import aliases
 
     try:
         version = aliases.roll_back(_writable(models), name, alias)
@@ -241,7 +241,7 @@ def rollback(name: str, alias: str, models: str) -> None:
 def _writable(models: str) -> Path:
     """The folder ``models``. Raises ``AliasRefused`` for an address."""
     from service.core.redact import without_passwords
-    from service.mirror import is_url
+    from service.models.object_store import is_url
 
     if is_url(models):
         raise AliasRefused(
@@ -301,7 +301,7 @@ def make_dataset(
         from service.bulk.dataset import opened
         from service.bulk.plans import read_plan
         from service.bulk.targets import target_of
-        from service.mirror import local_copy
+        from service.models.object_store import local_copy
 
         if address is not None and device == "cuda":
             raise DatasetFailed("--ray makes images on CPUs: leave --device out")

@@ -18,7 +18,6 @@ from starlette.types import ASGIApp
 
 from service import __version__, hangup, openapi, problems
 from service.callers import Access
-from service.catalogue import Catalogue
 from service.core import cpus
 from service.core.manifest import Kind
 from service.engine import Engine, Limits
@@ -27,8 +26,10 @@ from service.gate import Gate
 from service.inference.seeds import Samples, render
 from service.inference.session import Runtime
 from service.inference.versions import software_of
-from service.library import Library
 from service.middleware import HeadAsGet
+from service.models.model_set import Library
+from service.models.registry import Catalogue
+from service.models.sandbox import Vetter
 from service.observability import metrics, tracing
 from service.routes import (
     generate,
@@ -44,7 +45,6 @@ from service.routes import (
 from service.routes.direct import Shortcut
 from service.routes.state import State, Streams
 from service.settings import Settings
-from service.vetting import Vetter
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from service.formats.negotiation import MEDIA_TYPES
 from service.inference.model import Model
-from service.library import Library
+from service.models.model_set import Library
 from service.protocol import FLOAT, InferRequest
 from service.routes.answers import PROBLEMS
 from service.routes.state import State

@@ -43,7 +43,7 @@ from service.core.manifest import Attribute
 from service.core.redact import without_passwords
 from service.errors import DatasetFailed
 from service.formats.registry import SUFFIXES
-from service.vetting import Vetter
+from service.models.sandbox import Vetter
 from tests.conftest import attribute, manifest
 from tests.onnx_files import model, put
 from tests.server import MODELS, ROOT, Server, environment, serve

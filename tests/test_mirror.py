@@ -17,9 +17,9 @@ import fsspec
 import pytest
 from filelock import FileLock
 
-from service import mirror
 from service.errors import StartupError
-from service.mirror import local_copy
+from service.models import object_store
+from service.models.object_store import local_copy
 from tests import onnx_files
 from tests.conftest import manifest
 from tests.server import serve
@@ -47,7 +47,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != mirror.RECORD
+        if path.is_file() and path.name != object_store.RECORD
     }
 
 
@@ -118,9 +118,9 @@ def test_what_is_no_longer_there_goes_whatever_the_record_says(
     folder = local_copy(URL)
     (folder / "faces" / "1" / ".model.onnx.0123.tmp").write_bytes(b"of copying that was killed")
     if record is None:
-        (folder / mirror.RECORD).unlink()
+        (folder / object_store.RECORD).unlink()
     else:
-        (folder / mirror.RECORD).write_text(record)
+        (folder / object_store.RECORD).write_text(record)
     store.rm("/bucket/models/digits", recursive=True)
     local_copy(URL)
     assert list(files(folder)) == ["faces/1/model.onnx"]
@@ -204,10 +204,10 @@ def test_an_empty_store_is_told_and_changes_nothing(store: Any) -> None:
 def test_a_record_that_cannot_be_read_has_all_brought_again(store: Any) -> None:
     put(store, "faces/1/model.onnx", b"one")
     folder = local_copy(URL)
-    (folder / mirror.RECORD).write_text("{")
+    (folder / object_store.RECORD).write_text("{")
     (folder / "faces" / "1" / "model.onnx").write_bytes(b"two")
     assert files(local_copy(URL)) == {"faces/1/model.onnx": b"one"}
-    assert list(json.loads((folder / mirror.RECORD).read_text())) == ["faces/1/model.onnx"]
+    assert list(json.loads((folder / object_store.RECORD).read_text())) == ["faces/1/model.onnx"]
 
 
 @pytest.mark.parametrize("function", ["replacing", "write_atomically", "FileLock"])
@@ -219,7 +219,7 @@ def test_no_room_for_a_copy_is_told_in_a_sentence(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(mirror, function, full)
+    monkeypatch.setattr(object_store, function, full)
     with pytest.raises(StartupError, match=f"{URL} cannot be read: .*No space left on device"):
         local_copy(URL)
 

@@ -13,8 +13,8 @@ from service.core.manifest import Attribute, Kind, Manifest
 from service.errors import ModelRefused, StartupError, UnknownModel
 from service.inference.model import load_model
 from service.inference.session import Runtime
-from service.library import Library
-from service.loading import load_library
+from service.models.model_set import Library
+from service.models.repository import load_library
 from tests import onnx_files
 from tests.conftest import attribute, manifest
 

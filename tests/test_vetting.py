@@ -17,9 +17,9 @@ from service.core.manifest import Manifest
 from service.errors import StartupError
 from service.inference.model import Model
 from service.inference.session import Runtime
-from service.library import Library
-from service.loading import load_library
-from service.vetting import Verdict, Vetter
+from service.models.model_set import Library
+from service.models.repository import load_library
+from service.models.sandbox import Verdict, Vetter
 from tests import onnx_files
 from tests.conftest import attribute, manifest
 from tests.server import MODELS
@@ -312,7 +312,8 @@ def examiners() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "service.examination" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE
+        and "service.models.sandbox_worker" in child.cmdline()
     ]
 
 

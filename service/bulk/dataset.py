@@ -23,7 +23,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from service import aliases
 from service.bulk.making import Done, Job, Recipe, Tell
 from service.bulk.targets import Target
 from service.contents import MANIFEST, File, Manifest, Plan, Tally
@@ -32,9 +31,10 @@ from service.core.manifest import MODEL_FILE, VERSION_PATTERN
 from service.errors import AliasRefused, DatasetFailed, FigmentError, ModelRefused
 from service.inference.model import Model, model_of, read_file
 from service.inference.session import Runtime
+from service.models import aliases
+from service.models.sandbox import Vetter
 from service.orders import Origin
 from service.settings import Device
-from service.vetting import Vetter
 
 SECONDS = 2.0
 """Between two writes of the manifest; more where a write takes long."""

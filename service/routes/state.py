@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from service import changes
 from service.callers import Access
-from service.catalogue import Catalogue, Report
 from service.engine import Engine
 from service.errors import StartupError, TooManyStreams
 from service.inference.session import Runtime
-from service.library import Library
+from service.models import changes
+from service.models.model_set import Library
+from service.models.registry import Catalogue, Report
 from service.observability import metrics
 from service.settings import Settings
 

@@ -7,16 +7,16 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from service import changes
 from service.core.manifest import Kind
 from service.errors import StartupError
 from service.inference.model import Model
 from service.inference.session import Runtime
-from service.library import Library, Refusal
-from service.loading import load_library
-from service.mirror import local_copy
+from service.models import changes
+from service.models.model_set import Library, Refusal
+from service.models.object_store import local_copy
+from service.models.repository import load_library
+from service.models.sandbox import Vetter
 from service.observability import metrics
-from service.vetting import Vetter
 
 log = logging.getLogger(__name__)
 

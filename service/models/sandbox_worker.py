@@ -1,4 +1,4 @@
-"""``python -m service.examination BYTES SECONDS``: look at model files, at no risk to others.
+"""``python -m service.models.sandbox_worker BYTES SECONDS``: look at model files, safely.
 
 A malformed file may crash ONNX Runtime, keep it busy for ever, or have it take all memory. So it
 is opened and run here first; ``vetting.py`` starts the process, and outlives it.

@@ -108,8 +108,8 @@ class _Examiner:
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by end()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "service.examination", str(max_bytes), str(seconds)],
-            cwd=Path(__file__).parent.parent,
+            [sys.executable, "-m", "service.models.sandbox_worker", str(max_bytes), str(seconds)],
+            cwd=Path(__file__).parents[2],
             env=_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -19,14 +19,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from service import aliases
 from service.core.manifest import MODEL_FILE, VERIFIER_FILE, VERSION_PATTERN, Kind
 from service.errors import AliasRefused, ModelRefused, StartupError
 from service.inference.model import Model, model_of, read_file
 from service.inference.session import Runtime
 from service.inference.verifier import load_verifier
-from service.library import Library, Refusal
-from service.vetting import Verdict, Vetter
+from service.models import aliases
+from service.models.model_set import Library, Refusal
+from service.models.sandbox import Verdict, Vetter
 
 GOES_ON = "; the one loaded before goes on serving"
 

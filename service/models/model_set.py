@@ -6,10 +6,10 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from service import aliases
 from service.core.manifest import Kind
 from service.errors import UnknownModel
 from service.inference.model import Model
+from service.models import aliases
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from service import aliases
 from service.core.atomic_write import replacing, write_atomically
 from service.core.manifest import MODEL_FILE, NAME_PATTERN, VERIFIER_FILE, VERSION_PATTERN
 from service.core.redact import without_passwords
 from service.errors import StartupError
+from service.models import aliases
 
 FOLDERS = (NAME_PATTERN, VERSION_PATTERN)
 """Names of folders, from the models folder down."""
