@@ -20,7 +20,7 @@ from service import __version__, hangup, openapi, problems
 from service.callers import Access
 from service.core import cpus
 from service.core.manifest import Kind
-from service.engine import Engine, Limits
+from service.engine.engine import Engine, Limits
 from service.errors import StartupError
 from service.gate import Gate
 from service.inference.seeds import Samples, render

@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
 from service.callers import SCOPE, Access, set_caller
+from service.engine.admission import REQUEST
 from service.errors import NotReady
 from service.http_constants import NOTHING_ACTIVE
-from service.line import REQUEST
 from service.observability import metrics, tracing
 from service.observability.logging import REQUEST_ID, request_id
 

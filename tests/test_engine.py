@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine import STANDSTILL, TICK, Engine, Limits
+from service.engine.admission import REQUEST
+from service.engine.engine import STANDSTILL, TICK, Engine, Limits
 from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
 from service.inference.seeds import Source
-from service.line import REQUEST
 
 LIMIT = 100
 BATCH = 8

@@ -11,8 +11,8 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response
 from pydantic import BaseModel
 
 from service.callers import Access
+from service.engine.admission import LATE, LONGEST, REQUEST, SOON, Line
 from service.gate import Gate
-from service.line import LATE, LONGEST, REQUEST, SOON, Line
 from service.routes.direct import DirectRoute, FormatQuery, Shortcut
 from service.settings import Settings
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.core.latents import MAX_INDEX
 from service.core.quotas import PATIENCE, quotas
-from service.search import Search
+from service.engine.search import Search
 
 Good = Callable[[int], bool]
 

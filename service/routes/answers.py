@@ -13,12 +13,13 @@ from typing import Any, NamedTuple, TypeVar
 from fastapi import Request, Response
 from prometheus_client import Counter
 
-from service.backlog import Finish
 from service.callers import caller_of
 from service.core.image_info import Frame, Pixels
-from service.engine import Receive
+from service.engine.engine import Receive
+from service.engine.finder import find
+from service.engine.queue import Finish
+from service.engine.search import Search
 from service.errors import AnswerTooLarge, CallerGone, DeadlinePassed
-from service.finder import find
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.inference.model import Model
@@ -26,7 +27,6 @@ from service.inference.seeds import Samples, Source
 from service.observability import metrics, tracing
 from service.observability.timing import Timing
 from service.routes.state import State
-from service.search import Search
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 RETRY_AFTER = {

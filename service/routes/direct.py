@@ -18,9 +18,9 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import problems
+from service.engine.admission import REQUEST
 from service.errors import BodyTooLarge, CallerGone, InvalidRequest, MalformedJson
 from service.formats.negotiation import MEDIA_TYPES
-from service.line import REQUEST
 
 
 class FormatQuery(BaseModel):

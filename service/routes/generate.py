@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service.core.image_request import GenerateRequest
 from service.core.latents import MAX_INDEX, MAX_SEED
 from service.core.quotas import quotas
+from service.engine.search import Search
 from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
 from service.formats import images, negotiation
 from service.inference.model import Model
@@ -27,7 +28,6 @@ from service.routes.direct import DirectRoute, FormatQuery
 from service.routes.sets import SETS, set_answer
 from service.routes.state import State, state_of
 from service.schemas import GenerateAnswer
-from service.search import Search
 
 router = APIRouter(tags=["generate"], route_class=DirectRoute)
 FORMATS = ("json", *images.EXTENSIONS, *SETS)

@@ -12,11 +12,12 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from service.backlog import Finish
 from service.callers import caller_of
 from service.core.image_info import Frame, Pixels
+from service.engine.finder import find
+from service.engine.queue import Finish
+from service.engine.search import Search
 from service.errors import CallerGone, NoRoom, RequestError
-from service.finder import find
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.formats.npy import header
@@ -26,7 +27,6 @@ from service.inference.seeds import Samples
 from service.observability import metrics
 from service.routes.answers import as_headers, while_there
 from service.routes.state import State
-from service.search import Search
 
 SETS = tuple(SUFFIXES)
 

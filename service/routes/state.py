@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from service.callers import Access
-from service.engine import Engine
+from service.engine.engine import Engine
 from service.errors import StartupError, TooManyStreams
 from service.inference.session import Runtime
 from service.models import changes

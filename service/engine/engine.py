@@ -16,11 +16,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service.backlog import Finish, Job, names
-from service.crew import BEAT, Crew, Outcome, Render
+from service.engine.admission import REQUEST, Line
+from service.engine.queue import Finish, Job, names
+from service.engine.worker_pool import BEAT, Crew, Outcome, Render
 from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
 from service.inference.seeds import Source
-from service.line import REQUEST, Line
 from service.observability import metrics
 from service.observability.logging import REQUEST_ID
 from service.observability.timing import Timing

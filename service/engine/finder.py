@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from service.core.image_info import Frame, Pixels
 from service.core.latents import MAX_INDEX
-from service.engine import Engine, Payer
+from service.engine.engine import Engine, Payer
+from service.engine.search import Search
 from service.errors import FieldsDisagree, LabelNotSeen
 from service.inference.seeds import Samples
-from service.search import Search
 
 MOST_TOLD = 1024
 """Addresses in an error."""

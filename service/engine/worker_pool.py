@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from service.backlog import Backlog, Job, Piece, names
 from service.core.image_info import Frame
 from service.core.process import COMPUTE_THREAD
+from service.engine.queue import Backlog, Job, Piece, names
 from service.errors import InferenceFailed
 from service.inference.model import Model
 from service.inference.seeds import Source
