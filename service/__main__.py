@@ -31,7 +31,7 @@ from service.options import build, options_of
 from service.settings import PREFIX, Device, Settings, check_environment
 
 if TYPE_CHECKING:
-    from service.bulk.dataset import Dataset, Run
+    from service.datasets.build import Dataset, Run
     from service.fetch import Folder
 
 
@@ -164,9 +164,9 @@ def fetch(
     command goes on where it was interrupted.
     """
     from service.asking import Server  # whoever serves does without the client
-    from service.contents import Plan
+    from service.datasets.manifest import Plan
+    from service.datasets.request import Order
     from service.fetch import opened
-    from service.orders import Order
 
     if len(counts) not in (1, len(labels)):
         raise click.UsageError(
@@ -297,10 +297,10 @@ def make_dataset(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_installation()
-        from service.bulk import cluster, processes
-        from service.bulk.dataset import opened
-        from service.bulk.plans import read_plan
-        from service.bulk.targets import target_of
+        from service.datasets import local_executor, ray_executor
+        from service.datasets.build import opened
+        from service.datasets.plan_file import read_plan
+        from service.datasets.storage import target_of
         from service.models.object_store import local_copy
 
         if address is not None and device == "cuda":
@@ -311,11 +311,11 @@ def make_dataset(
         vetter = Vetter(max_model_mb * 1024**2)
         with opened(read_plan(plan), target, folder, kind, vetter, _tell) as dataset:
             if address is not None:
-                run = partial(cluster.run, most=workers, address=address)
+                run = partial(ray_executor.run, most=workers, address=address)
             else:
                 _check_workers(dataset.recipe.device, workers)
                 cores = 1 if dataset.recipe.device == "cuda" else cpus.available()
-                run = partial(processes.run, most=workers or cores)
+                run = partial(local_executor.run, most=workers or cores)
             _make(dataset, run)
             origin = dataset.recipe.origin
             click.echo(

@@ -19,10 +19,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from service.asking import Server
+from service.datasets.request import Label, Order, Progress
 from service.download import Download
 from service.errors import ClientError
 from service.formats.records import Record
-from service.orders import Label, Order, Progress
 
 Labels = dict[str, Any] | None
 """A value for each attribute; None for an unconditional model."""

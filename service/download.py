@@ -14,11 +14,11 @@ from typing import Any
 from urllib3.exceptions import HTTPError
 
 from service.asking import Later, Patience, Server, trouble
+from service.datasets.request import MOST_AT_ONCE, Order, Origin, Progress
 from service.errors import ClientError, OriginChanged, Refused, UnknownModel
 from service.formats.negotiation import MEDIA_TYPES
 from service.formats.records import PNG_END, PNG_SIGNATURE, Record
 from service.formats.webdataset import samples
-from service.orders import MOST_AT_ONCE, Order, Origin, Progress
 
 PNG_START = PNG_SIGNATURE + b"\0\0\0\rIHDR"
 PNG_HEAD = len(PNG_START) + 13

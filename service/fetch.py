@@ -21,7 +21,8 @@ from pydantic import ValidationError
 
 from service.asking import Server
 from service.client import pixels
-from service.contents import (
+from service.core.atomic_write import replacing, write_atomically
+from service.datasets.manifest import (
     LOCK,
     MANIFEST,
     Manifest,
@@ -32,13 +33,12 @@ from service.contents import (
     packing,
     stem,
 )
-from service.core.atomic_write import replacing, write_atomically
+from service.datasets.request import Origin, Progress
 from service.download import Download
 from service.errors import ClientError, FetchFailed
 from service.formats import webdataset
 from service.formats.records import Record, table_header, table_row
 from service.formats.registry import SUFFIXES, packer
-from service.orders import Origin, Progress
 
 AT_ONCE = 256
 """Images that are packed at a time."""

@@ -30,7 +30,7 @@ def loaded_by(module: str) -> set[str]:
         ("service.scaling", SERVER_SIDE),
         ("service.client", SERVER_SIDE),
         ("service.fetch", SERVER_SIDE),
-        ("service.bulk.plans", SERVER_SIDE),
+        ("service.datasets.plan_file", SERVER_SIDE),
         ("service.gate", RUNTIMES),
         ("service.server", RUNTIMES),
         ("service.app", {"torch", "ray", "pyarrow"}),

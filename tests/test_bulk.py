@@ -33,14 +33,14 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bulk import processes
-from service.bulk.dataset import opened
-from service.bulk.making import Done, Job, Recipe, Tell
-from service.bulk.plans import read_plan
-from service.bulk.shards import Selection, Shards
-from service.bulk.targets import Folder
 from service.core.manifest import Attribute
 from service.core.redact import without_passwords
+from service.datasets import local_executor
+from service.datasets.build import opened
+from service.datasets.plan_file import read_plan
+from service.datasets.shard_builder import Done, Job, Recipe, Tell
+from service.datasets.shards import Selection, Shards
+from service.datasets.storage import Folder
 from service.errors import DatasetFailed
 from service.formats.registry import SUFFIXES
 from service.models.sandbox import Vetter
@@ -309,7 +309,7 @@ def test_a_worker_that_is_killed_when_it_has_nothing_to_do(
     found: list[int] = []
 
     def killing(recipe: Recipe, jobs: deque[Job], tell: Tell) -> Iterator[Done]:
-        for number, done in enumerate(processes.run(recipe, jobs, tell, most=1)):
+        for number, done in enumerate(local_executor.run(recipe, jobs, tell, most=1)):
             if number in (0, 4):
                 (worker,) = multiprocessing.active_children()
                 worker.kill()

@@ -20,9 +20,9 @@ import pytest
 
 from service.asking import Server as At
 from service.client import Figment
+from service.datasets.request import Order, Progress
 from service.download import Download
 from service.errors import ClientError, OriginChanged, Refused, Unreachable
-from service.orders import Order, Progress
 from tests.cutting import cutting
 from tests.server import Server
 

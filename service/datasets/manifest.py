@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from service import __version__
-from service.orders import Order, Origin
+from service.datasets.request import Order, Origin
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from service.bulk.making import Done, Job, Maker, Recipe, Tell
-from service.bulk.processes import LIVES
+from service.datasets.local_executor import LIVES
+from service.datasets.shard_builder import Done, Job, Maker, Recipe, Tell
 from service.errors import DatasetFailed
 from service.inference.session import first_line
 

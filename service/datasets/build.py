@@ -23,17 +23,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from service.bulk.making import Done, Job, Recipe, Tell
-from service.bulk.targets import Target
-from service.contents import MANIFEST, File, Manifest, Plan, Tally
 from service.core.latents import MAX_INDEX, MAX_SEED
 from service.core.manifest import MODEL_FILE, VERSION_PATTERN
+from service.datasets.manifest import MANIFEST, File, Manifest, Plan, Tally
+from service.datasets.request import Origin
+from service.datasets.shard_builder import Done, Job, Recipe, Tell
+from service.datasets.storage import Target
 from service.errors import AliasRefused, DatasetFailed, FigmentError, ModelRefused
 from service.inference.model import Model, model_of, read_file
 from service.inference.session import Runtime
 from service.models import aliases
 from service.models.sandbox import Vetter
-from service.orders import Origin
 from service.settings import Device
 
 SECONDS = 2.0

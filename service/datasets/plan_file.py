@@ -17,12 +17,12 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from service.contents import Plan
 from service.core.image_request import GenerateRequest, Numbers
 from service.core.manifest import NAME_PATTERN
+from service.datasets.manifest import Plan
+from service.datasets.request import Order
 from service.errors import ClientError, DatasetFailed
 from service.formats.registry import SUFFIXES
-from service.orders import Order
 
 MOST_BYTES = 1 << 20
 MOST_IN_FILE = 1_000_000

@@ -17,9 +17,9 @@ from typing import IO, Any, Protocol
 import fsspec
 from filelock import FileLock, Timeout
 
-from service.contents import LOCK, MANIFEST, File, described, left_overs
 from service.core.atomic_write import replacing
 from service.core.redact import without_passwords
+from service.datasets.manifest import LOCK, MANIFEST, File, described, left_overs
 from service.errors import DatasetFailed
 
 

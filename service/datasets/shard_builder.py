@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from service.bulk.shards import Selection, Shards
-from service.bulk.targets import Target
-from service.contents import File, Plan, packing, stem
 from service.core import cpus
 from service.core.image_info import Frame, Pixels
 from service.core.labels import Asked
+from service.datasets.manifest import File, Plan, packing, stem
+from service.datasets.request import Origin
+from service.datasets.shards import Selection, Shards
+from service.datasets.storage import Target
 from service.errors import DatasetFailed, FigmentError
 from service.formats import images
 from service.formats.records import record_of, table_header, table_row
@@ -29,7 +30,6 @@ from service.inference.model import Model, model_of
 from service.inference.seeds import Samples, render
 from service.inference.session import Runtime, first_line
 from service.inference.versions import software_of
-from service.orders import Origin
 
 if TYPE_CHECKING:
     from service.settings import Device

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
-from service.bulk.making import Done, Job, Maker, Recipe, Tell
 from service.core.process import end_with_parent, signals_blocked, unblock_signals
+from service.datasets.shard_builder import Done, Job, Maker, Recipe, Tell
 from service.errors import DatasetFailed
 
 LIVES = 3
