@@ -31,8 +31,8 @@ from service.options import build, options_of
 from service.settings import PREFIX, Device, Settings, check_environment
 
 if TYPE_CHECKING:
+    from service.client.fetch import Folder
     from service.datasets.build import Dataset, Run
-    from service.fetch import Folder
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 100})
@@ -163,10 +163,10 @@ def fetch(
     Several LABELS give a balanced set; none has every attribute drawn by frequency. The same
     command goes on where it was interrupted.
     """
-    from service.asking import Server  # whoever serves does without the client
+    from service.client.fetch import opened
+    from service.client.http import Server  # whoever serves does without the client
     from service.datasets.manifest import Plan
     from service.datasets.request import Order
-    from service.fetch import opened
 
     if len(counts) not in (1, len(labels)):
         raise click.UsageError(

@@ -29,7 +29,7 @@ def loaded_by(module: str) -> set[str]:
         ("service.forwarding", SERVER_SIDE),
         ("service.scaling", SERVER_SIDE),
         ("service.client", SERVER_SIDE),
-        ("service.fetch", SERVER_SIDE),
+        ("service.client.fetch", SERVER_SIDE),
         ("service.datasets.plan_file", SERVER_SIDE),
         ("service.gate", RUNTIMES),
         ("service.server", RUNTIMES),

@@ -18,10 +18,10 @@ import httpx
 import numpy as np
 import pytest
 
-from service.asking import Server as At
 from service.client import Figment
+from service.client.http import Server as At
+from service.client.stream import Download
 from service.datasets.request import Order, Progress
-from service.download import Download
 from service.errors import ClientError, OriginChanged, Refused, Unreachable
 from tests.cutting import cutting
 from tests.server import Server
@@ -282,7 +282,7 @@ def test_an_address_that_is_none() -> None:
 
 def test_the_client_needs_neither_runtime_nor_server() -> None:
     code = (
-        "import sys, service.client, service.fetch; "
+        "import sys, service.client, service.client.fetch; "
         "assert not {'onnxruntime', 'fastapi', 'torch', 'pyarrow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -19,8 +19,9 @@ from typing import IO
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from service.asking import Server
-from service.client import pixels
+from service.client.figment import pixels
+from service.client.http import Server
+from service.client.stream import Download
 from service.core.atomic_write import replacing, write_atomically
 from service.datasets.manifest import (
     LOCK,
@@ -34,7 +35,6 @@ from service.datasets.manifest import (
     stem,
 )
 from service.datasets.request import Origin, Progress
-from service.download import Download
 from service.errors import ClientError, FetchFailed
 from service.formats import webdataset
 from service.formats.records import Record, table_header, table_row

@@ -13,7 +13,7 @@ from typing import Any
 
 from urllib3.exceptions import HTTPError
 
-from service.asking import Later, Patience, Server, trouble
+from service.client.http import Later, Patience, Server, trouble
 from service.datasets.request import MOST_AT_ONCE, Order, Origin, Progress
 from service.errors import ClientError, OriginChanged, Refused, UnknownModel
 from service.formats.negotiation import MEDIA_TYPES

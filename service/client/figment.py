@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from service.asking import Server
+from service.client.http import Server
+from service.client.stream import Download
 from service.datasets.request import Label, Order, Progress
-from service.download import Download
 from service.errors import ClientError
 from service.formats.records import Record
 

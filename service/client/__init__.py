@@ -1,0 +1,18 @@
+"""Python client of the service: images as arrays, streams that survive cuts, sets in folders.
+
+It needs neither the server nor ONNX Runtime, and computes no image.
+"""
+
+from service.client.figment import Batch, Figment, Sample
+from service.errors import ClientError, FetchFailed, OriginChanged, Refused, Unreachable
+
+__all__ = [
+    "Batch",
+    "ClientError",
+    "FetchFailed",
+    "Figment",
+    "OriginChanged",
+    "Refused",
+    "Sample",
+    "Unreachable",
+]
