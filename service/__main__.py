@@ -83,7 +83,7 @@ def key(name: str, rate: int | None) -> None:
 
     The key is shown this once; the service is given its hash.
     """
-    from service.keys import make
+    from service.api.auth.api_keys import make
 
     try:
         secret, entry = make(name, rate)

@@ -16,34 +16,35 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from service import __version__, hangup, openapi, problems
-from service.callers import Access
+from service import __version__, hangup
+from service.api import openapi, problems
+from service.api.auth.access import Access
+from service.api.fast_path import Shortcut
+from service.api.middleware.gateway import Gate
+from service.api.middleware.head import HeadAsGet
+from service.api.oip import routes as oip
+from service.api.routes import (
+    generate,
+    health,
+    images,
+    info,
+    interpolate,
+    models,
+    studio,
+    variations,
+)
+from service.api.state import State, Streams
 from service.core import cpus
 from service.core.manifest import Kind
 from service.engine.engine import Engine, Limits
 from service.errors import StartupError
-from service.gate import Gate
 from service.inference.seeds import Samples, render
 from service.inference.session import Runtime
 from service.inference.versions import software_of
-from service.middleware import HeadAsGet
 from service.models.model_set import Library
 from service.models.registry import Catalogue
 from service.models.sandbox import Vetter
 from service.observability import metrics, tracing
-from service.routes import (
-    generate,
-    health,
-    images,
-    interpolate,
-    models,
-    protocol,
-    studio,
-    telling,
-    variations,
-)
-from service.routes.direct import Shortcut
-from service.routes.state import State, Streams
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def assemble(state: State) -> Gate:
     app.state.figment = state
     # Documents that a key is taken; who has one is checked at the gate.
     takes_key = [Security(HTTPBearer(auto_error=False))] if access.needs_key else []
-    for routes in (generate, interpolate, variations, images, models, protocol, telling):
+    for routes in (generate, interpolate, variations, images, models, oip, info):
         app.include_router(routes.router, dependencies=takes_key)
     for routes in (health, studio):
         app.include_router(routes.router)

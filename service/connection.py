@@ -18,9 +18,9 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from service.api.http_constants import MAX_RAW, PROBLEM_MEDIA_TYPE
+from service.api.middleware.gateway import CUT
 from service.errors import KIND, TooSlow, problem
-from service.gate import CUT
-from service.http_constants import MAX_RAW, PROBLEM_MEDIA_TYPE
 from service.observability import metrics
 
 AT_ONCE = 1 << 16

@@ -20,13 +20,13 @@ from collections.abc import Iterable, Iterator
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooLarge, NotReady, RequestError, TooSlow, problem
-from service.http_constants import (
+from service.api.http_constants import (
     MAX_RAW,
     NOTHING_ACTIVE,
     PROBLEM_MEDIA_TYPE,
     SECURITY_HEADERS,
 )
+from service.errors import BodyTooLarge, NotReady, RequestError, TooSlow, problem
 from service.observability.logging import request_id
 
 TAKEN = "figment.taken"

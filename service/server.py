@@ -21,10 +21,10 @@ from typing import Any
 
 import uvicorn
 
+from service.api.http_constants import SECURITY_HEADERS
+from service.api.middleware.gateway import Gate
 from service.connection import Connection
 from service.core.process import COMPUTE_THREAD, ENDING
-from service.gate import Gate
-from service.http_constants import SECURITY_HEADERS
 from service.listening import LAST, take_no_more
 from service.observability import metrics
 from service.settings import Settings

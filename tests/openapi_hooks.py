@@ -9,6 +9,7 @@ from schemathesis.core.failures import Failure
 from schemathesis.core.transport import Response
 from schemathesis.openapi.checks import RejectedPositiveData
 
+from service.api.oip.routes import BYTES
 from service.errors import (
     AnswerTooLarge,
     FieldsDisagree,
@@ -18,7 +19,6 @@ from service.errors import (
     TensorsUnfit,
 )
 from service.formats.images import EXTENSIONS
-from service.routes.protocol import BYTES
 
 BEYOND_SCHEMAS = {
     kind.kind()

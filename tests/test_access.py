@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service import keys
-from service.callers import PROBES
+from service.api.auth import api_keys
+from service.api.auth.access import PROBES
 from service.client import Figment
 from service.errors import Refused, StartupError, Unauthorized
 from tests import onnx_files
@@ -256,13 +256,13 @@ def test_the_command_makes_keys() -> None:
     told = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True).stdout
     secret = next(line.strip() for line in told.splitlines() if line.startswith("  figment_"))
     made = next(line.strip() for line in told.splitlines() if line.startswith("  team"))
-    keyring = keys.read(made, None, None)
+    keyring = api_keys.read(made, None, None)
     assert keyring.find(f"bearer {secret}").name == "team"
     assert keyring.find(f"Bearer {secret}").rate == 50
     with pytest.raises(Unauthorized):
         keyring.find(f"Bearer {secret}x")
     with pytest.raises(StartupError):
-        keys.make("no name")
+        api_keys.make("no name")
 
 
 def metric(server: Server, line: str) -> float:

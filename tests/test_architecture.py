@@ -31,7 +31,7 @@ def loaded_by(module: str) -> set[str]:
         ("service.client", SERVER_SIDE),
         ("service.client.fetch", SERVER_SIDE),
         ("service.datasets.plan_file", SERVER_SIDE),
-        ("service.gate", RUNTIMES),
+        ("service.api.middleware.gateway", RUNTIMES),
         ("service.server", RUNTIMES),
         ("service.app", {"torch", "ray", "pyarrow"}),
     ],

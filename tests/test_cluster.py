@@ -27,7 +27,7 @@ import pytest
 
 from benchmarks.cluster import Nodes, here, nodes, replicas_metrics
 from benchmarks.crowd import Crowd
-from service import keys
+from service.api.auth import api_keys
 from service.client import Figment
 from tests.server import MODELS, ROOT, environment, serve
 
@@ -40,8 +40,8 @@ pytestmark = [
 
 NEW_NETWORK = 0x40000000
 """CLONE_NEWNET."""
-SECRET, ENTRY = keys.make("lab", None)
-SLOW, SLOW_ENTRY = keys.make("slow", 1)
+SECRET, ENTRY = api_keys.make("lab", None)
+SLOW, SLOW_ENTRY = api_keys.make("slow", 1)
 HEADERS = {"Authorization": f"Bearer {SECRET}"}
 
 

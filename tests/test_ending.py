@@ -21,8 +21,8 @@ import psutil
 import pytest
 from fastapi import FastAPI
 
-from service.callers import Access
-from service.gate import Gate
+from service.api.auth.access import Access
+from service.api.middleware.gateway import Gate
 from service.observability import metrics
 from service.server import Server as Uvicorn
 from service.server import configuration

@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 from service import __version__
-from service.callers import OPEN
+from service.api.auth.access import OPEN
+from service.api.routes import health
 from service.listening import LAST
-from service.routes import health
 from service.server import CLOSING
 from service.settings import PREFIX, Settings
 from tests.server import ROOT, Server

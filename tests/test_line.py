@@ -10,10 +10,10 @@ import httpx
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from pydantic import BaseModel
 
-from service.callers import Access
+from service.api.auth.access import Access
+from service.api.fast_path import DirectRoute, FormatQuery, Shortcut
+from service.api.middleware.gateway import Gate
 from service.engine.admission import LATE, LONGEST, REQUEST, SOON, Line
-from service.gate import Gate
-from service.routes.direct import DirectRoute, FormatQuery, Shortcut
 from service.settings import Settings
 
 

@@ -14,10 +14,10 @@ import yaml
 from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
+from service.api.routes import generate, health, images, info, interpolate, studio, variations
+from service.api.routes import models as models_route
 from service.errors import RequestError
 from service.observability import metrics
-from service.routes import generate, health, images, interpolate, studio, telling, variations
-from service.routes import models as models_route
 from tests.server import ROOT
 
 DASHBOARD = json.loads((ROOT / "ops" / "grafana.json").read_text())
@@ -149,7 +149,7 @@ def test_reasons_and_routes_exist() -> None:
 
     reasons = {kind.reason() for kind in below(RequestError) if hasattr(kind, "title")}
     reasons |= {"reader", "ending", "too-many-connections"}  # which are no answers to a request
-    modules = (generate, health, images, interpolate, models_route, studio, telling, variations)
+    modules = (generate, health, images, interpolate, models_route, studio, info, variations)
     routes = {getattr(each, "path", None) for module in modules for each in module.router.routes}
     for place, query in queries().items():
         assert set(values(query, "reason")) <= reasons, place

@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
+from service.api.oip.routes import MAX_BODY
+from service.api.oip.schemas import LENGTH, as_numbers, read, rows_of
 from service.core import latents
 from service.errors import RequestError
 from service.inference.model import Model, load_model
 from service.inference.session import Runtime
-from service.protocol import LENGTH, as_numbers, read, rows_of
-from service.routes.protocol import MAX_BODY
 from tests import onnx_files
 from tests.conftest import attribute, manifest
 from tests.server import MODELS, ROOT, Server, environment, serve

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from service.api.responses import Point
 from service.inference.model import Model
 from service.inference.seeds import Samples
-from service.schemas import Point
 
 
 def sample(model: Model, point: Point) -> Samples:

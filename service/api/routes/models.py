@@ -6,12 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 
-from service.core.image_request import Version
-from service.errors import CrossSite
-from service.inference.model import Model
-from service.routes.answers import PROBLEM, PROBLEMS
-from service.routes.state import CurrentState
-from service.schemas import (
+from service.api.image_responses import PROBLEM, PROBLEMS
+from service.api.responses import (
     AttributeAnswer,
     LabelsAnswer,
     ModelAnswer,
@@ -21,6 +17,10 @@ from service.schemas import (
     RefusedModel,
     ReloadAnswer,
 )
+from service.api.state import CurrentState
+from service.core.image_request import Version
+from service.errors import CrossSite
+from service.inference.model import Model
 
 router = APIRouter(prefix="/models", tags=["models"])
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: PROBLEMS[404]}

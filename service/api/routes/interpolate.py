@@ -7,9 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.formats import images, negotiation
-from service.inference.interpolation import Interpolation
-from service.routes.answers import (
+from service.api.fast_path import DirectRoute, FormatQuery
+from service.api.image_responses import (
     about,
     animation_answer,
     check_size,
@@ -18,10 +17,11 @@ from service.routes.answers import (
     json_answer,
     run,
 )
-from service.routes.direct import DirectRoute, FormatQuery
-from service.routes.points import sample
-from service.routes.state import state_of
-from service.schemas import InterpolateAnswer, InterpolateRequest
+from service.api.points import sample
+from service.api.responses import InterpolateAnswer, InterpolateRequest
+from service.api.state import state_of
+from service.formats import images, negotiation
+from service.inference.interpolation import Interpolation
 
 router = APIRouter(tags=["generate"], route_class=DirectRoute)
 ANIMATED = ("gif", "webp")

@@ -18,11 +18,11 @@ from prometheus_client import Counter, Histogram
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import problems
-from service.callers import SCOPE, Access, set_caller
+from service.api import problems
+from service.api.auth.access import SCOPE, Access, set_caller
+from service.api.http_constants import NOTHING_ACTIVE
 from service.engine.admission import REQUEST
 from service.errors import NotReady
-from service.http_constants import NOTHING_ACTIVE
 from service.observability import metrics, tracing
 from service.observability.logging import REQUEST_ID, request_id
 

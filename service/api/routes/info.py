@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 
+from service.api.responses import InfoAnswer
+from service.api.state import CurrentState
 from service.observability import metrics
-from service.routes.state import CurrentState
-from service.schemas import InfoAnswer
 
 router = APIRouter(tags=["health"])
 

@@ -12,8 +12,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from service.api.http_constants import PROBLEM_MEDIA_TYPE
 from service.errors import KIND, InvalidRequest, OutOfMemory, RequestError, problem
-from service.http_constants import PROBLEM_MEDIA_TYPE
 from service.observability import metrics
 
 PROTOCOL = "/v2"

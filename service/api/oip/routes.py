@@ -13,14 +13,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from service import __version__, protocol
-from service.core.image_request import Version
-from service.errors import BodyEncoded, InvalidRequest, TensorsUnfit
-from service.formats.negotiation import MEDIA_TYPES
-from service.inference.model import Model
-from service.observability import metrics
-from service.problems import PROTOCOL
-from service.protocol import (
+from service import __version__
+from service.api.fast_path import receive_body
+from service.api.image_responses import PROBLEM, PROBLEMS, check_size, run, server_timing
+from service.api.oip import schemas
+from service.api.oip.schemas import (
     BINARY,
     BYTE,
     IMAGE,
@@ -33,11 +30,15 @@ from service.protocol import (
     ModelReady,
     ServerMetadata,
 )
-from service.routes.answers import PROBLEM, PROBLEMS, check_size, run, server_timing
-from service.routes.direct import receive_body
-from service.routes.health import NOT_READY, check_ready
-from service.routes.models import NOT_FOUND
-from service.routes.state import CurrentState, State
+from service.api.problems import PROTOCOL
+from service.api.routes.health import NOT_READY, check_ready
+from service.api.routes.models import NOT_FOUND
+from service.api.state import CurrentState, State
+from service.core.image_request import Version
+from service.errors import BodyEncoded, InvalidRequest, TensorsUnfit
+from service.formats.negotiation import MEDIA_TYPES
+from service.inference.model import Model
+from service.observability import metrics
 
 router = APIRouter(prefix=PROTOCOL, tags=["open inference protocol"])
 BYTES = "application/octet-stream"
@@ -134,7 +135,7 @@ def _describe(name: str, version: int | str | None, state: State) -> ModelMetada
         name=name,
         versions=[str(number) for number in sorted(state.library.versions(name))],
         platform=PLATFORM,
-        **protocol.metadata(model.manifest),
+        **schemas.metadata(model.manifest),
     )
 
 
@@ -147,14 +148,14 @@ def _ready(name: str, version: int | str | None, state: State) -> ModelReady:
 async def _infer(model: Model, state: State, request: Request) -> Response:
     _check_type(request)
     head = _length_of_json(request)
-    asked = protocol.read(await receive_body(request, MAX_BODY), head)
-    rows = protocol.rows_of(asked, model)
+    asked = schemas.read(await receive_body(request, MAX_BODY), head)
+    rows = schemas.rows_of(asked, model)
     count = len(rows.latent)
     check_size("inputs", count, state)
 
     binary = asked.request.binary
     _check_answer(model, count, binary)
-    finish = protocol.as_bytes if binary else protocol.as_numbers
+    finish = schemas.as_bytes if binary else schemas.as_numbers
     made = await run(state, rows, count, request)(finish)
     metrics.IMAGES_MADE.labels(model.name, model.version, "tensor").inc(count)
 

@@ -10,13 +10,13 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from service.api.image_responses import PROBLEMS
+from service.api.oip.schemas import FLOAT, InferRequest
+from service.api.responses import MAX_STEPS, Problem
+from service.api.state import State
 from service.formats.negotiation import MEDIA_TYPES
 from service.inference.model import Model
 from service.models.model_set import Library
-from service.protocol import FLOAT, InferRequest
-from service.routes.answers import PROBLEMS
-from service.routes.state import State
-from service.schemas import MAX_STEPS, Problem
 from service.settings import Settings
 
 FORMATS = {media: format_ for format_, media in MEDIA_TYPES.items()}

@@ -12,11 +12,11 @@ from fastapi import Request
 from prometheus_client import Counter
 from starlette.types import Scope
 
-from service import keys
+from service.api.auth import api_keys
+from service.api.auth.api_keys import Key
+from service.api.auth.rate_limit import Allowance
 from service.errors import StartupError, WrongHost
-from service.keys import Key
 from service.observability import metrics
-from service.rates import Allowance
 from service.settings import Settings
 
 PROBES = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
@@ -80,7 +80,7 @@ class Access:
         settings = self._settings
         given = settings.api_keys
         entries = None if given is None else given.get_secret_value()
-        keyring = keys.read(entries, settings.api_keys_file, settings.rate_limit)
+        keyring = api_keys.read(entries, settings.api_keys_file, settings.rate_limit)
         for key in keyring.keys:
             if key.plain:
                 log.warning("the API key %r is given as it is; its hash is enough", key.name)
@@ -97,7 +97,7 @@ class Access:
         return bool(self._keyring.keys)
 
     @property
-    def by_name(self) -> dict[str, keys.Key]:
+    def by_name(self) -> dict[str, api_keys.Key]:
         """All keys."""
         return {key.name: key for key in self._keyring.keys}
 

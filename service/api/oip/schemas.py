@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, from_json
 
-from service import problems
+from service.api import problems
 from service.core.image_info import Frame, Pixels
 from service.core.latents import Stretch
 from service.core.manifest import Manifest

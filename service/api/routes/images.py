@@ -11,14 +11,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
+from service.api.fast_path import refuse_repeats
+from service.api.image_responses import PROBLEMS, about, as_headers, described, image_answer, run
+from service.api.state import CurrentState, State
 from service.core.image_request import MAX_LABEL, Index, Seed, Truncation, VersionNumber
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.inference.model import Model
 from service.inference.seeds import Samples
-from service.routes.answers import PROBLEMS, about, as_headers, described, image_answer, run
-from service.routes.direct import refuse_repeats
-from service.routes.state import CurrentState, State
 
 router = APIRouter(prefix="/images", tags=["images"])
 WHOSE = ("public", "private")

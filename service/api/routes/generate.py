@@ -7,15 +7,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.core.image_request import GenerateRequest
-from service.core.latents import MAX_INDEX, MAX_SEED
-from service.core.quotas import quotas
-from service.engine.search import Search
-from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
-from service.formats import images, negotiation
-from service.inference.model import Model
-from service.inference.seeds import Samples
-from service.routes.answers import (
+from service.api.dataset_responses import SETS, set_answer
+from service.api.fast_path import DirectRoute, FormatQuery
+from service.api.image_responses import (
     PROBLEM,
     about,
     documented,
@@ -24,10 +18,16 @@ from service.routes.answers import (
     run,
     run_search,
 )
-from service.routes.direct import DirectRoute, FormatQuery
-from service.routes.sets import SETS, set_answer
-from service.routes.state import State, state_of
-from service.schemas import GenerateAnswer
+from service.api.responses import GenerateAnswer
+from service.api.state import State, state_of
+from service.core.image_request import GenerateRequest
+from service.core.latents import MAX_INDEX, MAX_SEED
+from service.core.quotas import quotas
+from service.engine.search import Search
+from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
+from service.formats import images, negotiation
+from service.inference.model import Model
+from service.inference.seeds import Samples
 
 router = APIRouter(tags=["generate"], route_class=DirectRoute)
 FORMATS = ("json", *images.EXTENSIONS, *SETS)

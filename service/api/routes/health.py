@@ -6,11 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from service.api.image_responses import PROBLEM
+from service.api.oip.schemas import ServerLive, ServerReady
+from service.api.responses import AliveAnswer, ReadyAnswer
+from service.api.state import CurrentState, State
 from service.errors import NotReady
-from service.protocol import ServerLive, ServerReady
-from service.routes.answers import PROBLEM
-from service.routes.state import CurrentState, State
-from service.schemas import AliveAnswer, ReadyAnswer
 
 router = APIRouter(tags=["health"])
 NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not now.", "content": PROBLEM}}

@@ -12,7 +12,10 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from service.callers import caller_of
+from service.api.auth.access import caller_of
+from service.api.image_responses import as_headers, while_there
+from service.api.middleware.gateway import cut
+from service.api.state import State
 from service.core.image_info import Frame, Pixels
 from service.engine.finder import find
 from service.engine.queue import Finish
@@ -22,11 +25,8 @@ from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.formats.npy import header
 from service.formats.registry import SUFFIXES, packer
-from service.gate import cut
 from service.inference.seeds import Samples
 from service.observability import metrics
-from service.routes.answers import as_headers, while_there
-from service.routes.state import State
 
 SETS = tuple(SUFFIXES)
 

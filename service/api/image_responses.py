@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from fastapi import Request, Response
 from prometheus_client import Counter
 
-from service.callers import caller_of
+from service.api.auth.access import caller_of
+from service.api.state import State
 from service.core.image_info import Frame, Pixels
 from service.engine.engine import Receive
 from service.engine.finder import find
@@ -26,7 +27,6 @@ from service.inference.model import Model
 from service.inference.seeds import Samples, Source
 from service.observability import metrics, tracing
 from service.observability.timing import Timing
-from service.routes.state import State
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 RETRY_AFTER = {

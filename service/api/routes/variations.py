@@ -7,14 +7,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from service.api.fast_path import DirectRoute, FormatQuery
+from service.api.image_responses import (
+    about,
+    check_size,
+    documented,
+    image_answer,
+    json_answer,
+    run,
+)
+from service.api.points import sample
+from service.api.responses import VariationsAnswer, VariationsRequest
+from service.api.state import state_of
 from service.core.latents import MAX_SEED
 from service.formats import images, negotiation
 from service.inference.variations import Variations
-from service.routes.answers import about, check_size, documented, image_answer, json_answer, run
-from service.routes.direct import DirectRoute, FormatQuery
-from service.routes.points import sample
-from service.routes.state import state_of
-from service.schemas import VariationsAnswer, VariationsRequest
 
 router = APIRouter(tags=["generate"], route_class=DirectRoute)
 FORMATS = ("json", *images.EXTENSIONS)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from service.callers import Access
+from service.api.auth.access import Access
 from service.engine.engine import Engine
 from service.errors import StartupError, TooManyStreams
 from service.inference.session import Runtime

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import problems
+from service.api import problems
 from service.engine.admission import REQUEST
 from service.errors import BodyTooLarge, CallerGone, InvalidRequest, MalformedJson
 from service.formats.negotiation import MEDIA_TYPES

@@ -1,1 +1,0 @@
-"""HTTP: one file a resource. Routes check, hand on and answer; they compute nothing."""
