@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
-from service import hangup, signals
 from service.core import cpus
 from service.core.latents import MAX_SEED
 from service.core.redact import without_passwords
@@ -28,6 +27,7 @@ from service.installation import check_installation
 from service.models.sandbox import Vetter
 from service.observability import stderr
 from service.options import build, options_of
+from service.server import hangup, signals
 from service.settings import PREFIX, Device, Settings, check_environment
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def serve(given: dict[str, Any]) -> None:
         # Not before the check: it imports ONNX Runtime.
         from service.app import create_app
         from service.observability.logging import log_to_stderr
-        from service.server import serve as serve_here
-        from service.supervisor import Supervisor
+        from service.server.server import serve as serve_here
+        from service.server.workers import Supervisor
 
         log_to_stderr(settings.log_format)
         gate = create_app(settings, vetter)

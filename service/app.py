@@ -16,7 +16,7 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from service import __version__, hangup
+from service import __version__
 from service.api import openapi, problems
 from service.api.auth.access import Access
 from service.api.fast_path import Shortcut
@@ -45,6 +45,7 @@ from service.models.model_set import Library
 from service.models.registry import Catalogue
 from service.models.sandbox import Vetter
 from service.observability import metrics, tracing
+from service.server import hangup
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ def loaded_by(module: str) -> set[str]:
         ("service.client.fetch", SERVER_SIDE),
         ("service.datasets.plan_file", SERVER_SIDE),
         ("service.api.middleware.gateway", RUNTIMES),
-        ("service.server", RUNTIMES),
+        ("service.server.server", RUNTIMES),
         ("service.app", {"torch", "ray", "pyarrow"}),
     ],
 )

@@ -24,10 +24,10 @@ from fastapi import FastAPI
 from service.api.auth.access import Access
 from service.api.middleware.gateway import Gate
 from service.observability import metrics
-from service.server import Server as Uvicorn
-from service.server import configuration
+from service.server.server import Server as Uvicorn
+from service.server.server import configuration
+from service.server.workers import SILENCE, Place, Supervisor
 from service.settings import Settings
-from service.supervisor import SILENCE, Place, Supervisor
 from tests import onnx_files
 from tests.conftest import manifest
 from tests.server import ROOT, Server, command, environment, serve

@@ -21,8 +21,8 @@ import yaml
 from service import __version__
 from service.api.auth.access import OPEN
 from service.api.routes import health
-from service.listening import LAST
-from service.server import CLOSING
+from service.server.listening import LAST
+from service.server.server import CLOSING
 from service.settings import PREFIX, Settings
 from tests.server import ROOT, Server
 from tests.test_ops import faults

@@ -45,7 +45,7 @@ def test_service_never_imports_torch() -> None:
 
 def test_one_machine_never_pays_for_ray() -> None:
     code = (
-        "import sys, service.app, service.server, service.models.object_store, service.__main__\n"
+        "import sys, service.app, service.server.server, service.models.object_store, service.__main__\n"
         "loaded = {name.partition('.')[0] for name in sys.modules}\n"
         "assert not loaded & {'ray', 'fsspec'}, loaded\n"
     )

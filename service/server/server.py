@@ -23,10 +23,10 @@ import uvicorn
 
 from service.api.http_constants import SECURITY_HEADERS
 from service.api.middleware.gateway import Gate
-from service.connection import Connection
 from service.core.process import COMPUTE_THREAD, ENDING
-from service.listening import LAST, take_no_more
 from service.observability import metrics
+from service.server.listening import LAST, take_no_more
+from service.server.protocol import Connection
 from service.settings import Settings
 
 SPARE_FILES = 64

@@ -22,11 +22,11 @@ from types import FrameType
 from prometheus_client import multiprocess
 from uvicorn.config import STARTUP_FAILURE
 
-from service import hangup, signals
 from service.core.process import ENDING, end_with_parent, signals_blocked, unblock_signals
 from service.errors import StartupError
-from service.listening import LAST, take_no_more
 from service.observability import metrics
+from service.server import hangup, signals
+from service.server.listening import LAST, take_no_more
 from service.settings import Settings, to_environment
 
 LOOK = 0.5
@@ -77,7 +77,7 @@ class Supervisor:
 
         As of one process: 0, and 128 and its number after a second signal.
         """
-        from service.server import configuration
+        from service.server.server import configuration
 
         for number in (*ENDING, signal.SIGHUP):
             signal.signal(number, self._hear)
@@ -210,7 +210,7 @@ def _work(shared: socket.socket, serves: Event, beat: Beat) -> None:
     threading.Thread(target=end_with_parent, args=(_end,), daemon=True).start()
     from service.app import create_app
     from service.observability.logging import log_to_stderr
-    from service.server import Supervised, serve
+    from service.server.server import Supervised, serve
 
     settings = Settings()
     log_to_stderr(settings.log_format)
