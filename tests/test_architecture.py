@@ -26,8 +26,8 @@ def loaded_by(module: str) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("service.forwarding", SERVER_SIDE),
-        ("service.scaling", SERVER_SIDE),
+        ("service.cluster.proxy", SERVER_SIDE),
+        ("service.cluster.autoscaling", SERVER_SIDE),
         ("service.client", SERVER_SIDE),
         ("service.client.fetch", SERVER_SIDE),
         ("service.datasets.plan_file", SERVER_SIDE),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service import forwarding, scaling
+from service.cluster import autoscaling, proxy
 from service.errors import StartupError
 from service.settings import Settings
 from tests.server import ROOT
@@ -38,7 +38,7 @@ def quietly(module: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def cluster() -> ModuleType:
-    return quietly("service.cluster")
+    return quietly("service.cluster.deployment")
 
 
 def test_the_config_is_one_that_ray_takes(cluster: ModuleType) -> None:
@@ -57,10 +57,10 @@ def test_the_config_says_nothing_that_is_not_there(cluster: ModuleType) -> None:
     known = {f"FIGMENT_{name.upper()}" for name in Settings.model_fields}
     assert set(APPLICATION["runtime_env"]["env_vars"]) <= known
     policy = DEPLOYMENT["autoscaling_config"]["policy"]
-    scaling.QueueInImages(**policy["policy_kwargs"])
-    assert policy["policy_function"] == "service.scaling:QueueInImages"
+    autoscaling.QueueInImages(**policy["policy_kwargs"])
+    assert policy["policy_function"] == "service.cluster.autoscaling:QueueInImages"
     variables = CONFIG["controller_options"]["runtime_env"]["env_vars"]
-    assert callable(forwarding.middlewares)
+    assert callable(proxy.middlewares)
     for name, value in variables.items():
         assert cluster.os.environ[name] == value, "the command `serve run` would do otherwise"
 
@@ -71,7 +71,7 @@ def test_the_config_and_the_command_do_the_same(cluster: ModuleType) -> None:
     shipped = DEPLOYMENT["autoscaling_config"]
     for name in shipped.keys() - {"policy"}:
         assert getattr(options.autoscaling_config, name) == shipped[name], name
-    policy = inspect.signature(scaling.QueueInImages)
+    policy = inspect.signature(autoscaling.QueueInImages)
     assert not options.autoscaling_config.policy.policy_kwargs
     assert shipped["policy"]["policy_kwargs"] == {
         name: parameter.default for name, parameter in policy.parameters.items()

@@ -14,8 +14,8 @@ import pytest
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from service import forwarding
-from service.forwarding import AHEAD, STEP, TAKEN, TOLD, Forwarding, Paced
+from service.cluster import proxy
+from service.cluster.proxy import AHEAD, STEP, TAKEN, TOLD, Forwarding, Paced
 
 SCOPE: Scope = {
     "type": "http",
@@ -77,7 +77,7 @@ async def answer(send: Send, status: int = 200, media: bytes = b"image/png") -> 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forwarding, "PAUSE", 0)
+    monkeypatch.setattr(proxy, "PAUSE", 0)
 
 
 def test_a_request_whose_replica_dies_is_asked_of_another() -> None:
@@ -110,7 +110,7 @@ def test_one_that_kills_every_replica_is_given_up() -> None:
 
         caller = Caller(b"{}")
         await Forwarding(serve)(SCOPE, caller.receive, caller.send)
-        assert asked == forwarding.ATTEMPTS
+        assert asked == proxy.ATTEMPTS
         assert caller.status == 503
         assert caller.header(b"retry-after") == [b"1"]
         assert caller.problem["type"] == "urn:figment:not-ready"
@@ -191,7 +191,7 @@ def test_what_serve_answers_itself_is_a_problem(status: int, retry_after: list[b
 
 
 def test_a_body_is_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forwarding, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(proxy, "BODY_SECONDS", 0.05)
 
     async def never(scope: Scope, receive: Receive, send: Send) -> None:
         raise AssertionError("it was asked")
@@ -293,7 +293,7 @@ def test_who_reads_slowly_is_told_of_all_the_same(
 ) -> None:
     """``size``: bytes of each message of a replica; the caller takes few at a time."""
     now = 0.0
-    monkeypatch.setattr(forwarding, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(proxy, "time", SimpleNamespace(monotonic=lambda: now))
     told: list[tuple[float, int]] = []
 
     class Slow(Caller):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.scaling import QUEUE, RATE, WORK, QueueInImages, wanted
+from service.cluster.autoscaling import QUEUE, RATE, WORK, QueueInImages, wanted
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from service.app import assemble, load
+from service.cluster.autoscaling import QUEUE, RATE, WORK, QueueInImages
+from service.cluster.proxy import Paced
 from service.errors import NotReady, OneOfMany, StartupError
-from service.forwarding import Paced
 from service.installation import check_installation
 from service.observability.logging import log_to_stderr
 from service.observability.metrics import KEY_IMAGES
-from service.scaling import QUEUE, RATE, WORK, QueueInImages
 from service.settings import Settings, check_environment
 
 try:
@@ -32,7 +32,9 @@ except ImportError as error:
 
 # Read by Serve's proxies, which inherit them where `serve run` starts Ray; elsewhere they stand
 # in ops/ray/serve.yaml. The second: a replica on another machine is better than a queue on this.
-os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "service.forwarding.middlewares")
+os.environ.setdefault(
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "service.cluster.proxy.middlewares"
+)
 os.environ.setdefault("RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING", "0")
 
 MOST_REQUESTS = 8192
