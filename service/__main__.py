@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
+from service.cli.options import build, options_of
+from service.cli.runtime_check import check_installation
 from service.core import cpus
 from service.core.latents import MAX_SEED
 from service.core.redact import without_passwords
@@ -23,10 +25,8 @@ from service.errors import (
     StartupError,
 )
 from service.formats.registry import SUFFIXES
-from service.installation import check_installation
 from service.models.sandbox import Vetter
 from service.observability import stderr
-from service.options import build, options_of
 from service.server import hangup, signals
 from service.settings import PREFIX, Device, Settings, check_environment
 

@@ -12,12 +12,12 @@ import click
 import torch
 from tqdm import tqdm
 
+from service.cli.options import build, options_of
 from service.core import cpus, latents
 from service.core.atomic_write import write_atomically
 from service.core.labels import Vocabulary
 from service.core.latents import MAX_SEED
 from service.errors import InvalidLabel
-from service.options import build, options_of
 from training import (
     audit,
     audit_report,
