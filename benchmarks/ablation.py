@@ -23,10 +23,10 @@ import torch
 from service.core.atomic_write import write_atomically
 from training import features, pictures, sampling
 from training.config import TrainingConfig
+from training.core.randomness import batch_indices
 from training.data import Dataset, load
 from training.metrics.frechet import frechet_distance
 from training.metrics.manifold import compare
-from training.randomness import batch_indices
 from training.run import DatasetDescription
 from training.scores import Scorer
 from training.trainer import Trainer

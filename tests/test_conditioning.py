@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 
 from training.conditioning import condition_rows, mismatch
-from training.pixels import to_networks, to_uint8
-from training.randomness import batch_indices, stream
+from training.core.pixels import to_networks, to_uint8
+from training.core.randomness import batch_indices, stream
 
 CPU = torch.device("cpu")
 

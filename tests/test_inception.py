@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training import inception
+from training.core.randomness import scoped_seed
 from training.errors import CheckpointError, RunError
 from training.inception import Inception
-from training.randomness import scoped_seed
 
 CPU = torch.device("cpu")
 MODULE = "torch_fidelity.feature_extractor_inceptionv3"

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from tests.small_runs import small_config, small_faces
 from training.__main__ import main, train_command
 from training.config import TrainingConfig
-from training.durations import duration
+from training.core.durations import duration
 from training.estimate import images_per_second
 from training.presets import PRESETS
 from training.run import DatasetDescription

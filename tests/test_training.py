@@ -22,13 +22,13 @@ from tests.small_runs import training
 from training import ema
 from training.conditioning import condition_rows, mismatch
 from training.config import TrainingConfig
+from training.core.pixels import to_networks
+from training.core.randomness import batch_indices, stream
 from training.data import Dataset, avatars
 from training.errors import CheckpointError, Diverged, Interrupted, RunError
 from training.loop import train
 from training.networks import Discriminator, Generator
 from training.norms import BatchNorm
-from training.pixels import to_networks
-from training.randomness import batch_indices, stream
 from training.run import DatasetDescription, Run
 from training.trainer import Trainer
 

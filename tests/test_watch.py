@@ -15,12 +15,12 @@ from training import watch
 from training.__main__ import resume, train_command
 from training.conditioning import condition_rows
 from training.config import TrainingConfig
+from training.core.pixels import to_networks
 from training.data import Dataset
 from training.errors import Diverged, Failed
 from training.features import fit
 from training.loop import train
 from training.networks import Generator
-from training.pixels import to_networks
 from training.scores import Scorer, Scores
 from training.watch import Line, diagnose
 

@@ -18,22 +18,14 @@ from service.core.atomic_write import write_atomically
 from service.core.labels import Vocabulary
 from service.core.latents import MAX_SEED
 from service.errors import InvalidLabel
-from training import (
-    audit,
-    audit_report,
-    checkpoint,
-    distributed,
-    estimate,
-    inception,
-    pictures,
-    sampling,
-)
+from training import audit, audit_report, checkpoint, estimate, inception, pictures, sampling
 from training.board import Board, check_installed
 from training.config import DataConfig, TrainingConfig
+from training.core import distributed
+from training.core.device import choose_device, choose_precision
+from training.core.durations import duration
 from training.data import load
 from training.demo import drawing, gaussian
-from training.device import choose_device, choose_precision
-from training.durations import duration
 from training.errors import Interrupted, RunError, TrainingError
 from training.evaluate import evaluate_run
 from training.evaluation import Space

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import torch
 
-from training import distributed
 from training.config import TrainingConfig
+from training.core import distributed
 from training.data import Dataset
 from training.run import DatasetDescription
 from training.trainer import Trainer

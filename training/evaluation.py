@@ -15,6 +15,7 @@ from torch import Tensor
 from service.core import latents
 from service.core.manifest import Attribute
 from training import sampling
+from training.core.randomness import batch_indices
 from training.data import Dataset
 from training.marginal import Marginal
 from training.memorisation import Embedding, Memorisation, memorisation, pixels
@@ -25,7 +26,6 @@ from training.metrics.entropy import Entropies, entropies
 from training.metrics.frechet import frechet_distance
 from training.metrics.kernel import kernel_distance
 from training.networks import Generator
-from training.randomness import batch_indices
 from training.scores import MOST
 from training.verifier import Verifier
 

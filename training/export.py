@@ -17,12 +17,12 @@ from service.core.atomic_write import write_atomically
 from service.core.labels import Vocabulary
 from service.core.manifest import METADATA_KEY, Manifest
 from training import card, triton
+from training.core.onnx_model import convert, to_bytes
+from training.core.pixels import to_uint8
 from training.errors import ExportError
 from training.marginal import Marginal
 from training.networks import Block, Generator
 from training.norms import ConditionalBatchNorm
-from training.onnx_model import convert, to_bytes
-from training.pixels import to_uint8
 from training.run import Run
 
 EVALUATED = ("verifier.onnx", "report.json", "memorisation.png", "utility.png")

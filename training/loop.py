@@ -15,13 +15,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from service.core.atomic_write import write_atomically
-from training import checkpoint, distributed, features, pictures, sampling
+from training import checkpoint, features, pictures, sampling
 from training.board import Board
+from training.core import distributed
+from training.core.durations import duration
+from training.core.interrupt import watch_signals
 from training.curves import draw as draw_curves
 from training.data import Dataset
-from training.durations import duration
 from training.errors import Diverged, Failed, Interrupted, RunError
-from training.interrupt import watch_signals
 from training.run import VERDICT, Run
 from training.scores import FEWEST, Scorer
 from training.trainer import Trainer

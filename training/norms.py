@@ -1,14 +1,14 @@
 """Batch norm in the three ways that the networks need it.
 
 Where a batch is spread over several processes, its statistics are those of the whole batch, so
-that a run does not depend on how many there are (``training.distributed``).
+that a run does not depend on how many there are (``training.core.distributed``).
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from training import distributed
+from training.core import distributed
 
 
 class BatchNorm(nn.BatchNorm2d):

@@ -11,9 +11,9 @@ import torch
 from service.core import latents
 from service.core.labels import Vocabulary
 from service.core.manifest import Attribute
+from training.core.pixels import to_uint8
 from training.marginal import Marginal
 from training.networks import Generator
-from training.pixels import to_uint8
 
 BATCH = 64
 

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from training.core.onnx_model import convert, to_bytes
+from training.core.pixels import to_networks
+from training.core.randomness import stream
 from training.data import Dataset
 from training.errors import ExportError
 from training.features import FeatureNetwork
-from training.onnx_model import convert, to_bytes
-from training.pixels import to_networks
-from training.randomness import stream
 
 COLDEST, HOTTEST, CANDIDATES = 0.25, 4.0, 241
 BINS = 15

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from training.core.randomness import stream
 from training.minibatch import MinibatchDiscrimination
-from training.randomness import stream
 
 MEAN, STDDEV = 4.0, 0.5
 AXIS = np.linspace(0, 8, 321)

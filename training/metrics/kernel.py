@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from training.randomness import scoped_seed
+from training.core.randomness import scoped_seed
 
 SUBSETS = 100
 SUBSET = 1000
