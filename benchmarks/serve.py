@@ -58,7 +58,7 @@ def untrained(folder: Path) -> Path:
     from service.core.manifest import DatasetInfo, Manifest, Provenance
     from training.config import TrainingConfig
     from training.export import to_onnx
-    from training.networks import Generator
+    from training.networks.networks import Generator
 
     config = TrainingConfig(data="avatars", name="bench", width=WIDTH, network="dcgan")
     generator = Generator(config, condition_size=0, image_shape=(64, 64, 3)).eval()

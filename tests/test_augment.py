@@ -8,9 +8,9 @@ from torch import Tensor
 
 from service.core.manifest import Attribute
 from tests.conftest import attribute
-from training.augment import DRAWS, OPERATIONS, augment, grey_share, unfit
 from training.core.pixels import to_networks
 from training.data import avatars
+from training.networks.augment import DRAWS, OPERATIONS, augment, grey_share, unfit
 
 ALL = list(OPERATIONS)
 ALWAYS = 1 - 1e-6

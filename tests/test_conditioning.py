@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from training.conditioning import condition_rows, mismatch
 from training.core.pixels import to_networks, to_uint8
 from training.core.randomness import batch_indices, stream
+from training.networks.conditioning import condition_rows, mismatch
 
 CPU = torch.device("cpu")
 

@@ -23,7 +23,7 @@ from training import evaluate
 from training.data import Dataset, avatars, load
 from training.errors import RunError
 from training.loop import train
-from training.networks import Generator
+from training.networks.networks import Generator
 from training.run import Log, Run
 from training.utility import Experiment, planned
 

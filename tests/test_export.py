@@ -23,7 +23,7 @@ from tests.server import ROOT, serve
 from tests.small_runs import training
 from training import export, sampling, triton
 from training.errors import ExportError
-from training.networks import Generator
+from training.networks.networks import Generator
 from training.run import Run
 
 

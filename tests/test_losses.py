@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training.losses import LOSSES, label_loss, matching_aware
+from training.networks.losses import LOSSES, label_loss, matching_aware
 
 
 def log_sigmoid(x: float) -> float:

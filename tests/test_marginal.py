@@ -16,7 +16,7 @@ from training.errors import RunError
 from training.evaluate import evaluate_run
 from training.export import export
 from training.loop import train
-from training.marginal import Marginal
+from training.networks.marginal import Marginal
 
 HAIR = Attribute(name="hair", values=("red", "blue", "none"), frequencies=(0.2, 0.8, 0.0))
 EYES = Attribute(name="eyes", values=("open", "shut"), frequencies=(0.25, 0.75))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.minibatch import MinibatchDiscrimination, MinibatchStddev
+from training.networks.minibatch import MinibatchDiscrimination, MinibatchStddev
 
 # Both with groups of 3; the layer of images reads rows as maps of 1x1.
 LAYERS = [MinibatchDiscrimination(4, 5, 2, group=3), MinibatchStddev(group=3)]

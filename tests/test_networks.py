@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from training.config import TrainingConfig
-from training.networks import Discriminator, Generator, halvings
-from training.norms import BatchNorm, ConditionalBatchNorm
+from training.networks.networks import Discriminator, Generator, halvings
+from training.networks.norms import BatchNorm, ConditionalBatchNorm
 
 SHAPES = [
     (64, 64, 3),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.regularisers import one_centred, zero_centred
+from training.networks.regularisers import one_centred, zero_centred
 
 SHAPE = (2, 4, 4)
 

@@ -19,16 +19,16 @@ from service.core import latents
 from service.core.atomic_write import write_atomically
 from tests.server import ROOT
 from tests.small_runs import training
-from training import ema
-from training.conditioning import condition_rows, mismatch
 from training.config import TrainingConfig
 from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, stream
 from training.data import Dataset, avatars
 from training.errors import CheckpointError, Diverged, Interrupted, RunError
 from training.loop import train
-from training.networks import Discriminator, Generator
-from training.norms import BatchNorm
+from training.networks import ema
+from training.networks.conditioning import condition_rows, mismatch
+from training.networks.networks import Discriminator, Generator
+from training.networks.norms import BatchNorm
 from training.run import DatasetDescription, Run
 from training.trainer import Trainer
 

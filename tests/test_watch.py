@@ -13,14 +13,14 @@ from torch import Tensor
 from tests.small_runs import lay_out, small_config, small_faces
 from training import watch
 from training.__main__ import resume, train_command
-from training.conditioning import condition_rows
 from training.config import TrainingConfig
 from training.core.pixels import to_networks
 from training.data import Dataset
 from training.errors import Diverged, Failed
 from training.features import fit
 from training.loop import train
-from training.networks import Generator
+from training.networks.conditioning import condition_rows
+from training.networks.networks import Generator
 from training.scores import Scorer, Scores
 from training.watch import Line, diagnose
 

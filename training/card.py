@@ -10,8 +10,8 @@ from service.core import latents
 from service.core.labels import Vocabulary
 from service.core.manifest import Manifest
 from training import pictures, sampling
-from training.marginal import Marginal
-from training.networks import Generator
+from training.networks.marginal import Marginal
+from training.networks.networks import Generator
 
 COLUMNS = 8
 SEED = 0

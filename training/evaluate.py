@@ -27,8 +27,8 @@ from training.data import Dataset, load
 from training.errors import DataError, RunError
 from training.evaluation import Space, draw, evaluate
 from training.evaluation_report import Told
-from training.marginal import Marginal
-from training.networks import Generator
+from training.networks.marginal import Marginal
+from training.networks.networks import Generator
 from training.run import Log, Run
 from training.scores import FEWEST
 from training.utility import Experiment, Plan, Taught, Trial, planned

@@ -17,7 +17,6 @@ from service.core.manifest import Attribute
 from training import sampling
 from training.core.randomness import batch_indices
 from training.data import Dataset
-from training.marginal import Marginal
 from training.memorisation import Embedding, Memorisation, memorisation, pixels
 from training.metrics import manifold
 from training.metrics.diversity import diversity
@@ -25,7 +24,8 @@ from training.metrics.duplicates import duplicate_share, thumbnails
 from training.metrics.entropy import Entropies, entropies
 from training.metrics.frechet import frechet_distance
 from training.metrics.kernel import kernel_distance
-from training.networks import Generator
+from training.networks.marginal import Marginal
+from training.networks.networks import Generator
 from training.scores import MOST
 from training.verifier import Verifier
 

@@ -20,9 +20,9 @@ from training import card, triton
 from training.core.onnx_model import convert, to_bytes
 from training.core.pixels import to_uint8
 from training.errors import ExportError
-from training.marginal import Marginal
-from training.networks import Block, Generator
-from training.norms import ConditionalBatchNorm
+from training.networks.marginal import Marginal
+from training.networks.networks import Block, Generator
+from training.networks.norms import ConditionalBatchNorm
 from training.run import Run
 
 EVALUATED = ("verifier.onnx", "report.json", "memorisation.png", "utility.png")

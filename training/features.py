@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training import checkpoint
-from training.augment import DRAWS, augment
 from training.core.device import choose_precision, convolutions_in
 from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
 from training.data import Dataset
-from training.losses import label_loss
-from training.networks import halvings
+from training.networks.augment import DRAWS, augment
+from training.networks.losses import label_loss
+from training.networks.networks import halvings
 
 FEATURES = 128
 WIDTH = 24

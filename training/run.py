@@ -33,12 +33,12 @@ from service.core import latents
 from service.core.atomic_write import write_atomically
 from service.core.manifest import NAME_PATTERN, Attribute, DatasetInfo, Manifest, Metric, Provenance
 from training import checkpoint
-from training.augment import unfit
 from training.config import TrainingConfig
 from training.core import distributed
 from training.data import Dataset
 from training.errors import RunError
-from training.networks import Generator, halvings
+from training.networks.augment import unfit
+from training.networks.networks import Generator, halvings
 
 MEASURED = {
     "frechet": "Frechet distance (0 is best)",

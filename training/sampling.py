@@ -12,8 +12,8 @@ from service.core import latents
 from service.core.labels import Vocabulary
 from service.core.manifest import Attribute
 from training.core.pixels import to_uint8
-from training.marginal import Marginal
-from training.networks import Generator
+from training.networks.marginal import Marginal
+from training.networks.networks import Generator
 
 BATCH = 64
 

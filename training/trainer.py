@@ -13,18 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from training import checkpoint, ema, regularisers
-from training.augment import DRAWS, augment
-from training.conditioning import condition_rows, mismatch
+from training import checkpoint
 from training.config import MINIBATCH_GROUPS, TrainingConfig
 from training.core import distributed
 from training.core.device import choose_device, choose_precision, convolutions_in
 from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
 from training.errors import RunError
-from training.losses import LOSSES, label_loss, matching_aware
-from training.networks import STYLES, Discriminator, Generator
-from training.norms import spread_over_processes
+from training.networks import ema, regularisers
+from training.networks.augment import DRAWS, augment
+from training.networks.conditioning import condition_rows, mismatch
+from training.networks.losses import LOSSES, label_loss, matching_aware
+from training.networks.networks import STYLES, Discriminator, Generator
+from training.networks.norms import spread_over_processes
 from training.run import DatasetDescription
 
 SETTLING_BATCHES = 64

@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.augment import DRAWS, augment
 from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
 from training.data import Dataset
 from training.features import FeatureNetwork, learn, untrained
+from training.networks.augment import DRAWS, augment
 
 STEPS, BATCH, LR = 400, 64, 1e-3
 OPERATIONS, PROBABILITY = ("translation", "cutout"), 0.7  # never colour: labels may tell it

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from training.core.randomness import stream
-from training.minibatch import MinibatchDiscrimination
+from training.networks.minibatch import MinibatchDiscrimination
 
 MEAN, STDDEV = 4.0, 0.5
 AXIS = np.linspace(0, 8, 321)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from training.config import MINIBATCH_GROUPS, TrainingConfig
-from training.minibatch import MinibatchDiscrimination, MinibatchStddev
-from training.norms import BatchNorm, ConditionalBatchNorm, discriminator_norm
+from training.networks.minibatch import MinibatchDiscrimination, MinibatchStddev
+from training.networks.norms import BatchNorm, ConditionalBatchNorm, discriminator_norm
 
 SMALLEST_SIDE = 4
 LARGEST_FACTOR = 8

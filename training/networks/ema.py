@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from training.networks import Generator
+from training.networks.networks import Generator
 
 RAMP_UP = 0.05
 """The half-life is at most this share of the images shown, so that early weights are forgotten."""
