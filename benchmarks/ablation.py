@@ -21,12 +21,13 @@ import click
 import torch
 
 from service.core.atomic_write import write_atomically
-from training import features, pictures, sampling
+from training import features, sampling
 from training.config import TrainingConfig
 from training.core.randomness import batch_indices
 from training.data import Dataset, load
 from training.metrics.frechet import frechet_distance
 from training.metrics.manifold import compare
+from training.plots import grids
 from training.run import DatasetDescription
 from training.scores import Scorer
 from training.trainer import Trainer
@@ -155,7 +156,7 @@ def _measure(
     if not trainer.is_finite():
         return {"diverged": True}
     trainer.settle()
-    grid = pictures.grid(sampling.fixed_samples(trainer.ema, dataset.attributes, GRID))
+    grid = grids.grid(sampling.fixed_samples(trainer.ema, dataset.attributes, GRID))
     write_atomically(target.with_suffix(".png"), grid)
     trainer.save(target.with_suffix(".safetensors"))
     return {

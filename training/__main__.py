@@ -18,7 +18,7 @@ from service.core.atomic_write import write_atomically
 from service.core.labels import Vocabulary
 from service.core.latents import MAX_SEED
 from service.errors import InvalidLabel
-from training import audit, audit_report, checkpoint, estimate, inception, pictures, sampling
+from training import audit, audit_report, checkpoint, estimate, inception, sampling
 from training.board import Board, check_installed
 from training.config import DataConfig, TrainingConfig
 from training.core import distributed
@@ -31,6 +31,7 @@ from training.evaluate import evaluate_run
 from training.evaluation import Space
 from training.export import export
 from training.loop import train
+from training.plots import grids
 from training.presets import PRESETS
 from training.run import DatasetDescription, Run, check_unused, read_verdict
 
@@ -190,7 +191,7 @@ def sample(run: Path, snapshot: str, n: int, seed: int, label: str | None, out: 
             labels[:, attribute] = value
     latent = latents.latents(seed, 0, n, generator.latent_size)
     images = sampling.sample(generator, latent, labels, attributes)
-    write_atomically(out, pictures.grid(images))
+    write_atomically(out, grids.grid(images))
 
 
 @main.command("evaluate")
@@ -348,8 +349,8 @@ def gaussian_command(out: Path, seed: int, steps: int) -> None:
         runs.append(drawing.Variant(name, list(watched)))
     variants = (runs[0], runs[1])
     write_atomically(out / "gaussian.webp", drawing.animation(variants))
-    write_atomically(out / "gaussian.png", pictures.png(drawing.densities(variants, -1)))
-    write_atomically(out / "curves.png", pictures.png(drawing.curves(variants)))
+    write_atomically(out / "gaussian.png", grids.png(drawing.densities(variants, -1)))
+    write_atomically(out / "curves.png", grids.png(drawing.curves(variants)))
     for variant in variants:
         end = variant.states[-1]
         click.echo(f"{variant.name}: mean {end.mean:.2f}, standard deviation {end.stddev:.2f}")

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from training import pictures
 from training.audit import FEW, Combinations, Report, phrase, shape
 from training.copies import Pair
 from training.data import Dataset
+from training.plots import grids
 
 WORST = 5
 MOST_VALUES = 20
@@ -65,7 +65,7 @@ def as_picture(report: Report, dataset: Dataset, other: Dataset | None = None) -
         for pair in pairs[:WORST]:
             images += [dataset.images[pair.first], seconds.images[pair.second]]
             captions.append(what.removesuffix("s").removesuffix(" duplicate"))
-    return pictures.captioned_rows(np.stack(images), captions, SCALE) if images else None
+    return grids.captioned_rows(np.stack(images), captions, SCALE) if images else None
 
 
 def _kinds(

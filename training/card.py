@@ -9,9 +9,10 @@ import numpy as np
 from service.core import latents
 from service.core.labels import Vocabulary
 from service.core.manifest import Manifest
-from training import pictures, sampling
+from training import sampling
 from training.networks.marginal import Marginal
 from training.networks.networks import Generator
+from training.plots import grids
 
 COLUMNS = 8
 SEED = 0
@@ -23,7 +24,7 @@ def samples(generator: Generator | Marginal, manifest: Manifest) -> bytes:
     Not picked by anyone: image 0, 1, 2 ... of seed 0, under the label at the left.
     """
     if not manifest.attributes:
-        return pictures.grid(sampling.fixed_samples(generator, (), COLUMNS * COLUMNS))
+        return grids.grid(sampling.fixed_samples(generator, (), COLUMNS * COLUMNS))
     vocabulary = Vocabulary(manifest.attributes, where="Labels")
     rows, captions = [], []
     for a, attribute in enumerate(manifest.attributes):
@@ -39,7 +40,7 @@ def samples(generator: Generator | Marginal, manifest: Manifest) -> bytes:
         np.concatenate(rows),
         manifest.attributes,
     )
-    return pictures.captioned_rows(images, captions)
+    return grids.captioned_rows(images, captions)
 
 
 def text(manifest: Manifest, version: int, report: str | None) -> str:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from torch import Tensor
 
 from service.core.manifest import Metric
-from training import pictures
 from training.data import Dataset
 from training.evaluation import PIXELS, SEED, AttributeScore, Evaluation, Space, ValueScore
 from training.memorisation import Memorisation, Neighbours
+from training.plots import grids
 from training.verifier import Accuracy
 
 WORST = 12
@@ -196,7 +196,7 @@ def as_picture(told: Told) -> bytes:
             rows.append(_training_images(neighbours, worst, told.trained))
             captions += [what, f"by {each.space}"]
     scale = max(1, SIDE // told.trained.images.shape[1])
-    return pictures.captioned_rows(np.concatenate(rows), captions, scale)
+    return grids.captioned_rows(np.concatenate(rows), captions, scale)
 
 
 def _training_images(found: Neighbours, rows: Tensor, trained: Dataset) -> npt.NDArray[np.uint8]:

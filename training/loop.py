@@ -15,14 +15,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from service.core.atomic_write import write_atomically
-from training import checkpoint, features, pictures, sampling
+from training import checkpoint, features, sampling
 from training.board import Board
 from training.core import distributed
 from training.core.durations import duration
 from training.core.interrupt import watch_signals
-from training.curves import draw as draw_curves
 from training.data import Dataset
 from training.errors import Diverged, Failed, Interrupted, RunError
+from training.plots import grids
+from training.plots.curves import draw as draw_curves
 from training.run import VERDICT, Run
 from training.scores import FEWEST, Scorer
 from training.trainer import Trainer
@@ -149,7 +150,7 @@ class Keeper:
         if not self.run.checkpoint.exists():
             # Spread over the data, which may be sorted by label.
             spread = np.linspace(0, len(trained) - 1, min(GRID, len(trained))).astype(int)
-            write_atomically(self.run.folder / "reals.png", pictures.grid(trained.images[spread]))
+            write_atomically(self.run.folder / "reals.png", grids.grid(trained.images[spread]))
         for log in (self.run.log, self.run.scores):
             log.rewind(self.trainer.shown)
         self.ticks = self.run.log.lines()
@@ -191,7 +192,7 @@ class Keeper:
         if not trainer.is_finite():  # nor may it be measured, or it could pass for the best
             raise self._diverged()
         grid = sampling.fixed_samples(trainer.ema, run.dataset.attributes, GRID)
-        write_atomically(run.sample_grid(trainer.shown), pictures.grid(grid))
+        write_atomically(run.sample_grid(trainer.shown), grids.grid(grid))
         weights = checkpoint.collect({"ema": trainer.ema}, {})
         checkpoint.write(run.snapshot(trainer.shown), trainer.shown, weights)
         if self.scorer is not None:

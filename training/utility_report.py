@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from training.canvas import GRID, LABEL_SIZE, SCALE, Canvas, Plot, Point
-from training.pictures import png
+from training.plots.canvas import GRID, LABEL_SIZE, SCALE, Canvas, Plot, Point
+from training.plots.grids import png
 from training.utility import (
     ARMS,
     BATCH,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from training.canvas import FAINT, Box, Canvas, Floats, Plot
 from training.demo.gaussian import AXIS, MEAN, STDDEV, State
+from training.plots.canvas import FAINT, Box, Canvas, Floats, Plot
 
 SIZE = (960, 400)
 MIDDLE = SIZE[0] / 2

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from training.canvas import INK, Canvas, Plot
-from training.pictures import png
+from training.plots.canvas import INK, Canvas, Plot
+from training.plots.grids import png
 
 Line = Mapping[str, float]
 """A line of ``log.jsonl`` or of ``scores.jsonl``."""
