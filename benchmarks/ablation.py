@@ -21,14 +21,15 @@ import click
 import torch
 
 from service.core.atomic_write import write_atomically
-from training import features, sampling
+from training import features
 from training.config import TrainingConfig
 from training.core.randomness import batch_indices
 from training.data import Dataset, load
 from training.metrics.frechet import frechet_distance
 from training.metrics.manifold import compare
 from training.plots import grids
-from training.run import DatasetDescription
+from training.runs import sampling
+from training.runs.run import DatasetDescription
 from training.scores import Scorer
 from training.trainer import Trainer
 

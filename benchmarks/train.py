@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from training.config import TrainingConfig
 from training.data import load
-from training.run import DatasetDescription
+from training.runs.run import DatasetDescription
 from training.trainer import Trainer
 
 BATCH = 128

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from training.__main__ import main
 from training.config import TrainingConfig
 from training.data import Dataset, avatars
-from training.run import DatasetDescription, Run
+from training.runs.run import DatasetDescription, Run
 
 # Processes that need not import PyTorch, nor what it imports itself with the first step.
 FORKS = multiprocessing.get_context("forkserver")

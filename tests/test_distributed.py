@@ -18,7 +18,7 @@ from torch.distributed.elastic.utils.distributed import create_c10d_store
 from tests.server import ROOT
 from tests.small_runs import training, training_process
 from training.config import TrainingConfig
-from training.run import Run
+from training.runs.run import Run
 
 OPTIONS = (
     *("--data", "avatars:128", "--name", "tiny", "--width", "8", "--batch", "16", "--lr", "1e-3"),

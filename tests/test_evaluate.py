@@ -24,7 +24,7 @@ from training.data import Dataset, avatars, load
 from training.errors import RunError
 from training.loop import train
 from training.networks.networks import Generator
-from training.run import Log, Run
+from training.runs.run import Log, Run
 from training.utility import Experiment, planned
 
 

@@ -21,7 +21,7 @@ from tests.small_runs import FORKS, say_into
 from training.config import TrainingConfig
 from training.data import Dataset, avatars
 from training.loop import train
-from training.run import DatasetDescription, Run
+from training.runs.run import DatasetDescription, Run
 
 KILLS = 20
 STEPS = 40

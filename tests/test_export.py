@@ -21,10 +21,11 @@ from service.inference.session import Runtime
 from tests.conftest import manifest as tiny_manifest
 from tests.server import ROOT, serve
 from tests.small_runs import training
-from training import export, sampling, triton
+from training import export, triton
 from training.errors import ExportError
 from training.networks.networks import Generator
-from training.run import Run
+from training.runs import sampling
+from training.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from benchmarks.ablation import BASE, CHANGES
 from tests.small_runs import small_faces
 from training.config import TrainingConfig
 from training.data import Dataset
-from training.run import DatasetDescription
+from training.runs.run import DatasetDescription
 from training.trainer import Trainer
 
 

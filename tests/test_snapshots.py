@@ -21,7 +21,7 @@ from training.board import Board
 from training.data import Dataset
 from training.errors import RunError
 from training.loop import KEPT, train
-from training.run import Run
+from training.runs.run import Run
 
 
 @pytest.fixture(scope="module")

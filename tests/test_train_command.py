@@ -19,7 +19,7 @@ from training.config import TrainingConfig
 from training.core.durations import duration
 from training.estimate import images_per_second
 from training.presets import PRESETS
-from training.run import DatasetDescription
+from training.runs.run import DatasetDescription
 from training.trainer import Trainer
 
 SMALL = (

@@ -29,7 +29,7 @@ from training.networks import ema
 from training.networks.conditioning import condition_rows, mismatch
 from training.networks.networks import Discriminator, Generator
 from training.networks.norms import BatchNorm
-from training.run import DatasetDescription, Run
+from training.runs.run import DatasetDescription, Run
 from training.trainer import Trainer
 
 Start = Callable[..., Run]

@@ -18,7 +18,7 @@ from service.core.atomic_write import write_atomically
 from service.core.labels import Vocabulary
 from service.core.latents import MAX_SEED
 from service.errors import InvalidLabel
-from training import audit, audit_report, checkpoint, estimate, inception, sampling
+from training import audit, audit_report, estimate, inception
 from training.board import Board, check_installed
 from training.config import DataConfig, TrainingConfig
 from training.core import distributed
@@ -33,7 +33,8 @@ from training.export import export
 from training.loop import train
 from training.plots import grids
 from training.presets import PRESETS
-from training.run import DatasetDescription, Run, check_unused, read_verdict
+from training.runs import checkpoint, sampling
+from training.runs.run import DatasetDescription, Run, check_unused, read_verdict
 
 EXPECTED = (TrainingError, InvalidLabel, OSError, MemoryError, torch.OutOfMemoryError)
 

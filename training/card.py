@@ -9,10 +9,10 @@ import numpy as np
 from service.core import latents
 from service.core.labels import Vocabulary
 from service.core.manifest import Manifest
-from training import sampling
 from training.networks.marginal import Marginal
 from training.networks.networks import Generator
 from training.plots import grids
+from training.runs import sampling
 
 COLUMNS = 8
 SEED = 0

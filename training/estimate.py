@@ -11,7 +11,7 @@ import torch
 from training.config import TrainingConfig
 from training.core import distributed
 from training.data import Dataset
-from training.run import DatasetDescription
+from training.runs.run import DatasetDescription
 from training.trainer import Trainer
 
 WARM_UP = 2

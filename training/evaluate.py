@@ -29,7 +29,7 @@ from training.evaluation import Space, draw, evaluate
 from training.evaluation_report import Told
 from training.networks.marginal import Marginal
 from training.networks.networks import Generator
-from training.run import Log, Run
+from training.runs.run import Log, Run
 from training.scores import FEWEST
 from training.utility import Experiment, Plan, Taught, Trial, planned
 from training.verifier import Accuracy, Verifier

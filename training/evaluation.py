@@ -14,7 +14,6 @@ from torch import Tensor
 
 from service.core import latents
 from service.core.manifest import Attribute
-from training import sampling
 from training.core.randomness import batch_indices
 from training.data import Dataset
 from training.memorisation import Embedding, Memorisation, memorisation, pixels
@@ -26,6 +25,7 @@ from training.metrics.frechet import frechet_distance
 from training.metrics.kernel import kernel_distance
 from training.networks.marginal import Marginal
 from training.networks.networks import Generator
+from training.runs import sampling
 from training.scores import MOST
 from training.verifier import Verifier
 

@@ -23,7 +23,7 @@ from training.errors import ExportError
 from training.networks.marginal import Marginal
 from training.networks.networks import Block, Generator
 from training.networks.norms import ConditionalBatchNorm
-from training.run import Run
+from training.runs.run import Run
 
 EVALUATED = ("verifier.onnx", "report.json", "memorisation.png", "utility.png")
 """What an evaluation adds to a model, but for its text, which the card takes up."""

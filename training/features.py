@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training import checkpoint
 from training.core.device import choose_precision, convolutions_in
 from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
@@ -25,6 +24,7 @@ from training.data import Dataset
 from training.networks.augment import DRAWS, augment
 from training.networks.losses import label_loss
 from training.networks.networks import halvings
+from training.runs import checkpoint
 
 FEATURES = 128
 WIDTH = 24

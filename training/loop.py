@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from service.core.atomic_write import write_atomically
-from training import checkpoint, features, sampling
+from training import features
 from training.board import Board
 from training.core import distributed
 from training.core.durations import duration
@@ -24,7 +24,8 @@ from training.data import Dataset
 from training.errors import Diverged, Failed, Interrupted, RunError
 from training.plots import grids
 from training.plots.curves import draw as draw_curves
-from training.run import VERDICT, Run
+from training.runs import checkpoint, sampling
+from training.runs.run import VERDICT, Run
 from training.scores import FEWEST, Scorer
 from training.trainer import Trainer
 from training.watch import diagnose

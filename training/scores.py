@@ -11,7 +11,6 @@ from torch import Tensor
 
 from service.core import latents
 from service.core.manifest import Attribute
-from training import sampling
 from training.core.pixels import to_networks
 from training.data import Dataset
 from training.features import FeatureNetwork
@@ -20,6 +19,7 @@ from training.metrics.duplicates import duplicate_share, thumbnails
 from training.metrics.frechet import frechet_distance
 from training.networks.augment import grey_share
 from training.networks.networks import Generator
+from training.runs import sampling
 
 FEWEST = 32
 MOST = 2048

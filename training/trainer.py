@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from training import checkpoint
 from training.config import MINIBATCH_GROUPS, TrainingConfig
 from training.core import distributed
 from training.core.device import choose_device, choose_precision, convolutions_in
@@ -26,7 +25,8 @@ from training.networks.conditioning import condition_rows, mismatch
 from training.networks.losses import LOSSES, label_loss, matching_aware
 from training.networks.networks import STYLES, Discriminator, Generator
 from training.networks.norms import spread_over_processes
-from training.run import DatasetDescription
+from training.runs import checkpoint
+from training.runs.run import DatasetDescription
 
 SETTLING_BATCHES = 64
 

@@ -32,13 +32,13 @@ from service import __version__
 from service.core import latents
 from service.core.atomic_write import write_atomically
 from service.core.manifest import NAME_PATTERN, Attribute, DatasetInfo, Manifest, Metric, Provenance
-from training import checkpoint
 from training.config import TrainingConfig
 from training.core import distributed
 from training.data import Dataset
 from training.errors import RunError
 from training.networks.augment import unfit
 from training.networks.networks import Generator, halvings
+from training.runs import checkpoint
 
 MEASURED = {
     "frechet": "Frechet distance (0 is best)",
