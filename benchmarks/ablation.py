@@ -25,13 +25,13 @@ from training import features
 from training.config import TrainingConfig
 from training.core.randomness import batch_indices
 from training.data import Dataset, load
+from training.loop.trainer import Trainer
 from training.metrics.frechet import frechet_distance
 from training.metrics.manifold import compare
 from training.plots import grids
 from training.runs import sampling
 from training.runs.run import DatasetDescription
 from training.scores import Scorer
-from training.trainer import Trainer
 
 BASE: dict[str, Any] = {
     "mirror": True,

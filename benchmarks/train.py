@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from training.config import TrainingConfig
 from training.data import load
+from training.loop.trainer import Trainer
 from training.runs.run import DatasetDescription
-from training.trainer import Trainer
 
 BATCH = 128
 WARM_UP = 3

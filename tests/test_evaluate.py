@@ -22,7 +22,7 @@ from tests.small_runs import lay_out, training
 from training import evaluate
 from training.data import Dataset, avatars, load
 from training.errors import RunError
-from training.loop import train
+from training.loop.loop import train
 from training.networks.networks import Generator
 from training.runs.run import Log, Run
 from training.utility import Experiment, planned

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tests.small_runs import FORKS, say_into
 from training.config import TrainingConfig
 from training.data import Dataset, avatars
-from training.loop import train
+from training.loop.loop import train
 from training.runs.run import DatasetDescription, Run
 
 KILLS = 20

@@ -15,7 +15,7 @@ from tests.small_runs import lay_out, small_faces
 from training.errors import RunError
 from training.evaluate import evaluate_run
 from training.export import export
-from training.loop import train
+from training.loop.loop import train
 from training.networks.marginal import Marginal
 
 HAIR = Attribute(name="hair", values=("red", "blue", "none"), frequencies=(0.2, 0.8, 0.0))

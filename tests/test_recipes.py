@@ -8,8 +8,8 @@ from benchmarks.ablation import BASE, CHANGES
 from tests.small_runs import small_faces
 from training.config import TrainingConfig
 from training.data import Dataset
+from training.loop.trainer import Trainer
 from training.runs.run import DatasetDescription
-from training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from service.inference.model import load_model
 from service.inference.session import Runtime
 from tests.small_runs import lay_out, small_faces, training
-from training.board import Board
 from training.data import Dataset
 from training.errors import RunError
-from training.loop import KEPT, train
+from training.loop.loop import KEPT, train
+from training.loop.tensorboard import Board
 from training.runs.run import Run
 
 

@@ -17,10 +17,10 @@ from tests.small_runs import small_config, small_faces
 from training.__main__ import main, train_command
 from training.config import TrainingConfig
 from training.core.durations import duration
-from training.estimate import images_per_second
+from training.loop.estimate import images_per_second
+from training.loop.trainer import Trainer
 from training.presets import PRESETS
 from training.runs.run import DatasetDescription
-from training.trainer import Trainer
 
 SMALL = (
     *("--data", "avatars:128", "--name", "x", "--width", "4", "--batch", "16", "--device", "cpu"),

@@ -24,13 +24,13 @@ from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, stream
 from training.data import Dataset, avatars
 from training.errors import CheckpointError, Diverged, Interrupted, RunError
-from training.loop import train
+from training.loop.loop import train
+from training.loop.trainer import Trainer
 from training.networks import ema
 from training.networks.conditioning import condition_rows, mismatch
 from training.networks.networks import Discriminator, Generator
 from training.networks.norms import BatchNorm
 from training.runs.run import DatasetDescription, Run
-from training.trainer import Trainer
 
 Start = Callable[..., Run]
 CPU = torch.device("cpu")

@@ -11,18 +11,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.small_runs import lay_out, small_config, small_faces
-from training import watch
 from training.__main__ import resume, train_command
 from training.config import TrainingConfig
 from training.core.pixels import to_networks
 from training.data import Dataset
 from training.errors import Diverged, Failed
 from training.features import fit
-from training.loop import train
+from training.loop import diagnosis
+from training.loop.diagnosis import Line, diagnose
+from training.loop.loop import train
 from training.networks.conditioning import condition_rows
 from training.networks.networks import Generator
 from training.scores import Scorer, Scores
-from training.watch import Line, diagnose
 
 CONFIG = TrainingConfig(data="avatars", name="x", kimg=1000, augment=("translation", "cutout"))
 """Nothing is said in the first 100,000 images of it."""
@@ -268,7 +268,7 @@ def test_an_unconditional_model_is_measured_without_labels(faces: Dataset, score
 def test_a_run_that_collapses_is_stopped_and_can_go_on_all_the_same(
     faces: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "GRACE_KIMG", 0)  # or it would take a minute
+    monkeypatch.setattr(diagnosis, "GRACE_KIMG", 0)  # or it would take a minute
     # 1. At such a learning rate a generator draws one picture for ever.
     run = lay_out(tmp_path / "run", faces, lr=3)
     with pytest.raises(Failed, match="has collapsed") as stopped:
@@ -296,7 +296,7 @@ def test_a_run_that_collapses_is_stopped_and_can_go_on_all_the_same(
 def test_a_run_that_has_collapsed_by_its_end_has_nothing_to_go_on_with(
     faces: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "GRACE_KIMG", 0)  # or it would take a minute
+    monkeypatch.setattr(diagnosis, "GRACE_KIMG", 0)  # or it would take a minute
     run = lay_out(tmp_path / "run", faces, lr=3, kimg=2)
     with pytest.raises(Failed, match=r"stopped after 2016 images: .* is kept\.$"):
         train(run, faces)

@@ -18,8 +18,7 @@ from service.core.atomic_write import write_atomically
 from service.core.labels import Vocabulary
 from service.core.latents import MAX_SEED
 from service.errors import InvalidLabel
-from training import audit, audit_report, estimate, inception
-from training.board import Board, check_installed
+from training import audit, audit_report, inception
 from training.config import DataConfig, TrainingConfig
 from training.core import distributed
 from training.core.device import choose_device, choose_precision
@@ -30,7 +29,9 @@ from training.errors import Interrupted, RunError, TrainingError
 from training.evaluate import evaluate_run
 from training.evaluation import Space
 from training.export import export
-from training.loop import train
+from training.loop import estimate
+from training.loop.loop import train
+from training.loop.tensorboard import Board, check_installed
 from training.plots import grids
 from training.presets import PRESETS
 from training.runs import checkpoint, sampling

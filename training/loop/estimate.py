@@ -11,8 +11,8 @@ import torch
 from training.config import TrainingConfig
 from training.core import distributed
 from training.data import Dataset
+from training.loop.trainer import Trainer
 from training.runs.run import DatasetDescription
-from training.trainer import Trainer
 
 WARM_UP = 2
 FEWEST = 3

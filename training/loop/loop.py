@@ -16,19 +16,19 @@ from tqdm import tqdm
 
 from service.core.atomic_write import write_atomically
 from training import features
-from training.board import Board
 from training.core import distributed
 from training.core.durations import duration
 from training.core.interrupt import watch_signals
 from training.data import Dataset
 from training.errors import Diverged, Failed, Interrupted, RunError
+from training.loop.diagnosis import diagnose
+from training.loop.tensorboard import Board
+from training.loop.trainer import Trainer
 from training.plots import grids
 from training.plots.curves import draw as draw_curves
 from training.runs import checkpoint, sampling
 from training.runs.run import VERDICT, Run
 from training.scores import FEWEST, Scorer
-from training.trainer import Trainer
-from training.watch import diagnose
 
 GRID = 64
 KEPT = 3
