@@ -21,17 +21,17 @@ import click
 import torch
 
 from service.core.atomic_write import write_atomically
-from training import features
 from training.config import TrainingConfig
 from training.core.randomness import batch_indices
 from training.data import Dataset, load
+from training.evaluation import features
+from training.evaluation.metrics.frechet import frechet_distance
+from training.evaluation.metrics.manifold import compare
+from training.evaluation.snapshot_scores import Scorer
 from training.loop.trainer import Trainer
-from training.metrics.frechet import frechet_distance
-from training.metrics.manifold import compare
 from training.plots import grids
 from training.runs import sampling
 from training.runs.run import DatasetDescription
-from training.scores import Scorer
 
 BASE: dict[str, Any] = {
     "mirror": True,

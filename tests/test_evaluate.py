@@ -19,13 +19,13 @@ from service.inference.session import Runtime
 from tests.image_files import as_folder, as_zip, encoded
 from tests.server import serve
 from tests.small_runs import lay_out, training
-from training import evaluate
 from training.data import Dataset, avatars, load
 from training.errors import RunError
+from training.evaluation import command
+from training.evaluation.downstream import Experiment, planned
 from training.loop.loop import train
 from training.networks.networks import Generator
 from training.runs.run import Log, Run
-from training.utility import Experiment, planned
 
 
 def drawn(folder: Path, count: int) -> str:
@@ -198,10 +198,10 @@ def test_what_kept_no_images_cannot_be_measured(source: str, tmp_path: Path) -> 
 def test_trials_go_on_after_an_interruption(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "BUDGETS", (3,))
-    monkeypatch.setattr(evaluate, "SEEDS", range(2))
-    monkeypatch.setattr(evaluate, "SYNTHETIC", 200)
-    monkeypatch.setattr(evaluate, "Experiment", functools.partial(Experiment, steps=2))
+    monkeypatch.setattr(command, "BUDGETS", (3,))
+    monkeypatch.setattr(command, "SEEDS", range(2))
+    monkeypatch.setattr(command, "SYNTHETIC", 200)
+    monkeypatch.setattr(command, "Experiment", functools.partial(Experiment, steps=2))
     append, trials = Log.append, planned((3,), range(2))
 
     def measure(folder: Path, stop_after: int) -> None:
@@ -217,7 +217,7 @@ def test_trials_go_on_after_an_interruption(
         monkeypatch.setattr(Log, "append", append_and_count)
         opened = Run.open(folder)
         generator, shown = opened.load_snapshot("last")
-        evaluate.evaluate_run(
+        command.evaluate_run(
             opened,
             generator,
             shown,
@@ -260,10 +260,10 @@ def test_an_attribute_called_as_the_input_costs_the_verifier_only(
     faces = replace(faces, attributes=(glasses.model_copy(update={"name": "image"}),))
     run = lay_out(tmp_path / "run", faces, data=source, kimg=0.1)
     train(run, faces)
-    monkeypatch.setattr(evaluate, "load", lambda *_: faces)
+    monkeypatch.setattr(command, "load", lambda *_: faces)
     generator, shown = run.load_snapshot("last")
     settings: dict[str, Any] = {"data": None, "spaces": (), "device": torch.device("cpu")}
-    evaluate.evaluate_run(run, generator, shown, utility=False, **settings)
+    command.evaluate_run(run, generator, shown, utility=False, **settings)
     assert "an attribute is called 'image'" in capsys.readouterr().err
     assert not (run.evaluation("small") / "verifier.onnx").exists()
     assert "| image | " in (run.evaluation("small") / "report.md").read_text()
@@ -293,7 +293,7 @@ def test_samples_of_an_unconditional_model_teach_no_classifier(source: str, tmp_
     lay_out(tmp_path / "run", faces, data=source, attributes=())
     run = Run.open(tmp_path / "run")
     with pytest.raises(RunError, match="unconditional"):
-        evaluate.evaluate_run(
+        command.evaluate_run(
             run,
             Generator(run.config, condition_size=0, image_shape=run.dataset.image_shape),
             shown=0,

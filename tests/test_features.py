@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training.data import Dataset, avatars
-from training.features import fit
+from training.evaluation.features import fit
 
 CPU = torch.device("cpu")
 

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from training import inception
 from training.core.randomness import scoped_seed
 from training.errors import CheckpointError, RunError
-from training.inception import Inception
+from training.evaluation import inception
+from training.evaluation.inception import Inception
 
 CPU = torch.device("cpu")
 MODULE = "torch_fidelity.feature_extractor_inceptionv3"

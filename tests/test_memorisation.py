@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from training.data import avatars
-from training.memorisation import Memorisation, Neighbours, memorisation, pixels
-from training.metrics.nearest import nearest
+from training.evaluation.memorisation import Memorisation, Neighbours, memorisation, pixels
+from training.evaluation.metrics.nearest import nearest
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from training.data import avatars
-from training.metrics.diversity import diversity
-from training.metrics.duplicates import duplicate_share, thumbnails
-from training.metrics.entropy import entropies
-from training.metrics.frechet import frechet_distance
-from training.metrics.kernel import kernel_distance
-from training.metrics.manifold import Manifold, compare
+from training.evaluation.metrics.diversity import diversity
+from training.evaluation.metrics.duplicates import duplicate_share, thumbnails
+from training.evaluation.metrics.entropy import entropies
+from training.evaluation.metrics.frechet import frechet_distance
+from training.evaluation.metrics.kernel import kernel_distance
+from training.evaluation.metrics.manifold import Manifold, compare
 
 
 def normal(count: int, size: int, seed: int = 0) -> Tensor:

@@ -12,10 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from service.core.manifest import Attribute
-from training import utility
 from training.data import Dataset
-from training.features import FeatureNetwork
-from training.utility import (
+from training.evaluation import downstream
+from training.evaluation.downstream import (
     CLASSIC,
     MIXED,
     REAL,
@@ -26,7 +25,14 @@ from training.utility import (
     Trial,
     planned,
 )
-from training.utility_report import COLOURS, as_json, as_markdown, as_picture, summarise
+from training.evaluation.downstream_report import (
+    COLOURS,
+    as_json,
+    as_markdown,
+    as_picture,
+    summarise,
+)
+from training.evaluation.features import FeatureNetwork
 
 CPU = torch.device("cpu")
 COLOUR = Attribute(name="colour", values=("red", "blue"), frequencies=(0.5, 0.5))
@@ -61,25 +67,27 @@ def test_a_budget_buys_images_of_every_value_or_all_there_are(budget: int) -> No
     both = replace(noise(300, 0), labels=labels, attributes=(COLOUR, SHAPE))
     counts = [np.bincount(column, minlength=3) for column in labels.T]
     enough = np.minimum(counts, budget)  # nothing is flat
-    rows = utility.subset(both, budget, 0)
+    rows = downstream.subset(both, budget, 0)
     bought = np.array([np.bincount(column, minlength=3) for column in labels[rows].T])
     assert (bought >= enough).all()
     assert rows.sum() <= enough.sum()
     one = replace(both, labels=labels[:, 1:], attributes=(SHAPE,))
-    assert np.bincount(labels[utility.subset(one, budget, 0), 1]).tolist() == enough[1][:2].tolist()
+    assert (
+        np.bincount(labels[downstream.subset(one, budget, 0), 1]).tolist() == enough[1][:2].tolist()
+    )
 
 
 def test_a_budget_is_drawn_from_its_seed_alone_and_grows() -> None:
     data = noise(100, 0)
     torch.manual_seed(1)
-    rows = utility.subset(data, 7, 0)
+    rows = downstream.subset(data, 7, 0)
     torch.manual_seed(2)
-    assert np.array_equal(utility.subset(data, 7, 0), rows)
-    assert not np.array_equal(utility.subset(data, 7, 1), rows)
-    assert (utility.subset(data, 9, 0) >= rows).all()
-    assert utility.subset(data, 1000, 0).all()
+    assert np.array_equal(downstream.subset(data, 7, 0), rows)
+    assert not np.array_equal(downstream.subset(data, 7, 1), rows)
+    assert (downstream.subset(data, 9, 0) >= rows).all()
+    assert downstream.subset(data, 1000, 0).all()
     with pytest.raises(ValueError, match="a budget of 0 buys no images"):
-        utility.subset(data, 0, 0)
+        downstream.subset(data, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +100,7 @@ def test_a_budget_is_drawn_from_its_seed_alone_and_grows() -> None:
     ],
 )
 def test_intervals_are_those_of_student(values: Sequence[float], mean: float, half: float) -> None:
-    found = utility.estimate(values)
+    found = downstream.estimate(values)
     numbers = (found.mean, found.low, found.high, found.seeds)
     assert numbers == pytest.approx((mean, mean - half, mean + half, len(values)), abs=1e-5)
 

@@ -8,10 +8,10 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from training import features, verifier
 from training.data import Dataset, avatars
-from training.features import FeatureNetwork
-from training.verifier import calibrated, to_onnx
+from training.evaluation import features, verifier
+from training.evaluation.features import FeatureNetwork
+from training.evaluation.verifier import calibrated, to_onnx
 
 CPU = torch.device("cpu")
 

@@ -16,13 +16,13 @@ from training.config import TrainingConfig
 from training.core.pixels import to_networks
 from training.data import Dataset
 from training.errors import Diverged, Failed
-from training.features import fit
+from training.evaluation.features import fit
+from training.evaluation.snapshot_scores import Scorer, Scores
 from training.loop import diagnosis
 from training.loop.diagnosis import Line, diagnose
 from training.loop.loop import train
 from training.networks.conditioning import condition_rows
 from training.networks.networks import Generator
-from training.scores import Scorer, Scores
 
 CONFIG = TrainingConfig(data="avatars", name="x", kimg=1000, augment=("translation", "cutout"))
 """Nothing is said in the first 100,000 images of it."""

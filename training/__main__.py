@@ -18,7 +18,7 @@ from service.core.atomic_write import write_atomically
 from service.core.labels import Vocabulary
 from service.core.latents import MAX_SEED
 from service.errors import InvalidLabel
-from training import audit, audit_report, inception
+from training import audit, audit_report
 from training.config import DataConfig, TrainingConfig
 from training.core import distributed
 from training.core.device import choose_device, choose_precision
@@ -26,8 +26,9 @@ from training.core.durations import duration
 from training.data import load
 from training.demo import drawing, gaussian
 from training.errors import Interrupted, RunError, TrainingError
-from training.evaluate import evaluate_run
-from training.evaluation import Space
+from training.evaluation import inception
+from training.evaluation.command import evaluate_run
+from training.evaluation.measure import Space
 from training.export import export
 from training.loop import estimate
 from training.loop.loop import train

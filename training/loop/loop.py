@@ -15,12 +15,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from service.core.atomic_write import write_atomically
-from training import features
 from training.core import distributed
 from training.core.durations import duration
 from training.core.interrupt import watch_signals
 from training.data import Dataset
 from training.errors import Diverged, Failed, Interrupted, RunError
+from training.evaluation import features
+from training.evaluation.snapshot_scores import FEWEST, Scorer
 from training.loop.diagnosis import diagnose
 from training.loop.tensorboard import Board
 from training.loop.trainer import Trainer
@@ -28,7 +29,6 @@ from training.plots import grids
 from training.plots.curves import draw as draw_curves
 from training.runs import checkpoint, sampling
 from training.runs.run import VERDICT, Run
-from training.scores import FEWEST, Scorer
 
 GRID = 64
 KEPT = 3

@@ -11,7 +11,7 @@ curves.png              both logs as a picture
 features.safetensors    the network whose features the scores are taken in
 checkpoint.safetensors  everything that `resume` needs
 verdict.txt             why it was stopped, where it went wrong
-evaluation/             what `evaluate` found (training/evaluate.py)
+evaluation/             what `evaluate` found (training/evaluation/command.py)
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ from service.core import latents
 from service.core.manifest import Attribute
 from training.core.pixels import to_networks
 from training.data import Dataset
-from training.features import FeatureNetwork
-from training.metrics import manifold
-from training.metrics.duplicates import duplicate_share, thumbnails
-from training.metrics.frechet import frechet_distance
+from training.evaluation.features import FeatureNetwork
+from training.evaluation.metrics import manifold
+from training.evaluation.metrics.duplicates import duplicate_share, thumbnails
+from training.evaluation.metrics.frechet import frechet_distance
 from training.networks.augment import grey_share
 from training.networks.networks import Generator
 from training.runs import sampling

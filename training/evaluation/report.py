@@ -13,10 +13,10 @@ from torch import Tensor
 
 from service.core.manifest import Metric
 from training.data import Dataset
-from training.evaluation import PIXELS, SEED, AttributeScore, Evaluation, Space, ValueScore
-from training.memorisation import Memorisation, Neighbours
+from training.evaluation.measure import PIXELS, SEED, AttributeScore, Evaluation, Space, ValueScore
+from training.evaluation.memorisation import Memorisation, Neighbours
+from training.evaluation.verifier import Accuracy
 from training.plots import grids
-from training.verifier import Accuracy
 
 WORST = 12
 LONGEST = 200

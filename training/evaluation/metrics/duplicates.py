@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from training.metrics.distances import distances
+from training.evaluation.metrics.distances import distances
 
 SIDE = 8
 

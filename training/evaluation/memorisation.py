@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from training.metrics.nearest import nearest
+from training.evaluation.metrics.nearest import nearest
 
 PART = 512
 LOW = 0.01

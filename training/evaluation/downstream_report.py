@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from training.plots.canvas import GRID, LABEL_SIZE, SCALE, Canvas, Plot, Point
-from training.plots.grids import png
-from training.utility import (
+from training.evaluation.downstream import (
     ARMS,
     BATCH,
     OPERATIONS,
@@ -20,6 +18,8 @@ from training.utility import (
     Trial,
     estimate,
 )
+from training.plots.canvas import GRID, LABEL_SIZE, SCALE, Canvas, Plot, Point
+from training.plots.grids import png
 
 PICTURE = "utility.png"
 """The name under which the Markdown shows the picture."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from training.metrics.distances import distances
+from training.evaluation.metrics.distances import distances
 
 
 def diversity(features: Tensor) -> float:

@@ -22,7 +22,7 @@ from training.core.pixels import to_networks
 from training.core.randomness import stream
 from training.data import Dataset
 from training.errors import ExportError
-from training.features import FeatureNetwork
+from training.evaluation.features import FeatureNetwork
 
 COLDEST, HOTTEST, CANDIDATES = 0.25, 4.0, 241
 BINS = 15

@@ -20,7 +20,7 @@ from torch import Tensor
 from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
 from training.data import Dataset
-from training.features import FeatureNetwork, learn, untrained
+from training.evaluation.features import FeatureNetwork, learn, untrained
 from training.networks.augment import DRAWS, augment
 
 STEPS, BATCH, LR = 400, 64, 1e-3

@@ -22,17 +22,17 @@ from tqdm import tqdm
 
 from service.core.atomic_write import write_atomically
 from service.core.manifest import Attribute
-from training import evaluation_report, features, utility_report, verifier
 from training.data import Dataset, load
 from training.errors import DataError, RunError
-from training.evaluation import Space, draw, evaluate
-from training.evaluation_report import Told
+from training.evaluation import downstream_report, features, report, verifier
+from training.evaluation.downstream import Experiment, Plan, Taught, Trial, planned
+from training.evaluation.measure import Space, draw, evaluate
+from training.evaluation.report import Told
+from training.evaluation.snapshot_scores import FEWEST
+from training.evaluation.verifier import Accuracy, Verifier
 from training.networks.marginal import Marginal
 from training.networks.networks import Generator
 from training.runs.run import Log, Run
-from training.scores import FEWEST
-from training.utility import Experiment, Plan, Taught, Trial, planned
-from training.verifier import Accuracy, Verifier
 
 BUDGETS = (10, 50, 200)
 """Real images of each value."""
@@ -204,14 +204,16 @@ def _write(
     folder: Path, told: Told, utility: tuple[Experiment, list[Trial], Taught] | None
 ) -> None:
     """The report comes last: what has one is whole."""
-    for name in ("report.json", utility_report.PICTURE):
+    for name in ("report.json", downstream_report.PICTURE):
         (folder / name).unlink(missing_ok=True)
-    write_atomically(folder / "memorisation.png", evaluation_report.as_picture(told))
-    text = f"# {told.name} after {told.shown:,} images\n\n{evaluation_report.as_markdown(told)}"
-    found = evaluation_report.as_json(told)
+    write_atomically(folder / "memorisation.png", report.as_picture(told))
+    text = f"# {told.name} after {told.shown:,} images\n\n{report.as_markdown(told)}"
+    found = report.as_json(told)
     if utility is not None:
-        text += "\n" + utility_report.as_markdown(*utility)
-        found["utility"] = utility_report.as_json(*utility)
-        write_atomically(folder / utility_report.PICTURE, utility_report.as_picture(utility[1]))
+        text += "\n" + downstream_report.as_markdown(*utility)
+        found["utility"] = downstream_report.as_json(*utility)
+        write_atomically(
+            folder / downstream_report.PICTURE, downstream_report.as_picture(utility[1])
+        )
     write_atomically(folder / "report.md", text)
     write_atomically(folder / "report.json", json.dumps(found, indent=2) + "\n")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from training.metrics.distances import distances
+from training.evaluation.metrics.distances import distances
 
 NEIGHBOURS = 5
 

@@ -16,18 +16,18 @@ from service.core import latents
 from service.core.manifest import Attribute
 from training.core.randomness import batch_indices
 from training.data import Dataset
-from training.memorisation import Embedding, Memorisation, memorisation, pixels
-from training.metrics import manifold
-from training.metrics.diversity import diversity
-from training.metrics.duplicates import duplicate_share, thumbnails
-from training.metrics.entropy import Entropies, entropies
-from training.metrics.frechet import frechet_distance
-from training.metrics.kernel import kernel_distance
+from training.evaluation.memorisation import Embedding, Memorisation, memorisation, pixels
+from training.evaluation.metrics import manifold
+from training.evaluation.metrics.diversity import diversity
+from training.evaluation.metrics.duplicates import duplicate_share, thumbnails
+from training.evaluation.metrics.entropy import Entropies, entropies
+from training.evaluation.metrics.frechet import frechet_distance
+from training.evaluation.metrics.kernel import kernel_distance
+from training.evaluation.snapshot_scores import MOST
+from training.evaluation.verifier import Verifier
 from training.networks.marginal import Marginal
 from training.networks.networks import Generator
 from training.runs import sampling
-from training.scores import MOST
-from training.verifier import Verifier
 
 SEED = 2
 """Of the samples. Snapshots are chosen by those of another seed (``scores``)."""
