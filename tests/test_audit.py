@@ -11,14 +11,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.image_files import as_folder, as_zip, encoded
-from training import audit, audit_report, copies
 from training.__main__ import main
-from training.copies import NEAR, Pair
+from training.audit import audit, near_duplicates, report
+from training.audit.near_duplicates import NEAR, Pair
 from training.data import Dataset, avatars, load
 from training.data.labelling import encode_labels
 from training.errors import DataError
 
-Images = copies.Images
+Images = near_duplicates.Images
 COLOURS = ["red", "blue", "blue", "red"]
 
 
@@ -42,10 +42,10 @@ def shifted(image: Images, by: int) -> Images:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_nothing_is_found_where_nothing_is(channels: int) -> None:
     images = noise(300, channels=channels)
-    assert copies.exact(images) == []
-    assert copies.near(images) == []
-    assert copies.exact(images, noise(300, 1, channels)) == []
-    assert copies.near(images, noise(300, 1, channels)) == []
+    assert near_duplicates.exact(images) == []
+    assert near_duplicates.near(images) == []
+    assert near_duplicates.exact(images, noise(300, 1, channels)) == []
+    assert near_duplicates.near(images, noise(300, 1, channels)) == []
 
 
 def test_copies_are_told_once_each_with_the_first() -> None:
@@ -54,7 +54,7 @@ def test_copies_are_told_once_each_with_the_first() -> None:
     images[6] = images[2][:, ::-1]
     images[9] = images[9][:, ::-1] // 2 + images[9] // 2  # a symmetric picture, of which ...
     images[7] = images[9]
-    assert copies.exact(images) == [
+    assert near_duplicates.exact(images) == [
         Pair(1, 4, mirrored=False),
         Pair(2, 6, mirrored=True),
         Pair(1, 8, mirrored=False),
@@ -65,7 +65,7 @@ def test_copies_are_told_once_each_with_the_first() -> None:
 def test_images_that_only_share_their_sum_are_no_copies() -> None:
     images = noise(2)
     images[1] = images[0][::-1]
-    assert copies.exact(images) == []
+    assert near_duplicates.exact(images) == []
 
 
 def test_copies_in_other_data() -> None:
@@ -73,8 +73,8 @@ def test_copies_in_other_data() -> None:
     others[0] = images[5]
     others[3] = images[2][:, ::-1]
     others[1] = shifted(images[4], 3)
-    assert copies.exact(images, others) == [Pair(5, 0, False), Pair(2, 3, True)]
-    assert Pair(4, 1, False, 3.0) in copies.near(images, others)
+    assert near_duplicates.exact(images, others) == [Pair(5, 0, False), Pair(2, 3, True)]
+    assert Pair(4, 1, False, 3.0) in near_duplicates.near(images, others)
 
 
 @pytest.mark.parametrize("side", [(16, 16), (28, 20), (4, 36)])
@@ -96,7 +96,7 @@ def test_near_copies_are_those_that_a_comparison_of_all_finds(side: tuple[int, i
                 if distance <= NEAR:
                     expected[second] = (first, mirrored, distance)
     assert 5 < len(expected) < 28
-    found = copies.near(images)
+    found = near_duplicates.near(images)
     assert {pair.second: (pair.first, pair.mirrored) for pair in found} == {
         second: (first, mirrored) for second, (first, mirrored, _) in expected.items()
     }
@@ -107,14 +107,14 @@ def test_near_copies_are_those_that_a_comparison_of_all_finds(side: tuple[int, i
 
 def test_pictures_without_contrast_are_not_alike() -> None:
     fog = np.random.default_rng(0).normal(128, 4, (50, 16, 16, 1)).round().astype(np.uint8)
-    assert copies.near(fog) == []
+    assert near_duplicates.near(fog) == []
 
 
 def test_a_jpeg_of_a_picture_is_a_near_copy() -> None:
     images = avatars.draw(5).images
     jpeg = encoded(Image.fromarray(images[3]), "JPEG", quality=90)
     images[4] = np.asarray(Image.open(io.BytesIO(jpeg)))
-    (pair,) = copies.near(images)
+    (pair,) = near_duplicates.near(images)
     assert (pair.first, pair.second, pair.mirrored) == (3, 4, False)
 
 
@@ -140,7 +140,7 @@ def test_report(flawed: Dataset) -> None:
         ({"eyes": "red"}, 4),
     ]
     assert (report.combinations, report.leaks) == (None, None)
-    assert audit_report.as_text(report, flawed).splitlines() == [
+    assert report.as_text(report, flawed).splitlines() == [
         "faces: 8 images of 16x16 RGB",
         "eyes: blue 4, red 4",
         "duplicates: 2",
@@ -161,9 +161,9 @@ def test_report_against_other_data(flawed: Dataset) -> None:
     other = data(held_out, name="held-out")
     report = audit.audit(flawed, other)
     assert report.leaks == (Pair(6, 1, False), Pair(1, 2, False, 4.0))
-    text = audit_report.as_text(report, flawed, other)
+    text = report.as_text(report, flawed, other)
     assert text.endswith("also in held-out: 2\n  6.png = 1.png\n  1.png ~ 2.png, 4.0 of 255 apart")
-    found = audit_report.as_json(report, flawed, other)
+    found = report.as_json(report, flawed, other)
     assert found["against"]["sha256"] == other.sha256
     assert found["pairs"]["leaks"][0] == {
         "first": "6.png",
@@ -189,7 +189,7 @@ def test_combinations() -> None:
         ({"hair": "red", "eyes": "blue"}, 1),
         ({"hair": "red", "eyes": "green"}, 1),
     ]
-    text = audit_report.as_text(audit.audit(dataset), dataset)
+    text = report.as_text(audit.audit(dataset), dataset)
     assert (
         "combinations: 3 of 4 occur; 3 below 50 images: hair black, eyes green (0); "
         "hair red, eyes blue (1); hair red, eyes green (1)\n"
@@ -208,7 +208,7 @@ def test_more_combinations_than_can_be_listed() -> None:
 def test_many_values_are_told_in_brief() -> None:
     labels = [str(n) for n in range(25) for _ in range(2)]
     dataset = data(noise(50), *labels)
-    lines = audit_report.as_text(audit.audit(dataset), dataset).splitlines()
+    lines = report.as_text(audit.audit(dataset), dataset).splitlines()
     assert lines[1] == "eyes: 25 values, the rarest 0 2, 1 2, 2 2, 3 2, 4 2"
 
 
@@ -216,7 +216,7 @@ def test_images_without_names_or_labels() -> None:
     images = noise(7)
     images[1:] = images[0]
     dataset = Dataset("faces", images, *encode_labels({}, 7, "faces"))
-    lines = audit_report.as_text(audit.audit(dataset), dataset).splitlines()
+    lines = report.as_text(audit.audit(dataset), dataset).splitlines()
     assert lines[1:4] == ["duplicates: 6", "  image 0 = image 1", "  image 0 = image 2"]
     assert lines[7:9] == ["  ...", "mirrored duplicates: none"]
     assert audit.warnings(audit.cheap(dataset), "x") == [
@@ -264,7 +264,7 @@ def test_command(tmp_path: Path, flawed: Dataset) -> None:
         "leaks": 1,
     }
     with Image.open(out) as picture:
-        assert picture.height == 6 * 16 * audit_report.SCALE
+        assert picture.height == 6 * 16 * report.SCALE
 
 
 def test_command_without_anything_to_draw(tmp_path: Path) -> None:

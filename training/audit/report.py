@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from training.audit import FEW, Combinations, Report, phrase, shape
-from training.copies import Pair
+from training.audit.audit import FEW, Combinations, Report, phrase, shape
+from training.audit.near_duplicates import Pair
 from training.data import Dataset
 from training.plots import grids
 

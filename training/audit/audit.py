@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training import copies
-from training.copies import Pair
+from training.audit import near_duplicates
+from training.audit.near_duplicates import Pair
 from training.data import Dataset
 from training.errors import DataError
 
@@ -75,7 +75,7 @@ class Report:
 
 
 def cheap(dataset: Dataset) -> Cheap:
-    pairs = copies.exact(dataset.images)
+    pairs = near_duplicates.exact(dataset.images)
     duplicates = tuple(pair for pair in pairs if not pair.mirrored)
     return Cheap(
         counts=_counts(dataset),
@@ -105,14 +105,14 @@ def audit(dataset: Dataset, other: Dataset | None = None) -> Report:
                     "cannot be compared (--size gives images one size)"
                 ],
             )
-        same = copies.exact(dataset.images, other.images)
+        same = near_duplicates.exact(dataset.images, other.images)
         known = {pair.second for pair in same}
-        almost = copies.near(dataset.images, other.images)
+        almost = near_duplicates.near(dataset.images, other.images)
         leaks = (*same, *(pair for pair in almost if pair.second not in known))
     return Report(
         cheap=cheap(dataset),
         combinations=_combinations(dataset),
-        near=tuple(copies.near(dataset.images)),
+        near=tuple(near_duplicates.near(dataset.images)),
         leaks=leaks,
     )
 
