@@ -57,7 +57,7 @@ def untrained(folder: Path) -> Path:
     """A model file as the service loads it, with weights as they are before training."""
     from service.core.manifest import DatasetInfo, Manifest, Provenance
     from training.config import TrainingConfig
-    from training.export import to_onnx
+    from training.export.export import to_onnx
     from training.networks.networks import Generator
 
     config = TrainingConfig(data="avatars", name="bench", width=WIDTH, network="dcgan")

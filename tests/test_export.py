@@ -21,8 +21,8 @@ from service.inference.session import Runtime
 from tests.conftest import manifest as tiny_manifest
 from tests.server import ROOT, serve
 from tests.small_runs import training
-from training import export, triton
 from training.errors import ExportError
+from training.export import export, triton
 from training.networks.networks import Generator
 from training.runs import sampling
 from training.runs.run import Run

@@ -14,7 +14,7 @@ from service.inference.session import Runtime
 from tests.small_runs import lay_out, small_faces
 from training.errors import RunError
 from training.evaluation.command import evaluate_run
-from training.export import export
+from training.export.export import export
 from training.loop.loop import train
 from training.networks.marginal import Marginal
 

@@ -63,7 +63,7 @@ def test_without_ray_the_cluster_says_what_to_install() -> None:
 
 def test_onnx_runtime_reports_to_nobody() -> None:
     """It reads the variable as it is loaded, so it must be set before, by both packages."""
-    for package in ("service.inference.session", "training.export"):
+    for package in ("service.inference.session", "training.export.export"):
         code = f"import {package}, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True)
 

@@ -29,7 +29,7 @@ from training.errors import Interrupted, RunError, TrainingError
 from training.evaluation import inception
 from training.evaluation.command import evaluate_run
 from training.evaluation.measure import Space
-from training.export import export
+from training.export.export import export
 from training.loop import estimate
 from training.loop.loop import train
 from training.loop.tensorboard import Board, check_installed

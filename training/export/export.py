@@ -16,10 +16,10 @@ from service.core import latents
 from service.core.atomic_write import write_atomically
 from service.core.labels import Vocabulary
 from service.core.manifest import METADATA_KEY, Manifest
-from training import card, triton
 from training.core.onnx_model import convert, to_bytes
 from training.core.pixels import to_uint8
 from training.errors import ExportError
+from training.export import model_card, triton
 from training.networks.marginal import Marginal
 from training.networks.networks import Block, Generator
 from training.networks.norms import ConditionalBatchNorm
@@ -72,7 +72,7 @@ def export(
         triton.check(repository, manifest)
     model = to_onnx(drawn, manifest)
     check_parity(drawn, model, manifest)
-    picture = card.samples(drawn, manifest)
+    picture = model_card.samples(drawn, manifest)
     evaluation = run.evaluation(name)
     evaluated = run.report(shown, name) is not None
     report = (evaluation / "report.md").read_text("utf-8") if evaluated else None
@@ -84,7 +84,7 @@ def export(
     for part in EVALUATED if evaluated else ():
         if (found := evaluation / part).exists():
             write_atomically(unfinished / part, found.read_bytes())
-    write_atomically(unfinished / "README.md", card.text(manifest, version, report))
+    write_atomically(unfinished / "README.md", model_card.text(manifest, version, report))
     if repository is not None:
         triton.add(repository, manifest, version, model)
     unfinished.replace(target)
