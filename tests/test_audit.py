@@ -12,7 +12,8 @@ from PIL import Image
 
 from tests.image_files import as_folder, as_zip, encoded
 from training.__main__ import main
-from training.audit import audit, near_duplicates, report
+from training.audit import audit, near_duplicates
+from training.audit import report as audit_report
 from training.audit.near_duplicates import NEAR, Pair
 from training.data import Dataset, avatars, load
 from training.data.labelling import encode_labels
@@ -140,7 +141,7 @@ def test_report(flawed: Dataset) -> None:
         ({"eyes": "red"}, 4),
     ]
     assert (report.combinations, report.leaks) == (None, None)
-    assert report.as_text(report, flawed).splitlines() == [
+    assert audit_report.as_text(report, flawed).splitlines() == [
         "faces: 8 images of 16x16 RGB",
         "eyes: blue 4, red 4",
         "duplicates: 2",
@@ -161,9 +162,9 @@ def test_report_against_other_data(flawed: Dataset) -> None:
     other = data(held_out, name="held-out")
     report = audit.audit(flawed, other)
     assert report.leaks == (Pair(6, 1, False), Pair(1, 2, False, 4.0))
-    text = report.as_text(report, flawed, other)
+    text = audit_report.as_text(report, flawed, other)
     assert text.endswith("also in held-out: 2\n  6.png = 1.png\n  1.png ~ 2.png, 4.0 of 255 apart")
-    found = report.as_json(report, flawed, other)
+    found = audit_report.as_json(report, flawed, other)
     assert found["against"]["sha256"] == other.sha256
     assert found["pairs"]["leaks"][0] == {
         "first": "6.png",
@@ -189,7 +190,7 @@ def test_combinations() -> None:
         ({"hair": "red", "eyes": "blue"}, 1),
         ({"hair": "red", "eyes": "green"}, 1),
     ]
-    text = report.as_text(audit.audit(dataset), dataset)
+    text = audit_report.as_text(audit.audit(dataset), dataset)
     assert (
         "combinations: 3 of 4 occur; 3 below 50 images: hair black, eyes green (0); "
         "hair red, eyes blue (1); hair red, eyes green (1)\n"
@@ -208,7 +209,7 @@ def test_more_combinations_than_can_be_listed() -> None:
 def test_many_values_are_told_in_brief() -> None:
     labels = [str(n) for n in range(25) for _ in range(2)]
     dataset = data(noise(50), *labels)
-    lines = report.as_text(audit.audit(dataset), dataset).splitlines()
+    lines = audit_report.as_text(audit.audit(dataset), dataset).splitlines()
     assert lines[1] == "eyes: 25 values, the rarest 0 2, 1 2, 2 2, 3 2, 4 2"
 
 
@@ -216,7 +217,7 @@ def test_images_without_names_or_labels() -> None:
     images = noise(7)
     images[1:] = images[0]
     dataset = Dataset("faces", images, *encode_labels({}, 7, "faces"))
-    lines = report.as_text(audit.audit(dataset), dataset).splitlines()
+    lines = audit_report.as_text(audit.audit(dataset), dataset).splitlines()
     assert lines[1:4] == ["duplicates: 6", "  image 0 = image 1", "  image 0 = image 2"]
     assert lines[7:9] == ["  ...", "mirrored duplicates: none"]
     assert audit.warnings(audit.cheap(dataset), "x") == [
@@ -264,7 +265,7 @@ def test_command(tmp_path: Path, flawed: Dataset) -> None:
         "leaks": 1,
     }
     with Image.open(out) as picture:
-        assert picture.height == 6 * 16 * report.SCALE
+        assert picture.height == 6 * 16 * audit_report.SCALE
 
 
 def test_command_without_anything_to_draw(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from service.core.labels import Vocabulary
 from service.core.latents import MAX_SEED
 from service.errors import InvalidLabel
 from training.audit import audit
+from training.audit import report as audit_report
 from training.config import DataConfig, TrainingConfig
 from training.core import distributed
 from training.core.device import choose_device, choose_precision
@@ -309,12 +310,12 @@ def audit_command(
     # What the other data is labelled with does not matter here.
     other = None if against is None else load(against, (), config.size, config.crop)
     report = audit.audit(dataset, other)
-    click.echo(report.as_text(report, dataset, other))
+    click.echo(audit_report.as_text(report, dataset, other))
     if json_file is not None:
-        found = report.as_json(report, dataset, other)
+        found = audit_report.as_json(report, dataset, other)
         write_atomically(json_file, json.dumps(found, indent=2) + "\n")
     if out is not None:
-        picture = report.as_picture(report, dataset, other)
+        picture = audit_report.as_picture(report, dataset, other)
         if picture is None:
             click.echo(f"no pairs to draw: {out} is not written", err=True)
         else:

@@ -1,1 +1,0 @@
-"""Measures of samples against real images, each a pure function of their features ``[N, D]``."""
