@@ -18,7 +18,7 @@ serve: $(SERVE)/ready  ## serve models/ on port 8000; RUNTIME=gpu for CUDA
 develop: $(DEVELOP)/ready  ## install what training, tests and checks need
 
 test: $(DEVELOP)/ready  ## run the tests
-	$(DEVELOP)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(DEVELOP)/bin/python -m pytest -n 3 --dist worksteal
 
 check: $(DEVELOP)/ready audit sbom  ## lint, format, types, audit, and that sbom can be written
 	$(DEVELOP)/bin/ruff check .

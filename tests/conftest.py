@@ -8,37 +8,13 @@ import httpx
 import pytest
 
 from service.core.manifest import Attribute, DatasetInfo, Manifest, Provenance
-from tests.server import MODELS, ROOT, Server, serve
+from tests.helpers.server import MODELS, ROOT, Server, serve
 from training.data import Dataset, load
 
 # The networks here are tiny: a second thread only waits for the first, and for whatever else runs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REAL_DATA = Path(os.environ.get("TEST_DATA", ROOT.parent / "shared" / "data"))
-
-
-LONGEST = (
-    "test_bulk.py",
-    "test_cluster.py",
-    "test_fetch.py",
-    "test_looking.py",
-    "test_exactness.py",
-    "test_openapi.py",
-    "test_choosing.py",
-    "test_distributed.py",
-    "test_guide.py",
-    "test_evaluate.py",
-    "test_sets.py",
-    "test_flow.py",
-    "test_trouble.py",
-    "test_readme.py",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that none is left to one process at the end."""
-    order = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

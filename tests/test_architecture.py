@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.server import ROOT
+from tests.helpers.server import ROOT
 
 RUNTIMES = {"onnxruntime", "onnx", "torch"}
 SERVER_SIDE = RUNTIMES | {"deflate", "fastapi", "uvicorn", "pyarrow", "ray"}

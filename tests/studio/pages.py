@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, expect
 
-from tests.server import ROOT, Server
+from tests.helpers.server import ROOT, Server
 
 SHOTS = ROOT / "test-output" / "studio"
 SHOWN = (

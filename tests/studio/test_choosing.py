@@ -17,7 +17,7 @@ from playwright.sync_api import Page, Response, Route, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from service.api.routes.studio import FILES
-from tests.server import ROOT, Server, environment
+from tests.helpers.server import ROOT, Server, environment
 from tests.studio.pages import SHOTS, SHOWN, chip, open_studio, query, sources, until
 
 

@@ -18,7 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.server import ROOT, Server
+from tests.helpers.server import ROOT, Server
 from tests.studio.pages import SHOTS, open_studio, pin_two, query, until
 
 

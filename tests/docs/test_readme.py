@@ -1,0 +1,143 @@
+"""The README's commands run, and their answers are what it shows."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.inference.model import load_model
+from service.inference.session import Runtime
+from tests.helpers.server import ROOT, Server, environment
+from tests.helpers.small_runs import training
+from training.data import avatars
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(sh|json)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    (code, following[1] if following[0] == "json" else None)
+    for (kind, code), following in zip(BLOCKS, [*BLOCKS[1:], ("", "")], strict=True)
+    if kind == "sh" and code.startswith("curl")
+]
+
+
+def matches(shown: Any, found: Any) -> bool:
+    """Equal, but for text that the README cuts short with three dots."""
+    if isinstance(shown, dict):
+        return shown.keys() == found.keys() and all(matches(shown[k], found[k]) for k in shown)
+    if isinstance(shown, list):
+        return len(shown) == len(found) and all(map(matches, shown, found))
+    if isinstance(shown, str) and shown.endswith("..."):
+        return bool(found.startswith(shown.removesuffix("...")))
+    return bool(shown == found)
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(COMMANDS) >= 5
+    assert sum(answer is not None for _, answer in COMMANDS) >= 3
+
+
+def test_fetching_a_set(server: Server, tmp_path: Path) -> None:
+    (command,) = re.findall(r"^\.venv-cpu/bin/python (-m service fetch .*)$", README, re.MULTILINE)
+    subprocess.run(
+        [sys.executable, *shlex.split(command), "--server", server.url],
+        cwd=tmp_path,
+        env=environment() | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        timeout=60,
+    )
+    manifest = json.loads((tmp_path / "faces" / "manifest.json").read_text())
+    assert manifest["complete"] and manifest["images"] == 1000
+
+
+def test_images_in_python(server: Server) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code.replace("http://localhost:8000", server.url), names)
+    assert f"uint8 {list(names['images'].shape)}" in code
+    assert str(names["labels"][0]).replace("'", '"') in code
+
+
+@pytest.mark.parametrize(("command", "answer"), COMMANDS)
+def test_commands(server: Server, tmp_path: Path, command: str, answer: str | None) -> None:
+    command = command.replace("localhost:8000", server.url.removeprefix("http://"))
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    if answer is None:
+        (picture,) = tmp_path.iterdir()
+        assert f"](docs/images/{picture.name})" in README
+        with Image.open(picture) as found, Image.open(ROOT / "docs/images" / picture.name) as shown:
+            # Another kind of processor may round the other way.
+            difference = np.asarray(found).astype(int) - np.asarray(shown)
+        assert np.abs(difference).max() <= 2
+    else:
+        assert matches(json.loads(answer), json.loads(done.stdout)), done.stdout
+
+
+def test_training_on_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = avatars.draw(480)  # a tenth is kept to measure against
+    rows = ["file_name,hair,eyes"]
+    with zipfile.ZipFile(tmp_path / "my-faces.zip", "w") as archive:
+        for index, (pixels, labels) in enumerate(zip(faces.images, faces.labels, strict=True)):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels[::4, ::4]).save(buffer, "PNG")
+            archive.writestr(f"images/{index}.png", buffer.getvalue())
+            # Two colours of each, so that none stands only once.
+            hair, eyes = ("black", "blonde")[labels[0] % 2], ("red", "blue")[labels[1] % 2]
+            rows.append(f"images/{index}.png,{hair},{eyes}")
+        archive.writestr("metadata.csv", "\n".join(rows))
+
+    commands = re.findall(r"^\.venv/bin/python (-m training .*)$", README, re.MULTILINE)
+    assert [command.split()[2] for command in commands] == ["train", "sample", "evaluate", "export"]
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        small = command.replace("--kimg 2000", "--kimg 0.1 --width 4 --batch 16")
+        done = training(*shlex.split(small)[2:])
+        assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "grid.png").exists()
+    model = load_model(tmp_path / "models" / "my-faces" / "1" / "model.onnx", Runtime("cpu"))
+    assert model.vocabulary.parse("red eyes, black hair")
+
+
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            name, _, anchor = target.partition("#")
+            other = page.parent / name if name else page
+            assert other.exists(), target
+            assert not anchor or anchor in anchors(other), target
+
+
+def anchors(page: Path) -> list[str]:
+    """What links may call the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/*/README.md")), ids=str)
+def test_requests_in_model_cards(server: Server, tmp_path: Path, path: Path) -> None:
+    (command,) = re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
+    command = command.replace("localhost:8000", server.url.removeprefix("http://"))
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, timeout=60)
+    with Image.open(tmp_path / "samples.png") as image:
+        image.load()

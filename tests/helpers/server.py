@@ -1,0 +1,82 @@
+"""A real server: ``python -m service`` in a process of its own, spoken to over a socket."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "models"
+START_SECONDS = 60
+NONE: Mapping[str, str] = {}
+
+
+def command(*options: str, program: Sequence[str] = ("service",)) -> list[str]:
+    """``program``: what is started instead of the service, and what comes before its options."""
+    return [sys.executable, "-m", *program, "--port", "0", "--linger", "0", *options]
+
+
+def environment() -> dict[str, str]:
+    """Ours, without settings that would reach the server by the side."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FIGMENT_", "ORT_"))
+    }
+
+
+class Server:
+    """A running server. ``client`` is bound to its address; ``log`` grows as it writes."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, log: list[str]) -> None:
+        self.process = process
+        self.url = url
+        self.log = log
+        self.client = httpx.Client(base_url=url, timeout=60)
+
+
+@contextmanager
+def serve(
+    *options: str, program: Sequence[str] = ("service",), variables: Mapping[str, str] = NONE
+) -> Iterator[Server]:
+    """Start a server and wait until it listens; end it with SIGTERM."""
+    process = subprocess.Popen(
+        command(*options, program=program),
+        cwd=ROOT,
+        env=environment() | dict(variables),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log: list[str] = []
+    listening = threading.Event()
+    reader = threading.Thread(target=_read, args=(process, log, listening))
+    reader.start()
+    try:
+        assert listening.wait(START_SECONDS), "".join(log)
+        found = re.search(r"running on (http://\S+)", "".join(log))
+        assert found, "".join(log)
+        server = Server(process, found[1], log)
+        with server.client:
+            yield server
+    finally:
+        process.terminate()
+        process.wait(30)
+        reader.join()
+
+
+def _read(process: subprocess.Popen[str], log: list[str], listening: threading.Event) -> None:
+    assert process.stderr is not None
+    with process.stderr:
+        for line in process.stderr:
+            log.append(line)
+            if "running on" in line:
+                listening.set()
+    listening.set()  # it ended; whoever waits finds out why in the log

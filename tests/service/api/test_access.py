@@ -1,0 +1,330 @@
+"""Who is let in, and how much they may have."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.api.auth import api_keys
+from service.api.auth.access import PROBES
+from service.client import Figment
+from service.errors import Refused, StartupError, Unauthorized
+from tests.conftest import attribute, manifest
+from tests.helpers import onnx_files
+from tests.helpers.server import ROOT, Server, environment, serve
+
+KEY, SLOW = "figment_for-the-tests", "figment_for-the-slow"
+
+
+def entry(name: str, key: str) -> str:
+    return f"{name}:sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
+    eyes = attribute("eyes", "red", "blue")
+    onnx_files.put(folder, "eyes", 1, onnx_files.model(manifest(eyes, name="eyes")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def guarded(models: Path) -> Iterator[Server]:
+    entries = f"{entry('team', KEY)},{entry('slow@20', SLOW)}"
+    options = ("--models", str(models), "--max-images", "64", "--log-requests")
+    with serve(*options, "--api-keys", entries, "--cors-origins", "https://lab.example") as running:
+        yield running
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+GUARDED = [
+    ("POST", "/generate"),
+    ("POST", "/generate/conditional"),
+    ("POST", "/interpolate"),
+    ("POST", "/variations"),
+    ("GET", "/images/plain/1/3/0.png"),
+    ("GET", "/models"),
+    ("GET", "/models/plain/1"),
+    ("GET", "/info"),
+    ("GET", "/metrics"),
+    ("GET", "/v2"),
+    ("GET", "/v2/models/plain"),
+    ("GET", "/v2/models/plain/ready"),
+    ("POST", "/v2/models/plain/infer"),
+    ("GET", "/nowhere"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+def test_without_a_key_nothing_is_told(guarded: Server, method: str, path: str) -> None:
+    wrong: list[dict[str, str]] = [
+        {},
+        {"Authorization": "Bearer"},
+        {"Authorization": f"Basic {KEY}"},
+        bearer(KEY + "x"),
+        bearer(KEY[:-1]),
+        bearer(entry("team", KEY)),
+        bearer(hashlib.sha256(KEY.encode()).hexdigest()),
+    ]
+    for headers in wrong:
+        answer = guarded.client.request(method, path, headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["status"] == 401
+
+
+def test_a_key_opens_everything(guarded: Server) -> None:
+    answer = guarded.client.post("/generate", json={"n": 2, "seed": 3}, headers=bearer(KEY))
+    assert answer.status_code == 200
+    url = answer.json()["images"][0]["url"]
+    image = guarded.client.get(url, headers=bearer(KEY))
+    assert image.status_code == 200
+    # No shared cache may give it to those without a key.
+    assert "private" in image.headers["Cache-Control"]
+    for path in ("/models", "/info", "/metrics"):
+        assert guarded.client.get(path, headers=bearer(KEY)).status_code == 200
+
+
+def test_probes_and_pages_take_no_key(guarded: Server) -> None:
+    for path in (*PROBES, "/", "/studio/studio.js", "/docs", "/openapi.json"):
+        assert guarded.client.get(path).status_code == 200, path
+
+
+def test_the_document_says_what_takes_a_key(guarded: Server, models: Path) -> None:
+    document = guarded.client.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert bool(operation.get("security")) == (path not in PROBES), path
+    with serve("--models", str(models)) as free:
+        assert "securitySchemes" not in free.client.get("/openapi.json").json()["components"]
+
+
+def test_no_key_comes_to_light(guarded: Server) -> None:
+    guarded.client.post("/generate", json={"n": 1}, headers=bearer(KEY))
+    guarded.client.get(f"/models?key={KEY}", headers=bearer(KEY))
+    info = guarded.client.get("/info", headers=bearer(KEY)).text
+    metrics = guarded.client.get("/metrics", headers=bearer(KEY)).text
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    for told in (info, metrics, "".join(guarded.log)):
+        assert KEY not in told
+        assert digest not in told
+    assert 'figment_key_images_total{key="team"}' in metrics
+
+
+def test_a_key_has_its_rate(guarded: Server) -> None:
+    """Of 20 images a second, and 64 at once."""
+    ask = {"n": 64, "model": "plain"}
+    assert guarded.client.post("/generate", json=ask, headers=bearer(SLOW)).status_code == 200
+    refused = guarded.client.post("/generate", json=ask, headers=bearer(SLOW))
+    assert refused.status_code == 429
+    assert refused.json()["type"] == "urn:figment:too-many-images-for-this-key"
+    seconds = int(refused.headers["Retry-After"])
+    assert 1 <= seconds <= 4
+    # Others are not kept waiting, and it is right once the time has passed.
+    assert guarded.client.post("/generate", json=ask, headers=bearer(KEY)).status_code == 200
+    time.sleep(seconds)
+    assert guarded.client.post("/generate", json=ask, headers=bearer(SLOW)).status_code == 200
+
+
+def test_a_set_is_sent_at_the_rate_of_its_key(guarded: Server) -> None:
+    ask = {"n": 120, "model": "plain"}
+    url = "/generate?format=npy"
+    while True:
+        started = time.monotonic()
+        answer = guarded.client.post(url, json=ask, headers=bearer(SLOW))
+        if answer.status_code == 200:
+            break
+        time.sleep(int(answer.headers["Retry-After"]))
+    assert len(answer.content) == 120 * 16 * 16 * 3 + 128
+    assert time.monotonic() - started > (120 - 64) / 20 - 0.5
+
+
+def test_browsers_of_configured_origins_only(guarded: Server, models: Path) -> None:
+    asks = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type",
+    }
+    for origin, allowed in (("https://lab.example", True), ("https://evil.example", False)):
+        answer = guarded.client.options("/generate", headers={"Origin": origin, **asks})
+        assert (answer.headers.get("Access-Control-Allow-Origin") == origin) == allowed
+    with serve("--models", str(models)) as closed:
+        answer = closed.client.get("/models", headers={"Origin": "https://lab.example"})
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_answers_tell_browsers_to_do_nothing_with_them(guarded: Server) -> None:
+    for path in ("/models", "/nowhere", "/", "/docs"):
+        headers = guarded.client.get(path, headers=bearer(KEY)).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers.get_list("X-Content-Type-Options") == ["nosniff"]
+
+
+def test_the_client_sends_its_key(guarded: Server, tmp_path: Path) -> None:
+    batch = Figment(guarded.url, api_key=KEY).generate(3, seed=1, model="plain")
+    assert batch.images.shape == (3, 16, 16, 3)
+    with pytest.raises(Refused, match="API key"):
+        Figment(guarded.url).generate(1)
+    fetch = [sys.executable, "-m", "service", "fetch", "-n", "5", "--model", "plain"]
+    fetch += ["--server", guarded.url, "--out", str(tmp_path / "set")]
+    with_key = environment() | {"FIGMENT_API_KEY": KEY}
+    subprocess.run(fetch, cwd=ROOT, env=with_key, check=True, capture_output=True)
+    assert json.loads((tmp_path / "set" / "manifest.json").read_text())
+    assert KEY not in "".join(path.read_text("latin-1") for path in (tmp_path / "set").iterdir())
+
+
+def start(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", "--port", "0", *options]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "figment.example"])
+def test_it_does_not_lie_open_to_others_by_accident(models: Path, host: str) -> None:
+    ended = start("--models", str(models), "--host", host)
+    assert ended.returncode == 1
+    assert "FIGMENT_API_KEYS" in ended.stderr
+    assert "FIGMENT_ALLOW_ANONYMOUS" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("way", [("--allow-anonymous",), ("--api-keys", entry("me", KEY))])
+def test_others_are_let_in_on_purpose(models: Path, way: tuple[str, ...]) -> None:
+    with serve("--models", str(models), "--host", "0.0.0.0", *way) as server:
+        port = httpx.URL(server.url).port
+        found = httpx.get(f"http://127.0.0.1:{port}/readyz")
+        assert found.status_code == 200
+
+
+def test_a_file_of_keys(models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"# who asks\n{entry('a', KEY)}  # the first\n\n{entry('b@5', SLOW)}\n")
+    with serve("--models", str(models), "--api-keys-file", str(file)) as server:
+        for key in (KEY, SLOW):
+            assert server.client.get("/models", headers=bearer(key)).status_code == 200
+        assert server.client.get("/models").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ("team:sha256:abc", "API key 1 is not of the form"),
+        ("team:sha256", "API key 1: what stands there for the key is no key"),
+        ("sha256:" + "0" * 64, "API key 1: what stands there for the key is no key"),
+        ("team:" + "0" * 64, "API key 1: what stands there for the key is no key"),
+        (entry("team", KEY) + "," + entry("team", SLOW), "two API keys have the name of 'team'"),
+        (entry("a", KEY) + "," + entry("b", KEY), "two API keys have the digest of 'a'"),
+        ("a b:sha256:" + "0" * 64, "API key 1 is not of the form"),
+        (" , ", "there is no API key"),
+        ("", "there is no API key"),
+    ],
+)
+def test_what_is_no_key_is_refused_and_not_repeated(
+    models: Path, entries: str, problem: str
+) -> None:
+    ended = start("--models", str(models), "--api-keys", entries)
+    assert ended.returncode == 1
+    assert problem in ended.stderr
+    assert not entries or entries not in ended.stderr
+
+
+def test_a_key_in_the_clear_is_taken_with_a_warning(models: Path) -> None:
+    with serve("--models", str(models), "--api-keys", f"me:{KEY}") as server:
+        assert server.client.get("/models", headers=bearer(KEY)).status_code == 200
+        assert any("'me' is given as it is" in line for line in server.log)
+
+
+def test_the_command_makes_keys() -> None:
+    command = [sys.executable, "-m", "service", "key", "team", "--rate", "50"]
+    told = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True).stdout
+    secret = next(line.strip() for line in told.splitlines() if line.startswith("  figment_"))
+    made = next(line.strip() for line in told.splitlines() if line.startswith("  team"))
+    keyring = api_keys.read(made, None, None)
+    assert keyring.find(f"bearer {secret}").name == "team"
+    assert keyring.find(f"Bearer {secret}").rate == 50
+    with pytest.raises(Unauthorized):
+        keyring.find(f"Bearer {secret}x")
+    with pytest.raises(StartupError):
+        api_keys.make("no name")
+
+
+def metric(server: Server, line: str) -> float:
+    told = server.client.get("/metrics", headers=bearer(KEY)).text
+    return float(next(row.split()[-1] for row in told.splitlines() if row.startswith(line)))
+
+
+def test_a_reload_forgives_nothing(models: Path) -> None:
+    ask = {"n": 60, "model": "plain"}
+    options = ("--models", str(models), "--max-images", "60", "--api-keys", entry("a@1", KEY))
+    with serve(*options) as server:
+        server.client.headers.update(bearer(KEY))
+        assert server.client.post("/generate", json=ask).status_code == 200
+        server.client.post("/models/reload").raise_for_status()
+        assert server.client.post("/generate", json=ask).status_code == 429
+
+
+def test_sets_that_are_left_are_paid_for_as_far_as_they_were_computed(models: Path) -> None:
+    ask = {"n": 10_000, "model": "plain"}
+    options = ("--models", str(models), "--max-images", "64", "--api-keys", entry("a@5", KEY))
+    with serve(*options) as server:
+        server.client.headers.update(bearer(KEY))
+        for _ in range(10):
+            with server.client.stream("POST", "/generate?format=npy", json=ask) as answer:
+                if answer.status_code == 200:
+                    parts = answer.iter_raw()
+                    next(parts)
+        made = metric(server, 'figment_batch_images_sum{model="plain"}')
+        assert 64 <= made <= 64 + 5 * 30
+        assert metric(server, 'figment_key_images_total{key="a"}') == made
+
+
+def test_what_is_refused_is_not_paid_for(guarded: Server) -> None:
+    before = metric(guarded, 'figment_key_images_total{key="team"}')
+    for body in ({"n": 65}, {"n": 5, "label": "blue hair"}, {"model": "none"}):
+        answer = guarded.client.post("/generate", json=body, headers=bearer(KEY))
+        assert answer.status_code in (404, 422)
+    assert metric(guarded, 'figment_key_images_total{key="team"}') == before
+
+
+def test_a_page_of_another_site_cannot_ask_under_a_name_of_its_own(models: Path) -> None:
+    """Or through a browser on this machine it could read what nobody needs a key for."""
+    with serve("--models", str(models)) as server:
+        for host, status in (
+            ("evil.example", 421),
+            ("localhost:8000", 200),
+            ("127.0.0.1", 200),
+            ("[::1]:80", 200),
+        ):
+            answer = server.client.get("/models", headers={"Host": host})
+            assert answer.status_code == status, host
+        plain = {"Content-Type": "text/plain;json"}  # which a page may send without being asked
+        assert server.client.post("/generate", content="{}", headers=plain).status_code == 422
+    with serve("--models", str(models), "--allow-anonymous") as server:
+        answer = server.client.get("/models", headers={"Host": "figment.example"})
+        assert answer.status_code == 200
+
+
+def test_a_caller_cannot_write_lines_into_the_log(guarded: Server) -> None:
+    guarded.client.get("/x%0aERROR%20forged%1b[2J", headers={"X-Request-ID": "forger"})
+    for _ in range(100):
+        if lines := [line for line in guarded.log if "forger" in line]:
+            break
+        time.sleep(0.05)
+    assert lines == ["INFO GET /x\\nERROR forged\\x1b[2J 401, 127.0.0.1 [forger]\n"]

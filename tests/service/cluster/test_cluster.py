@@ -1,0 +1,324 @@
+"""The service on a Ray cluster: two nodes on this machine, whose processes and nodes are killed.
+
+All share one cluster, and the last test removes one of its nodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import http.client
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from benchmarks.cluster import Nodes, here, nodes, replicas_metrics
+from benchmarks.crowd import Crowd
+from service.api.auth import api_keys
+from service.client import Figment
+from tests.helpers.server import MODELS, ROOT, environment, serve
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason='Ray is missing: pip install "figment[ray]"'
+    ),
+]
+
+NEW_NETWORK = 0x40000000
+"""CLONE_NEWNET."""
+SECRET, ENTRY = api_keys.make("lab", None)
+SLOW, SLOW_ENTRY = api_keys.make("slow", 1)
+HEADERS = {"Authorization": f"Bearer {SECRET}"}
+
+
+@pytest.fixture(scope="module")
+def own_network() -> Iterator[None]:
+    """This thread, and all that it starts, see a network that nobody else does, if that may be.
+
+    Ray listens on all addresses, whatever it is told.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    with contextlib.closing(os.fdopen(before)):
+        apart = libc.unshare(NEW_NETWORK) == 0
+        if apart:
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        yield
+        if apart:
+            assert libc.setns(before, NEW_NETWORK) == 0
+
+
+@dataclass
+class Cluster:
+    """One that runs, with the service on it; ``store`` is where its models are mirrored from."""
+
+    nodes: Nodes
+    url: str
+    store: Path
+    client: httpx.Client
+
+    def metrics(self) -> list[str]:
+        """Of each of the two replicas."""
+        return replicas_metrics(self.url, HEADERS)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it does not come to be"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def cluster(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    store = folder / "store"
+    for model in ("digits/1", "anime-faces/2"):
+        shutil.copytree(MODELS / model, store / model)
+    (folder / "keys").write_text(f"{ENTRY}\n{SLOW_ENTRY}\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {
+        "FIGMENT_MODELS": f"file://{store}",
+        "FIGMENT_API_KEYS_FILE": str(folder / "keys"),
+        "FIGMENT_MAX_WAIT": "30",  # patient, for the machine that tests may be slow
+        "TMPDIR": str(folder),
+    }
+    url = f"http://127.0.0.1:{port}"
+    with (
+        nodes(here(port, variables)) as running,
+        httpx.Client(base_url=url, timeout=60, headers=HEADERS) as client,
+    ):
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        yield Cluster(running, url, store, client)
+
+
+@pytest.fixture(scope="module")
+def plain(cluster: Cluster) -> Iterator[str]:
+    """The address of a server of its own, with the models that the cluster begins with."""
+    with serve("--models", str(cluster.store), "--max-wait", "30") as running:
+        yield running.url
+
+
+def test_one_who_is_never_answered_is_seen_among_others_who_are() -> None:
+    """What the tests below measure with."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+    def answers(connection: socket.socket) -> None:
+        with connection:
+            while connection.recv(1 << 16):
+                connection.sendall(answer)
+
+    def takes(listening: socket.socket) -> None:
+        kept = [listening.accept()[0]]  # and hears nothing of us
+        for _ in range(3):
+            threading.Thread(target=answers, args=(listening.accept()[0],)).start()
+        with contextlib.closing(listening), contextlib.closing(kept[0]):
+            over.wait(60)
+
+    over = threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = threading.Thread(target=takes, args=(listening,))
+    server.start()
+    crowd = Crowd(f"http://127.0.0.1:{listening.getsockname()[1]}/a?b", b"{}", patience=1)
+    with crowd.asking(4):
+        wait_until(lambda: crowd.answers > 100)
+    over.set()
+    server.join()
+    assert crowd.failed == {"no answer in 1 s": 1}
+    assert 1 <= crowd.longest < 5
+
+
+def test_an_address_has_the_same_bytes_on_every_replica_and_on_a_plain_server(
+    cluster: Cluster, plain: str
+) -> None:
+    paths = [f"/images/digits/1/3/{index}.png" for index in range(60)]
+    paths += [f"/images/anime-faces/2/5/{index}.webp?label=red+eyes" for index in range(20)]
+    with httpx.Client(base_url=plain, timeout=60) as other:
+        for path in paths:
+            ours, theirs = cluster.client.get(path), other.get(path)
+            assert ours.status_code == 200
+            assert ours.content == theirs.content
+            assert ours.headers["etag"] == theirs.headers["etag"]
+        for format_ in ("zip", "webdataset", "npy", "json"):
+            body = {"n": 100, "seed": 4, "model": "digits"}
+            ours, theirs = (
+                client.post(f"/generate?format={format_}", json=body)
+                for client in (cluster.client, other)
+            )
+            assert ours.content == theirs.content
+    made = 'figment_images_total{format="png",model="digits",version="1"}'
+    for metrics in cluster.metrics():
+        counted = [line.split()[1] for line in metrics.splitlines() if line.startswith(made)]
+        assert counted and float(counted[0]) > 0, "one replica has answered nothing"
+
+
+def test_refusals_are_those_of_a_plain_server(cluster: Cluster) -> None:
+    body = {"n": 1, "model": "digits"}
+    with httpx.Client(base_url=cluster.url, timeout=60) as anyone:
+        refused = anyone.post("/generate", json=body, headers={"X-Request-ID": "our-own"})
+        assert anyone.get("/readyz").status_code == 200
+    assert refused.status_code == 401
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.headers["www-authenticate"] == 'Bearer realm="figment"'
+    assert refused.headers.get_list("x-request-id") == ["our-own"]
+    assert refused.headers["x-content-type-options"] == "nosniff"
+    assert refused.json()["type"] == "urn:figment:no-valid-api-key"
+
+    unknown = cluster.client.post("/generate/conditional", json={"label": "red eys"})
+    assert unknown.status_code == 422
+    assert "red eyes" in unknown.json()["matches"]
+    assert len(unknown.headers.get_list("x-request-id")) == 1
+
+    large = cluster.client.post("/generate", content=b" " * (1 << 20) + b"{}")
+    assert large.status_code == 413
+    assert large.json()["type"] == "urn:figment:body-too-large"
+
+    elsewhere = cluster.client.post("/models/reload")
+    assert elsewhere.status_code == 409
+    assert "user_config" in elsewhere.json()["detail"]
+
+
+def test_who_asks_for_too_much_is_told_when_to_come_back(cluster: Cluster) -> None:
+    headers = {"Authorization": f"Bearer {SLOW}"}
+    for _ in range(4):  # each of two replicas has a rate for the key, and may give 1,024 at once
+        answer = cluster.client.post(
+            "/generate", json={"n": 1024, "model": "digits"}, headers=headers
+        )
+        if answer.status_code == 429:
+            break
+    assert answer.status_code == 429
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:figment:too-many-images-for-this-key"
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_stream_whose_reader_leaves_is_not_computed_on(cluster: Cluster) -> None:
+    address = httpx.URL(cluster.url)
+    connection = http.client.HTTPConnection(address.host, address.port or 80)
+    body = json.dumps({"n": 1_000_000, "seed": 1, "model": "anime-faces"})
+    headers = {"Content-Type": "application/json", **HEADERS}
+    connection.request("POST", "/generate?format=npy", body, headers)
+    answer = connection.getresponse()
+    assert answer.status == 200
+    assert len(answer.read(100_000)) == 100_000
+    connection.close()
+
+    def ended() -> bool:
+        told = cluster.metrics()
+        return any('figment_streams_cut_total{reason="' in each for each in told) and all(
+            "figment_streams 0.0" in each and "figment_queue_images 0.0" in each for each in told
+        )
+
+    wait_until(ended)
+
+
+def test_a_killed_replica_fails_no_request(cluster: Cluster) -> None:
+    crowd = Crowd(
+        f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
+    )
+    before = cluster.nodes.ask("replicas")
+    assert len(before) == 2
+    with crowd.asking(32):
+        wait_until(lambda: crowd.answers > 200)
+        cluster.nodes.ask("kill", before[0])
+        # Until another has taken its place, and has been at it for a while.
+        wait_until(lambda: len(set(cluster.nodes.ask("replicas")) - {before[0]}) == 2)
+        served = crowd.answers
+        wait_until(lambda: crowd.answers > served + 200)
+    assert crowd.failed == {}
+    assert crowd.longest < 5, "seconds of a single request"
+
+
+def test_the_client_goes_on_over_a_killed_replica(cluster: Cluster, plain: str) -> None:
+    figment = Figment(cluster.url, api_key=SECRET)
+    ours = figment.stream(3000, seed=8, model="anime-faces")
+    images = [next(ours).image for _ in range(100)]
+    killed = cluster.nodes.ask("replicas")[0]  # it may or may not be the one that sends
+    cluster.nodes.ask("kill", killed)
+    images += [sample.image for sample, _ in zip(ours, range(300), strict=False)]
+    theirs, _ = Figment(plain).generate(400, seed=8, model="anime-faces")
+    assert np.array_equal(np.stack(images), theirs)
+    wait_until(lambda: len(set(cluster.nodes.ask("replicas")) - {killed}) == 2)
+
+
+def test_new_models_are_taken_up_by_all_while_requests_go_on(cluster: Cluster) -> None:
+    crowd = Crowd(
+        f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
+    )
+    shutil.copytree(MODELS / "digits" / "2", cluster.store / "digits" / "2")
+
+    def everywhere() -> bool:
+        served = 'figment_model_info{model="digits",sha256='
+        return all(
+            any(
+                line.startswith(served) and 'version="2"' in line and line.endswith(" 1.0")
+                for line in metrics.splitlines()
+            )
+            for metrics in cluster.metrics()
+        )
+
+    before = set(cluster.nodes.ask("replicas"))
+    with crowd.asking(32):
+        wait_until(lambda: crowd.answers > 100)
+        assert not everywhere()
+        cluster.nodes.ask("deploy", {"models": "2"})
+        wait_until(everywhere)
+        served = crowd.answers
+        wait_until(lambda: crowd.answers > served + 200)
+    assert crowd.failed == {}
+    assert set(cluster.nodes.ask("replicas")) == before, (
+        "they were to go on, and not to be replaced"
+    )
+    assert {cluster.client.get("/models/digits").json()["version"] for _ in range(20)} == {2}
+
+
+def fetch(url: str, out: Path, key: str = "") -> subprocess.Popen[str]:
+    order = "-n 20000 --per-file 2000 --format zip --seed 6 --model digits --model-version 1"
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "service",
+            "fetch",
+            *order.split(),
+            *("--out", str(out), "--server", url),
+        ],
+        cwd=ROOT,
+        env=environment() | {"FIGMENT_API_KEY": key},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_node_that_is_lost_costs_the_client_nothing(
+    cluster: Cluster, plain: str, tmp_path: Path
+) -> None:
+    with fetch(plain, tmp_path / "plain") as undisturbed:
+        assert undisturbed.wait(120) == 0
+    with fetch(cluster.url, tmp_path / "ours", SECRET) as disturbed:
+        wait_until(lambda: len(list((tmp_path / "ours").glob("*.zip"))) >= 2)
+        cluster.nodes.ask("remove_node")
+        assert disturbed.wait(180) == 0, disturbed.stderr and disturbed.stderr.read()
+    names = sorted(path.name for path in (tmp_path / "plain").iterdir())
+    assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == names
+    assert len([name for name in names if name.endswith(".zip")]) == 10
+    for name in names:
+        if name.endswith(".zip"):
+            ours, theirs = tmp_path / "ours" / name, tmp_path / "plain" / name
+            assert ours.read_bytes() == theirs.read_bytes()

@@ -1,0 +1,270 @@
+"""The service with a fault in it: whoever runs into it is told, and nobody else notices."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import attribute, manifest
+from tests.helpers import faulty_server, onnx_files
+from tests.helpers.process_stats import Figures, unharmed, until, warm
+from tests.helpers.server import Server, serve
+
+SETS = ("npy", "zip", "webdataset", "parquet")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
+    for name, expression in (("sees", "mean"), ("blind", "nan")):
+        about = manifest(attribute("eyes", "red", "blue"), name=name)
+        path = onnx_files.put(folder, name, 1, onnx_files.model(about))
+        path.with_name("verifier.onnx").write_bytes(onnx_files.bright_verifier(about, expression))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where faults are told what to do."""
+    path = tmp_path / "faults"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="module")
+def server(models: Path, faults: Path) -> Iterator[Server]:
+    with broken(models, faults) as running:
+        warm(running)
+        yield running
+
+
+def broken(models: Path, faults: Path, *options: str) -> Any:
+    program = ("tests.helpers.faulty_server", str(faults))
+    bounds = ("--threads", "2", "--stall", "1", "--max-wait", "30")
+    return serve("--models", str(models), *bounds, *options, program=program)
+
+
+def ask(server: Server, format_: str = "json", **body: Any) -> httpx.Response:
+    """Over a connection of its own."""
+    return server.client.post(
+        f"/generate?format={format_}",
+        json={"model": "plain", **body},
+        headers={"Connection": "close"},
+    )
+
+
+def ask_for_set(
+    server: Server, format_: str, **body: Any
+) -> AbstractContextManager[httpx.Response]:
+    return server.client.stream(
+        "POST",
+        f"/generate?format={format_}",
+        json={"model": "plain", **body},
+        headers={"Connection": "close"},
+    )
+
+
+def told(answer: httpx.Response, status: int) -> str:
+    """The sentence of a problem."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "Traceback" not in answer.text
+    detail: str = answer.json()["detail"]
+    return detail
+
+
+@pytest.mark.parametrize(
+    ("seed", "sentence"),
+    [
+        (faulty_server.RAISES, "the model could not be run; the service's log says why"),
+        (faulty_server.NOT_A_NUMBER, "the model gave float32 of shape"),
+        (faulty_server.WRONG_SHAPE, "(16, 15, 16, 3) instead of uint8 of (16, 16, 16, 3)"),
+        (faulty_server.WRONG_COUNT, "(15, 16, 16, 3) instead of uint8 of (16, 16, 16, 3)"),
+    ],
+)
+@pytest.mark.parametrize("format_", ["json", "png", *SETS])
+def test_a_network_that_fails(server: Server, seed: int, sentence: str, format_: str) -> None:
+    with unharmed(server):
+        before = Figures(server)
+        assert sentence in told(ask(server, format_, n=48, seed=seed), 500)
+        after = Figures(server)
+        assert after("batches_failed_total") > before("batches_failed_total")
+        for name, labels in (
+            ("http_requests_total", {"route": "/generate", "status": "500"}),
+            ("rejections_total", {"reason": "inference-failed"}),
+        ):
+            assert after(name, **labels) == before(name, **labels) + 1
+        assert after("images_total") == before("images_total")
+
+
+@pytest.mark.parametrize("format_", SETS)
+def test_a_network_that_fails_in_the_middle_of_a_set(server: Server, format_: str) -> None:
+    with unharmed(server):
+        before = Figures(server)
+        with (
+            ask_for_set(server, format_, n=100_000, seed=faulty_server.RAISES_LATE) as answer,
+            pytest.raises(httpx.RemoteProtocolError),
+        ):
+            assert answer.status_code == 200
+            for _ in answer.iter_raw():
+                pass
+        until(lambda: Figures(server)("streams") == 0)
+        after = Figures(server)
+        reason = {"reason": "inference-failed"}
+        assert after("streams_cut_total", **reason) == before("streams_cut_total", **reason) + 1
+        assert after("streams_cut_total") == before("streams_cut_total") + 1
+        made = after("images_total") - before("images_total")
+        assert faulty_server.LATE - 1024 < made <= faulty_server.LATE
+
+
+def test_others_in_the_batch_of_one_that_fails(server: Server) -> None:
+    """They fail with it or not at all, and never get what is not theirs."""
+    expected = ask(server, n=3, seed=3).json()["images"]
+    with unharmed(server), ThreadPoolExecutor(32) as pool:
+        seeds = [faulty_server.RAISES, 3, 3, 3] * 40
+        answers = list(pool.map(lambda seed: ask(server, n=3, seed=seed), seeds))
+    good = [answer for answer in answers if answer.status_code == 200]
+    assert all(answer.json()["images"] == expected for answer in good)
+    assert {answer.status_code for answer in answers} == {200, 500}
+    assert all(told(answer, 500) for answer in answers if answer.status_code != 200)
+
+
+@pytest.mark.parametrize("seed", [faulty_server.HANGS, faulty_server.HANGS_IN_ENCODER])
+def test_what_hangs(server: Server, faults: Path, seed: int) -> None:
+    """Every thread at once, and the ones that take their places as well."""
+    with unharmed(server):
+        before = Figures(server)
+        with unharmed(server, threads=4), ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(ask, server, seed=seed) for _ in range(4)]
+            for answer in answers:
+                assert "its batch did not come to an end" in told(answer.result(), 500)
+        after = Figures(server)
+        replaced = after("threads_replaced_total") - before("threads_replaced_total")
+        assert 2 <= replaced <= 4
+        failed = "inference-failed"
+        rejected = [each("rejections_total", reason=failed) for each in (before, after)]
+        assert rejected[1] - rejected[0] == 4
+        assert any("a thread hangs in a batch of plain, of " in line for line in server.log)
+        (faults / faulty_server.GO_ON).touch()
+    (faults / faulty_server.GO_ON).unlink()
+
+
+@pytest.mark.parametrize("format_", ["json", *SETS[1:]])
+def test_an_encoder_that_fails(server: Server, format_: str) -> None:
+    with unharmed(server):
+        before = Figures(server)
+        answer = ask(server, format_, n=48, seed=faulty_server.NOT_ENCODED)
+        assert "the service failed on this request; its log says why" in told(answer, 500)
+        after = Figures(server)
+        assert after("batches_failed_total") == before("batches_failed_total")
+        reason = {"reason": "internal-error"}
+        assert after("rejections_total", **reason) == before("rejections_total", **reason) + 1
+
+
+def test_threads_that_only_encode(models: Path, folder: Path) -> None:
+    """As with a GPU: they fail and hang, and are replaced, like all others."""
+    (folder / faulty_server.ENCODERS).touch()
+    with broken(models, folder) as server:
+        warm(server)
+        with unharmed(server):
+            assert "its log says why" in told(ask(server, seed=faulty_server.NOT_ENCODED), 500)
+        with unharmed(server):
+            with unharmed(server, threads=5), ThreadPoolExecutor(5) as pool:
+                stuck = faulty_server.HANGS_IN_ENCODER
+                answers = [pool.submit(ask, server, seed=stuck) for _ in range(5)]
+                for answer in answers:
+                    assert "did not come to an end" in told(answer.result(), 500)
+            assert 2 <= Figures(server)("threads_replaced_total") <= 5
+            (folder / faulty_server.GO_ON).touch()
+        (folder / faulty_server.GO_ON).unlink()
+        # One that still hangs does not keep the service from ending.
+        told(ask(server, seed=faulty_server.HANGS_IN_ENCODER), 500)
+        server.process.terminate()
+        assert server.process.wait(10) == 0
+
+
+def test_an_end_that_hangs(models: Path, folder: Path) -> None:
+    (folder / faulty_server.CLOSING).touch()
+    with broken(models, folder, "--drain", "1") as server:
+        server.process.terminate()
+        assert server.process.wait(20) == 0
+    assert "does not come to an end; the service ends without it" in server.log[-1]
+
+
+def test_a_verifier_that_gives_no_number(server: Server) -> None:
+    """It has not looked, which is something else than not to have seen."""
+    with unharmed(server):
+        found, failed = (
+            ask(server, model=model, label="red", n=5, verify=0.3) for model in ("sees", "blind")
+        )
+        assert len(found.json()["images"]) == 5
+        sentence = told(failed, 500)
+        assert sentence == "the verifier gave a probability that is no number"
+
+
+def test_a_clock_that_jumps(server: Server, faults: Path) -> None:
+    """By a day, there and back: nothing that waits goes by it."""
+    clock = faults / faulty_server.CLOCK
+    for jump in ("86400", "-86400", "0"):
+        with unharmed(server):
+            before = Figures(server)
+            with ask_for_set(server, "npy", n=20_000) as answer:
+                parts = answer.iter_raw()
+                size = len(next(parts))
+                clock.write_text(jump)
+                assert ask(server, n=64).status_code == 200
+                size += sum(map(len, parts))
+            assert size == int(answer.headers["content-length"])
+            timing = ask(server).headers["server-timing"]
+            assert all(0 <= float(part.partition("=")[2]) < 10_000 for part in timing.split(","))
+            after = Figures(server)
+            for name in ("threads_replaced_total", "rejections_total"):
+                assert after(name) == before(name)
+            for reason in ("reader", "deadline-passed"):  # what waits for a time
+                cut = "streams_cut_total"
+                assert after(cut, reason=reason) == before(cut, reason=reason)
+            seconds = "http_request_seconds_sum"
+            assert 0 < after(seconds) - before(seconds) < 60
+
+
+def test_a_rate_does_not_go_by_the_clock_on_the_wall(models: Path, folder: Path) -> None:
+    few = ("--rate-limit", "1", "--max-images", "64")
+    with broken(models, folder, *few) as server:
+        assert ask(server, n=64).status_code == 200
+        for jump in ("86400", "-86400"):
+            (folder / faulty_server.CLOCK).write_text(jump)
+            assert "this key may have" in told(ask(server, n=64), 429)
+
+
+def test_a_models_folder_that_is_spoilt_and_removed(models: Path, tmp_path: Path) -> None:
+    """What is served is in memory; what lies in the folder matters at the next start."""
+    folder = tmp_path / "models"
+    shutil.copytree(models, folder)
+    with serve("--models", str(folder)) as server:
+        warm(server)
+        served = server.client.get("/models").json()
+        with unharmed(server):
+            onnx_files.put(folder, "plain", 2, b"no model")
+            for path in folder.rglob("*.onnx"):
+                path.write_bytes(path.read_bytes()[:1000])
+            assert server.client.get("/models").json() == served
+            images = ask(server, n=40, seed=3)
+            assert images.status_code == 200
+            shutil.rmtree(folder)
+            assert server.client.get("/models").json() == served
+            assert ask(server, n=40, seed=3).content == images.content
+            answer = ask(server, model="sees", label="red", n=5, verify=0.3)
+            assert answer.status_code == 200

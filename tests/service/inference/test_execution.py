@@ -1,0 +1,124 @@
+"""The ways to run a batch, and that each gives the same images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.inference import execution
+from service.inference.execution import BUCKETS, CHUNK, InBuckets, OneSize, OnThreads, build
+from service.inference.session import Runtime
+from tests.helpers.server import MODELS
+
+FACES = MODELS / "anime-faces" / "2" / "model.onnx"
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return FACES.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def feeds(content: bytes) -> execution.Feeds:
+    """More rows than the largest bucket."""
+    random = np.random.default_rng(0)
+    inputs = Runtime("cpu").open(content).get_inputs()
+    return {
+        node.name: random.standard_normal((70, node.shape[1]), dtype=np.float32) for node in inputs
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(content: bytes, feeds: execution.Feeds) -> Any:
+    (images,) = Runtime("cpu").open(content).run(["image"], dict(feeds))
+    return images
+
+
+def part(feeds: execution.Feeds, rows: slice) -> execution.Feeds:
+    return {name: values[rows] for name, values in feeds.items()}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("cores", [1, 2])
+def test_on_threads(
+    content: bytes, feeds: execution.Feeds, expected: Any, cores: int, alone: bool
+) -> None:
+    runtime = Runtime("cpu", cores)
+    generator = build(runtime, content, runtime.open(content))
+    assert isinstance(generator, OnThreads)
+    for first, size in ((0, 1), (5, 1), (3, 7), (20, CHUNK)):
+        rows = slice(first, first + size)
+        assert np.array_equal(generator(part(feeds, rows), alone=alone), expected[rows])
+
+
+def test_in_buckets_as_on_cuda(content: bytes, feeds: execution.Feeds, expected: Any) -> None:
+    """On the CPU, which runs the same code but for the provider."""
+    runtime = Runtime("cpu")
+    sessions = {size: runtime.open(content, batch=size) for size in BUCKETS}
+    generator = InBuckets(sessions, "cpu")
+    assert generator.largest_batch == max(BUCKETS)
+    kept = []
+    for first, size in ((0, 1), (1, 2), (3, 8), (11, 9), (20, 16), (5, 64), (4, 1)):
+        rows = slice(first, first + size)
+        images = generator(part(feeds, rows), alone=False)
+        assert np.array_equal(images, expected[rows])
+        kept.append((images, rows))
+    # What came before is not overwritten by what comes after.
+    for images, rows in kept:
+        assert np.array_equal(images, expected[rows])
+
+
+def test_a_session_of_one_batch_size_takes_no_other(content: bytes, feeds: Any) -> None:
+    session = Runtime("cpu").open(content, batch=8)
+    with pytest.raises(Exception, match="Expected: 8"):
+        session.run(["image"], dict(part(feeds, slice(0, 7))))
+
+
+def test_buckets_that_round_differently_are_not_used(
+    content: bytes, feeds: execution.Feeds, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "BUCKETS", (1, 16, 64))
+    monkeypatch.setattr(Runtime, "device", "cuda")
+    bound = execution._Bound
+
+    # A variable as the base, for the name is about to be patched: mypy takes classes only.
+    class OnCpu(bound):  # type: ignore[valid-type, misc]
+        """With 1 or 64 images at once, the last byte is another."""
+
+        def __init__(self, session: Any, size: int, device: str) -> None:
+            super().__init__(session, size, "cpu")
+            self.wrong = size in broken
+
+        def __call__(self, feeds: execution.Feeds) -> Any:
+            images = super().__call__(feeds)
+            images[-1, -1, -1, -1] ^= self.wrong
+            return images
+
+    monkeypatch.setattr(execution, "_Bound", OnCpu)
+    runtime = Runtime("cpu")
+    for wrong, used in ((set(), [1, 16, 64]), ({1}, [16, 64])):
+        broken = wrong
+        generator = build(runtime, content, runtime.open(content))
+        assert generator.describe() == {"batches": used}
+        rows = slice(2, 3)
+        assert np.array_equal(generator(part(feeds, rows), alone=False), expected[rows])
+
+
+def test_where_the_size_of_a_batch_matters_there_is_one(
+    content: bytes, feeds: execution.Feeds, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Rounding(OnThreads):
+        def __call__(self, feeds: execution.Feeds, *, alone: bool) -> Any:
+            images = super().__call__(feeds, alone=alone)
+            return images + (len(images) == 3)
+
+    monkeypatch.setattr(execution, "OnThreads", Rounding)
+    runtime = Runtime("cpu")
+    generator = build(runtime, content, runtime.open(content))
+    assert isinstance(generator, OneSize)
+    assert generator.describe() == {"batches": [CHUNK]}
+    for first, size in ((0, 1), (3, 7), (20, CHUNK)):
+        rows = slice(first, first + size)
+        assert np.array_equal(generator(part(feeds, rows), alone=False), expected[rows])

@@ -1,0 +1,296 @@
+"""Models from an object store. fsspec's in-memory one stands for S3: what differs is fsspec's."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import logging
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from filelock import FileLock
+
+from service.errors import StartupError
+from service.models import object_store
+from service.models.object_store import local_copy
+from tests.conftest import manifest
+from tests.helpers import onnx_files
+from tests.helpers.server import serve
+from tests.service.server.test_startup import refuse
+
+URL = "memory://bucket/models"
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """An empty store, and a folder for copies that is ours alone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    memory.pseudo_dirs[:] = [""]
+    yield memory
+    memory.store.clear()
+
+
+def put(store: Any, path: str, content: bytes = b"x") -> None:
+    store.pipe_file(f"/bucket/models/{path}", content)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != object_store.RECORD
+    }
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert local_copy(tmp_path) == tmp_path
+    assert local_copy("models") == Path("models")
+
+
+def test_what_is_served_is_brought_and_nothing_else(store: Any) -> None:
+    served = {
+        "faces/1/model.onnx": b"one",
+        "faces/2/model.onnx": b"two",
+        "faces/2/verifier.onnx": b"verifier",
+        "faces/aliases.json": b"{}",
+    }
+    for path, content in served.items():
+        put(store, path, content)
+    for path in ("faces/2/README.md", "README.md", "faces/.3.tmp/model.onnx", "a/b/c/model.onnx"):
+        put(store, path)
+    for path in ("Faces/1/model.onnx", "faces/01/model.onnx", "faces/new/model.onnx"):
+        put(store, path)
+    assert files(local_copy(URL)) == served
+    assert files(local_copy(f"{URL}/")) == served
+
+
+def test_unchanged_files_are_not_brought_again(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, "faces/1/model.onnx", b"one")
+    put(store, "faces/2/model.onnx", b"two")
+    folder = local_copy(URL)
+    opened: list[str] = []
+    plainly = type(store).open
+
+    def watched(self: Any, path: str, *more: Any, **options: Any) -> Any:
+        opened.append(path)
+        return plainly(self, path, *more, **options)
+
+    monkeypatch.setattr(type(store), "open", watched)
+    assert local_copy(URL) == folder
+    assert opened == []
+    put(store, "faces/2/model.onnx", b"another")
+    put(store, "faces/3/model.onnx", b"three")
+    opened.clear()
+    local_copy(URL)
+    assert [path[-18:] for path in opened] == ["faces/2/model.onnx", "faces/3/model.onnx"]
+    assert files(folder)["faces/2/model.onnx"] == b"another"
+    (folder / "faces" / "1" / "model.onnx").unlink()  # by whoever tidies temporary files
+    local_copy(URL)
+    assert files(folder)["faces/1/model.onnx"] == b"one"
+
+
+def test_what_is_gone_from_the_store_goes_here(store: Any) -> None:
+    put(store, "faces/1/model.onnx")
+    put(store, "digits/1/model.onnx")
+    put(store, "digits/aliases.json")
+    folder = local_copy(URL)
+    store.rm("/bucket/models/digits", recursive=True)
+    local_copy(URL)
+    assert list(files(folder)) == ["faces/1/model.onnx"]
+    assert not (folder / "digits").exists()
+
+
+@pytest.mark.parametrize("record", ["{", "[]", "3", None])
+def test_what_is_no_longer_there_goes_whatever_the_record_says(
+    store: Any, record: str | None
+) -> None:
+    put(store, "faces/1/model.onnx")
+    put(store, "digits/1/model.onnx")
+    folder = local_copy(URL)
+    (folder / "faces" / "1" / ".model.onnx.0123.tmp").write_bytes(b"of copying that was killed")
+    if record is None:
+        (folder / object_store.RECORD).unlink()
+    else:
+        (folder / object_store.RECORD).write_text(record)
+    store.rm("/bucket/models/digits", recursive=True)
+    local_copy(URL)
+    assert list(files(folder)) == ["faces/1/model.onnx"]
+    assert not (folder / "digits").exists()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_store_that_tells_no_times_is_read_each_time(store: Any, tmp_path: Path) -> None:
+    """Over HTTP, listings are names alone."""
+    path = tmp_path / "store" / "faces" / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"one")
+    handler = functools.partial(Quiet, directory=tmp_path / "store")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            folder = local_copy(url)
+            assert files(folder) == {"faces/1/model.onnx": b"one"}
+            path.write_bytes(b"two")
+            assert files(local_copy(url)) == {"faces/1/model.onnx": b"two"}
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_file_that_is_cut_is_not_taken(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, "faces/1/model.onnx", b"before")
+    folder = local_copy(URL)
+    left = folder / "faces" / "1" / ".model.onnx.0123.tmp"
+    left.write_bytes(b"which may be what fills the disk")
+    put(store, "faces/1/model.onnx", b"whole")
+    told = type(store).find
+
+    def larger(self: Any, *path: Any, **options: Any) -> Any:
+        found = told(self, *path, **options)
+        return {name: {**info, "size": info["size"] + 1} for name, info in found.items()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "find", larger)
+        with pytest.raises(StartupError, match="has 6 bytes, of which 5 came"):
+            local_copy(URL)
+    assert files(folder) == {"faces/1/model.onnx": b"before"}
+    assert files(local_copy(URL)) == {"faces/1/model.onnx": b"whole"}
+
+
+def test_a_file_is_there_whole_or_not_at_all(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, "faces/1/model.onnx", b"one")
+    folder = local_copy(URL)
+    put(store, "faces/1/model.onnx", b"changed")
+    put(store, "faces/2/model.onnx", b"two")
+
+    def lost(source: Any, target: Any, size: int) -> None:
+        target.write(b"half")
+        raise ConnectionError("the store is gone\nfor good")
+
+    monkeypatch.setattr(shutil, "copyfileobj", lost)
+    with pytest.raises(StartupError, match=f"{URL} cannot be read: the store is gone$"):
+        local_copy(URL)
+    assert files(folder) == {"faces/1/model.onnx": b"one"}
+    monkeypatch.undo()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder.parent.parent))
+    assert local_copy(URL) == folder
+    assert files(folder) == {"faces/1/model.onnx": b"changed", "faces/2/model.onnx": b"two"}
+
+
+def test_an_empty_store_is_told_and_changes_nothing(store: Any) -> None:
+    put(store, "faces/1/model.onnx", b"one")
+    folder = local_copy(URL)
+    store.rm("/bucket/models", recursive=True)
+    with pytest.raises(StartupError, match=f"no folder with models at {URL} .looked for NAME"):
+        local_copy(URL)
+    assert files(folder) == {"faces/1/model.onnx": b"one"}
+
+
+def test_a_record_that_cannot_be_read_has_all_brought_again(store: Any) -> None:
+    put(store, "faces/1/model.onnx", b"one")
+    folder = local_copy(URL)
+    (folder / object_store.RECORD).write_text("{")
+    (folder / "faces" / "1" / "model.onnx").write_bytes(b"two")
+    assert files(local_copy(URL)) == {"faces/1/model.onnx": b"one"}
+    assert list(json.loads((folder / object_store.RECORD).read_text())) == ["faces/1/model.onnx"]
+
+
+@pytest.mark.parametrize("function", ["replacing", "write_atomically", "FileLock"])
+def test_no_room_for_a_copy_is_told_in_a_sentence(
+    store: Any, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    put(store, "faces/1/model.onnx")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(object_store, function, full)
+    with pytest.raises(StartupError, match=f"{URL} cannot be read: .*No space left on device"):
+        local_copy(URL)
+
+
+def test_a_password_in_an_address_is_not_told(
+    store: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(url: str) -> Any:
+        raise PermissionError(f"no pa@ss of user:pa%40ss for {url}")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", refused)
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(StartupError) as raised:
+        local_copy("ftp://user:pa%40ss@host/models")
+    assert str(raised.value) == (
+        "the models at ftp://user:***@host/models cannot be read: no *** of user:*** for "
+        "ftp://user:***@host/models"
+    )
+    assert raised.value.__cause__ is None and raised.value.__suppress_context__
+    assert "pa%40ss" not in caplog.text
+
+
+def test_who_waits_for_another_process_says_so(
+    store: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(store, "faces/1/model.onnx")
+    folder = local_copy(URL)
+    caplog.set_level(logging.INFO)
+    held = FileLock(folder.with_suffix(".lock"))
+    held.acquire()
+    waiting = threading.Thread(target=local_copy, args=(URL,))
+    waiting.start()
+    try:
+        while f"another process copies the models at {URL}" not in caplog.text:
+            assert waiting.is_alive(), "it did not wait, or said nothing of it"
+            waiting.join(0.05)
+    finally:
+        held.release()
+        waiting.join()
+
+
+def test_a_folder_for_copies_that_others_may_write_to_is_refused(store: Any) -> None:
+    put(store, "faces/1/model.onnx")
+    own = local_copy(URL).parent
+    own.chmod(0o777)
+    with pytest.raises(StartupError, match="others may write to"):
+        local_copy(URL)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("abfs://bucket/models", "adlfs"),
+        ("nothing://bucket", "nothing"),
+        ("file:///nowhere/models", "no folder with models at file:///nowhere/models"),
+    ],
+)
+def test_a_store_that_cannot_be_read_is_told_in_a_sentence(
+    tmp_path: Path, url: str, said: str
+) -> None:
+    told = refuse("--models", url, TMPDIR=str(tmp_path))
+    assert said in told
+    assert url in told
+
+
+def test_the_server_serves_from_an_address_and_reloads_from_it(tmp_path: Path) -> None:
+    there = tmp_path / "store"
+    onnx_files.put(there, "tiny", 1, onnx_files.model(manifest()))
+    variables = {"TMPDIR": str(tmp_path)}
+    with serve("--models", f"file://{there}", variables=variables) as server:
+        onnx_files.put(there, "tiny", 2, onnx_files.model(manifest()))
+        assert server.client.post("/models/reload").json()["added"] == ["tiny/2"]
+        assert server.client.get("/models/tiny").json()["version"] == 2
+        assert server.client.get("/images/tiny/2/3/0.png").status_code == 200

@@ -1,0 +1,210 @@
+"""What the service tells of itself: metrics, logs, traces."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import manifest
+from tests.helpers import onnx_files
+from tests.helpers.process_stats import until
+from tests.helpers.server import Server, serve
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
+    return folder
+
+
+@pytest.fixture(params=["1", "2"])
+def server(request: pytest.FixtureRequest, models: Path) -> Iterator[Server]:
+    options = ("--models", str(models), "--workers", request.param, "--max-wait", "30")
+    with serve(*options, "--max-images", "64", "--log-format", "json") as running:
+        until(lambda: answers(running))
+        yield running
+
+
+def answers(server: Server) -> bool:
+    try:
+        return httpx.get(f"{server.url}/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def metric(server: Server, name: str, **labels: str) -> float:
+    """The sum of all samples of that name with these labels."""
+    exposition = httpx.get(f"{server.url}/metrics").text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def test_metrics_are_true_with_several_workers(server: Server) -> None:
+    """Each request over a connection of its own, so that all workers get some."""
+    for number in range(20):
+        httpx.post(f"{server.url}/generate", json={"n": 3, "seed": number})
+    assert httpx.post(f"{server.url}/generate", json={"n": 65}).status_code == 422
+    assert httpx.post(f"{server.url}/generate", json={"model": "none"}).status_code == 404
+    assert httpx.get(f"{server.url}/images/plain/1/3/0.webp").status_code == 200
+    assert httpx.post(f"{server.url}/generate?format=zip", json={"n": 100}).status_code == 200
+
+    requests = "figment_http_requests_total"
+    assert metric(server, requests, method="POST", route="/generate", status="200") == 21
+    assert metric(server, requests, route="/generate", status="422") == 1
+    image = "/images/{model}/{version}/{seed}/{index}.{extension}"
+    assert metric(server, requests, route=image, status="200") == 1
+    assert httpx.head(f"{server.url}/healthz").status_code == 200
+    assert metric(server, requests, method="HEAD", route="/healthz", status="200") == 1
+    assert metric(server, "figment_images_total", model="plain", version="1", format="json") == 60
+    assert metric(server, "figment_images_total", format="webp") == 1
+    assert metric(server, "figment_images_total", format="zip") == 100
+    assert metric(server, "figment_batch_images_sum", model="plain") == 161
+    assert metric(server, "figment_key_images_total", key="none") == 161
+    assert metric(server, "figment_rejections_total", reason="answer-too-large") == 1
+    assert metric(server, "figment_rejections_total", reason="unknown-model-or-version") == 1
+    assert metric(server, "figment_http_request_seconds_count", route="/generate") == 23
+    batches = metric(server, "figment_inference_seconds_count")
+    assert batches == metric(server, "figment_encode_seconds_count") >= 21
+    until(lambda: metric(server, "figment_images_per_second") > 0)
+    until(lambda: metric(server, "figment_queue_images") == 0)
+    assert metric(server, "figment_streams") == 0
+
+
+def test_metrics_survive_a_worker_that_is_killed(models: Path) -> None:
+    with serve("--models", str(models), "--workers", "2") as server:
+        until(lambda: answers(server))
+        for number in range(10):
+            httpx.post(f"{server.url}/generate", json={"n": 3, "seed": number})
+        (child, *_) = [
+            child
+            for child in psutil.Process(server.process.pid).children()
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        child.kill()
+        until(lambda: any(f"process {child.pid} ended" in line for line in server.log))
+        until(lambda: answers(server))
+        assert metric(server, "figment_images_total") == 30
+
+
+def test_scanners_do_not_fill_the_metrics(server: Server) -> None:
+    for number in range(20):
+        httpx.get(f"{server.url}/wp-admin/{number}")
+        httpx.get(f"{server.url}/models/{number}")
+    exposition = httpx.get(f"{server.url}/metrics").text
+    assert "wp-admin" not in exposition
+    requests = "figment_http_requests_total"
+    assert metric(server, requests, route="none", status="404") == 20
+    assert metric(server, requests, route="/models/{name}", status="404") == 20
+
+
+def test_a_stream_that_is_cut_is_counted(models: Path) -> None:
+    with serve("--models", str(models), "--timeout", "1") as server:
+        ask = {"n": 1_000_000}
+        with server.client.stream("POST", "/generate?format=zip", json=ask) as answer:
+            parts = answer.iter_raw(1)
+            next(parts)  # and no more
+            until(lambda: metric(server, "figment_streams_cut_total") == 1)
+        assert metric(server, "figment_streams_cut_total", reason="reader") == 1
+        assert metric(server, "figment_streams") == 0
+
+
+def test_logs_name_the_request(server: Server) -> None:
+    answer = server.client.get("/nowhere", headers={"X-Request-ID": "from-the-caller.1"})
+    assert answer.headers["X-Request-ID"] == "from-the-caller.1"
+    odd = server.client.get("/nowhere", headers={"X-Request-ID": 'a"b {}' * 50})
+    assert re.fullmatch("[0-9a-f]{16}", odd.headers["X-Request-ID"])
+    for line in list(server.log):
+        told = json.loads(line)
+        assert {"timestamp", "level", "logger", "message"} <= told.keys(), line
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_every_request_is_logged_where_that_is_wanted(models: Path, format_: str) -> None:
+    options = ("--models", str(models), "--log-requests", "--log-format", format_)
+    with serve(*options) as server:
+        headers = {"X-Request-ID": "mine"}
+        path = "/images/plain/1/3/0.png?truncation=0.5"
+        server.client.get(path, headers=headers).raise_for_status()
+        until(lambda: any("mine" in line for line in server.log))
+        (line,) = [line for line in server.log if "mine" in line]
+        if format_ == "json":
+            told = json.loads(line)
+            assert told["request_id"] == "mine"
+            assert told["status"] == 200
+            assert told["route"] == "/images/{model}/{version}/{seed}/{index}.{extension}"
+            assert 0 < told["seconds"] < 10
+        else:
+            assert line == "INFO GET /images/plain/1/3/0.png 200, 127.0.0.1 [mine]\n"
+
+
+class Collector:
+    """Takes spans as OpenTelemetry's collector does."""
+
+    def __init__(self) -> None:
+        self.spans: list[Any] = []
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                sent = self.rfile.read(int(self.headers["Content-Length"]))
+                request = ExportTraceServiceRequest.FromString(sent)
+                for resource in request.resource_spans:
+                    for scope in resource.scope_spans:
+                        collector.spans += scope.spans
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+def test_traces_go_where_opentelemetry_is_told(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = Collector()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    with serve("--models", str(models)) as server:
+        headers = {"traceparent": f"00-{trace}-{parent}-01", "X-Request-ID": "mine"}
+        ask = {"n": 3, "seed": 3}
+        server.client.post("/generate", json=ask, headers=headers).raise_for_status()
+        server.client.get("/models/none")
+        server.process.send_signal(signal.SIGTERM)  # sends what has not been sent
+        assert server.process.wait(30) == 0
+    spans = {span.name: span for span in collector.spans}
+    assert set(spans) == {"POST /generate", "wait", "compute", "GET /models/{name}"}
+    request = spans["POST /generate"]
+    assert request.trace_id.hex() == trace
+    assert request.parent_span_id.hex() == parent
+    attributes = {item.key: item.value for item in request.attributes}
+    assert attributes["http.response.status_code"].int_value == 200
+    assert attributes["figment.request_id"].string_value == "mine"
+    for name in ("wait", "compute"):
+        child = spans[name]
+        assert child.parent_span_id == request.span_id
+        assert request.start_time_unix_nano <= child.start_time_unix_nano
+        assert child.end_time_unix_nano <= request.end_time_unix_nano
+    collector.server.shutdown()
+    collector.server.server_close()

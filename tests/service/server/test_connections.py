@@ -1,0 +1,273 @@
+"""What a connection may do: callers who are slow, silent, too large, or no HTTP at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import manifest
+from tests.helpers import onnx_files
+from tests.helpers.server import Server, serve
+
+TIMEOUT = 2
+BODY = b'{"n": 1, "seed": 3}'
+HEAD = (
+    b"POST /generate HTTP/1.1\r\nHost: figment\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n"
+)
+REQUEST = HEAD % len(BODY) + BODY
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[Server]:
+    bounds = ("--max-images", "10000", "--max-queue", "10000", "--max-connections", "1500")
+    with serve("--models", str(models), "--timeout", str(TIMEOUT), *bounds) as running:
+        yield running
+
+
+def connect(server: Server) -> socket.socket:
+    url = server.client.base_url
+    return socket.create_connection((url.host, url.port or 80), timeout=30)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Until the server closes it."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def problem(answer: bytes) -> tuple[int, dict[str, object]]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"application/problem+json" in head, answer
+    return int(head.split()[1]), json.loads(body)
+
+
+def serves(server: Server) -> bool:
+    return server.client.post("/generate", json={"n": 1}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 20_000 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 3_000_000,  # which never ends
+        b"GET /" + b"a" * 3_000_000,
+    ],
+    ids=["path", "header", "headers", "endless header", "endless path"],
+)
+def test_a_head_is_bounded(server: Server, head: bytes) -> None:
+    with connect(server) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(head)
+        answer = read_all(connection)
+        if answer:  # what was not read may reset the connection
+            assert problem(answer)[0] == 431
+    assert serves(server)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"hello\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /generate HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /generate HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_answered_so(server: Server, data: bytes) -> None:
+    with connect(server) as connection:
+        connection.sendall(data)
+        status, _ = problem(read_all(connection))
+        assert status == 400
+    assert serves(server)
+
+
+def test_a_request_must_come_in_whole_in_time(server: Server) -> None:
+    """Neither silence nor a byte now and then keeps a connection."""
+    silent, head, slow, body = (connect(server) for _ in range(4))
+    head.sendall(b"GET /models HTTP/1.1\r\nHost")
+    body.sendall(HEAD % len(BODY) + BODY[:5])
+    started = time.monotonic()
+    closed = False
+    while time.monotonic() - started < TIMEOUT + 3 and not closed:
+        time.sleep(0.3)
+        try:
+            slow.sendall(b"X")
+        except ConnectionError:
+            closed = True
+    assert closed
+    assert read_all(silent) == b""
+    assert problem(read_all(head))[0] == 408
+    assert problem(read_all(body))[0] == 408
+    assert time.monotonic() - started < TIMEOUT + 5
+    for connection in (silent, head, slow, body):
+        connection.close()
+
+
+def test_a_slow_body_of_a_request_that_needs_none_ends_too(server: Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        assert b"200 OK" in connection.recv(1000)
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - started < TIMEOUT + 3:
+                connection.sendall(b"x")
+                time.sleep(0.2)
+        assert time.monotonic() - started < TIMEOUT + 3
+
+
+def test_an_answer_that_nobody_takes_does_not_keep_its_connection(server: Server) -> None:
+    body = b'{"n": 10000, "model": "plain"}'
+    before = connections(server)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(30)
+        url = server.client.base_url
+        connection.connect((url.host, url.port or 80))
+        connection.sendall(HEAD % len(body) + body)
+        wait_for_connections(server, before)
+        with pytest.raises((ConnectionError, AssertionError)):
+            taken = read_all(connection)
+            assert taken.endswith(b"]}")
+
+
+def wait_for_connections(server: Server, most: int) -> None:
+    time.sleep(1)
+    deadline = time.monotonic() + 20
+    while connections(server) > most:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def connections(server: Server) -> int:
+    return len(psutil.Process(server.process.pid).net_connections("tcp"))
+
+
+def test_a_thousand_half_open_connections_do_not_keep_others_waiting(server: Server) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
+    handles = psutil.Process(server.process.pid).num_fds()
+    held = []
+    for number in range(1000):
+        connection = connect(server)
+        if number % 2:
+            connection.sendall(b"POST /generate HTTP/1.1\r\nHost: figment\r\nContent-Le")
+        held.append(connection)
+    deadline = time.monotonic() + TIMEOUT
+    while psutil.Process(server.process.pid).num_fds() < handles + 900:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for _ in range(5):
+        assert serves(server)
+    time.sleep(TIMEOUT + 2.5)
+    for connection in held:
+        connection.close()
+    time.sleep(0.5)
+    assert psutil.Process(server.process.pid).num_fds() <= handles + 5
+    assert serves(server)
+
+
+def test_too_many_connections_give_way_to_new_ones(models: Path) -> None:
+    with serve("--models", str(models), "--max-connections", "20", "--timeout", "30") as server:
+        held = [connect(server) for _ in range(30)]
+        time.sleep(0.3)
+        with connect(server) as connection:
+            connection.sendall(REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+            assert b"200 OK" in read_all(connection)
+        assert connections(server) <= 22
+        for connection in held:
+            connection.close()
+
+
+def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
+    requests = [
+        (HEAD % len(body) + body)
+        for body in (b'{"n": %d, "seed": 3}' % (number % 4 + 1) for number in range(20))
+    ]
+    with connect(server) as connection:
+        connection.sendall(b"".join(requests))
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answers = read_all(connection)
+    assert answers.count(b"HTTP/1.1 200 OK") == 21
+    assert answers.endswith(b'{"status":"alive"}')
+
+
+def test_a_trailer_is_no_header(server: Server) -> None:
+    """What a proxy in front lets by behind a body may not stand for what it checks before it."""
+    with connect(server) as connection:
+        connection.sendall(
+            b"POST /generate HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+            b"Connection: close\r\n\r\n2\r\n{}\r\n0\r\nContent-Type: application/json\r\n"
+            b"X-Request-ID: forged\r\n\r\n"
+        )
+        answer = read_all(connection)
+    assert b"HTTP/1.1 422" in answer
+    assert b"send a JSON object with Content-Type" in answer
+    assert b"forged" not in answer
+
+
+@pytest.mark.parametrize("line", [b"a%d: b\r\n", b"a%d"], ids=["trailers", "one trailer"])
+def test_trailers_are_bounded(server: Server, line: bytes) -> None:
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    with connect(server) as connection:
+        connection.sendall(
+            b"POST /generate HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+        )
+        part = b"".join(line % number for number in range(20_000))
+        with pytest.raises(ConnectionError):
+            for _ in range(200):
+                connection.sendall(part)
+    assert process.memory_info().rss < before + 50_000_000
+    assert serves(server)
+
+
+def test_many_requests_at_once_keep_nobody_waiting(server: Server) -> None:
+    packet = b"GET /nowhere HTTP/1.1\r\n\r\n" * 20_000
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            connection = stack.enter_context(connect(server))
+            connection.settimeout(1)
+            with contextlib.suppress(OSError):
+                connection.sendall(packet)
+        started = time.monotonic()
+        assert serves(server)
+        assert time.monotonic() - started < 5
+
+
+def test_pipelined_answers_that_nobody_takes_end_their_connection(server: Server) -> None:
+    before = connections(server)
+    with connect(server) as connection:
+        connection.sendall(b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\n\r\n" * 50)
+        wait_for_connections(server, before)
+
+
+def test_a_request_whole_in_itself_is_answered_whatever_follows(server: Server) -> None:
+    body = BODY + b" " * 70_000
+    with connect(server) as connection:
+        connection.sendall(HEAD % len(body) + body + b"GET /healthz HT")
+        assert connection.recv(15) == b"HTTP/1.1 200 OK"

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from PIL import Image
+
+from service.inference.model import load_model
+from service.inference.session import Runtime
+from tests.helpers.image_files import as_folder, as_zip, encoded
+from tests.helpers.server import serve
+from tests.helpers.small_runs import lay_out, training
+from training.data import Dataset, avatars, load
+from training.errors import RunError
+from training.evaluation import command
+from training.evaluation.downstream import Experiment, planned
+from training.loop.loop import train
+from training.networks.networks import Generator
+from training.runs.run import Log, Run
+
+
+def drawn(folder: Path, count: int) -> str:
+    """A zip of so many small avatars, with all of their labels."""
+    faces = avatars.draw(count)
+    files, rows = {}, [",".join(["file_name", *(each.name for each in faces.attributes)])]
+    for i, (pixels, labels) in enumerate(zip(faces.images, faces.labels, strict=True)):
+        files[f"{i}.png"] = encoded(Image.fromarray(pixels[::4, ::4]))
+        values = [each.values[v] for each, v in zip(faces.attributes, labels, strict=True)]
+        rows.append(",".join([f"{i}.png", *values]))
+    return str(as_zip(folder, files | {"metadata.csv": "\n".join(rows).encode()}))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return drawn(tmp_path_factory.mktemp("data"), 400)
+
+
+def evaluated(folder: Path, source: str, *attributes: str) -> Path:
+    """A run of two snapshots, and what was measured of the last one."""
+    faces = load(source, attributes)
+    settings = {"data": source, "attributes": attributes, "kimg": 1, "snapshot_kimg": 0.5}
+    train(lay_out(folder, faces, **settings), faces)
+    done = training("evaluate", folder, "--snapshot", "last")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.strip() == str(folder / "evaluation" / "report.md")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(source: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return evaluated(tmp_path_factory.mktemp("runs") / "small", source, "hair", "glasses")
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "evaluation" / "report.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def held_out(run: Path) -> Dataset:
+    config = Run.open(run).config
+    return load(config.data, config.attributes).split(config.hold_out)[1]
+
+
+def test_every_number_says_of_how_many_samples_and_what_real_images_get(
+    held_out: Dataset, report: dict[str, Any]
+) -> None:
+    count = len(held_out)
+    assert report["images_shown"] == 1024
+    assert report["samples"] == {"images": count, "seed": 2}
+    names = [metric["name"] for metric in report["metrics"]]
+    for wanted in ("Frechet distance", "recall", "coverage", "hair read as asked"):
+        assert wanted in names
+    for metric in report["metrics"]:
+        assert metric["samples"] == count
+        assert metric["real"] is not None
+        assert metric["against"]
+
+
+def test_a_generator_that_has_hardly_learnt_is_told_from_real_images(
+    report: dict[str, Any],
+) -> None:
+    found = report["closeness"]["classifier"]
+    assert found["samples"]["frechet"] > 5 * found["real"]["frechet"]
+    assert found["samples"]["kernel"] > found["real"]["kernel"]
+    assert abs(found["real"]["kernel"]) < 0.1 * found["samples"]["kernel"]
+    assert found["samples"]["coverage"] < 0.5 < found["real"]["coverage"]
+    assert report["labels"]["right"] < 0.5 < report["labels"]["real_right"]
+
+
+def test_labels_are_told_for_every_value(held_out: Dataset, report: dict[str, Any]) -> None:
+    for a, (told, attribute) in enumerate(
+        zip(report["labels"]["attributes"], held_out.attributes, strict=True)
+    ):
+        assert [value["value"] for value in told["values"]] == list(attribute.values)
+        assert sum(value["samples"] for value in told["values"]) == len(held_out)
+        for v, value in enumerate(told["values"]):
+            assert value["real"] == int((held_out.labels[:, a] == v).sum())
+        asked = [v["right"] * v["samples"] for v in told["values"] if v["samples"]]
+        assert sum(asked) / len(held_out) == pytest.approx(told["right"])
+
+
+def test_the_report_for_people_holds_the_numbers(run: Path, report: dict[str, Any]) -> None:
+    text = (run / "evaluation" / "report.md").read_text()
+    assert text.startswith("# small after 1,024 images\n")
+    frechet = report["closeness"]["classifier"]
+    wanted = "| Frechet distance | classifier | {:.3g} | {:.3g} |".format(
+        frechet["samples"]["frechet"], frechet["real"]["frechet"]
+    )
+    assert wanted in text
+    for heading in ("Fidelity and variety", "Labels", "Memorisation", "Verifier"):
+        assert f"### {heading}\n" in text
+    with Image.open(run / "evaluation" / "memorisation.png") as picture:
+        # Two spaces; in each the samples, their neighbours, held-out images and theirs.
+        assert picture.height == 2 * 4 * 64
+
+
+def test_an_evaluation_is_a_function_of_the_run(run: Path, report: dict[str, Any]) -> None:
+    assert training("evaluate", run, "--snapshot", "last").exit_code == 0
+    assert json.loads((run / "evaluation" / "report.json").read_text()) == report
+
+
+def test_the_model_takes_its_evaluation_along(
+    run: Path, held_out: Dataset, report: dict[str, Any], tmp_path: Path
+) -> None:
+    done = training("export", run, "--snapshot", "last", "--to", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    folder = tmp_path / "small" / "1"
+    model = load_model(folder / "model.onnx", Runtime("cpu"))
+    assert [metric.model_dump() for metric in model.manifest.metrics] == report["metrics"]
+    card = (folder / "README.md").read_text()
+    assert "### Memorisation" in card
+    assert (
+        "![The samples that come nearest to training images, and these](memorisation.png)" in card
+    )
+    assert (folder / "memorisation.png").exists()
+
+    session = ort.InferenceSession(folder / "verifier.onnx", providers=["CPUExecutionProvider"])
+    read = session.run(["hair", "glasses"], {"image": held_out.images})
+    for a, probabilities in enumerate(read):
+        right = float(np.mean(probabilities.argmax(axis=1) == held_out.labels[:, a]))
+        told = report["verifier"][held_out.attributes[a].name]
+        assert right == pytest.approx(told["right"], abs=0.01)
+
+    with serve("--models", str(tmp_path)) as running:
+        answer: httpx.Response = running.client.get("/models/small/1")
+        assert answer.json()["manifest"]["metrics"] == report["metrics"]
+
+
+def test_a_model_does_not_take_the_evaluation_of_another_snapshot(
+    run: Path, tmp_path: Path
+) -> None:
+    first = min(path.stem for path in (run / "snapshots").glob("*.safetensors"))
+    done = training("export", run, "--snapshot", first, "--to", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    folder = tmp_path / "small" / "1"
+    assert not (folder / "verifier.onnx").exists()
+    assert "### Memorisation" not in (folder / "README.md").read_text()
+
+
+def test_an_unconditional_model_is_measured_by_the_labels_of_its_data(
+    source: str, tmp_path: Path
+) -> None:
+    run = evaluated(tmp_path / "free", source)
+    found = json.loads((run / "evaluation" / "report.json").read_text())
+    assert "labels" in found["spaces"]["classifier"]
+    assert found["labels"]["right"] is None
+    hair = next(each for each in found["labels"]["attributes"] if each["name"] == "hair")
+    assert sum(value["samples"] for value in hair["values"]) == found["samples"]["images"]
+    assert "| all together |  | " in (run / "evaluation" / "report.md").read_text()
+
+
+def test_other_data_is_refused(run: Path, tmp_path: Path) -> None:
+    done = training("evaluate", run, "--data", drawn(tmp_path, 399))
+    assert done.exit_code == 1
+    assert "its digest has changed" in done.stderr
+
+
+def test_what_kept_no_images_cannot_be_measured(source: str, tmp_path: Path) -> None:
+    faces = load(source, ("hair", "glasses"))
+    options = {"attributes": ("hair", "glasses"), "hold_out": 0, "kimg": 0.1}
+    train(lay_out(tmp_path / "run", faces, data=source, **options), faces)
+    done = training("evaluate", tmp_path / "run")
+    assert done.exit_code == 1
+    assert "--hold-out" in done.stderr
+
+
+def test_trials_go_on_after_an_interruption(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "BUDGETS", (3,))
+    monkeypatch.setattr(command, "SEEDS", range(2))
+    monkeypatch.setattr(command, "SYNTHETIC", 200)
+    monkeypatch.setattr(command, "Experiment", functools.partial(Experiment, steps=2))
+    append, trials = Log.append, planned((3,), range(2))
+
+    def measure(folder: Path, stop_after: int) -> None:
+        written = 0
+
+        def append_and_count(log: Log, line: dict[str, Any]) -> None:
+            nonlocal written
+            append(log, line)
+            written += 1
+            if written == stop_after:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Log, "append", append_and_count)
+        opened = Run.open(folder)
+        generator, shown = opened.load_snapshot("last")
+        command.evaluate_run(
+            opened,
+            generator,
+            shown,
+            data=None,
+            spaces=(),
+            utility=True,
+            device=torch.device("cpu"),
+        )
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        shutil.copytree(run, folder)
+    measure(whole, stop_after=0)
+    with pytest.raises(KeyboardInterrupt):
+        measure(stopped, stop_after=3)
+    with (stopped / "evaluation" / "utility.jsonl").open("a") as log:
+        log.write('{"shown": 1024, "arm": "re')  # a kill in the middle of a line
+    text = (stopped / "evaluation" / "report.md").read_text()
+    assert "### Memorisation" in text  # what was measured before is told
+    assert "help a classifier" not in text
+    measure(stopped, stop_after=0)
+    lines = (stopped / "evaluation" / "utility.jsonl").read_text().splitlines()
+    assert len(lines) == len(trials)
+    for name in ("report.json", "report.md", "utility.png"):
+        found, expected = (each / "evaluation" / name for each in (stopped, whole))
+        assert found.read_bytes() == expected.read_bytes()
+    text = (whole / "evaluation" / "report.md").read_text()
+    assert "help a classifier" in text
+    assert "After many epochs on nothing but 200 samples" in text
+
+
+def test_an_attribute_called_as_the_input_costs_the_verifier_only(
+    source: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faces = load(source, ("glasses",))
+    (glasses,) = faces.attributes
+    faces = replace(faces, attributes=(glasses.model_copy(update={"name": "image"}),))
+    run = lay_out(tmp_path / "run", faces, data=source, kimg=0.1)
+    train(run, faces)
+    monkeypatch.setattr(command, "load", lambda *_: faces)
+    generator, shown = run.load_snapshot("last")
+    settings: dict[str, Any] = {"data": None, "spaces": (), "device": torch.device("cpu")}
+    command.evaluate_run(run, generator, shown, utility=False, **settings)
+    assert "an attribute is called 'image'" in capsys.readouterr().err
+    assert not (run.evaluation("small") / "verifier.onnx").exists()
+    assert "| image | " in (run.evaluation("small") / "report.md").read_text()
+
+
+def test_labels_that_cannot_be_read_do_not_keep_an_unconditional_model_from_being_measured(
+    source: str,
+    tmp_path: Path,
+) -> None:
+    """As where a column of the table is a caption."""
+    faces = load(source, ())
+    files = {f"{i}.png": encoded(Image.fromarray(x)) for i, x in enumerate(faces.images)}
+    rows = "".join(f"{name},caption {name}\n" for name in files)
+    table = {"metadata.csv": b"file_name,text\n" + rows.encode()}
+    captioned = str(as_folder(tmp_path, files | table))
+    data = load(captioned, ())
+    run = lay_out(tmp_path / "run", data, data=captioned, attributes=(), kimg=0.1)
+    train(run, data)
+    done = training("evaluate", run.folder)
+    assert done.exit_code == 0, done.stderr
+    assert "warning: going on without labels" in done.stderr
+    assert "how its images were turned" in (run.evaluation("small") / "report.md").read_text()
+
+
+def test_samples_of_an_unconditional_model_teach_no_classifier(source: str, tmp_path: Path) -> None:
+    faces = load(source, ())
+    lay_out(tmp_path / "run", faces, data=source, attributes=())
+    run = Run.open(tmp_path / "run")
+    with pytest.raises(RunError, match="unconditional"):
+        command.evaluate_run(
+            run,
+            Generator(run.config, condition_size=0, image_shape=run.dataset.image_shape),
+            shown=0,
+            data=None,
+            spaces=(),
+            utility=True,
+            device=torch.device("cpu"),
+        )
+
+
+def test_weights_that_are_none_are_refused_before_anything_is_computed(run: Path) -> None:
+    done = training("evaluate", run, "--inception", run / "config.json")
+    assert done.exit_code == 1
+    assert "Inception" in done.stderr
+    assert "drawing" not in done.stderr

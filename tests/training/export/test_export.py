@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from google.protobuf import text_format
+from PIL import Image
+from tritonclient.grpc import model_config_pb2
+
+from service.core import latents
+from service.core.atomic_write import write_atomically
+from service.core.manifest import Manifest
+from service.inference.model import load_model
+from service.inference.session import Runtime
+from tests.conftest import manifest as tiny_manifest
+from tests.helpers.server import ROOT, serve
+from tests.helpers.small_runs import training
+from training.errors import ExportError
+from training.export import export, triton
+from training.networks.networks import Generator
+from training.runs import sampling
+from training.runs.run import Run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run: 64x64 avatars, two attributes, a few steps."""
+    folder = tmp_path_factory.mktemp("runs") / "avatars"
+    options = ["--width", "8", "--batch", "32", "--kimg", "0.32", "--attributes", "eyes,glasses"]
+    options += ["--name", "avatars"]
+    done = training("train", "--data", "avatars:128", "--out", folder, *options)
+    assert done.exit_code == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run, exported."""
+    folder = tmp_path_factory.mktemp("models")
+    done = training("export", run, "--to", folder)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.strip() == str(folder / "avatars" / "1")
+    return folder
+
+
+def average(run: Path) -> tuple[Generator, Manifest]:
+    opened = Run.open(run)
+    generator, shown = opened.load_snapshot("last")
+    return generator, opened.manifest(shown)
+
+
+def test_from_data_to_a_labelled_picture(models: Path) -> None:
+    with serve("--models", str(models)) as server:
+        answer = server.client.post("/generate/conditional", json={"label": "red eyes", "n": 4})
+        assert answer.status_code == 200
+        assert [image["labels"]["eyes"] for image in answer.json()["images"]] == ["red"] * 4
+
+
+def test_the_folder_is_complete(models: Path) -> None:
+    folder = models / "avatars" / "1"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "model.onnx",
+        "samples.png",
+    ]
+    with Image.open(folder / "samples.png") as samples:
+        assert samples.height == (10 + 2) * 64  # a row for each value
+    card = (folder / "README.md").read_text()
+    for said in (
+        "avatars, 128 images",
+        "MIT (drawn by Figment)",
+        "| glasses |",
+        '"label": "aqua eyes"',
+    ):
+        assert said in card
+
+
+def test_the_graph_is_what_the_contract_asks_for(models: Path) -> None:
+    path = models / "avatars" / "1" / "model.onnx"
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    operators = {node.op_type for node in model.graph.node}
+    assert "BatchNormalization" not in operators
+    assert [opset.version for opset in model.opset_import if not opset.domain] == [20]
+    assert {node.domain for node in model.graph.node} == {""}
+    content = path.read_bytes()
+    assert b".py" not in content
+    assert str(ROOT).encode() not in content
+    assert not any(node.metadata_props for node in model.graph.node)
+
+
+def test_model_file_and_pytorch_draw_the_same(models: Path, run: Path) -> None:
+    model = load_model(models / "avatars" / "1" / "model.onnx", Runtime("cpu"))
+    attributes = model.manifest.attributes
+    latent = latents.latents(1, 0, 64, model.manifest.latent_size)
+    labels = latents.draw_labels(1, 0, 64, attributes)
+    expected = sampling.sample(average(run)[0], latent, labels, attributes)
+    images = model.generate(latent, model.vocabulary.condition(labels))
+    difference = np.abs(images.astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-4
+
+
+def test_the_manifest_says_where_the_model_comes_from(models: Path, run: Path) -> None:
+    model = load_model(models / "avatars" / "1" / "model.onnx", Runtime("cpu"))
+    provenance = model.manifest.provenance
+    assert provenance.dataset == Run.open(run).dataset.info
+    assert provenance.training["images_shown"] == 320
+    assert provenance.training["width"] == 8
+    assert str(run) not in model.manifest.model_dump_json()
+
+
+def test_a_model_file_that_draws_something_else_is_refused(run: Path) -> None:
+    generator, manifest = average(run)
+    content = export.to_onnx(generator, manifest)
+    with torch.no_grad():
+        generator.to_image.weight.mul_(1.01)
+    with pytest.raises(ExportError, match="ONNX Runtime and PyTorch disagree"):
+        export.check_parity(generator, content, manifest)
+
+
+def test_weights_that_are_not_numbers_are_not_exported(run: Path, tmp_path: Path) -> None:
+    generator, _ = average(run)
+    with torch.no_grad():
+        generator.to_image.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ExportError, match="not numbers"):
+        export.export(Run.open(run), generator, 0, tmp_path, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_versions_are_never_overwritten(models: Path, run: Path) -> None:
+    before = (models / "avatars" / "1" / "model.onnx").read_bytes()
+    done = training("export", run, "--to", models, "--version", "1")
+    assert done.exit_code == 1
+    assert "exists already" in done.stderr
+    assert (models / "avatars" / "1" / "model.onnx").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def repository(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run, exported for Triton."""
+    folder = tmp_path_factory.mktemp("triton")
+    done = training("export", run, "--to", folder / "models", "--triton", folder / "triton")
+    assert done.exit_code == 0, done.stderr
+    made = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert made == [
+        *(f"models/avatars/1/{name}" for name in ("README.md", "model.onnx", "samples.png")),
+        "triton/avatars/1/model.onnx",
+        "triton/avatars/config.pbtxt",
+    ]
+    served = folder / "models" / "avatars" / "1" / "model.onnx"
+    assert (folder / "triton" / "avatars" / "1" / "model.onnx").read_bytes() == served.read_bytes()
+    return folder / "triton"
+
+
+def test_triton_knows_the_tensors_of_the_model(repository: Path) -> None:
+    """As it reads them: by the schema of its own client."""
+    config = parsed((repository / "avatars" / "config.pbtxt").read_text())
+    assert (config.name, config.backend) == ("avatars", "onnxruntime")
+    assert config.platform == "onnxruntime_onnx"
+    assert config.max_batch_size == triton.MAX_BATCH
+    assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
+    assert config.version_policy.WhichOneof("policy_choice") == "all"
+    graph = onnx.load(repository / "avatars" / "1" / "model.onnx").graph
+    kinds = {
+        onnx.TensorProto.FLOAT: model_config_pb2.TYPE_FP32,
+        onnx.TensorProto.UINT8: model_config_pb2.TYPE_UINT8,
+    }
+    for told, there in ((config.input, graph.input), (config.output, graph.output)):
+        assert [(each.name, each.data_type, list(each.dims)) for each in told] == [
+            (
+                value.name,
+                kinds[value.type.tensor_type.elem_type],
+                [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]],
+            )
+            for value in there
+        ]
+        for value in there:
+            assert value.type.tensor_type.shape.dim[0].dim_param  # any number of rows
+
+
+def parsed(text: str) -> Any:
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def test_an_unconditional_model_for_triton() -> None:
+    config = parsed(triton.config(tiny_manifest()))
+    assert [(each.name, list(each.dims)) for each in config.input] == [("latent", [8])]
+    assert [(each.name, list(each.dims)) for each in config.output] == [("image", [16, 16, 3])]
+
+
+def test_versions_for_triton_lie_side_by_side(tmp_path: Path) -> None:
+    triton.add(tmp_path, tiny_manifest(), 1, b"first")
+    path = tmp_path / "tiny" / "config.pbtxt"
+    changed = path.read_text() + "instance_group [{ count: 2 }]\n"
+    path.write_text(changed)
+    triton.add(tmp_path, tiny_manifest(), 2, b"second")
+    assert path.read_text() == changed and parsed(changed).instance_group[0].count == 2
+    other = tiny_manifest(latent_size=9)
+    with pytest.raises(ExportError, match="does not describe the tensors"):
+        triton.add(tmp_path, other, 3, b"third")
+    found = {each.parent.name: each.read_bytes() for each in tmp_path.rglob("model.onnx")}
+    assert found == {"1": b"first", "2": b"second"}
+    assert sorted(each.name for each in path.parent.iterdir()) == ["1", "2", "config.pbtxt"]
+
+
+def test_what_triton_has_is_never_overwritten(run: Path, repository: Path, tmp_path: Path) -> None:
+    for options, said in (
+        (["--version", "1"], "exists already; name another --version"),
+        (["--unconditional", "free"], "does not describe the tensors"),
+    ):
+        config = repository / "free" / "config.pbtxt"
+        write_atomically(config, "input []")
+        done = training("export", run, "--to", tmp_path, "--triton", repository, *options)
+        assert done.exit_code == 1 and said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert config.read_text() == "input []" and len(list(config.parent.iterdir())) == 1
+
+
+def test_both_have_the_next_version_that_is_free_in_both(
+    run: Path, repository: Path, tmp_path: Path
+) -> None:
+    done = training("export", run, "--to", tmp_path, "--triton", repository)
+    assert done.stdout.strip() == str(tmp_path / "avatars" / "2")
+    assert (repository / "avatars" / "2" / "model.onnx").exists()
+
+
+def test_samples_of_a_run(run: Path, tmp_path: Path) -> None:
+    done = training("sample", run, "-n", "6", "--label", "red eyes", "--out", tmp_path / "grid.png")
+    assert done.exit_code == 0, done.stderr
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (3 * 64, 2 * 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--data", "nowhere", "--name", "x"], "nowhere: 1 problem"),
+        (["train", "--data", "avatars:128", "--name", "X"], "--name: should be: Name of the model"),
+        (
+            ["train", "--data", "avatars:128", "--name", "x", "--lr", "fast"],
+            "--lr: Input should be",
+        ),
+        (["train", "--data", "avatars:128", "--name", "x", "--widht", "8"], "--width"),
+        (["resume", "nowhere"], "is not the folder of a run"),
+        (["export", "nowhere"], "is not the folder of a run"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(arguments: list[str], said: str) -> None:
+    done = training(*arguments)
+    assert done.exit_code in (1, 2)
+    assert said in done.stderr
+
+
+def test_a_mistake_ends_the_process_with_a_sentence() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "resume", "nowhere"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: nowhere is not the folder of a run")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.helpers.small_runs import lay_out, small_config, small_faces
+from training.__main__ import resume, train_command
+from training.config import TrainingConfig
+from training.core.pixels import to_networks
+from training.data import Dataset
+from training.errors import Diverged, Failed
+from training.evaluation.features import fit
+from training.evaluation.snapshot_scores import Scorer, Scores
+from training.loop import diagnosis
+from training.loop.diagnosis import Line, diagnose
+from training.loop.loop import train
+from training.networks.conditioning import condition_rows
+from training.networks.networks import Generator
+
+CONFIG = TrainingConfig(data="avatars", name="x", kimg=1000, augment=("translation", "cutout"))
+"""Nothing is said in the first 100,000 images of it."""
+
+
+def score(kimg: float, **changes: float) -> Line:
+    """A line of the scores of a run that goes well, but for ``changes``."""
+    well = {"frechet": 2.0, "recall": 0.3, "coverage": 0.6, "duplicates": 0.01, "grey": 0.02}
+    return {"shown": kimg * 1000} | well | changes
+
+
+def ticks(
+    ahead: float = 0.9, *, since: int = 0, until: int = 300, early: float = 0.9
+) -> list[Line]:
+    """A line every 4,000 images; from ``since`` kimg on the discriminator is ``ahead``."""
+    return [
+        {"shown": kimg * 1000, "d_ahead": ahead if kimg > since else early}
+        for kimg in range(4, until + 1, 4)
+    ]
+
+
+COPIES = {"duplicates": 0.5}
+LOST = {"recall": 0.09, "frechet": 4.1}
+GREY = {"grey": 0.2}
+NOTHING = {"coverage": 0.004}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (COPIES, "has collapsed: 50% of its samples are nearly copies of another one"),
+        (LOST, "is collapsing: its samples once covered 30% of the real images, and now 9%"),
+        (GREY, "leaks: 20% of the samples have grey areas as translation and cutout leave them"),
+        (NOTHING, "has learnt nothing: its samples cover 0.4% of the real images"),
+    ],
+    ids=["copies", "lost", "grey", "nothing"],
+)
+def test_a_fault_of_the_samples_counts_once_two_snapshots_in_a_row_have_it(
+    fault: dict[str, float], said: str
+) -> None:
+    def verdict(*scores: Line) -> str | None:
+        return diagnose(ticks(), scores, CONFIG, 0.05)
+
+    well = [score(50), score(100)]
+    assert said in (verdict(*well, score(150, **fault), score(200, **fault)) or "")
+    # One, or two with a good one between them, or two that are over, are no fault.
+    assert verdict(*well) is None
+    assert verdict(*well, score(150, **fault)) is None
+    assert verdict(*well, score(150, **fault), score(200), score(250, **fault)) is None
+    assert verdict(*well, score(150, **fault), score(200, **fault), score(250)) is None
+    # Early samples are all alike.
+    early = [score(10), score(50, **fault), score(99, **fault)]
+    assert verdict(*early) is None
+    assert verdict(*early, score(100, **fault)) is None
+    assert said in (verdict(*early, score(100, **fault), score(150, **fault)) or "")
+
+
+@pytest.mark.parametrize(
+    "nearby",
+    [
+        {"duplicates": 0.49},
+        {"recall": 0.11, "frechet": 4.1},  # more than a third of what it was
+        {"recall": 0.01, "frechet": 3.9},  # as near as ever: another measure of the same
+        {"grey": 0.149},  # of real images, 0.05
+    ],
+    ids=str,
+)
+def test_what_comes_near_a_fault_is_none(nearby: dict[str, float]) -> None:
+    scores = [score(150), score(200, **nearby), score(250, **nearby)]
+    assert diagnose(ticks(), scores, CONFIG, 0.05) is None
+
+
+def test_recall_that_was_never_high_cannot_be_lost() -> None:
+    scores = [score(150, recall=0.09), *(score(k, recall=0.0, frechet=9) for k in (200, 250))]
+    assert diagnose(ticks(), scores, CONFIG, 0.05) is None
+    scores[0] = score(150, recall=0.11)
+    assert "collapsing" in (diagnose(ticks(), scores, CONFIG, 0.05) or "")
+
+
+def test_nothing_is_said_of_a_run_that_goes_well_or_has_not_begun() -> None:
+    assert diagnose([], [], CONFIG, 0.0) is None
+    assert diagnose(ticks(), [], CONFIG, 0.0) is None
+    assert diagnose(ticks(), [score(k) for k in range(50, 301, 50)], CONFIG, 0.0) is None
+
+
+SHORT = CONFIG.model_copy(update={"kimg": 250})
+"""Nothing is said in the first 25,000 images of it, and patience lasts for 50,000."""
+NO_BETTER = [score(k, frechet=1 if k == 200 else 2) for k in (50, 100, 150, 200, 250, 300)]
+
+
+def test_a_discriminator_has_won_that_is_ahead_for_long_while_samples_get_no_better() -> None:
+    said = diagnose(ticks(1.0, since=250), NO_BETTER, SHORT, 0.0)
+    assert said is not None and "the discriminator has won: for 50,000 images" in said
+
+
+def test_patience_grows_with_the_run() -> None:
+    assert diagnose(ticks(1.0, since=104), NO_BETTER, CONFIG, 0.0) is None
+    late = [*NO_BETTER, score(350), score(400)]
+    said = diagnose(ticks(1.0, since=200, until=400), late, CONFIG, 0.0)
+    assert said is not None and "for 200,000 images" in said
+
+
+@pytest.mark.parametrize(
+    ("log", "scores"),
+    [
+        (ticks(0.998, since=250), NO_BETTER),
+        (ticks(1.0, since=252), NO_BETTER),
+        (ticks(1.0), [*NO_BETTER[:4], score(250, frechet=0.9), score(300)]),  # better since
+        (ticks(1.0), [*NO_BETTER[:5], score(300, frechet=0.9)]),
+        (ticks(1.0), [score(k, frechet=1 if k == 260 else 2) for k in (240, 260, 280, 300)]),
+        (ticks(1.0), NO_BETTER[2:5]),  # a single snapshot since the best one
+        (ticks(1.0), []),  # who knows
+        (ticks(1.0, until=72), [score(10, frechet=1), score(30), score(60)]),  # too early
+    ],
+    ids=["nearly", "not-long", "better", "best", "lately", "one", "unmeasured", "early"],
+)
+def test_being_ahead_alone_is_no_victory(log: list[Line], scores: list[Line]) -> None:
+    assert diagnose(log, scores, SHORT, 0.0) is None
+
+
+def test_patience_is_in_images_whatever_the_ticks() -> None:
+    log = [{"shown": k * 1000, "d_ahead": 1.0} for k in range(60, 301, 60)]
+    assert diagnose(log, NO_BETTER, SHORT, 0.0) is not None
+
+
+SENTENCES = [
+    diagnose(ticks(), [score(50), score(150, **fault), score(200, **fault)], CONFIG, 0.05) or ""
+    for fault in (COPIES, LOST, GREY)
+] + [diagnose(ticks(1.0), NO_BETTER, SHORT, 0.0) or ""]
+
+
+def options(command: click.Command) -> set[str]:
+    return {
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+
+
+@pytest.mark.parametrize("sentence", SENTENCES, ids=["copies", "lost", "leak", "won"])
+def test_what_a_sentence_names_can_be_tried(sentence: str) -> None:
+    _, _, advice = sentence.partition(" Try ")
+    named = re.findall(r"--[a-z0-9-]+", advice)
+    assert named
+    assert set(named) <= options(train_command)
+    # Where it gives values, these are accepted, and go together.
+    values = re.findall(r"--([a-z0-9-]+) (?!or\b|than\b)([\w.,]*\w)", advice)
+    settings = {name.replace("-", "_"): value for name, value in values}
+    assert settings or "leaks" in sentence
+    small_config(**settings)
+
+
+@pytest.fixture(scope="module")
+def faces() -> Dataset:
+    return small_faces(480)
+
+
+@pytest.fixture(scope="module")
+def scorer(faces: Dataset) -> Scorer:
+    trained, held_out = faces.split(0.3)
+    network = fit(trained, mirror=False, device=torch.device("cpu"))
+    return Scorer(held_out, network, ["cutout"])
+
+
+def generator_of(faces: Dataset) -> Generator:
+    sizes = [len(attribute.values) for attribute in faces.attributes]
+    return Generator(small_config(), condition_size=sum(sizes), image_shape=(16, 16, 3)).eval()
+
+
+class Replay(Generator):
+    """Draws images of the data that have the labels it is asked for, each once where it can."""
+
+    def remember(self, faces: Dataset) -> Replay:
+        self.images = to_networks(torch.from_numpy(faces.images))
+        sizes = [len(attribute.values) for attribute in faces.attributes]
+        self.conditions = condition_rows(torch.from_numpy(faces.labels), sizes)
+        self.used = torch.zeros(len(faces))
+        return self
+
+    def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
+        rows = []
+        for asked in condition:
+            fits = (self.conditions == asked).all(dim=1)
+            rows.append(int(torch.where(fits, self.used, torch.inf).argmin()))
+            self.used[rows[-1]] += 1
+        return self.images[rows]
+
+
+def twice(scores: Scores) -> list[Line]:
+    return [{"shown": kimg * 1000} | scores.line() for kimg in (150, 200)]
+
+
+def test_a_generator_that_draws_one_picture_has_collapsed(faces: Dataset, scorer: Scorer) -> None:
+    generator = generator_of(faces)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.zero_()
+    scores = scorer.measure(generator)
+    assert scores.images == scorer.count > 100
+    assert scores.duplicates == 1
+    assert (scores.recall, scores.grey) == (0, 1)
+    assert scores.coverage < 0.1
+    assert "has collapsed: 100%" in (diagnose(ticks(), twice(scores), CONFIG, 0.0) or "")
+
+
+def test_real_images_are_good_samples(faces: Dataset, scorer: Scorer) -> None:
+    trained, _ = faces.split(0.3)
+    shape: dict[str, tuple[int, int, int]] = {"image_shape": (16, 16, 3)}
+    replay = Replay(small_config(), condition_size=12, **shape).remember(trained).eval()
+    scores = scorer.measure(replay)
+    untrained = scorer.measure(generator_of(faces))
+    assert scores.frechet < 0.2 * untrained.frechet
+    assert min(scores.precision, scores.recall, scores.coverage) > 0.7
+    assert scores.duplicates < 0.06
+    assert scores.grey == scorer.real_grey < 0.05
+    # Labels are read as asked, far more often than by chance: eyes 1/10, glasses 1/2.
+    assert scores.attributes_right["eyes"] > 0.3 > untrained.attributes_right["eyes"]
+    assert scores.attributes_right["glasses"] > 0.55
+    assert scores.labels_right is not None
+    assert scores.labels_right <= min(scores.attributes_right.values())
+    assert diagnose(ticks(), twice(scores), CONFIG, scorer.real_grey) is None
+    line = scores.line()
+    assert line["eyes_right"] == round(scores.attributes_right["eyes"], 4)
+
+
+def test_a_measure_is_a_function_of_the_generator(faces: Dataset, scorer: Scorer) -> None:
+    generator = generator_of(faces)
+    assert scorer.measure(generator) == scorer.measure(generator)
+
+
+def test_an_unconditional_model_is_measured_without_labels(faces: Dataset, scorer: Scorer) -> None:
+    bare = replace(faces, labels=faces.labels[:, :0], attributes=())
+    trained, held_out = bare.split(0.3)
+    network = fit(trained, mirror=False, device=torch.device("cpu"))
+    generator = Generator(small_config(), condition_size=0, image_shape=(16, 16, 3)).eval()
+    scores = Scorer(held_out, network, []).measure(generator)
+    assert (scores.labels_right, scores.attributes_right, scores.grey) == (None, {}, 0)
+    assert "labels_right" not in scores.line()
+    assert scorer.measure(generator).labels_right is None  # though the data has some
+    assert scores.frechet > 0
+
+
+def test_a_run_that_collapses_is_stopped_and_can_go_on_all_the_same(
+    faces: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "GRACE_KIMG", 0)  # or it would take a minute
+    # 1. At such a learning rate a generator draws one picture for ever.
+    run = lay_out(tmp_path / "run", faces, lr=3)
+    with pytest.raises(Failed, match="has collapsed") as stopped:
+        train(run, faces)
+    # 2. It was stopped at the second snapshot after the grace period, with all that is worth
+    #    keeping.
+    said = str(stopped.value)
+    shown = [line["shown"] for line in run.scores.lines()]
+    assert shown == [1024, 2016]
+    assert f"{run.folder}: stopped after 2016 images: " in said
+    assert f"The best snapshot, after {run.best_shown()[0]} images, is kept." in said
+    assert run.load_snapshot("best")[1] == run.best_shown()[0]
+    assert run.checkpoint.exists()
+    command = re.search(r"`python -m training resume (--\S+) (\S+)`", said)
+    assert command is not None
+    assert command[1] in options(resume)
+    assert command[2] == str(run.folder)
+    # 3. Resumed, it is stopped again, but without the judge it goes on to the end.
+    with pytest.raises(Failed, match="stopped after 3008 images"):
+        train(run, faces)
+    train(run, faces, judge=False)
+    assert [line["shown"] for line in run.scores.lines()] == [1024, 2016, 3008, 4000]
+
+
+def test_a_run_that_has_collapsed_by_its_end_has_nothing_to_go_on_with(
+    faces: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "GRACE_KIMG", 0)  # or it would take a minute
+    run = lay_out(tmp_path / "run", faces, lr=3, kimg=2)
+    with pytest.raises(Failed, match=r"stopped after 2016 images: .* is kept\.$"):
+        train(run, faces)
+
+
+def test_a_run_that_diverges_keeps_what_it_had(faces: Dataset, tmp_path: Path) -> None:
+    run = lay_out(tmp_path / "run", faces, kimg=1)
+    train(run, faces)
+    before = run.checkpoint.read_bytes()
+    hopeless = replace(run, config=run.config.model_copy(update={"lr": 1e30, "kimg": 2}))
+    with pytest.raises(Diverged, match="not a number; the last checkpoint is kept"):
+        train(hopeless, faces)
+    assert run.checkpoint.read_bytes() == before
+    assert run.load_snapshot("best")[1] == 1024
+    assert all(value.isfinite().all() for value in load_file(run.snapshot(1024)).values())

@@ -1,0 +1,208 @@
+"""What a run keeps of its snapshots, what is taken from them, and the log for TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from service.inference.model import load_model
+from service.inference.session import Runtime
+from tests.helpers.small_runs import lay_out, small_faces, training
+from training.data import Dataset
+from training.errors import RunError
+from training.loop.loop import KEPT, train
+from training.loop.tensorboard import Board
+from training.runs.run import Run
+
+
+@pytest.fixture(scope="module")
+def faces() -> Dataset:
+    return small_faces(320)
+
+
+@pytest.fixture(scope="module")
+def trained(faces: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with six snapshots whose scores go up and down."""
+    run = lay_out(tmp_path_factory.mktemp("runs") / "run", faces, kimg=6, lr=0.05, batch=64)
+    train(run, faces, judge=False)
+    return run
+
+
+@pytest.fixture
+def run(trained: Run, tmp_path: Path) -> Run:
+    """A copy of it, in which the second oldest snapshot that is kept scores best of all."""
+    shutil.copytree(trained.folder, tmp_path / "run")
+    copied = Run.open(tmp_path / "run")
+    lines = copied.scores.lines()
+    chosen = kept(copied)[1]
+    for line in lines:
+        line["frechet"] = 0.0 if copied.snapshot(line["shown"]).stem == chosen else line["frechet"]
+    copied.scores.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return copied
+
+
+def kept(run: Run) -> list[str]:
+    return sorted(path.stem for path in (run.folder / "snapshots").iterdir())
+
+
+def shown_at_best(run: Run) -> int:
+    (shown,) = (line["shown"] for line in run.scores.lines() if line["frechet"] == 0)
+    return int(shown)
+
+
+def test_every_snapshot_is_scored(trained: Run, faces: Dataset) -> None:
+    lines = trained.scores.lines()
+    assert [line["shown"] for line in lines] == [1024, 2048, 3008, 4032, 5056, 6016]
+    _, held_out = faces.split(0.3)
+    assert {line["images"] for line in lines} == {len(held_out)}
+    asked = {"frechet", "precision", "recall", "density", "coverage", "duplicates", "grey"}
+    assert all(line.keys() >= asked | {"labels_right", "eyes_right"} for line in lines)
+    assert len({line["frechet"] for line in lines}) == len(lines)
+    grids = sorted(path.stem for path in (trained.folder / "samples").iterdir())
+    assert grids == [f"{line['shown']:09d}" for line in lines]
+
+
+def test_the_best_three_snapshots_and_the_last_are_kept(trained: Run) -> None:
+    ranked = sorted(trained.scores.lines(), key=lambda line: line["frechet"])
+    expected = {f"{line['shown']:09d}" for line in ranked[:3]} | {"000006016"}
+    assert kept(trained) == sorted(expected)
+    assert KEPT == 3
+    assert trained.best_shown(2) == [line["shown"] for line in ranked[:2]]
+
+
+def test_a_snapshot_is_the_average_that_was_measured(trained: Run) -> None:
+    last, shown = trained.load_snapshot("last")
+    assert shown == 6016
+    weights = load_file(trained.checkpoint)
+    assert all(
+        torch.equal(value, weights[f"ema.{name}"]) for name, value in last.state_dict().items()
+    )
+    assert not last.training
+    assert not any(parameter.requires_grad for parameter in last.parameters())
+
+
+def test_snapshots_are_taken_by_name(run: Run) -> None:
+    best = shown_at_best(run)
+    assert run.load_snapshot("best")[1] == best != 6016
+    assert run.load_snapshot("last")[1] == 6016
+    for name in kept(run):
+        assert run.load_snapshot(name)[1] == int(name)
+
+
+@pytest.mark.parametrize("name", ["000099000", "", "000006016.safetensors", "../best", "/", "."])
+def test_an_unknown_snapshot_is_refused_with_those_there_are(run: Run, name: str) -> None:
+    with pytest.raises(RunError) as refused:
+        run.load_snapshot(name)
+    assert f"has no snapshot {name!r}; there are: {', '.join(kept(run))}" in str(refused.value)
+
+
+def test_without_scores_the_last_snapshot_is_the_best(run: Run) -> None:
+    run.scores.path.unlink()
+    assert run.load_snapshot("best")[1] == 6016
+
+
+def test_without_held_out_images_only_the_last_snapshot_is_kept(
+    faces: Dataset, tmp_path: Path
+) -> None:
+    run = lay_out(tmp_path / "run", faces, kimg=2, hold_out=0.05)  # fewer than measuring needs
+    train(run, faces)
+    assert not run.scores.path.exists()
+    assert kept(run) == ["000002016"]
+    assert not run.features.exists()
+
+
+def test_a_run_without_snapshots_has_none_to_take(faces: Dataset, tmp_path: Path) -> None:
+    run = lay_out(tmp_path / "run", faces)
+    with pytest.raises(RunError, match="has no snapshot yet"):
+        run.load_snapshot("best")
+
+
+def test_the_best_snapshot_is_exported_unless_another_is_named(run: Run, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    done = training("export", run.folder, "--to", models)
+    assert done.exit_code == 0, done.output
+    model = load_model(models / "small" / "1" / "model.onnx", Runtime("cpu"))
+    assert model.manifest.provenance.training["images_shown"] == shown_at_best(run)
+
+    refused = training("export", run.folder, "--to", models, "--snapshot", "a/b")
+    assert refused.exit_code == 1
+    assert f"there are: {', '.join(kept(run))}" in refused.output
+    assert [path.name for path in (models / "small").iterdir()] == ["1"]
+
+
+def test_samples_are_drawn_from_the_best_snapshot_or_the_named_one(
+    run: Run, tmp_path: Path
+) -> None:
+    pictures = {}
+    for name in ("best", "last", kept(run)[1]):
+        done = training(
+            "sample", run.folder, "-n", 4, "--snapshot", name, "--out", tmp_path / "grid.png"
+        )
+        assert done.exit_code == 0, done.output
+        pictures[name] = (tmp_path / "grid.png").read_bytes()
+    assert pictures["best"] == pictures[kept(run)[1]] != pictures["last"]
+
+
+def test_tensorboard_that_is_not_installed_is_asked_for_before_anything_begins(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    with pytest.raises(RunError, match="pip install tensorboard"):
+        Board(tmp_path, 0)
+    start = ("train", "--data", "avatars:128", "--name", "x", "--out", tmp_path / "run")
+    again = ("resume", trained.folder, "--data", "nowhere")  # not even looked for
+    for command in (start, (*start, "--dry-run"), again):
+        done = training(*command, "--tensorboard")
+        assert done.exit_code == 1
+        assert "--tensorboard needs TensorBoard: pip install tensorboard" in done.output
+        assert "Traceback" not in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_gets_the_logs_and_the_samples(faces: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is an extra")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = lay_out(tmp_path / "run", faces, kimg=2)
+    train(run, faces, judge=False, board=Board(run.folder, 0))
+    events = EventAccumulator(str(run.folder))
+    events.Reload()
+    for log in (run.log, run.scores):
+        for name in log.lines()[0].keys() - {"shown"}:
+            found = [(event.step, event.value) for event in events.Scalars(name)]
+            expected = [(line["shown"], pytest.approx(line[name])) for line in log.lines()]
+            assert found == expected, name
+    pictures = events.Images("samples")
+    assert [event.step for event in pictures] == [1024, 2016]
+    with (
+        Image.open(io.BytesIO(pictures[-1].encoded_image_string)) as logged,
+        Image.open(run.sample_grid(2016)) as expected_picture,
+    ):
+        assert np.array_equal(np.asarray(logged), np.asarray(expected_picture))
+
+
+def test_tensorboard_forgets_what_a_resumed_run_does_again(faces: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is an extra")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    # 1. A run wrote two ticks after its last checkpoint, then died.
+    Board(tmp_path, 0).add_scalars({"shown": 100, "d_loss": 1})
+    board = Board(tmp_path, 100)
+    for shown in (200, 300):
+        board.add_scalars({"shown": shown, "d_loss": 2})
+    # 2. Resumed, it writes them again.
+    Board(tmp_path, 100).add_scalars({"shown": 200, "d_loss": 3})
+    # Result: each once.
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("d_loss")] == [(100, 1), (200, 3)]

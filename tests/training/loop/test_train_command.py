@@ -1,0 +1,201 @@
+"""``python -m training train``, as far as it comes before the first step."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from tests.helpers.small_runs import small_config, small_faces
+from training.__main__ import main, train_command
+from training.config import TrainingConfig
+from training.core.durations import duration
+from training.loop.estimate import images_per_second
+from training.loop.trainer import Trainer
+from training.presets import PRESETS
+from training.runs.run import DatasetDescription
+
+SMALL = (
+    *("--data", "avatars:128", "--name", "x", "--width", "4", "--batch", "16", "--device", "cpu"),
+    *("--kimg", "0.1"),  # what is not refused as it should be ends soon
+)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """None of this leaves anything behind, neither where it was asked to nor in runs/."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert list(tmp_path.iterdir()) == []
+
+
+def start(*options: str) -> Result:
+    return CliRunner().invoke(main, ["train", *SMALL, *options])
+
+
+def planned(*options: str) -> TrainingConfig:
+    """The configuration that a dry run prints."""
+    done = start("--dry-run", *options)
+    assert done.exit_code == 0, done.output
+    return TrainingConfig.model_validate(configuration(done.stdout)[0])
+
+
+def configuration(printed: str) -> tuple[dict[str, Any], str]:
+    """The JSON that a dry run begins with, and what follows."""
+    found, end = json.JSONDecoder().raw_decode(printed)
+    assert isinstance(found, dict)
+    return found, printed[end:]
+
+
+def refusal(*options: str) -> str:
+    done = start(*options)
+    assert done.exit_code in (1, 2)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "Value error" not in done.stderr
+    return done.stderr
+
+
+def test_a_dry_run_says_what_would_be_done() -> None:
+    done = start("--dry-run", "--kimg", "1e8", "--attributes", "hair,glasses", "--out", "here")
+    assert done.exit_code == 0, done.output
+    found, rest = configuration(done.stdout)
+    # Every option, in the order of the options, with the precision of this machine.
+    assert list(found) == list(TrainingConfig.model_fields)
+    assert (found["width"], found["batch"], found["kimg"]) == (4, 16, 1e8)
+    assert found["lr"] == TrainingConfig.model_fields["lr"].default
+    assert found["precision"] in ("float32", "bfloat16")
+    assert TrainingConfig.model_validate(found).attributes == ("hair", "glasses")
+    assert "data       128 images of 64x64x3; labels: hair (12), glasses (2)\n" in rest
+    assert "run        here\n" in rest
+    measured = re.search(r"duration   (\d+) days, at (\d+) images/s, as measured here", rest)
+    assert measured is not None
+    assert int(measured[1]) == pytest.approx(1e11 / int(measured[2]) / 86_400, rel=0.05)
+    assert "hardly learnt" in done.stderr  # of 128 images, every hair colour
+
+
+def test_a_dry_run_without_labels() -> None:
+    done = start("--dry-run", "--attributes", "none")
+    assert "labels: none\n" in done.stdout
+    assert "run        runs/x\n" in done.stdout
+
+
+def test_what_would_take_too_long_is_refused() -> None:
+    said = refusal("--kimg", "0.1", "--max-hours", "1e-6")
+    assert re.search(
+        r"0\.1 kimg would take about \d+ \w+ here, at \d+ images/s\. Lower --kimg, --width or the "
+        r"images' --size, use a GPU, or allow it with --max-hours",
+        said,
+    )
+    known = {option for parameter in train_command.params for option in parameter.opts}
+    assert set(re.findall(r"--[a-z-]+", said)) <= known
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "long"])
+def test_hours_that_are_none_are_refused(hours: str) -> None:
+    assert "Invalid value for '--max-hours'" in refusal("--max-hours", hours)
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("--widht", "--width"), ("--d-nrom", "--d-norm")])
+def test_a_misspelt_option_is_told_the_nearest(typed: str, meant: str) -> None:
+    said = refusal(typed, "8")
+    assert f"No such option '{typed}'" in said
+    assert re.search(rf"Did you mean .*'{meant}'", said)
+
+
+@pytest.mark.parametrize("preset", ["dcgan", "dcgan-mnist"])
+def test_a_preset_is_taken_whole_but_for_what_is_given_beside_it(preset: str) -> None:
+    config = planned("--preset", preset)
+    expected = PRESETS[preset] | {"width": 4, "batch": 16, "augment": ()}
+    assert {name: getattr(config, name) for name in expected} == expected
+
+    # What is given wins, even where it is what it would be without a preset.
+    given = "--lr 0.001 --d-condition mix --d-norm none --ema-halflife-kimg 10"
+    config = planned("--preset", preset, *given.split())
+    assert (config.lr, config.d_condition, config.d_norm) == (0.001, "mix", "none")
+    assert config.ema_halflife_kimg == 10
+    assert config.network == preset
+
+
+def test_an_unknown_preset_is_told_those_there_are() -> None:
+    said = refusal("--preset", "dcgna")
+    assert "--preset" in said
+    assert all(f"'{preset}'" in said for preset in PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            "--r1-gamma 0.1",
+            "gradient penalties (r1_gamma, r2_gamma, wgan-gp) judge each image by itself, which "
+            "batch norm does not: d_norm must be spectral or none",
+        ),
+        ("--r2-gamma 0.1", "gradient penalties"),
+        ("--loss wgan-gp", "gradient penalties"),
+        ("--d-condition input", "could be read off the input: label_weight must be 0"),
+        ("--preset dcgan --label-weight 1", "label_weight must be 0"),
+        ("--d-condition none", "cannot tell wrong labels: mismatched_weight must be 0"),
+        ("--label-ramp-kimg 5 --kimg 4", "label_ramp_kimg is longer than the run"),
+        ("--minibatch discrimination --batch 24", "needs a batch that 16 divides"),
+        ("--attributes hair,hair", "--attributes: an attribute is named twice"),
+        ("--augment blur", "--augment: "),
+        ("--augment colour", "'colour' would change what 'hair' says"),
+        ("--attributes nose", "nose"),
+        ("--lr 0 --batch 1", "--batch: "),
+        ("--lr 0 --batch 1", "--lr: "),
+    ],
+)
+def test_contradictions_are_refused_in_a_sentence(options: str, said: str) -> None:
+    assert said in " ".join(refusal(*options.split(" ")).split())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--r1-gamma 0.1 --d-norm spectral",
+        "--loss wgan-gp --d-norm none",
+        "--d-condition input --label-weight 0",
+        "--d-condition none --mismatched-weight 0",
+        "--minibatch discrimination --batch 32",
+    ],
+)
+def test_what_a_refusal_asks_for_is_accepted(options: str) -> None:
+    planned(*options.split(" "))
+
+
+def test_the_rate_is_that_of_training() -> None:
+    config, faces = small_config(), small_faces(64)
+    description = DatasetDescription.of(faces, "MIT")
+    images, labels = torch.from_numpy(faces.images), torch.from_numpy(faces.labels)
+    trainer = Trainer(config, description)
+    began = time.perf_counter()
+    for _ in range(10):
+        trainer.step(images, labels)
+    rate = 10 * config.batch / (time.perf_counter() - began)
+    # Whatever else the machine does: a wrong unit would be off by more.
+    assert rate / 8 < images_per_second(config, faces) < rate * 8
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 seconds"),
+        (119, "119 seconds"),
+        (120, "2 minutes"),
+        (7_199, "120 minutes"),
+        (7_200, "2 hours"),
+        (2 * 86_400 - 1, "48 hours"),
+        (2 * 86_400, "2 days"),
+        (1e9, "11574 days"),
+    ],
+)
+def test_durations_are_in_the_largest_unit_that_gives_two(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

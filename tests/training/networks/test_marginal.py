@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from service.core.manifest import Attribute
+from service.inference.model import load_model
+from service.inference.session import Runtime
+from tests.helpers.small_runs import lay_out, small_faces
+from training.errors import RunError
+from training.evaluation.command import evaluate_run
+from training.export.export import export
+from training.loop.loop import train
+from training.networks.marginal import Marginal
+
+HAIR = Attribute(name="hair", values=("red", "blue", "none"), frequencies=(0.2, 0.8, 0.0))
+EYES = Attribute(name="eyes", values=("open", "shut"), frequencies=(0.25, 0.75))
+
+
+class Echo(nn.Module):
+    """Gives back what it is asked for."""
+
+    def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
+        return torch.cat([latent, condition], dim=1)
+
+
+def test_values_are_drawn_by_frequency_and_apart() -> None:
+    marginal = Marginal(Echo(), 3, (HAIR, EYES))
+    assert (marginal.latent_size, marginal.condition_size) == (5, 0)
+    latent = torch.randn(20_000, 5, generator=torch.Generator().manual_seed(0))
+    found = marginal(latent)
+    assert torch.equal(found[:, :3], latent[:, :3])
+    hair, eyes = found[:, 3:6], found[:, 6:]
+    assert torch.equal(hair.sum(dim=1), torch.ones(20_000))
+    assert torch.equal(eyes.sum(dim=1), torch.ones(20_000))
+    assert hair.mean(dim=0).tolist() == pytest.approx([0.2, 0.8, 0], abs=0.01)
+    assert eyes.mean(dim=0).tolist() == pytest.approx([0.25, 0.75], abs=0.01)
+    both = (hair[:, 0] * eyes[:, 0]).mean()
+    assert float(both) == pytest.approx(0.2 * 0.25, abs=0.01)
+
+
+def test_a_conditional_run_is_exported_as_an_unconditional_model(tmp_path: Path) -> None:
+    faces = small_faces(300)
+    run = lay_out(tmp_path / "run", faces, kimg=1)
+    train(run, faces)
+    generator, shown = run.load_snapshot("last")
+    folder = export(run, generator, shown, tmp_path / "models", None, "small-free")
+    assert folder == tmp_path / "models" / "small-free" / "1"
+    model = load_model(folder / "model.onnx", Runtime("cpu"))
+    assert model.manifest.kind == "unconditional"
+    assert model.manifest.latent_size == generator.latent_size + 2
+    assert model.manifest.provenance.training["labels_drawn"] == ["eyes", "glasses"]
+    assert not (folder / "verifier.onnx").exists()
+    assert "draws eyes and glasses by frequency" in (folder / "README.md").read_text()
+
+    marginal = Marginal(generator, generator.latent_size, run.dataset.attributes)
+    latent = torch.randn(9, marginal.latent_size, generator=torch.Generator().manual_seed(1))
+    one_hot = marginal(latent)
+    assert one_hot.shape == (9, 3, 16, 16)
+    assert np.isfinite(one_hot.detach().numpy()).all()
+
+
+def test_what_is_unconditional_already_is_not_made_so_again(tmp_path: Path) -> None:
+    faces = small_faces(300)
+    bare = type(faces)(faces.name, faces.images, faces.labels[:, :0], ())
+    run = lay_out(tmp_path / "run", bare, attributes=(), kimg=0.1)
+    train(run, bare)
+    generator, shown = run.load_snapshot("last")
+    with pytest.raises(RunError, match="unconditional already"):
+        evaluate_run(
+            run,
+            generator,
+            shown,
+            data=None,
+            spaces=(),
+            utility=False,
+            device=torch.device("cpu"),
+            unconditional="free",
+        )
+    with pytest.raises(RunError, match="unconditional already"):
+        export(run, generator, shown, tmp_path / "models", None, "free")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("small", "another name"), ("../x", "no model name"), ("", "no")]
+)
+def test_a_name_that_cannot_be_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    faces = small_faces(300)
+    run = lay_out(tmp_path / "run", faces, kimg=0.1)
+    train(run, faces)
+    generator, shown = run.load_snapshot("last")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match=said):
+        export(run, generator, shown, tmp_path / "models", None, name)
+    settings: dict[str, Any] = {
+        "data": None,
+        "spaces": (),
+        "utility": False,
+        "device": torch.device("cpu"),
+    }
+    with pytest.raises(RunError, match=said):
+        evaluate_run(run, generator, shown, **settings, unconditional=name)
+    assert sorted(tmp_path.rglob("*")) == before
