@@ -115,7 +115,7 @@ def main(data: str, out: Path, kimg: float, seeds: str, only: tuple[str, ...], t
 def _run(data: str, out: Path, kimg: float, seeds: list[int], names: tuple[str, ...]) -> None:
     dataset = load(data)
     trained, held_out = dataset.split(0.1)
-    network = features.learnt(out / "features.safetensors", trained, mirror=True, device=CPU)
+    network = features.load_or_train(out / "features.safetensors", trained, mirror=True, device=CPU)
     scorer = Scorer(held_out, network, ("translation", "cutout"))
     _floor(out, trained, scorer)
     for seed in seeds:

@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from service.core import cpus
 from service.formats import png
-from service.inference.execution import BUCKETS, CHUNK, Feeds, InBuckets, OnThreads
-from service.inference.session import Runtime
+from service.inference.execution import BUCKETS, CHUNK, BucketedExecutor, Feeds, ThreadedExecutor
+from service.inference.session import SessionFactory
 
 Images = npt.NDArray[np.uint8]
 
@@ -61,7 +61,7 @@ def rate(
 
 def ways(model: bytes, cores: int) -> dict[str, Callable[[float], float]]:
     """Each kind of ceiling as a function of seconds."""
-    runtime = Runtime("auto", cores)
+    runtime = SessionFactory("auto", cores)
     runtime.settle([model])
     session = runtime.open(model)
     (node,) = session.get_inputs()
@@ -72,8 +72,8 @@ def ways(model: bytes, cores: int) -> dict[str, Callable[[float], float]]:
 
     if runtime.device == "cuda":
         size, turn = max(BUCKETS), threading.Lock()
-        large = InBuckets({size: runtime.open(model, batch=size)}, "cuda")
-        single = InBuckets({1: runtime.open(model, batch=1)}, "cuda")
+        large = BucketedExecutor({size: runtime.open(model, batch=size)}, "cuda")
+        single = BucketedExecutor({1: runtime.open(model, batch=1)}, "cuda")
 
         def in_turn() -> Images:
             with turn:
@@ -85,7 +85,7 @@ def ways(model: bytes, cores: int) -> dict[str, Callable[[float], float]]:
             "npy": lambda s: rate(in_turn, as_npy, cores, s),
         }
 
-    network = OnThreads(session, lone=runtime.open(model, threads=cores))
+    network = ThreadedExecutor(session, lone=runtime.open(model, threads=cores))
 
     def batch() -> Images:
         return network(feeds(CHUNK), alone=False)

@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.serve import untrained
-from service.inference.execution import BUCKETS, Feeds, InBuckets
+from service.inference.execution import BUCKETS, BucketedExecutor, Feeds
 from service.inference.session import CPU, CUDA, CUDA_OPTIONS, batch_names
 
 SECONDS = 3.0
@@ -74,7 +74,7 @@ def sizes(model: bytes, device: str) -> None:
         print(f"  {search:<12}{constant:10.0f}{mixed:10.0f}")
     print("images/s of each bucket, bound")
     for size in BUCKETS:
-        bound = InBuckets({size: session(model, device, size)}, device)
+        bound = BucketedExecutor({size: session(model, device, size)}, device)
         batch = rows(model, size)
         print(f"  {size:<12}{rate(lambda: len(bound(batch))):10.0f}")  # noqa: B023
 
@@ -83,10 +83,10 @@ def exactness(model: bytes, device: str) -> None:
     print("\nrows that differ from the bucket of 16's, of 16; and from themselves, 3 places on")
     feeds = rows(model, 16)
     for tf32 in ("0", "1"):
-        reference = InBuckets({16: session(model, device, 16, use_tf32=tf32)}, device)
+        reference = BucketedExecutor({16: session(model, device, 16, use_tf32=tf32)}, device)
         expected = reference(feeds)
         for size in BUCKETS:
-            bucket = InBuckets({size: session(model, device, size, use_tf32=tf32)}, device)
+            bucket = BucketedExecutor({size: session(model, device, size, use_tf32=tf32)}, device)
             step = min(size, 16)
             found = np.concatenate([bucket(part(feeds, i, step)) for i in range(0, 16, step)])
             differ = int((found != expected).any(axis=(1, 2, 3)).sum())
@@ -101,8 +101,10 @@ def graphs(model: bytes, device: str) -> None:
     print("\nmilliseconds of a run, bound: plain and as a captured graph")
     for size in (1, 16):
         feeds = rows(model, size)
-        plain = InBuckets({size: session(model, device, size)}, device)
-        graph = InBuckets({size: session(model, device, size, enable_cuda_graph="1")}, device)
+        plain = BucketedExecutor({size: session(model, device, size)}, device)
+        graph = BucketedExecutor(
+            {size: session(model, device, size, enable_cuda_graph="1")}, device
+        )
         for _ in range(3):
             graph(feeds)  # captured on the way
         times = [1000 * size / rate(lambda: len(run(feeds))) for run in (plain, graph)]  # noqa: B023
@@ -119,7 +121,7 @@ def copies(device: str) -> None:
 
 def memory(model: bytes, device: str) -> None:
     print(f"\nmegabytes of GPU memory before and after {REQUESTS} requests of 1 to 64 images")
-    generator = InBuckets({n: session(model, device, n) for n in BUCKETS}, device)
+    generator = BucketedExecutor({n: session(model, device, n) for n in BUCKETS}, device)
     feeds, random = rows(model, max(BUCKETS)), np.random.default_rng(0)
     for size in BUCKETS:
         generator(part(feeds, 0, size))

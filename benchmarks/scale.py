@@ -31,11 +31,11 @@ from service.core import cpus
 from service.core.latents import MAX_INDEX
 from service.core.manifest import MODEL_FILE
 from service.formats.images import png_record
-from service.formats.records import Record
-from service.formats.registry import packer
+from service.formats.records import ImageRecord
+from service.formats.registry import open_writer
 from service.inference.model import load_model
-from service.inference.seeds import Samples, render
-from service.inference.session import Runtime
+from service.inference.seeds import SeedImages, run_batch
+from service.inference.session import SessionFactory
 
 ROOT = Path(__file__).parent.parent
 PER_SHARD = 10_000
@@ -77,17 +77,17 @@ def rate(work: Callable[[], int], seconds: float) -> float:
 
 def measure(folder: Path, seconds: float) -> Rates:
     """Of the model in ``folder``, the first 256 images of seed 3 over and over."""
-    model = load_model(folder / MODEL_FILE, Runtime("cpu", 1))
-    source, size = Samples(model, seed=3, indices=range(256)), model.largest_batch
+    model = load_model(folder / MODEL_FILE, SessionFactory("cpu", 1))
+    source, size = SeedImages(model, seed=3, indices=range(256)), model.largest_batch
     batches = [range(first, first + size) for first in range(0, 256, size)]
     turns = itertools.cycle(batches)
-    made = [render([(source, batch)], alone=False)[0] for batch in batches]
+    made = [run_batch([(source, batch)], alone=False)[0] for batch in batches]
     images = [pair for frames, pixels in made for pair in zip(frames, pixels, strict=True)]
     records = [png_record(frame, pixels) for frame, pixels in images]
 
     def compute() -> int:
         batch = next(turns)
-        render([(source, batch)], alone=False)
+        run_batch([(source, batch)], alone=False)
         return len(batch)
 
     def encode() -> int:
@@ -96,7 +96,7 @@ def measure(folder: Path, seconds: float) -> Rates:
         return len(images)
 
     def shard() -> bytes:
-        packing = packer("webdataset", [], (len(records),))
+        packing = open_writer("webdataset", [], (len(records),))
         return b"".join([packing.add(records), *packing.end()])
 
     def pack() -> int:
@@ -114,7 +114,7 @@ def measure(folder: Path, seconds: float) -> Rates:
     )
 
 
-def as_json(record: Record) -> str:
+def as_json(record: ImageRecord) -> str:
     """An image as an answer in JSON has it."""
     data = base64.b64encode(record.image).decode()
     told = {"index": record.index, "labels": record.labels, "url": record.url, "data": data}

@@ -17,22 +17,22 @@ from service.core import cpus
 from service.core.latents import MAX_SEED
 from service.core.redact import without_passwords
 from service.errors import (
-    AliasRefused,
     ClientError,
-    DatasetFailed,
-    OriginChanged,
-    Refused,
+    DatasetError,
+    InvalidAlias,
+    ModelChanged,
+    RequestRejected,
     StartupError,
 )
 from service.formats.registry import SUFFIXES
-from service.models.sandbox import Vetter
+from service.models.sandbox import ModelSandbox
 from service.observability import stderr
 from service.server import hangup, signals
 from service.settings import PREFIX, Device, Settings, check_environment
 
 if TYPE_CHECKING:
-    from service.client.fetch import Folder
-    from service.datasets.build import Dataset, Run
+    from service.client.fetch import FetchedDataset
+    from service.datasets.build import DatasetBuild, Run
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 100})
@@ -52,17 +52,17 @@ def serve(given: dict[str, Any]) -> None:
     stderr.provide()
     settings: Settings = build(Settings, given)
     hangup.ignore()
-    signals.end_at_once()
+    signals.exit_on_signal()
     try:
         check_environment()
         check_installation()
-        vetter = Vetter(settings.max_model_bytes)
+        vetter = ModelSandbox(settings.max_model_bytes)
         vetter.prepare()  # beside the imports that follow
         # Not before the check: it imports ONNX Runtime.
         from service.app import create_app
         from service.observability.logging import log_to_stderr
         from service.server.server import serve as serve_here
-        from service.server.workers import Supervisor
+        from service.server.workers import WorkerProcesses
 
         log_to_stderr(settings.log_format)
         gate = create_app(settings, vetter)
@@ -71,7 +71,7 @@ def serve(given: dict[str, Any]) -> None:
     if settings.workers > 1:
         # It could be made, so each worker can make one.
         del gate
-        sys.exit(Supervisor(settings).run())
+        sys.exit(WorkerProcesses(settings).run())
     serve_here(gate, settings)
 
 
@@ -163,10 +163,10 @@ def fetch(
     Several LABELS give a balanced set; none has every attribute drawn by frequency. The same
     command goes on where it was interrupted.
     """
-    from service.client.fetch import opened
-    from service.client.http import Server  # whoever serves does without the client
-    from service.datasets.manifest import Plan
-    from service.datasets.request import Order
+    from service.client.fetch import open_dataset
+    from service.client.http import HttpClient  # whoever serves does without the client
+    from service.datasets.manifest import DatasetPlan
+    from service.datasets.request import ImageRequest
 
     if len(counts) not in (1, len(labels)):
         raise click.UsageError(
@@ -174,7 +174,7 @@ def fetch(
             "for each label"
         )
     try:
-        order = Order(
+        order = ImageRequest(
             n=list(counts) if len(counts) > 1 else counts[0],
             label=list(labels) if len(labels) > 1 else labels[0] if labels else None,
             seed=seed,
@@ -184,9 +184,9 @@ def fetch(
             truncation=truncation,
             verify=verify,
         )
-        plan = Plan(order, format_, per_file)
-        server = Server(url, patience=patience, api_key=api_key, tell=_tell)
-        with opened(out, plan, server) as folder:
+        plan = DatasetPlan(order, format_, per_file)
+        server = HttpClient(url, patience=patience, api_key=api_key, tell=_tell)
+        with open_dataset(out, plan, server) as folder:
             _fill(folder, sum(counts))
             click.echo(f"{_summary(folder)} in {out}")
     except (ClientError, OSError) as error:
@@ -218,7 +218,7 @@ def alias(name: str, alias: str, version: int, models: str) -> None:
 
     try:
         aliases.set_alias(_writable(models), name, alias, version)
-    except (AliasRefused, OSError) as error:
+    except (InvalidAlias, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{alias} of {name} is version {version}; {TAKEN_UP}")
 
@@ -233,18 +233,18 @@ def rollback(name: str, alias: str, models: str) -> None:
 
     try:
         version = aliases.roll_back(_writable(models), name, alias)
-    except (AliasRefused, OSError) as error:
+    except (InvalidAlias, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{alias} of {name} is version {version} again; {TAKEN_UP}")
 
 
 def _writable(models: str) -> Path:
-    """The folder ``models``. Raises ``AliasRefused`` for an address."""
+    """The folder ``models``. Raises ``InvalidAlias`` for an address."""
     from service.core.redact import without_passwords
     from service.models.object_store import is_url
 
     if is_url(models):
-        raise AliasRefused(
+        raise InvalidAlias(
             f"{without_passwords(models)} is an address, and aliases are changed in a folder: "
             "change aliases.json of the model in the store"
         )
@@ -298,18 +298,18 @@ def make_dataset(
     try:
         check_installation()
         from service.datasets import local_executor, ray_executor
-        from service.datasets.build import opened
+        from service.datasets.build import open_build
         from service.datasets.plan_file import read_plan
-        from service.datasets.storage import target_of
+        from service.datasets.storage import open_storage
         from service.models.object_store import local_copy
 
         if address is not None and device == "cuda":
-            raise DatasetFailed("--ray makes images on CPUs: leave --device out")
+            raise DatasetError("--ray makes images on CPUs: leave --device out")
         kind: Device = device if address is None else "cpu"
         _check_workers(kind, workers)
-        folder, target = local_copy(models), target_of(out)
-        vetter = Vetter(max_model_mb * 1024**2)
-        with opened(read_plan(plan), target, folder, kind, vetter, _tell) as dataset:
+        folder, target = local_copy(models), open_storage(out)
+        vetter = ModelSandbox(max_model_mb * 1024**2)
+        with open_build(read_plan(plan), target, folder, kind, vetter, _tell) as dataset:
             if address is not None:
                 run = partial(ray_executor.run, most=workers, address=address)
             else:
@@ -322,22 +322,22 @@ def make_dataset(
                 f"{dataset.kept:,} images of {origin.model} version {origin.version}, seed "
                 f"{origin.seed}, in {without_passwords(out)}"
             )
-    except (DatasetFailed, StartupError) as error:
+    except (DatasetError, StartupError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt as error:
         raise click.ClickException("interrupted") from error
 
 
 def _check_workers(device: Device, workers: int | None) -> None:
-    """Raises ``DatasetFailed``: each process would take memory of the GPU, and gain nothing."""
+    """Raises ``DatasetError``: each process would take memory of the GPU, and gain nothing."""
     if device == "cuda" and (workers or 1) > 1:
-        raise DatasetFailed(
+        raise DatasetError(
             f"--workers {workers} is for CPUs: a GPU makes images in one process; leave it out, or "
             "give --device cpu"
         )
 
 
-def _make(dataset: Dataset, run: Run) -> None:
+def _make(dataset: DatasetBuild, run: Run) -> None:
     """Make what is missing; say of whatever ends it early what is kept."""
     total, often = dataset.total, 0.5 if sys.stderr.isatty() else 10
     try:
@@ -349,14 +349,14 @@ def _make(dataset: Dataset, run: Run) -> None:
                 bar.update(images)
 
             dataset.fill(run, found, bar.update)
-    except (DatasetFailed, KeyboardInterrupt) as error:
+    except (DatasetError, KeyboardInterrupt) as error:
         why = _explain(error)
         if dataset.kept:
             why += f"\n{dataset.kept:,} of {total:,} images are kept: the same command goes on"
         raise click.ClickException(why) from error
 
 
-def _fill(folder: Folder, total: int) -> None:
+def _fill(folder: FetchedDataset, total: int) -> None:
     """Fetch what is missing; say of whatever ends it early what is kept."""
     try:
         often = 0.5 if sys.stderr.isatty() else 10
@@ -367,7 +367,7 @@ def _fill(folder: Folder, total: int) -> None:
         why = _explain(error)
         if folder.kept:
             why += f"\n{folder.kept:,} of {total:,} images are kept"
-            if not isinstance(error, (Refused, OriginChanged)):
+            if not isinstance(error, (RequestRejected, ModelChanged)):
                 why += ": the same command goes on"
         raise click.ClickException(why) from error
 
@@ -380,7 +380,7 @@ def _explain(error: BaseException) -> str:
     return str(error)
 
 
-def _summary(folder: Folder) -> str:
+def _summary(folder: FetchedDataset) -> str:
     origin = folder.origin
     assert origin is not None
     lines = [

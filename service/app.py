@@ -18,9 +18,9 @@ from starlette.types import ASGIApp
 
 from service import __version__
 from service.api import openapi, problems
-from service.api.auth.access import Access
-from service.api.fast_path import Shortcut
-from service.api.middleware.gateway import Gate
+from service.api.auth.access import AccessControl
+from service.api.fast_path import FastPath
+from service.api.middleware.gateway import Gateway
 from service.api.middleware.head import HeadAsGet
 from service.api.oip import routes as oip
 from service.api.routes import (
@@ -38,12 +38,12 @@ from service.core import cpus
 from service.core.manifest import Kind
 from service.engine.engine import Engine, Limits
 from service.errors import StartupError
-from service.inference.seeds import Samples, render
-from service.inference.session import Runtime
+from service.inference.seeds import SeedImages, run_batch
+from service.inference.session import SessionFactory
 from service.inference.versions import software_of
-from service.models.model_set import Library
-from service.models.registry import Catalogue
-from service.models.sandbox import Vetter
+from service.models.model_set import ModelSet
+from service.models.registry import ModelRegistry
+from service.models.sandbox import ModelSandbox
 from service.observability import metrics, tracing
 from service.server import hangup
 from service.settings import Settings
@@ -51,7 +51,7 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, vetter: Vetter | None = None) -> Gate:
+def create_app(settings: Settings, vetter: ModelSandbox | None = None) -> Gateway:
     """Load and warm the models, then make the app that serves them.
 
     ``vetter``: one that is prepared, if there is.
@@ -61,7 +61,7 @@ def create_app(settings: Settings, vetter: Vetter | None = None) -> Gate:
     return assemble(load(settings, vetter))
 
 
-def assemble(state: State) -> Gate:
+def assemble(state: State) -> Gateway:
     """The app that serves what is in ``state``."""
     settings, access = state.settings, state.access
 
@@ -69,7 +69,7 @@ def assemble(state: State) -> Gate:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tracing.start()
         await state.engine.start()
-        hangup.hear(state.reload)
+        hangup.reload_on_sighup(state.reload)
         gc.collect()
         gc.freeze()  # what is there by now stays: looking through it again takes 50 ms each time
         yield
@@ -98,25 +98,25 @@ def assemble(state: State) -> Gate:
 
     # Middleware of the app does not see what takes the shortcut.
     direct = [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
-    behind: ASGIApp = Shortcut(app, direct)
-    return Gate(behind, access, origins=settings.origins, log_requests=settings.log_requests)
+    behind: ASGIApp = FastPath(app, direct)
+    return Gateway(behind, access, origins=settings.origins, log_requests=settings.log_requests)
 
 
-def load(settings: Settings, vetter: Vetter | None = None) -> State:
+def load(settings: Settings, vetter: ModelSandbox | None = None) -> State:
     """What the routes share, with the models loaded and warmed. Raises ``StartupError``."""
-    access = Access(settings)
-    vetter = vetter or Vetter(settings.max_model_bytes)
+    access = AccessControl(settings)
+    vetter = vetter or ModelSandbox(settings.max_model_bytes)
     cores = settings.threads or math.ceil(cpus.available() / settings.workers)
-    runtime = Runtime(settings.device, cores)
+    runtime = SessionFactory(settings.device, cores)
     if runtime.device == "cuda" and settings.workers > 1:
         raise StartupError("a GPU is fed by one process: FIGMENT_WORKERS must be 1")
     chosen: dict[Kind, str | None] = {
         "unconditional": settings.default_model,
         "conditional": settings.default_conditional_model,
     }
-    catalogue = Catalogue(settings.models, runtime, chosen, vetter)
+    catalogue = ModelRegistry(settings.models, runtime, chosen, vetter)
     engine = Engine(
-        render,
+        run_batch,
         lambda: _render_one(catalogue.library),
         threads=runtime.threads,
         encoders=runtime.encoders,
@@ -134,13 +134,13 @@ def load(settings: Settings, vetter: Vetter | None = None) -> State:
     return State(settings, runtime, catalogue, engine, effective, access, streams, software)
 
 
-def _render_one(library: Library) -> None:
+def _render_one(library: ModelSet) -> None:
     """One image of the first model: what can do this can serve."""
     first = library.get(next(iter(library.models)))
-    render([(Samples(first, seed=0, indices=range(1)), range(1))], alone=False)
+    run_batch([(SeedImages(first, seed=0, indices=range(1)), range(1))], alone=False)
 
 
-def _effective(runtime: Runtime) -> dict[str, Any]:
+def _effective(runtime: SessionFactory) -> dict[str, Any]:
     """The part of ``GET /info`` that does not change."""
     return {
         "version": __version__,
@@ -154,7 +154,7 @@ def _effective(runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def _tell(effective: dict[str, Any], library: Library, settings: Settings) -> None:
+def _tell(effective: dict[str, Any], library: ModelSet, settings: Settings) -> None:
     """Of the start: in the log, and in the metrics."""
     names = ("version", "device", "provider", "onnxruntime")
     metrics.INFO.labels(*(effective[name] for name in names)).set(1)
@@ -164,7 +164,7 @@ def _tell(effective: dict[str, Any], library: Library, settings: Settings) -> No
     log.info("device %s (%s), %s", effective["device"], effective["reason"], line)
 
 
-def _in_a_line(effective: dict[str, Any], library: Library, settings: Settings) -> str:
+def _in_a_line(effective: dict[str, Any], library: ModelSet, settings: Settings) -> str:
     batches = {str(sizes) for sizes in library.batches().values()}
     parts = {
         "provider": effective["provider"],

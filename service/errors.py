@@ -1,43 +1,43 @@
 """Every error of the service, and the one place that says how each looks over HTTP.
 
 FigmentError
-├── StartupError            the process ends with this sentence
-├── ModelRefused            one model file is not served; the rest are
-├── AliasRefused            names for versions cannot be read, or set as asked
-├── ClientError             the client cannot go on
-│   ├── Refused             the server does not answer such a request; it says why
-│   ├── Unreachable         no answer, or too busy, for longer than the client's patience
-│   ├── OriginChanged       what has come is of another model than what would come
-│   └── FetchFailed         the folder is not fit for what is fetched
-├── DatasetFailed           a set cannot be made as planned, or not go on there
-└── RequestError            answered as application/problem+json (RFC 9457)
-    ├── MalformedJson       400
-    ├── Unauthorized        401
-    ├── CrossSite           403
-    ├── UnknownModel        404
-    ├── NotAcceptable       406
-    ├── TooSlow             408
-    ├── OneOfMany           409, where all replicas are told together
-    ├── BodyTooLarge        413
-    ├── BodyEncoded         415
-    ├── WrongHost           421
-    ├── InvalidRequest      422
-    │   ├── FieldsDisagree  422, each is right by itself
-    │   ├── AnswerTooLarge  422, with how many images fit
-    │   ├── ModelUnfit      422, with the models that are able to
-    │   ├── TensorsUnfit    422, with those that the model takes and gives
-    │   ├── InvalidLabel    422, with the closest matches
-    │   └── LabelNotSeen    422, with the images that were found
-    ├── TryAgain            429, with when to try again
-    │   ├── Busy            too many images wait
-    │   ├── RateExceeded    of one key
+├── StartupError                    the process exits with this message
+├── InvalidModel                    one model file is not served; the others are
+├── InvalidAlias                    aliases cannot be read, or set as asked
+├── ClientError                     the client cannot continue
+│   ├── RequestRejected             the server rejects the request
+│   ├── Unreachable                 no answer, or busy, for longer than the retry budget
+│   ├── ModelChanged                the server's model is not that of the first images
+│   └── FetchFailed                 the folder cannot hold this set
+├── DatasetError                    a set cannot be built as planned
+└── RequestError                    application/problem+json (RFC 9457)
+    ├── MalformedJson               400
+    ├── Unauthorized                401
+    ├── CrossSite                   403
+    ├── UnknownModel                404
+    ├── NotAcceptable               406
+    ├── RequestTimeout              408
+    ├── ReloadUnsupported           409, on a cluster, where replicas reload in another way
+    ├── BodyTooLarge                413
+    ├── BodyEncoded                 415
+    ├── MisdirectedRequest          421
+    ├── InvalidRequest              422
+    │   ├── FieldsDisagree          422, each field is valid by itself
+    │   ├── AnswerTooLarge          422, with how many images fit
+    │   ├── ModelUnfit              422, with the models that can
+    │   ├── TensorsUnfit            422, with the model's tensors
+    │   ├── InvalidLabel            422, with the closest matches
+    │   └── LabelNotVerified        422, with the images found
+    ├── TooManyRequests             429, with Retry-After
+    │   ├── QueueFull               too many images are queued
+    │   ├── RateExceeded            rate limit of one API key
     │   └── TooManyStreams
-    ├── CallerGone          499, which nobody is there to read
-    ├── InferenceFailed     500
-    ├── OutOfMemory         503
-    ├── NotReady            503
-    │   └── NoRoom          for temporary files
-    └── DeadlinePassed      504
+    ├── ClientDisconnected          499, never sent
+    ├── InferenceFailed             500
+    ├── OutOfMemory                 503
+    ├── NotReady                    503
+    │   └── InsufficientStorage     no space for temporary files
+    └── DeadlineExceeded            504
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class StartupError(FigmentError):
     """The service cannot start as it was told to."""
 
 
-class ModelRefused(FigmentError):
+class InvalidModel(FigmentError):
     """A model file is malformed, unsafe or contradicts itself."""
 
 
-class AliasRefused(FigmentError):
+class InvalidAlias(FigmentError):
     """Names for a model's versions cannot be read, or set as asked."""
 
 
@@ -69,7 +69,7 @@ class ClientError(FigmentError):
     """Fetching images cannot go on. What has come is kept."""
 
 
-class Refused(ClientError):
+class RequestRejected(ClientError):
     """The server refuses the request. ``problem`` is its answer (RFC 9457)."""
 
     def __init__(self, problem: Mapping[str, Any]) -> None:
@@ -81,7 +81,7 @@ class Unreachable(ClientError):
     """The server cannot be reached, fails, or is busy, for too long."""
 
 
-class OriginChanged(ClientError):
+class ModelChanged(ClientError):
     """The server's model is not the one that the first images came from."""
 
 
@@ -89,7 +89,7 @@ class FetchFailed(ClientError):
     """A set cannot be fetched into this folder."""
 
 
-class DatasetFailed(FigmentError):
+class DatasetError(FigmentError):
     """A set cannot be made from model files. What is there already is kept."""
 
 
@@ -150,17 +150,17 @@ class NotAcceptable(RequestError):
     title = "Format not available"
 
 
-class TooSlow(RequestError):
+class RequestTimeout(RequestError):
     status = 408
     title = "Request not complete in time"
 
 
-class OneOfMany(RequestError):
+class ReloadUnsupported(RequestError):
     status = 409
     title = "One of many replicas"
 
 
-class WrongHost(RequestError):
+class MisdirectedRequest(RequestError):
     status = 421
     title = "Not asked by its own name"
 
@@ -205,7 +205,7 @@ class InvalidLabel(InvalidRequest):
     title = "Unknown or ambiguous label"
 
 
-class LabelNotSeen(InvalidRequest):
+class LabelNotVerified(InvalidRequest):
     """The verifier doubts all images of a label.
 
     ``found`` are the first addresses of the ``taken`` images.
@@ -228,7 +228,7 @@ class LabelNotSeen(InvalidRequest):
         )
 
 
-class TryAgain(RequestError):
+class TooManyRequests(RequestError):
     """The same request may succeed later. ``retry_after`` is in whole seconds."""
 
     status = 429
@@ -241,19 +241,19 @@ class TryAgain(RequestError):
         return {"Retry-After": str(self._retry_after)}
 
 
-class Busy(TryAgain):
+class QueueFull(TooManyRequests):
     title = "Too many images are waiting"
 
 
-class RateExceeded(TryAgain):
+class RateExceeded(TooManyRequests):
     title = "Too many images for this key"
 
 
-class TooManyStreams(TryAgain):
+class TooManyStreams(TooManyRequests):
     title = "Too many sets are being sent"
 
 
-class CallerGone(RequestError):
+class ClientDisconnected(RequestError):
     status = 499
     title = "Caller gone"
 
@@ -273,11 +273,11 @@ class NotReady(RequestError):
     title = "Not ready"
 
 
-class NoRoom(NotReady):
+class InsufficientStorage(NotReady):
     title = "No room for temporary files"
 
 
-class DeadlinePassed(RequestError):
+class DeadlineExceeded(RequestError):
     status = 504
     title = "Deadline passed"
 

@@ -33,7 +33,7 @@ from training.evaluation.measure import Space
 from training.export.export import export
 from training.loop import estimate
 from training.loop.loop import train
-from training.loop.tensorboard import Board, check_installed
+from training.loop.tensorboard import TensorBoardLog, check_installed
 from training.plots import grids
 from training.presets import PRESETS
 from training.runs import checkpoint, sampling
@@ -121,7 +121,7 @@ def train_command(
     folder = out or Path("runs") / config.name
     if tensorboard:
         check_installed()  # before anything is on disk
-    with distributed.joined():
+    with distributed.process_group():
         if distributed.rank() == 0:
             _check_folder(folder)
         # A run keeps its precision, wherever it is resumed.
@@ -133,7 +133,7 @@ def train_command(
                 click.echo(f"warning: {warning}", err=True)
         description = DatasetDescription.of(dataset, config.licence or dataset.licence)
         run = Run.of_first(folder, Run.plan(folder, config, description))
-        if distributed.any_of(run.dataset.info.sha256 != dataset.sha256):
+        if distributed.any_rank(run.dataset.info.sha256 != dataset.sha256):
             raise RunError("the data is not the same for all processes: its digests differ")
         if distributed.rank() == 0:
             click.echo("timing a few steps ...", err=True)
@@ -169,7 +169,7 @@ def resume(run: Path, data: str | None, judge: bool, tensorboard: bool) -> None:
     """Go on with a run from its last checkpoint, as if it had never stopped."""
     if tensorboard:
         check_installed()
-    with distributed.joined():
+    with distributed.process_group():
         opened = Run.of_first(run, Run.open(run) if distributed.rank() == 0 else None)
         config = opened.config
         dataset = load(data or config.data, config.attributes, config.size, config.crop)
@@ -385,10 +385,12 @@ def _refuse_endless(config: TrainingConfig, rate: float, max_hours: float) -> No
         )
 
 
-def _board(run: Run, wanted: bool) -> Board | None:
+def _board(run: Run, wanted: bool) -> TensorBoardLog | None:
     if not wanted or distributed.rank() != 0:
         return None
-    return Board(run.folder, checkpoint.shown(run.checkpoint) if run.checkpoint.exists() else 0)
+    return TensorBoardLog(
+        run.folder, checkpoint.shown(run.checkpoint) if run.checkpoint.exists() else 0
+    )
 
 
 if __name__ == "__main__":

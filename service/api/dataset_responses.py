@@ -12,20 +12,20 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.auth.access import caller_of
-from service.api.image_responses import as_headers, while_there
-from service.api.middleware.gateway import cut
+from service.api.auth.access import client_of
+from service.api.image_responses import as_headers, until_disconnect
+from service.api.middleware.gateway import abort
 from service.api.state import State
-from service.core.image_info import Frame, Pixels
-from service.engine.finder import find
-from service.engine.queue import Finish
+from service.core.image_info import ImageInfo, Pixels
+from service.engine.finder import search_images
+from service.engine.queue import Encode
 from service.engine.search import Search
-from service.errors import CallerGone, NoRoom, RequestError
+from service.errors import ClientDisconnected, InsufficientStorage, RequestError
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.formats.npy import header
-from service.formats.registry import SUFFIXES, packer
-from service.inference.seeds import Samples
+from service.formats.registry import SUFFIXES, open_writer
+from service.inference.seeds import SeedImages
 from service.observability import metrics
 
 SETS = tuple(SUFFIXES)
@@ -41,7 +41,7 @@ class _Stream(StreamingResponse):
     """What is let go at the end, however it comes."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        whole, reason = False, CallerGone.reason()
+        whole, reason = False, ClientDisconnected.reason()
 
         async def in_time(message: Message) -> None:
             nonlocal whole
@@ -55,11 +55,11 @@ class _Stream(StreamingResponse):
             except TimeoutError:
                 log.info("a reader took nothing for %g s: its stream is cut", self.timeout)
                 reason = "reader"
-                cut(scope)
+                abort(scope)
             except RequestError as error:
                 log.warning("a stream is cut: %s", error)
                 reason = error.reason()
-                cut(scope)
+                abort(scope)
             except asyncio.CancelledError:
                 reason = "ending"
                 raise
@@ -74,20 +74,20 @@ class _Stream(StreamingResponse):
 async def set_answer(
     format_: str,
     head: Mapping[str, Any],
-    samples: Samples,
+    samples: SeedImages,
     search: Search | None,
     threshold: float | None,
     state: State,
     request: Request,
 ) -> Response:
     """All ``samples``, or those that ``search`` finds, sent as they are computed."""
-    finish: Finish = _pixels if format_ == "npy" else images.png_record
+    finish: Encode = _pixels if format_ == "npy" else images.png_record
     count = len(samples.indices)
-    payer = caller_of(request)
+    payer = client_of(request)
     if search is None:
         batches = state.engine.stream(samples, count, finish, payer)
     else:
-        batches = find(state.engine, samples, search, threshold, finish, payer)
+        batches = search_images(state.engine, samples, search, threshold, finish, payer)
     model, manifest = samples.model, samples.model.manifest
     names = [attribute.name for attribute in manifest.attributes]
     shape = (count, manifest.height, manifest.width, manifest.channels)
@@ -95,8 +95,8 @@ async def set_answer(
         stack.enter_context(state.streams)
         await stack.enter_async_context(aclosing(batches))
         # What is refused is refused before the answer has begun, and so is a label not seen.
-        first = await while_there(request.receive, _first(batches))
-        file = await _in_thread(packer, format_, names, shape)
+        first = await until_disconnect(request.receive, _first(batches))
+        file = await _in_thread(open_writer, format_, names, shape)
         stack.callback(file.close)
 
         made = metrics.IMAGES_MADE.labels(model.name, model.version, format_)
@@ -125,11 +125,13 @@ async def set_answer(
 
 
 async def _in_thread(step: Callable[..., Any], *arguments: Any) -> Any:
-    """``step`` of making a file. Raises ``NoRoom`` where it cannot write what waits for the end."""
+    """Run ``step`` of making a file. Raises ``InsufficientStorage`` if a temporary file fails."""
     try:
         return await asyncio.to_thread(step, *arguments)
     except OSError as error:
-        raise NoRoom(f"the temporary files of a set cannot be written: {error}") from error
+        raise InsufficientStorage(
+            f"the temporary files of a set cannot be written: {error}"
+        ) from error
 
 
 async def _first(batches: AsyncGenerator[list[Any], None]) -> list[Any]:
@@ -139,5 +141,5 @@ async def _first(batches: AsyncGenerator[list[Any], None]) -> list[Any]:
     return batch
 
 
-def _pixels(frame: Frame, pixels: Pixels) -> bytes:
+def _pixels(frame: ImageInfo, pixels: Pixels) -> bytes:
     return pixels.tobytes()

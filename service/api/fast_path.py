@@ -18,8 +18,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
-from service.engine.admission import REQUEST
-from service.errors import BodyTooLarge, CallerGone, InvalidRequest, MalformedJson
+from service.engine.admission import REQUEST_KEY
+from service.errors import BodyTooLarge, ClientDisconnected, InvalidRequest, MalformedJson
 from service.formats.negotiation import MEDIA_TYPES
 
 
@@ -36,7 +36,7 @@ MAX_BODY = 1024 * 1024
 """Bytes: room for a thousand long labels."""
 
 
-class DirectRoute(APIRoute):
+class FastRoute(APIRoute):
     """A route whose endpoint takes ``(body, query, request)``: a model, FormatQuery, Request."""
 
     # FastAPI types the handler as a coroutine function; a method that returns one does as well.
@@ -51,7 +51,7 @@ class DirectRoute(APIRoute):
         return response
 
 
-class Shortcut:
+class FastPath:
     """Hands requests to direct routes before any other layer sees them."""
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
@@ -59,7 +59,7 @@ class Shortcut:
         self._routes = {
             (method, route.path): route
             for route in routes
-            if isinstance(route, DirectRoute)
+            if isinstance(route, FastRoute)
             for method in route.methods or ()
         }
 
@@ -106,7 +106,7 @@ JSON = json.JSONDecoder(parse_float=_number)
 
 
 async def receive_body(request: Request, most: int) -> bytes:
-    """All of it, which from now on is part of what the request is known by (``line.REQUEST``).
+    """All of it, which from now on is part of what the request is known by (``line.REQUEST_KEY``).
 
     Raises ``BodyTooLarge`` as soon as there are more than ``most`` bytes, and does not read on.
     """
@@ -117,14 +117,14 @@ async def receive_body(request: Request, most: int) -> bytes:
     while more and size <= most:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise CallerGone("the caller has gone")
+            raise ClientDisconnected("the caller has gone")
         parts.append(message["body"])
         size += len(message["body"])
         more = message["more_body"]
     if size > most:
         raise BodyTooLarge(f"the body may have at most {most} bytes")
     content = b"".join(parts)
-    REQUEST.set(hash((REQUEST.get(), content)))
+    REQUEST_KEY.set(hash((REQUEST_KEY.get(), content)))
     return content
 
 

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple, TypeVar
 from fastapi import Request, Response
 from prometheus_client import Counter
 
-from service.api.auth.access import caller_of
+from service.api.auth.access import client_of
 from service.api.state import State
-from service.core.image_info import Frame, Pixels
+from service.core.image_info import ImageInfo, Pixels
 from service.engine.engine import Receive
-from service.engine.finder import find
-from service.engine.queue import Finish
+from service.engine.finder import search_images
+from service.engine.queue import Encode
 from service.engine.search import Search
-from service.errors import AnswerTooLarge, CallerGone, DeadlinePassed
+from service.errors import AnswerTooLarge, ClientDisconnected, DeadlineExceeded
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.inference.model import Model
-from service.inference.seeds import Samples, Source
+from service.inference.seeds import ImageSource, SeedImages
 from service.observability import metrics, tracing
 from service.observability.timing import Timing
 
@@ -93,7 +93,7 @@ def check_size(field: str, count: int, state: State) -> None:
         )
 
 
-def about(model: Model) -> dict[str, Any]:
+def model_fields(model: Model) -> dict[str, Any]:
     """What every answer says of the model that gave it."""
     return {
         "model": model.name,
@@ -118,7 +118,7 @@ def server_timing(timing: Timing) -> dict[str, str]:
 Result = TypeVar("Result")
 
 
-class Made(NamedTuple):
+class RenderedImages(NamedTuple):
     """``results``: what became of each image."""
 
     results: list[Any]
@@ -128,52 +128,54 @@ class Made(NamedTuple):
     """Images that the verifier looked at, if it did."""
 
 
-Making = Callable[[Finish], Awaitable[Made]]
+Render = Callable[[Encode], Awaitable[RenderedImages]]
 """Has images computed, and each handed to a function that makes something of it."""
 
 
-def run(state: State, source: Source, count: int, request: Request) -> Making:
+def run(state: State, source: ImageSource, count: int, request: Request) -> Render:
     """The images at ``range(count)`` of ``source``."""
 
-    async def make(finish: Finish) -> Made:
+    async def make(finish: Encode) -> RenderedImages:
         started = time.monotonic()
         results, timing = await state.engine.run(
-            source, count, finish, request.receive, caller_of(request)
+            source, count, finish, request.receive, client_of(request)
         )
         tracing.computed(timing, time.monotonic() - started, count)
-        return Made(results, timing, None)
+        return RenderedImages(results, timing, None)
 
     return make
 
 
 def run_search(
-    state: State, samples: Samples, search: Search, threshold: float | None, request: Request
-) -> Making:
+    state: State, samples: SeedImages, search: Search, threshold: float | None, request: Request
+) -> Render:
     """The images that ``search`` finds."""
     timeout = state.settings.timeout
     tells = threshold is not None
 
-    async def make(finish: Finish) -> Made:
-        batches = find(state.engine, samples, search, threshold, finish, caller_of(request))
+    async def make(finish: Encode) -> RenderedImages:
+        batches = search_images(
+            state.engine, samples, search, threshold, finish, client_of(request)
+        )
 
         async def collect() -> list[Any]:
             return [result async for batch in batches for result in batch]
 
         try:
             async with asyncio.timeout(timeout):
-                found = await while_there(request.receive, collect())
+                found = await until_disconnect(request.receive, collect())
         except TimeoutError:
-            raise DeadlinePassed(
+            raise DeadlineExceeded(
                 f"not done within {timeout:g} s: {search.taken} images were found among "
                 f"{search.tried} tried. Ask for fewer, or for a set, which may take longer"
             ) from None
-        return Made(found, None, search.tried if tells else None)
+        return RenderedImages(found, None, search.tried if tells else None)
 
     return make
 
 
-async def while_there(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """What comes of ``work``, which ends when the caller leaves. Raises ``CallerGone``."""
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """What comes of ``work``, which ends when the caller leaves. Raises ``ClientDisconnected``."""
 
     async def leave() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -184,7 +186,7 @@ async def while_there(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise CallerGone("the caller has gone")
+        raise ClientDisconnected("the caller has gone")
     finally:
         working.cancel()
         leaving.cancel()
@@ -192,7 +194,7 @@ async def while_there(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def json_answer(making: Making, head: Mapping[str, Any]) -> Response:
+async def json_answer(making: Render, head: Mapping[str, Any]) -> Response:
     """``head`` and the images, each with its PNG in base64."""
     made = await making(_json_row)
     _count(head, "json", len(made.results))
@@ -207,7 +209,7 @@ async def json_answer(making: Making, head: Mapping[str, Any]) -> Response:
 
 
 async def image_answer(
-    making: Making,
+    making: Render,
     head: Mapping[str, Any],
     extension: str,
     count: int,
@@ -216,7 +218,7 @@ async def image_answer(
     """The image if ``count`` is 1, else a ``sheet`` of them; ``head`` becomes headers."""
     if count == 1:
 
-        def finish(frame: Frame, pixels: Pixels) -> tuple[bytes, str | None]:
+        def finish(frame: ImageInfo, pixels: Pixels) -> tuple[bytes, str | None]:
             url = frame.address.url(extension) if frame.address else None
             return images.encode(pixels, extension, url), url
 
@@ -238,7 +240,7 @@ async def image_answer(
     return Response(content, headers=headers, media_type=MEDIA_TYPES[extension])
 
 
-async def animation_answer(making: Making, head: Mapping[str, Any], extension: str) -> Response:
+async def animation_answer(making: Render, head: Mapping[str, Any], extension: str) -> Response:
     """The images one after another, as a film that begins anew at its end."""
     made = await making(lambda frame, pixels: (frame, pixels))
     _count(head, extension, len(made.results))
@@ -260,7 +262,7 @@ def _made(model: str, version: int, format_: str) -> Counter:
     return metrics.IMAGES_MADE.labels(model, version, format_)
 
 
-def _json_row(frame: Frame, pixels: Pixels) -> bytes:
+def _json_row(frame: ImageInfo, pixels: Pixels) -> bytes:
     url = frame.address.url() if frame.address else None
     data = binascii.b2a_base64(images.encode(pixels, "png", url), newline=False)
     # By hand, for json.dumps would look for what to escape in all of the data.
@@ -274,7 +276,7 @@ def _json_row(frame: Frame, pixels: Pixels) -> bytes:
 
 
 def _sheet(
-    found: list[tuple[Frame, Pixels]],
+    found: list[tuple[ImageInfo, Pixels]],
     extension: str,
     sheet: Callable[[Sequence[Pixels]], Pixels],
 ) -> bytes:
@@ -282,7 +284,7 @@ def _sheet(
     return images.encode(sheet([pixels for _, pixels in found]), extension, ends)
 
 
-def _ends(frames: Sequence[Frame], extension: str) -> str | None:
+def _ends(frames: Sequence[ImageInfo], extension: str) -> str | None:
     """The addresses of the first and the last image that have one."""
     addresses = [frame.address.url(extension) for frame in frames if frame.address]
     return " .. ".join(dict.fromkeys([addresses[0], addresses[-1]])) if addresses else None

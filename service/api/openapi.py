@@ -16,7 +16,7 @@ from service.api.responses import MAX_STEPS, Problem
 from service.api.state import State
 from service.formats.negotiation import MEDIA_TYPES
 from service.inference.model import Model
-from service.models.model_set import Library
+from service.models.model_set import ModelSet
 from service.settings import Settings
 
 FORMATS = {media: format_ for format_, media in MEDIA_TYPES.items()}
@@ -81,7 +81,7 @@ def _complete(operation: dict[str, Any], model: Model) -> None:
             parameter["schema"]["examples"] = [examples[name]]
 
 
-def _shown(library: Library) -> Model:
+def _shown(library: ModelSet) -> Model:
     """The model of the examples: one that takes labels, where there is any."""
     if library.names("conditional"):
         return library.default("conditional")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from service.api.responses import Point
 from service.inference.model import Model
-from service.inference.seeds import Samples
+from service.inference.seeds import SeedImages
 
 
-def sample(model: Model, point: Point) -> Samples:
+def sample(model: Model, point: Point) -> SeedImages:
     """The one image at ``point``. Raises ``InvalidLabel``."""
-    return Samples(
+    return SeedImages(
         model=model,
         seed=point.seed,
         indices=range(point.index, point.index + 1),

@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from service.api.auth.access import Access
+from service.api.auth.access import AccessControl
 from service.engine.engine import Engine
 from service.errors import StartupError, TooManyStreams
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from service.models import changes
-from service.models.model_set import Library
-from service.models.registry import Catalogue, Report
+from service.models.model_set import ModelSet
+from service.models.registry import ModelRegistry, ReloadReport
 from service.observability import metrics
 from service.settings import Settings
 
@@ -62,12 +62,12 @@ def tell_workers(settings: Settings) -> None:
 @dataclass(frozen=True)
 class State:
     settings: Settings
-    runtime: Runtime
-    catalogue: Catalogue
+    runtime: SessionFactory
+    catalogue: ModelRegistry
     engine: Engine
     effective: dict[str, Any]
     """What was chosen at the start (see ``InfoAnswer``)."""
-    access: Access
+    access: AccessControl
     streams: Streams
     software: str
     """What of ours may change the bytes of an image, besides its model."""
@@ -75,7 +75,7 @@ class State:
     """Has all who serve the same reload, each as soon as it can; raises ``OneOfMany`` where they
     are told in another way."""
 
-    async def reload(self) -> Report:
+    async def reload(self) -> ReloadReport:
         """Read keys and models anew, in this process."""
         warnings = []
         before = self.access.by_name
@@ -95,7 +95,7 @@ class State:
         metrics.RELOAD_FAILED.set(report.failed)
         return report
 
-    async def reload_all(self) -> Report:
+    async def reload_all(self) -> ReloadReport:
         """As ``reload``, and have all workers do so. Raises ``OneOfMany``.
 
         This one is told as well: it reloads twice then, however many have asked.
@@ -104,7 +104,7 @@ class State:
         return await self.reload()
 
     @property
-    def library(self) -> Library:
+    def library(self) -> ModelSet:
         """What is served now. A request asks once: a reload may exchange it any time."""
         return self.catalogue.library
 

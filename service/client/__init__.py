@@ -4,15 +4,15 @@ It needs neither the server nor ONNX Runtime, and computes no image.
 """
 
 from service.client.figment import Batch, Figment, Sample
-from service.errors import ClientError, FetchFailed, OriginChanged, Refused, Unreachable
+from service.errors import ClientError, FetchFailed, ModelChanged, RequestRejected, Unreachable
 
 __all__ = [
     "Batch",
     "ClientError",
     "FetchFailed",
     "Figment",
-    "OriginChanged",
-    "Refused",
+    "ModelChanged",
+    "RequestRejected",
     "Sample",
     "Unreachable",
 ]

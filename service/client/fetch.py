@@ -20,34 +20,34 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from service.client.figment import pixels
-from service.client.http import Server
-from service.client.stream import Download
+from service.client.http import HttpClient
+from service.client.stream import ImageStream
 from service.core.atomic_write import replacing, write_atomically
 from service.datasets.manifest import (
     LOCK,
     MANIFEST,
-    Manifest,
-    Plan,
-    Tally,
+    DatasetManifest,
+    DatasetPlan,
+    LabelCount,
     described,
     left_overs,
     packing,
     stem,
 )
-from service.datasets.request import Origin, Progress
+from service.datasets.request import ModelIdentity, Progress
 from service.errors import ClientError, FetchFailed
 from service.formats import webdataset
-from service.formats.records import Record, table_header, table_row
-from service.formats.registry import SUFFIXES, packer
+from service.formats.records import ImageRecord, table_header, table_row
+from service.formats.registry import SUFFIXES, open_writer
 
 AT_ONCE = 256
 """Images that are packed at a time."""
 
 
-class Folder:
+class FetchedDataset:
     """The part of a set that has come."""
 
-    def __init__(self, path: Path, plan: Plan, server: Server) -> None:
+    def __init__(self, path: Path, plan: DatasetPlan, server: HttpClient) -> None:
         """Take up what is there. Raises ``FetchFailed`` where it is of another plan."""
         self._path = path
         self._plan = plan
@@ -55,7 +55,7 @@ class Folder:
         self._part: IO[bytes] | None = None
         self._in_part = 0
         self.progress = Progress(plan.order)
-        self._download = Download(server, plan.order, self.progress)
+        self._download = ImageStream(server, plan.order, self.progress)
         self._manifest = _read_manifest(path, plan)
         if self._manifest is not None:
             self._restore(self._manifest)
@@ -66,20 +66,20 @@ class Folder:
         return self._in_part + (self._manifest.images if self._manifest else 0)
 
     @property
-    def origin(self) -> Origin | None:
+    def origin(self) -> ModelIdentity | None:
         """None before the first image."""
         return self._download.origin
 
-    def tallies(self) -> list[Tally]:
+    def tallies(self) -> list[LabelCount]:
         """Of each label."""
         order, progress = self._plan.order, self.progress
         columns = order.labels, order.counts, progress.missing, progress.tried
         return [
-            Tally(label=label, images=count - missing, tried=tried)
+            LabelCount(label=label, images=count - missing, tried=tried)
             for label, count, missing, tried in zip(*columns, strict=True)
         ]
 
-    def fill(self) -> Iterator[Record]:
+    def fill(self) -> Iterator[ImageRecord]:
         """Fetch what is missing; each image once it is written."""
         before = self.tallies(), self.progress.next
         for record, content in self._download:
@@ -104,7 +104,7 @@ class Folder:
 
     # What is there already.
 
-    def _restore(self, manifest: Manifest) -> None:
+    def _restore(self, manifest: DatasetManifest) -> None:
         self._download.origin = manifest.origin
         self._download.software = list(manifest.software)
         for entry in manifest.files:
@@ -133,7 +133,7 @@ class Folder:
             if self._in_part == self._plan.per_file:
                 self._pack(manifest)
 
-    def _remove_left_overs(self, manifest: Manifest) -> None:
+    def _remove_left_overs(self, manifest: DatasetManifest) -> None:
         """What a fetch that was killed had not put in its place."""
         name = manifest.origin.model
         for pattern in (*left_overs(name), f"{name}-[0-9]*.part"):
@@ -158,10 +158,10 @@ class Folder:
 
     # What comes.
 
-    def _begin(self, first: Record, labels: list[Tally], start: int) -> Manifest:
+    def _begin(self, first: ImageRecord, labels: list[LabelCount], start: int) -> DatasetManifest:
         """The manifest before the first image; only now is it known where images come from."""
         assert self.origin is not None
-        self._manifest = Manifest(
+        self._manifest = DatasetManifest(
             asked=self._plan.asked(),
             origin=self.origin,
             software=list(self._download.software),
@@ -173,7 +173,7 @@ class Folder:
         self._write(self._manifest)
         return self._manifest
 
-    def _pack(self, manifest: Manifest) -> None:
+    def _pack(self, manifest: DatasetManifest) -> None:
         """Make the next file of the part."""
         assert self._part is not None
         self._part.close()
@@ -201,7 +201,7 @@ class Folder:
         first, _ = next(webdataset.samples(source.read))
         source.seek(0)
         shape = (self._in_part, *pixels(first).shape)
-        with closing(packer(self._plan.format, attributes, shape)) as packing:
+        with closing(open_writer(self._plan.format, attributes, shape)) as packing:
             for records in _in_groups(source):
                 if self._plan.format == "npy":
                     target.write(packing.add([pixels(record).tobytes() for record in records]))
@@ -209,33 +209,36 @@ class Folder:
                     target.write(packing.add(records))
             target.writelines(packing.end())
 
-    def _part_path(self, manifest: Manifest) -> Path:
+    def _part_path(self, manifest: DatasetManifest) -> Path:
         return self._path / f"{self._stem(manifest)}.part"
 
-    def _stem(self, manifest: Manifest) -> str:
+    def _stem(self, manifest: DatasetManifest) -> str:
         """What the next file is called."""
         number = sum(entry.images > 0 for entry in manifest.files)
         return stem(manifest.origin.model, number)
 
-    def _write(self, manifest: Manifest) -> None:
+    def _write(self, manifest: DatasetManifest) -> None:
         write_atomically(self._path / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
 
 @contextmanager
-def opened(path: Path, plan: Plan, server: Server) -> Iterator[Folder]:
+def open_dataset(path: Path, plan: DatasetPlan, server: HttpClient) -> Iterator[FetchedDataset]:
     """The folder at ``path``, for this process alone.
 
     Raises ``FetchFailed`` where another fetch is at it, or it holds another set, and ``OSError``.
     """
     path.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path / LOCK, timeout=0), closing(Folder(path, plan, server)) as folder:
+        with (
+            FileLock(path / LOCK, timeout=0),
+            closing(FetchedDataset(path, plan, server)) as folder,
+        ):
             yield folder
     except Timeout as error:
         raise FetchFailed(f"another fetch is writing to {path}") from error
 
 
-def _read_manifest(folder: Path, plan: Plan) -> Manifest | None:
+def _read_manifest(folder: Path, plan: DatasetPlan) -> DatasetManifest | None:
     """The manifest of a folder of this plan; None for one that holds nothing yet."""
     path = folder / MANIFEST
     if not path.exists():
@@ -247,7 +250,7 @@ def _read_manifest(folder: Path, plan: Plan) -> Manifest | None:
             )
         return None
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = DatasetManifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise FetchFailed(f"{path} is no manifest of a fetch: {error.errors()[0]['msg']}") from None
     if manifest.made_by != "fetch":
@@ -266,7 +269,7 @@ def _write_table(source: IO[bytes], target: IO[bytes], attributes: list[str]) ->
         target.writelines(table_row(record, attributes) for record in records)
 
 
-def _in_groups(source: IO[bytes]) -> Iterator[list[Record]]:
+def _in_groups(source: IO[bytes]) -> Iterator[list[ImageRecord]]:
     group = []
     with suppress(EOFError):  # a part has no end mark
         for record, _ in webdataset.samples(source.read):

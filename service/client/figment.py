@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from service.client.http import Server
-from service.client.stream import Download
-from service.datasets.request import Label, Order, Progress
+from service.client.http import HttpClient
+from service.client.stream import ImageStream
+from service.datasets.request import ImageRequest, Label, Progress
 from service.errors import ClientError
-from service.formats.records import Record
+from service.formats.records import ImageRecord
 
 Labels = dict[str, Any] | None
 """A value for each attribute; None for an unconditional model."""
@@ -62,8 +62,8 @@ class Batch:
 class Figment:
     """A running service. Every request is tried again while the service is busy or away.
 
-    All methods raise ``service.errors.ClientError``: ``Refused``, with what would have been right,
-    ``Unreachable`` when ``patience`` is at its end, ``OriginChanged`` when the service's model is
+    All methods raise ``ClientError``: ``RequestRejected``, with what would have been right,
+    ``Unreachable`` when ``patience`` is at its end, ``ModelChanged`` when the service's model is
     exchanged in the middle.
     """
 
@@ -81,7 +81,7 @@ class Figment:
         """
         self._url = url
         self._given = {"timeout": timeout, "patience": patience, "api_key": api_key}
-        self._server = Server(url, timeout=timeout, patience=patience, api_key=api_key)
+        self._server = HttpClient(url, timeout=timeout, patience=patience, api_key=api_key)
 
     def __reduce__(self) -> Any:  # for datasets that are handed to other processes
         return partial(Figment, **cast(Any, self._given)), (self._url,)
@@ -130,8 +130,8 @@ class Figment:
         verify: float | None = None,
     ) -> Generator[Sample, None, None]:
         """The same one by one, as many as one likes; goes on by itself where a stream is cut."""
-        order = Order(n, label, seed, offset, model, version, truncation, verify)
-        for record, _ in Download(self._server, order, Progress(order)):
+        order = ImageRequest(n, label, seed, offset, model, version, truncation, verify)
+        for record, _ in ImageStream(self._server, order, Progress(order)):
             yield Sample(pixels(record), record.labels, record.index, record.url)
 
     def interpolate(
@@ -184,7 +184,7 @@ class Figment:
         )
 
 
-def pixels(record: Record) -> npt.NDArray[np.uint8]:
+def pixels(record: ImageRecord) -> npt.NDArray[np.uint8]:
     """The image of a record, ``[H, W, channels]``. Raises ``ClientError``."""
     return _decode(record.image)
 

@@ -12,17 +12,17 @@ from typing import Any
 import urllib3
 from urllib3.exceptions import HTTPError, InvalidHeader, LocationValueError, ReadTimeoutError
 
-from service.errors import ClientError, Refused, Unreachable
+from service.errors import ClientError, RequestRejected, Unreachable
 from service.formats.negotiation import MEDIA_TYPES
 
 CONNECT_SECONDS = 10.0
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
+FIRST_WAIT, MAX_WAIT = 0.5, 10.0
 """Seconds between requests that fail, where the server does not say; doubled each time."""
 PASSING = (429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed later."""
 
 
-class Server:
+class HttpClient:
     """Where to ask, and how patiently."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Server:
     def ask(self, path: str, body: Mapping[str, Any] | None, media: str) -> Any:
         """The answer (urllib3's, not yet read) to a POST of ``body``, or a GET where it is None.
 
-        Raises ``Refused``, and ``Later`` where the same request may succeed later.
+        Raises ``RequestRejected``, and ``RetryLater`` where the same request may succeed later.
         """
         try:
             answer = self._pool.request(
@@ -76,16 +76,16 @@ class Server:
                 f"{self.url} is no address of a server, such as http://localhost:8000: {error}"
             ) from error
         except HTTPError as error:
-            raise Later(f"{self.url} cannot be reached: {error}") from error
+            raise RetryLater(f"{self.url} cannot be reached: {error}") from error
         if problem is None:
-            raise Later("the answer was cut")
+            raise RetryLater("the answer was cut")
         if answer.status not in PASSING:
-            raise Refused(problem)
-        raise Later(problem["detail"], _retry_after(answer))
+            raise RequestRejected(problem)
+        raise RetryLater(problem["detail"], _retry_after(answer))
 
     def json(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """What is answered in JSON, however often it takes. Raises ``Refused``, ``Unreachable``."""
-        patience = Patience(self)
+        """Answer as JSON, with retries. Raises ``RequestRejected``, ``Unreachable``."""
+        patience = RetryBudget(self)
         while True:
             try:
                 with self.ask(path, body, MEDIA_TYPES["json"]) as answer:
@@ -94,13 +94,13 @@ class Server:
                 patience.wait("the answer was cut")
             except ValueError as error:
                 raise ClientError(f"{self.url} does not answer in JSON: {error}") from error
-            except Later as error:
+            except RetryLater as error:
                 patience.wait(str(error), error.seconds)
             except HTTPError as error:
-                patience.wait(trouble(error))
+                patience.wait(describe_error(error))
 
 
-class Later(Exception):
+class RetryLater(Exception):
     """The same request may succeed in ``seconds``; None where the server does not say when."""
 
     def __init__(self, why: str, seconds: float | None = None) -> None:
@@ -108,10 +108,10 @@ class Later(Exception):
         self.seconds = seconds
 
 
-class Patience:
+class RetryBudget:
     """How long there was nothing but trouble, and when to try again."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: HttpClient) -> None:
         self._server = server
         self.renew()
 
@@ -126,10 +126,10 @@ class Patience:
         Raises ``Unreachable``.
         """
         seconds = max(seconds or 0, self._wait)
-        self._wait = min(2 * self._wait or FIRST_WAIT, LONGEST_WAIT)
+        self._wait = min(2 * self._wait or FIRST_WAIT, MAX_WAIT)
         patience = self._server.patience
         if time.monotonic() + seconds - self._since > patience:
-            asked = f", and the server asks for {seconds:g} s" if seconds > LONGEST_WAIT else ""
+            asked = f", and the server asks for {seconds:g} s" if seconds > MAX_WAIT else ""
             raise Unreachable(
                 f"{why}; given up: there is patience for {patience:g} s without an image{asked}"
             )
@@ -141,7 +141,7 @@ def _keep_silent(message: str) -> None:
     pass
 
 
-def trouble(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """In plain words."""
     if isinstance(error, ReadTimeoutError):
         return "nothing has come for a while"

@@ -13,11 +13,11 @@ from typing import Any
 
 from urllib3.exceptions import HTTPError
 
-from service.client.http import Later, Patience, Server, trouble
-from service.datasets.request import MOST_AT_ONCE, Order, Origin, Progress
-from service.errors import ClientError, OriginChanged, Refused, UnknownModel
+from service.client.http import HttpClient, RetryBudget, RetryLater, describe_error
+from service.datasets.request import MAX_IMAGES_PER_REQUEST, ImageRequest, ModelIdentity, Progress
+from service.errors import ClientError, ModelChanged, RequestRejected, UnknownModel
 from service.formats.negotiation import MEDIA_TYPES
-from service.formats.records import PNG_END, PNG_SIGNATURE, Record
+from service.formats.records import PNG_END, PNG_SIGNATURE, ImageRecord
 from service.formats.webdataset import samples
 
 PNG_START = PNG_SIGNATURE + b"\0\0\0\rIHDR"
@@ -25,20 +25,24 @@ PNG_HEAD = len(PNG_START) + 13
 """Bytes that tell the size and the kind of the pixels."""
 
 
-class Download:
+class ImageStream:
     """Iterate over it for the images that are missing, and their bytes in a tar file.
 
     Raises ``ClientError``; what has come until then is in ``progress``.
     """
 
     def __init__(
-        self, server: Server, order: Order, progress: Progress, origin: Origin | None = None
+        self,
+        server: HttpClient,
+        order: ImageRequest,
+        progress: Progress,
+        origin: ModelIdentity | None = None,
     ) -> None:
         """``origin``: of what has come already. Raises ``ClientError`` for what no server sends."""
-        if order.leaves_out and sum(order.counts) > MOST_AT_ONCE:
+        if order.leaves_out and sum(order.counts) > MAX_IMAGES_PER_REQUEST:
             raise ClientError(
-                f"n: at most {MOST_AT_ONCE:,} images of one seed can be verified, or counted for "
-                "each label; fetch the others from another seed"
+                f"n: at most {MAX_IMAGES_PER_REQUEST:,} images of one seed can be verified, or "
+                "counted for each label; fetch the others from another seed"
             )
         self.origin = origin
         self.software: list[str] = []
@@ -46,11 +50,11 @@ class Download:
         self.progress = progress
         self._server = server
         self._order = order
-        self._like: Record | None = None
+        self._like: ImageRecord | None = None
         """The first image."""
 
-    def __iter__(self) -> Iterator[tuple[Record, bytes]]:
-        patience = Patience(self._server)
+    def __iter__(self) -> Iterator[tuple[ImageRecord, bytes]]:
+        patience = RetryBudget(self._server)
         while any(self.progress.missing):
             asked = self.progress.remaining()
             try:
@@ -64,10 +68,10 @@ class Download:
                         yield record, content
                 if self.progress.next == asked["offset"]:
                     raise ClientError("the server sent no images")
-            except Later as error:
+            except RetryLater as error:
                 patience.wait(str(error), error.seconds)
             except (HTTPError, EOFError) as error:
-                patience.wait(trouble(error))
+                patience.wait(describe_error(error))
             except ValueError as error:
                 raise ClientError(f"the server sent what is no set of images: {error}") from error
 
@@ -77,15 +81,15 @@ class Download:
             body |= {name: getattr(self.origin, name) for name in ("model", "version", "seed")}
         try:
             return self._server.ask("/generate", body | asked, MEDIA_TYPES["webdataset"])
-        except Refused as error:
+        except RequestRejected as error:
             if self.origin is not None and error.problem.get("type") == UnknownModel.kind():
-                raise OriginChanged(f"the server's models have changed: {error}") from error
+                raise ModelChanged(f"the server's models have changed: {error}") from error
             raise
 
     def _check(self, headers: Mapping[str, str]) -> None:
         """Whether images still come from where the others came from."""
         try:
-            found = Origin(
+            found = ModelIdentity(
                 model=headers["Figment-Model"],
                 version=int(headers["Figment-Version"]),
                 model_sha256=headers["Figment-Model-Sha256"],
@@ -104,7 +108,7 @@ class Download:
                 for name in now
                 if now[name] != before[name]
             ]
-            raise OriginChanged(f"the server's model has changed: {'; '.join(changed)}")
+            raise ModelChanged(f"the server's model has changed: {'; '.join(changed)}")
         if software not in self.software:
             if self.software:
                 self._server.tell(
@@ -113,7 +117,7 @@ class Download:
                 )
             self.software.append(software)
 
-    def _check_record(self, record: Record) -> None:
+    def _check_record(self, record: ImageRecord) -> None:
         """Names of files are made of what a record says, and tables of its labels."""
         assert self.origin is not None
         origin = self.origin.model, self.origin.version, self.origin.seed

@@ -18,7 +18,7 @@ WORK = "asked_per_second"
 """Images per second that it was given to make."""
 
 
-def wanted(
+def desired_replicas(
     queue: float, work: float, rates: Collection[float], *, seconds: float, share: float
 ) -> int | None:
     """Replicas that hold the queue under so many ``seconds``, and work under ``share`` of the rate.
@@ -44,12 +44,14 @@ class Context(Protocol):
     def aggregated_metrics(self) -> Mapping[str, Mapping[Any, float]] | None: ...
 
 
-class QueueInImages:
+class ImageQueuePolicy:
     """An autoscaling policy of Ray Serve, which keeps its bounds and delays around the number."""
 
     def __init__(self, seconds: float = 0.2, share: float = 0.8) -> None:
-        """See ``wanted``. ``seconds``: well below FIGMENT_MAX_WAIT, past which requests are refused
-        instead of queued."""
+        """See ``desired_replicas``.
+
+        ``seconds``: well below FIGMENT_MAX_WAIT, past which requests are refused, not queued.
+        """
         self._seconds = seconds
         self._share = share
 
@@ -57,5 +59,5 @@ class QueueInImages:
         told = context.aggregated_metrics or {}
         queue, work = (sum(told.get(name, {}).values()) for name in (QUEUE, WORK))
         rates = told.get(RATE, {}).values()
-        number = wanted(queue, work, rates, seconds=self._seconds, share=self._share)
+        number = desired_replicas(queue, work, rates, seconds=self._seconds, share=self._share)
         return context.target_num_replicas if number is None else number, {}

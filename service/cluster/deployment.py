@@ -14,9 +14,9 @@ from typing import Any
 
 from service.app import assemble, load
 from service.cli.runtime_check import check_installation
-from service.cluster.autoscaling import QUEUE, RATE, WORK, QueueInImages
+from service.cluster.autoscaling import QUEUE, RATE, WORK, ImageQueuePolicy
 from service.cluster.proxy import Paced
-from service.errors import NotReady, OneOfMany, StartupError
+from service.errors import NotReady, ReloadUnsupported, StartupError
 from service.observability.logging import log_to_stderr
 from service.observability.metrics import KEY_IMAGES
 from service.settings import Settings, check_environment
@@ -68,8 +68,8 @@ def fitted(settings: Settings, resources: dict[str, float]) -> Settings:
 
 
 def refer_to_config(settings: Settings) -> None:
-    """Raises ``OneOfMany``: replicas are told of new models together."""
-    raise OneOfMany(
+    """Raises ``ReloadUnsupported``: replicas are told of new models together."""
+    raise ReloadUnsupported(
         "this reaches one replica of several. Have all reload by another value in user_config of "
         "the Serve config, and `serve deploy`"
     )
@@ -137,7 +137,7 @@ app = serve.deployment(
         upscale_delay_s=10,
         downscale_delay_s=300,
         look_back_period_s=15,
-        policy=AutoscalingPolicy(policy_function=QueueInImages),  # type: ignore[no-untyped-call]  # as above
+        policy=AutoscalingPolicy(policy_function=ImageQueuePolicy),  # type: ignore[no-untyped-call]  # as above
     ),
     max_ongoing_requests=MOST_REQUESTS,
     max_queued_requests=MOST_REQUESTS,

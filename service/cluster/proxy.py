@@ -26,7 +26,7 @@ from service.api.http_constants import (
     PROBLEM_MEDIA_TYPE,
     SECURITY_HEADERS,
 )
-from service.errors import BodyTooLarge, NotReady, RequestError, TooSlow, problem
+from service.errors import BodyTooLarge, NotReady, RequestError, RequestTimeout, problem
 from service.observability.logging import request_id
 
 TAKEN = "figment.taken"
@@ -68,7 +68,7 @@ class Forwarding:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        passage = _Passage(scope, send)
+        passage = _ProxiedRequest(scope, send)
         try:
             body = await _whole_body(scope, receive)
         except RequestError as error:  # on a connection that stayed, the rest would be read
@@ -82,7 +82,7 @@ class Forwarding:
             await passage.refuse(error)
 
 
-class _Passage:
+class _ProxiedRequest:
     """One request on its way through a proxy."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -197,7 +197,7 @@ def _parts(message: Message) -> Iterator[Message]:
 
 
 async def _whole_body(scope: Scope, receive: Receive) -> bytes | None:
-    """None if the caller leaves before it has come. Raises ``BodyTooLarge``, ``TooSlow``."""
+    """None if the caller leaves before it has come. Raises ``BodyTooLarge``, ``RequestTimeout``."""
     too_large = BodyTooLarge(f"the body may have at most {MAX_RAW} bytes")
     declared = dict(scope["headers"]).get(b"content-length", b"")
     if declared.isdigit() and int(declared) > MAX_RAW:
@@ -214,7 +214,7 @@ async def _whole_body(scope: Scope, receive: Receive) -> bytes | None:
                 if not message.get("more_body", False):
                     return b"".join(parts)
     except TimeoutError:
-        raise TooSlow(f"the body did not come in within {BODY_SECONDS:g} s") from None
+        raise RequestTimeout(f"the body did not come in within {BODY_SECONDS:g} s") from None
     return None
 
 

@@ -15,7 +15,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Frame:
+class ImageInfo:
     """All that is said of one image of an answer. ``labels`` is None for an unconditional model."""
 
     index: int

@@ -23,14 +23,14 @@ from service.core.latents import MAX_INDEX, MAX_SEED
 from service.core.manifest import ALIAS_PATTERN
 
 MAX_LABELS = 1024
-MAX_LABEL = 4000
+MAX_LABEL_CHARACTERS = 4000
 """Characters: room for a canonical phrase of 40 attributes."""
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Index = Annotated[int, Field(ge=0, le=MAX_INDEX)]
 Truncation = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
-Phrase = Annotated[StrictStr, Field(max_length=MAX_LABEL)]
+Phrase = Annotated[StrictStr, Field(max_length=MAX_LABEL_CHARACTERS)]
 OneLabel = Phrase | dict[StrictStr, StrictBool | StrictInt | StrictStr]
 ManyLabels = Annotated[list[OneLabel], Field(min_length=1, max_length=MAX_LABELS)]
 Method = Literal["slerp", "lerp"]

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from service.core.manifest import Attribute, spoken
-from service.errors import InvalidLabel, ModelRefused
+from service.core.manifest import Attribute, normalise
+from service.errors import InvalidLabel, InvalidModel
 
 Label: TypeAlias = str | Mapping[str, str | int | bool]
 Choice: TypeAlias = dict[int, int]
 """Attributes that were asked for, by position, and the position of the value of each."""
 
 
-class Asked(NamedTuple):
+class ParsedLabel(NamedTuple):
     """A label as a model understands it."""
 
     choice: Choice
@@ -57,17 +57,17 @@ class Vocabulary:
         for a, of_values in enumerate(self._phrases):
             for v, phrases in enumerate(of_values):
                 for phrase in phrases:
-                    self._meanings.setdefault(spoken(phrase), set()).add((a, v))
+                    self._meanings.setdefault(normalise(phrase), set()).add((a, v))
                     self._longest = max(self._longest, len(SEPARATOR.split(phrase)))
 
     def check(self) -> None:
-        """Raise ``ModelRefused`` where a value has no phrase of its own, which addresses need."""
+        """Raise ``InvalidModel`` where a value has no phrase of its own, which addresses need."""
         for a, attribute in enumerate(self.attributes):
             for v, phrase in enumerate(self.canonical(a)):
                 with contextlib.suppress(InvalidLabel):
                     if self.parse(phrase) == {a: v}:
                         continue
-                raise ModelRefused(
+                raise InvalidModel(
                     f"no label could ask for the value {attribute.values[v]!r} of "
                     f"{attribute.name!r} alone: {phrase!r} is heard as something else, too"
                 )
@@ -87,10 +87,10 @@ class Vocabulary:
                 )
         return choice
 
-    def ask(self, label: Label) -> Asked:
+    def ask(self, label: Label) -> ParsedLabel:
         """What ``label`` asks for, and how to say it. Raises ``InvalidLabel``."""
         choice = self.parse(label)
-        return Asked(choice, self.phrase(choice))
+        return ParsedLabel(choice, self.phrase(choice))
 
     def phrase(self, choice: Choice) -> str:
         """The canonical phrase of ``choice``: ``parse`` gives it back."""
@@ -122,7 +122,7 @@ class Vocabulary:
         value, with_name, name_first, *yes_no = self._phrases[a][v]
         natural = yes_no or ([value] if len(self.attributes) == 1 else [with_name])
         for phrase in (*natural, with_name, name_first):
-            if self._meanings[spoken(phrase)] == {(a, v)}:
+            if self._meanings[normalise(phrase)] == {(a, v)}:
                 return phrase
         return f"{attribute.name}: {value}"
 
@@ -141,7 +141,7 @@ class Vocabulary:
                 )
             for end in range(min(at + self._longest, len(tokens)), at, -2):
                 piece = "".join(tokens[at:end])
-                if spoken(piece) in self._meanings:
+                if normalise(piece) in self._meanings:
                     pairs.append(self._one_meaning(piece))
                     at = end + 1
                     break
@@ -152,7 +152,7 @@ class Vocabulary:
         return pairs
 
     def _one_meaning(self, piece: str) -> tuple[int, int]:
-        meanings = self._meanings[spoken(piece)]
+        meanings = self._meanings[normalise(piece)]
         if len(meanings) > 1:
             matches = [self._canonical(a, v) for a, v in sorted(meanings)]
             raise self._mistake(
@@ -161,23 +161,23 @@ class Vocabulary:
         return next(iter(meanings))
 
     def _unknown(self, piece: str) -> InvalidLabel:
-        heard = spoken(_short(piece))
+        heard = normalise(_short(piece))
         near = difflib.get_close_matches(heard, self._meanings, SUGGESTIONS * 3, LIKENESS)
         meant = (max(self._meanings[phrase]) for phrase in near)
         matches = list(dict.fromkeys(self._canonical(a, v) for a, v in meant))[:SUGGESTIONS]
         return self._unheard(f"unknown label {_short(piece)!r}", matches)
 
     def _parse_mapping(self, label: Mapping[str, str | int | bool]) -> list[tuple[int, int]]:
-        names = {spoken(attribute.name): a for a, attribute in enumerate(self.attributes)}
+        names = {normalise(attribute.name): a for a, attribute in enumerate(self.attributes)}
         pairs = []
         for name, value in label.items():
-            if spoken(name) not in names:
+            if normalise(name) not in names:
                 known = [attribute.name for attribute in self.attributes]
                 raise self._mistake(
                     f"unknown attribute {_short(name)!r}; the model has: {', '.join(known)}",
                     matches=difflib.get_close_matches(_short(name), known),
                 )
-            a = names[spoken(name)]
+            a = names[normalise(name)]
             pairs.append((a, self._value(a, value)))
         if not pairs:
             raise self._mistake("the label is empty; leave it out to have every attribute drawn")
@@ -190,7 +190,7 @@ class Vocabulary:
         for v, name in enumerate(attribute.values):
             if yes_no and said.casefold() in (NO, YES)[name.casefold() in YES]:
                 return v
-            if spoken(name) == spoken(said) and not isinstance(value, bool):
+            if normalise(name) == normalise(said) and not isinstance(value, bool):
                 return v
         near = difflib.get_close_matches(_short(said), attribute.values, SUGGESTIONS, LIKENESS)
         raise self._unheard(

@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Stretch:
+class IndexRange:
     """The images ``first .. first+count-1`` of a seed."""
 
     seed: int
@@ -42,10 +42,10 @@ class Stretch:
 
 def latents(seed: int, first: int, count: int, size: int) -> npt.NDArray[np.float32]:
     """Latents of the images ``first .. first+count-1``: standard normal, ``[count, size]``."""
-    return latents_of([Stretch(seed, first, count)], size)
+    return latents_of([IndexRange(seed, first, count)], size)
 
 
-def latents_of(stretches: Sequence[Stretch], size: int) -> npt.NDArray[np.float32]:
+def latents_of(stretches: Sequence[IndexRange], size: int) -> npt.NDArray[np.float32]:
     """Latents of several stretches, one below the other.
 
     Together they take a fraction of the time that they take one by one.
@@ -61,11 +61,11 @@ def draw_labels(
     Returns value indices ``[count, A]``. Each attribute has a random number of its own, so what is
     done with one does not change another.
     """
-    return draw_labels_of([Stretch(seed, first, count)], attributes)
+    return draw_labels_of([IndexRange(seed, first, count)], attributes)
 
 
 def draw_labels_of(
-    stretches: Sequence[Stretch], attributes: Sequence[Attribute]
+    stretches: Sequence[IndexRange], attributes: Sequence[Attribute]
 ) -> npt.NDArray[np.int64]:
     """Labels of several stretches, one below the other."""
     if not attributes:
@@ -79,7 +79,7 @@ def draw_labels_of(
     return np.stack(columns, axis=1)
 
 
-def _uniform(stretches: Sequence[Stretch], stream: int, size: int) -> Floats:
+def _uniform(stretches: Sequence[IndexRange], stream: int, size: int) -> Floats:
     """Numbers strictly between 0 and 1, multiples of 2^-53, of shape ``[images, size]``.
 
     Image ``i`` owns the counters from ``i * ceil(size / 4)``; each gives four 64-bit words.

@@ -21,9 +21,9 @@ MODEL_FILE = "model.onnx"
 VERIFIER_FILE = "verifier.onnx"
 """Both lie in ``NAME/VERSION/``."""
 
-MOST_CHARACTERS = 2**20
+MAX_MANIFEST_CHARACTERS = 2**20
 """Of the whole text."""
-MOST_VALUES = 2048
+MAX_VALUES = 2048
 """Of all attributes together: a thousand classes, and as much again."""
 
 Kind = Literal["unconditional", "conditional"]
@@ -31,7 +31,7 @@ Text = Annotated[str, Field(min_length=1, max_length=200)]
 Count = Annotated[int, Field(ge=0)]
 
 
-def spoken(text: str) -> str:
+def normalise(text: str) -> str:
     """``text`` as label phrases are compared: case and punctuation between words do not count."""
     words = re.sub(r"[\s:=_,]+|(?<=\w)-(?=\w)", " ", unicodedata.normalize("NFC", text).casefold())
     return words.strip()
@@ -54,14 +54,14 @@ class Attribute(_Record):
     def _consistent(self) -> Attribute:
         seen: dict[str, str] = {}
         for value in self.values:
-            if (heard := spoken(value)) in seen:
+            if (heard := normalise(value)) in seen:
                 raise ValueError(
                     f"attribute {self.name!r} has the values {seen[heard]!r} and {value!r}, which "
                     "no label could tell apart"
                 )
             seen[heard] = value
         for text in (self.name, *self.values):
-            if spoken(text) in ("", "and"):
+            if normalise(text) in ("", "and"):
                 raise ValueError(f"{text!r} cannot be asked for: it would not be heard in a label")
         if len(self.frequencies) != len(self.values):
             raise ValueError(
@@ -120,12 +120,12 @@ class Manifest(_Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
-        names = [spoken(attribute.name) for attribute in self.attributes]
+        names = [normalise(attribute.name) for attribute in self.attributes]
         if len(set(names)) != len(names):
             raise ValueError(f"two attributes have the same name, among {', '.join(names)}")
-        if self.condition_size > MOST_VALUES:
+        if self.condition_size > MAX_VALUES:
             raise ValueError(
-                f"the attributes have {self.condition_size} values, and may have {MOST_VALUES}"
+                f"the attributes have {self.condition_size} values, and may have {MAX_VALUES}"
             )
         if (self.kind == "conditional") != bool(self.attributes):
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PATIENCE = 1000
+MAX_MISSES = 1000
 """Images in a row, of one entry or of all, that may be left out before the search is given up."""
 
 

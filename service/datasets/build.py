@@ -25,37 +25,43 @@ from pydantic import ValidationError
 
 from service.core.latents import MAX_INDEX, MAX_SEED
 from service.core.manifest import MODEL_FILE, VERSION_PATTERN
-from service.datasets.manifest import MANIFEST, File, Manifest, Plan, Tally
-from service.datasets.request import Origin
-from service.datasets.shard_builder import Done, Job, Recipe, Tell
-from service.datasets.storage import Target
-from service.errors import AliasRefused, DatasetFailed, FigmentError, ModelRefused
+from service.datasets.manifest import (
+    MANIFEST,
+    DatasetFile,
+    DatasetManifest,
+    DatasetPlan,
+    LabelCount,
+)
+from service.datasets.request import ModelIdentity
+from service.datasets.shard_builder import BuildSpec, OnProgress, ShardResult, ShardTask
+from service.datasets.storage import Storage
+from service.errors import DatasetError, FigmentError, InvalidAlias, InvalidModel
 from service.inference.model import Model, model_of, read_file
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from service.models import aliases
-from service.models.sandbox import Vetter
+from service.models.sandbox import ModelSandbox
 from service.settings import Device
 
 SECONDS = 2.0
 """Between two writes of the manifest; more where a write takes long."""
 SHARE = 0.05
 """Of the time, at most, goes into writing it."""
-MOST_FILES = 1_000_000
+MAX_FILES = 1_000_000
 """The manifest names them all, and is held in memory."""
 
-Run = Callable[[Recipe, deque[Job], Tell], Iterator[Done]]
+Run = Callable[[BuildSpec, deque[ShardTask], OnProgress], Iterator[ShardResult]]
 """Does jobs somewhere: see ``processes.run``."""
 
 
-class Dataset:
+class DatasetBuild:
     """The part of a set that is there."""
 
-    def __init__(self, recipe: Recipe, model: Model, tell: Callable[[str], None]) -> None:
+    def __init__(self, recipe: BuildSpec, model: Model, tell: Callable[[str], None]) -> None:
         """Nothing, until what is there is taken up. ``tell`` is told in a sentence what is odd."""
         self.recipe = recipe
         self._shards = recipe.shards
         self._tell = tell
-        self._files: dict[int, tuple[File, ...]] = {}
+        self._files: dict[int, tuple[DatasetFile, ...]] = {}
         self._attributes = [attribute.name for attribute in model.manifest.attributes]
         self._software: list[str] = []
         self._packed_by: list[str] = []
@@ -72,12 +78,12 @@ class Dataset:
         """Images that are there."""
         return sum(files[0].images for files in self._files.values())
 
-    def take_up(self, manifest: Manifest) -> None:
-        """Go on with what an earlier command has made. Raises ``DatasetFailed``."""
+    def take_up(self, manifest: DatasetManifest) -> None:
+        """Go on with what an earlier command has made. Raises ``DatasetError``."""
         if manifest.origin != self.recipe.origin:
             before, now = asdict(manifest.origin), asdict(self.recipe.origin)
             changed = [f"{n} is {now[n]}, and was {before[n]}" for n in now if now[n] != before[n]]
-            raise DatasetFailed(
+            raise DatasetError(
                 f"the model has changed since {self.recipe.target} was begun: {'; '.join(changed)}"
             )
         self._software, self._packed_by = list(manifest.software), list(manifest.packed_by)
@@ -87,14 +93,16 @@ class Dataset:
             if len(files) == len(self.recipe.names(number)):
                 self._files[number] = tuple(files)
 
-    def fill(self, run: Run, found: Tell, made: Tell) -> None:
+    def fill(self, run: Run, found: OnProgress, made: OnProgress) -> None:
         """Make what is missing; ``found`` and ``made`` are told of images.
 
-        Raises ``DatasetFailed``; what is there by then is in the manifest.
+        Raises ``DatasetError``; what is there by then is in the manifest.
         """
         self.recipe.target.tidy(self.recipe.origin.model)
-        looks = (Job(number, files) for number, files in self._files.items())
-        makes = (Job(number) for number in range(len(self._shards)) if number not in self._files)
+        looks = (ShardTask(number, files) for number, files in self._files.items())
+        makes = (
+            ShardTask(number) for number in range(len(self._shards)) if number not in self._files
+        )
         jobs = deque([*looks, *makes])
         if not self._files:
             self._write()
@@ -107,20 +115,20 @@ class Dataset:
                     self._tell(f"{done.job.known[0].name} is gone or has changed: made again")
                     del self._files[number]
                     self._write()
-                    jobs.append(Job(number))
+                    jobs.append(ShardTask(number))
                 else:
                     self._add(done)
             self._check_all_there()
         except BaseException:
-            with suppress(DatasetFailed):  # what it could not write down is made again
+            with suppress(DatasetError):  # what it could not write down is made again
                 self._write()
             raise
         finally:
-            with suppress(DatasetFailed):
+            with suppress(DatasetError):
                 self.recipe.target.tidy(self.recipe.origin.model)
         self._write()
 
-    def _add(self, done: Done) -> None:
+    def _add(self, done: ShardResult) -> None:
         if done.software not in self._software:
             if self._software:
                 self._tell(
@@ -145,7 +153,7 @@ class Dataset:
                 gone += missing
         if gone:
             others = f" and {len(gone) - 1:,} other files were" if gone[1:] else " was"
-            raise DatasetFailed(f"{gone[0]}{others} made, but not found in {self.recipe.target}")
+            raise DatasetError(f"{gone[0]}{others} made, but not found in {self.recipe.target}")
 
     def _write(self) -> None:
         began = time.monotonic()
@@ -154,12 +162,12 @@ class Dataset:
         self._written = time.monotonic()
         self._pause = max(SECONDS, (self._written - began) / SHARE)
 
-    def _manifest(self) -> Manifest:
+    def _manifest(self) -> DatasetManifest:
         recipe, order = self.recipe, self.recipe.plan.order
         numbers = sorted(self._files)
         of_each = [self._files[number][0].labels for number in numbers]
         images = [sum(column) for column in zip(*of_each, strict=True)] or [0] * len(order.labels)
-        return Manifest(
+        return DatasetManifest(
             made_by="make-dataset",
             asked=recipe.plan.asked(),
             origin=recipe.origin,
@@ -169,7 +177,7 @@ class Dataset:
             complete=len(numbers) == len(self._shards),
             images=self.kept,
             labels=[
-                Tally(label=label, images=count, tried=count)
+                LabelCount(label=label, images=count, tried=count)
                 for label, count in zip(order.labels, images, strict=True)
             ],
             next=self._shards.end(numbers[-1]) if numbers else order.offset,
@@ -178,21 +186,21 @@ class Dataset:
 
 
 @contextmanager
-def opened(
-    plan: Plan,
-    target: Target,
+def open_build(
+    plan: DatasetPlan,
+    target: Storage,
     models: Path,
     device: Device,
-    vetter: Vetter,
+    vetter: ModelSandbox,
     tell: Callable[[str], None],
-) -> Iterator[Dataset]:
-    """The set at ``target``, for this process alone. Raises ``DatasetFailed``.
+) -> Iterator[DatasetBuild]:
+    """The set at ``target``, for this process alone. Raises ``DatasetError``.
 
     ``tell`` is told in a sentence what is worth knowing.
     """
-    if (files := -(-sum(plan.order.counts) // plan.per_file)) > MOST_FILES:
-        raise DatasetFailed(
-            f"the plan asks for {files:,} files, and a set has {MOST_FILES:,} at most: raise "
+    if (files := -(-sum(plan.order.counts) // plan.per_file)) > MAX_FILES:
+        raise DatasetError(
+            f"the plan asks for {files:,} files, and a set has {MAX_FILES:,} at most: raise "
             "images_per_file, or make several sets, each with the offset at which the last ends"
         )
     with target.held():
@@ -200,16 +208,16 @@ def opened(
         file, order = _find(models, plan, manifest), plan.order
         content = _vetted(file, vetter)
         try:
-            runtime = Runtime(device)
+            runtime = SessionFactory(device)
             runtime.settle([content])
-            model = model_of(file, content, Runtime("cpu"))
+            model = model_of(file, content, SessionFactory("cpu"))
             for label in order.labels:
                 if label is not None:
                     model.vocabulary.ask(label)
         except FigmentError as error:
-            raise DatasetFailed(str(error)) from error
+            raise DatasetError(str(error)) from error
         drawn = manifest.origin.seed if manifest else secrets.randbelow(MAX_SEED + 1)
-        origin = Origin(
+        origin = ModelIdentity(
             model=model.name,
             version=model.version,
             model_sha256=model.sha256,
@@ -217,40 +225,42 @@ def opened(
             latent_recipe=model.manifest.latent_recipe,
             seed=drawn if order.seed is None else order.seed,
         )
-        recipe = Recipe(file, origin, plan, target, "cuda" if runtime.device == "cuda" else "cpu")
+        recipe = BuildSpec(
+            file, origin, plan, target, "cuda" if runtime.device == "cuda" else "cpu"
+        )
         if recipe.shards.end(len(recipe.shards) - 1) > MAX_INDEX + 1:
-            raise DatasetFailed(f"offset: the last index may be at most {MAX_INDEX}")
-        dataset = Dataset(recipe, model, tell)
+            raise DatasetError(f"offset: the last index may be at most {MAX_INDEX}")
+        dataset = DatasetBuild(recipe, model, tell)
         if manifest is not None:
             dataset.take_up(manifest)
         yield dataset
 
 
-def _read_manifest(target: Target, plan: Plan) -> Manifest | None:
+def _read_manifest(target: Storage, plan: DatasetPlan) -> DatasetManifest | None:
     """That of a set of this plan; None where there is nothing yet."""
     content = target.manifest()
     if content is None:
         if others := target.names():
-            raise DatasetFailed(
+            raise DatasetError(
                 f"{target} has no {MANIFEST}, but other files ({others[0]}): name an empty place, "
                 "or a new one"
             )
         return None
     try:
-        manifest = Manifest.model_validate_json(content)
+        manifest = DatasetManifest.model_validate_json(content)
     except ValidationError as error:
         why = error.errors()[0]["msg"]
-        raise DatasetFailed(f"{target}/{MANIFEST} is no manifest of a set: {why}") from None
+        raise DatasetError(f"{target}/{MANIFEST} is no manifest of a set: {why}") from None
     if manifest.made_by != "make-dataset":
-        raise DatasetFailed(f"{target} holds a set of {manifest.made_by}: name another place")
+        raise DatasetError(f"{target} holds a set of {manifest.made_by}: name another place")
     if differ := plan.differs(manifest.asked):
-        raise DatasetFailed(
+        raise DatasetError(
             f"{target} holds another set (it differs in {', '.join(differ)}): name another place"
         )
     return manifest
 
 
-def _find(models: Path, plan: Plan, manifest: Manifest | None) -> Path:
+def _find(models: Path, plan: DatasetPlan, manifest: DatasetManifest | None) -> Path:
     """The model file of a plan; of the version that was taken at first, where a set was begun."""
     name, wanted = str(plan.order.model), plan.order.version
     versions = {
@@ -260,13 +270,13 @@ def _find(models: Path, plan: Plan, manifest: Manifest | None) -> Path:
     }
     if not versions:
         there = sorted({path.parent.parent.name for path in models.glob(f"[!.]*/*/{MODEL_FILE}")})
-        raise DatasetFailed(
+        raise DatasetError(
             f"no model {name!r} in {models}; there are: {', '.join(there) or 'none'}"
         )
     try:
         history = aliases.read(models / name)
-    except AliasRefused as error:
-        raise DatasetFailed(f"{models / name / aliases.FILE}: {error}") from error
+    except InvalidAlias as error:
+        raise DatasetError(f"{models / name / aliases.FILE}: {error}") from error
     means = {alias: numbers[-1] for alias, numbers in history.items()}
     means[aliases.LATEST] = max(versions)
     if manifest is not None:
@@ -278,22 +288,22 @@ def _find(models: Path, plan: Plan, manifest: Manifest | None) -> Path:
     if number not in versions:
         asked = number or wanted
         known = [*map(str, sorted(versions)), *sorted(means)]
-        raise DatasetFailed(
+        raise DatasetError(
             f"model {name!r} has no version {asked!r}; there are: {', '.join(known)}"
         )
     return versions[number]
 
 
-def _vetted(file: Path, vetter: Vetter) -> bytes:
+def _vetted(file: Path, vetter: ModelSandbox) -> bytes:
     """The content of a model file that may be loaded, as it is before it is served."""
     (verdict,) = vetter.vet([file])
     content = b""
     try:
         if verdict.sha256 is None:
-            raise ModelRefused(verdict.reason)
+            raise InvalidModel(verdict.reason)
         content = read_file(file)
         if hashlib.sha256(content).hexdigest() != verdict.sha256:
-            raise ModelRefused("changed while it was looked at")
-    except ModelRefused as error:
-        raise DatasetFailed(f"{file}: {error}") from error
+            raise InvalidModel("changed while it was looked at")
+    except InvalidModel as error:
+        raise DatasetError(f"{file}: {error}") from error
     return content

@@ -15,10 +15,16 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from service.core.process import end_with_parent, signals_blocked, unblock_signals
-from service.datasets.shard_builder import Done, Job, Maker, Recipe, Tell
-from service.errors import DatasetFailed
+from service.datasets.shard_builder import (
+    BuildSpec,
+    OnProgress,
+    ShardBuilder,
+    ShardResult,
+    ShardTask,
+)
+from service.errors import DatasetError
 
-LIVES = 3
+MAX_ATTEMPTS = 3
 """Processes that may be lost to one file, until it is blamed for that."""
 
 # Forked, they would inherit ONNX Runtime in whatever state it is.
@@ -28,17 +34,17 @@ SPAWN = multiprocessing.get_context("spawn")
 class _Worker:
     """A process, and what it is at."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: BuildSpec) -> None:
         self.connection, theirs = SPAWN.Pipe()
         self.process = SPAWN.Process(target=_work, args=(recipe, theirs), daemon=True)
         with signals_blocked():  # until it says what is to become of them
             self.process.start()
         theirs.close()
-        self.job: Job | None = None
+        self.job: ShardTask | None = None
         self.told = 0
         """Images of its file that are made."""
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: ShardTask) -> None:
         self.job, self.told = job, 0
         with suppress(OSError):  # killed meanwhile: who waits for what it says sees that
             self.connection.send(job)
@@ -49,11 +55,13 @@ class _Worker:
         self.connection.close()
 
 
-def run(recipe: Recipe, jobs: deque[Job], tell: Tell, *, most: int) -> Iterator[Done]:
+def run(
+    recipe: BuildSpec, jobs: deque[ShardTask], tell: OnProgress, *, most: int
+) -> Iterator[ShardResult]:
     """What comes of ``jobs``, in any order; more may be added meanwhile.
 
     ``most``: processes at a time. ``tell`` is told of images made, and of those lost as less than
-    none. Raises ``DatasetFailed``.
+    none. Raises ``DatasetError``.
     """
     lost: Counter[int] = Counter()
     workers: dict[Connection, _Worker] = {}
@@ -78,7 +86,7 @@ def run(recipe: Recipe, jobs: deque[Job], tell: Tell, *, most: int) -> Iterator[
                     if job is not None:
                         tell(-worker.told)
                         lost[job.number] += 1
-                        if lost[job.number] == LIVES:
+                        if lost[job.number] == MAX_ATTEMPTS:
                             raise _blamed(recipe, job, worker.process.exitcode) from None
                         jobs.appendleft(job)
                     continue
@@ -87,7 +95,7 @@ def run(recipe: Recipe, jobs: deque[Job], tell: Tell, *, most: int) -> Iterator[
                     tell(said)
                     continue
                 worker.job = None
-                if isinstance(said, DatasetFailed):
+                if isinstance(said, DatasetError):
                     raise said
                 yield said
     finally:
@@ -95,18 +103,18 @@ def run(recipe: Recipe, jobs: deque[Job], tell: Tell, *, most: int) -> Iterator[
             worker.end()
 
 
-def _blamed(recipe: Recipe, job: Job, code: int | None) -> DatasetFailed:
+def _blamed(recipe: BuildSpec, job: ShardTask, code: int | None) -> DatasetError:
     (name, *_) = recipe.names(job.number)
     how = f"ended by {signal.Signals(-code).name}" if code and code < 0 else f"ended with {code}"
     hint = ", most likely for want of memory" if code == -signal.SIGKILL else ""
-    return DatasetFailed(f"{LIVES} processes were lost to {name}; the last was {how}{hint}")
+    return DatasetError(f"{MAX_ATTEMPTS} processes were lost to {name}; the last was {how}{hint}")
 
 
-def _work(recipe: Recipe, connection: Connection) -> None:
+def _work(recipe: BuildSpec, connection: Connection) -> None:
     """What a process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the one that started this
     unblock_signals()
     threading.Thread(target=end_with_parent, daemon=True).start()
-    maker = Maker(recipe)
+    maker = ShardBuilder(recipe)
     while True:
         connection.send(maker.do(connection.recv(), connection.send))

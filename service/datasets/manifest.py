@@ -15,29 +15,29 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from service import __version__
-from service.datasets.request import Order, Origin
+from service.datasets.request import ImageRequest, ModelIdentity
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
-FEWEST_FILES = 8
+MIN_FILES = 8
 """Where there are images enough: loaders share out files among their workers."""
-MOST_IN_FILE = 10_000
+MAX_IMAGES_PER_FILE = 10_000
 """Images."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class DatasetPlan:
     """What is wanted, and into what files."""
 
-    order: Order
+    order: ImageRequest
     format: str
     images_per_file: int | None = None
-    """Left out, few enough to make ``FEWEST_FILES``."""
+    """Left out, few enough to make ``MIN_FILES``."""
 
     @property
     def per_file(self) -> int:
-        few_enough = max(sum(self.order.counts) // FEWEST_FILES, 1)
-        return self.images_per_file or min(few_enough, MOST_IN_FILE)
+        few_enough = max(sum(self.order.counts) // MIN_FILES, 1)
+        return self.images_per_file or min(few_enough, MAX_IMAGES_PER_FILE)
 
     def asked(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -48,7 +48,7 @@ class Plan:
         return [name for name, value in self.asked().items() if asked.get(name) != value]
 
 
-class File(BaseModel):
+class DatasetFile(BaseModel):
     name: str
     images: int
     """0 for a table beside an array."""
@@ -58,7 +58,7 @@ class File(BaseModel):
     sha256: str
 
 
-class Tally(BaseModel):
+class LabelCount(BaseModel):
     """Of one label, or of images whose labels are all drawn."""
 
     label: Any
@@ -67,14 +67,14 @@ class Tally(BaseModel):
     """Those that were left out among them."""
 
 
-class Manifest(BaseModel):
+class DatasetManifest(BaseModel):
     """What a folder holds."""
 
     layout: Literal[1] = 1
     made_by: Literal["fetch", "make-dataset"] = "fetch"
     """The command that goes on with it."""
     asked: dict[str, Any]
-    origin: Origin
+    origin: ModelIdentity
     software: list[str]
     """What made the images: more than one where it was exchanged on the way."""
     packed_by: list[str]
@@ -82,10 +82,10 @@ class Manifest(BaseModel):
     attributes: list[str]
     complete: bool = False
     images: int = 0
-    labels: list[Tally]
+    labels: list[LabelCount]
     next: int
     """The index behind the last image."""
-    files: list[File] = []
+    files: list[DatasetFile] = []
 
 
 def stem(model: str, number: int) -> str:
@@ -93,12 +93,12 @@ def stem(model: str, number: int) -> str:
     return f"{model}-{number:05d}"
 
 
-def described(path: Path, images: int, labels: list[int]) -> File:
+def described(path: Path, images: int, labels: list[int]) -> DatasetFile:
     """A file that is there. Raises ``OSError``."""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     size = path.stat().st_size
-    return File(name=path.name, images=images, labels=labels, bytes=size, sha256=sha256)
+    return DatasetFile(name=path.name, images=images, labels=labels, bytes=size, sha256=sha256)
 
 
 def left_overs(model: str) -> tuple[str, ...]:

@@ -19,13 +19,13 @@ from pydantic_core import PydanticCustomError
 
 from service.core.image_request import GenerateRequest, Numbers
 from service.core.manifest import NAME_PATTERN
-from service.datasets.manifest import Plan
-from service.datasets.request import Order
-from service.errors import ClientError, DatasetFailed
+from service.datasets.manifest import DatasetPlan
+from service.datasets.request import ImageRequest
+from service.errors import ClientError, DatasetError
 from service.formats.registry import SUFFIXES
 
-MOST_BYTES = 1 << 20
-MOST_IN_FILE = 1_000_000
+MAX_PLAN_BYTES = 1 << 20
+MAX_IMAGES_IN_FILE = 1_000_000
 """Images."""
 
 
@@ -35,7 +35,7 @@ class PlanFile(GenerateRequest):
     n: Numbers = Field(description="Images; or, beside a list of labels, how many of each.")
     model: Annotated[str, Field(pattern=NAME_PATTERN)]
     format: str = "webdataset"
-    images_per_file: Annotated[int, Field(ge=1, le=MOST_IN_FILE)] | None = None
+    images_per_file: Annotated[int, Field(ge=1, le=MAX_IMAGES_IN_FILE)] | None = None
 
     @field_validator("format")
     @classmethod
@@ -55,14 +55,14 @@ class PlanFile(GenerateRequest):
                 "from each other; `python -m service fetch --verify` does it",
             )
 
-    def plan(self) -> Plan:
+    def plan(self) -> DatasetPlan:
         """Raises ``ClientError`` where fields do not fit together."""
         if isinstance(self.n, list) and len(self.n) != max(len(self.labels), 1):
             raise ClientError(
                 f"n has {len(self.n)} counts for {len(self.labels)} labels: it is one number, or "
                 "a list with one for each entry of label"
             )
-        order = Order(
+        order = ImageRequest(
             n=self.n,
             label=self.label,
             seed=self.seed,
@@ -71,36 +71,36 @@ class PlanFile(GenerateRequest):
             version=self.version,
             truncation=self.truncation,
         )
-        return Plan(order, self.format, self.images_per_file)
+        return DatasetPlan(order, self.format, self.images_per_file)
 
 
-def read_plan(path: Path) -> Plan:
-    """Raises ``DatasetFailed`` with the place in the file and what would have been right."""
+def read_plan(path: Path) -> DatasetPlan:
+    """Raises ``DatasetError`` with the place in the file and what would have been right."""
     try:
         with path.open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
-        if len(text) > MOST_BYTES:
-            raise DatasetFailed(f"{path} is larger than {MOST_BYTES} bytes: it is no plan")
+            text = file.read(MAX_PLAN_BYTES + 1)
+        if len(text) > MAX_PLAN_BYTES:
+            raise DatasetError(f"{path} is larger than {MAX_PLAN_BYTES} bytes: it is no plan")
         root = yaml.compose(text, yaml.SafeLoader)
         content = yaml.safe_load(text)
     except OSError as error:
-        raise DatasetFailed(f"{path} cannot be read: {error.strerror}") from error
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:  # dates that are none are a ValueError
         mark = getattr(error, "problem_mark", None)
         why = getattr(error, "problem", None) or error
-        raise DatasetFailed(f"{_place(path, mark)}: this is no YAML: {why}") from error
+        raise DatasetError(f"{_place(path, mark)}: this is no YAML: {why}") from error
     except RecursionError:
-        raise DatasetFailed(f"{path}: lists lie too deep in each other for a plan") from None
+        raise DatasetError(f"{path}: lists lie too deep in each other for a plan") from None
     if not isinstance(root, yaml.MappingNode):
-        raise DatasetFailed(f"{path}: a plan is a list of fields, such as `model: anime-faces`")
+        raise DatasetError(f"{path}: a plan is a list of fields, such as `model: anime-faces`")
     _refuse_repeated(path, root)
     try:
         return PlanFile.model_validate(content).plan()
     except ValidationError as error:
         faults = [_explain(path, root, fault) for fault in error.errors(include_url=False)]
-        raise DatasetFailed("\n".join(faults)) from error
+        raise DatasetError("\n".join(faults)) from error
     except ClientError as error:
-        raise DatasetFailed(f"{path}: {error}") from error
+        raise DatasetError(f"{path}: {error}") from error
 
 
 def _refuse_repeated(path: Path, root: yaml.MappingNode) -> None:
@@ -118,7 +118,7 @@ def _refuse_repeated(path: Path, root: yaml.MappingNode) -> None:
         for key, value in node.value:
             if (key.tag, key.value) in seen:
                 place = _place(path, key.start_mark)
-                raise DatasetFailed(f"{place}: {key.value} stands there twice")
+                raise DatasetError(f"{place}: {key.value} stands there twice")
             seen.add((key.tag, key.value))
             nodes.append(value)
 

@@ -12,9 +12,15 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from service.datasets.local_executor import LIVES
-from service.datasets.shard_builder import Done, Job, Maker, Recipe, Tell
-from service.errors import DatasetFailed
+from service.datasets.local_executor import MAX_ATTEMPTS
+from service.datasets.shard_builder import (
+    BuildSpec,
+    OnProgress,
+    ShardBuilder,
+    ShardResult,
+    ShardTask,
+)
+from service.errors import DatasetError
 from service.inference.session import first_line
 
 AHEAD = 1000
@@ -22,29 +28,29 @@ AHEAD = 1000
 
 
 def run(
-    recipe: Recipe, jobs: deque[Job], tell: Tell, *, most: int | None, address: str
-) -> Iterator[Done]:
+    recipe: BuildSpec, jobs: deque[ShardTask], tell: OnProgress, *, most: int | None, address: str
+) -> Iterator[ShardResult]:
     """As ``processes.run``, on the cluster at ``address``; ``most`` is left to it where None."""
     try:
         import ray
         from ray.exceptions import RayError
     except ImportError as error:
-        raise DatasetFailed(
+        raise DatasetError(
             f'--ray takes Ray, which is not installed: pip install "figment[ray]" ({error})'
         ) from error
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise DatasetFailed(
+        raise DatasetError(
             f"no Ray cluster lets us in at {address}: {first_line(error)}. Where it asks for a "
             "token, set RAY_AUTH_MODE=token, and have the token in ~/.ray/auth_token"
         ) from error
     try:
         signal.signal(signal.SIGTERM, terminate)  # Ray has put its own in the place
         content = [ray.put(recipe.read_model())]
-        task = ray.remote(max_retries=LIVES - 1, num_cpus=1)(_do)
-        under_way: dict[Any, Job] = {}
+        task = ray.remote(max_retries=MAX_ATTEMPTS - 1, num_cpus=1)(_do)
+        under_way: dict[Any, ShardTask] = {}
         while jobs or under_way:
             while jobs and len(under_way) < (most or AHEAD):
                 job = jobs.popleft()
@@ -55,8 +61,8 @@ def run(
                 said = ray.get(ref)
             except RayError as error:
                 (name, *_) = recipe.names(job.number)
-                raise DatasetFailed(f"{name} cannot be made on the cluster: {error}") from error
-            if isinstance(said, DatasetFailed):
+                raise DatasetError(f"{name} cannot be made on the cluster: {error}") from error
+            if isinstance(said, DatasetError):
                 raise said
             if not job.known:
                 tell(recipe.shards.size(job.number))
@@ -65,14 +71,14 @@ def run(
         ray.shutdown()  # and with it all that is under way
 
 
-_makers: dict[str, Maker] = {}
+_makers: dict[str, ShardBuilder] = {}
 """Of this process, by the model's content: a model is loaded once, and not for each task."""
 
 
-def _do(recipe: Recipe, content: list[Any], job: Job) -> Done | DatasetFailed:
+def _do(recipe: BuildSpec, content: list[Any], job: ShardTask) -> ShardResult | DatasetError:
     """The task. ``content`` is in a list so that Ray does not bring it until it is asked for."""
     import ray
 
     (reference,) = content
-    maker = _makers.setdefault(reference.hex(), Maker(recipe, lambda: ray.get(reference)))
+    maker = _makers.setdefault(reference.hex(), ShardBuilder(recipe, lambda: ray.get(reference)))
     return maker.do(job, lambda images: None)

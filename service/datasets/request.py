@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.core.manifest import NAME_PATTERN
-from service.core.quotas import PATIENCE, quotas
-from service.errors import ClientError, LabelNotSeen, Refused
+from service.core.quotas import MAX_MISSES, quotas
+from service.errors import ClientError, LabelNotVerified, RequestRejected
 
-MOST_AT_ONCE = 10_000_000
+MAX_IMAGES_PER_REQUEST = 10_000_000
 """Images that a server puts into one set."""
 
 Label = str | Mapping[str, str | int | bool]
 
 
 @dataclass(frozen=True)
-class Order:
+class ImageRequest:
     """Which images are asked for; see ``POST /generate``. Raises ``ClientError`` if it is none."""
 
     n: int | Sequence[int] = 1
@@ -59,7 +59,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Origin:
+class ModelIdentity:
     """Where images come from. Raises ``ValueError`` for a name that no model has."""
 
     model: str
@@ -78,7 +78,7 @@ class Origin:
 class Progress:
     """What of an order has come."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: ImageRequest) -> None:
         self.missing = list(order.counts)
         """Images of each entry."""
         self.tried = [0] * len(self.missing)
@@ -89,7 +89,8 @@ class Progress:
     def take(self, index: int) -> None:
         """Raises ``ClientError`` for an image that does not come next.
 
-        Raises ``Refused`` where the server would have, had it not been asked anew in between.
+        Raises ``RequestRejected`` when a label was skipped 1,000 times in a row, counted across
+        reconnects.
         """
         entry = index % len(self.missing)
         gap = index - self.next
@@ -103,7 +104,11 @@ class Progress:
 
     def remaining(self) -> dict[str, Any]:
         """``n`` and ``offset`` of a request for what is missing."""
-        n = self.missing if self._order.leaves_out else min(sum(self.missing), MOST_AT_ONCE)
+        n = (
+            self.missing
+            if self._order.leaves_out
+            else min(sum(self.missing), MAX_IMAGES_PER_REQUEST)
+        )
         return {"n": n, "offset": self.next}
 
     def _up_to(self, index: int, entry: int) -> int:
@@ -115,11 +120,11 @@ class Progress:
 
     def _give_up_in_time(self, index: int) -> None:
         for entry, missing in enumerate(self.missing):
-            if missing and self._up_to(index, entry) - self.tried[entry] >= PATIENCE:
+            if missing and self._up_to(index, entry) - self.tried[entry] >= MAX_MISSES:
                 taken = sum(self._order.counts) - sum(self.missing)
                 label = self._order.labels[entry]
-                raise Refused(
-                    LabelNotSeen(
+                raise RequestRejected(
+                    LabelNotVerified(
                         None if label is None else str(label),
                         self._order.verify,
                         sum(self._up_to(index, each) for each in range(len(self.missing))),

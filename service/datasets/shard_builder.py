@@ -16,43 +16,43 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from service.core import cpus
-from service.core.image_info import Frame, Pixels
-from service.core.labels import Asked
-from service.datasets.manifest import File, Plan, packing, stem
-from service.datasets.request import Origin
-from service.datasets.shards import Selection, Shards
-from service.datasets.storage import Target
-from service.errors import DatasetFailed, FigmentError
+from service.core.image_info import ImageInfo, Pixels
+from service.core.labels import ParsedLabel
+from service.datasets.manifest import DatasetFile, DatasetPlan, packing, stem
+from service.datasets.request import ModelIdentity
+from service.datasets.shards import LabelledIndices, Shards
+from service.datasets.storage import Storage
+from service.errors import DatasetError, FigmentError
 from service.formats import images
 from service.formats.records import record_of, table_header, table_row
-from service.formats.registry import SUFFIXES, packer
+from service.formats.registry import SUFFIXES, open_writer
 from service.inference.model import Model, model_of
-from service.inference.seeds import Samples, render
-from service.inference.session import Runtime, first_line
+from service.inference.seeds import SeedImages, run_batch
+from service.inference.session import SessionFactory, first_line
 from service.inference.versions import software_of
 
 if TYPE_CHECKING:
     from service.settings import Device
 
-Tell = Callable[[int], object]
+OnProgress = Callable[[int], object]
 """Is told of images as they are made."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BuildSpec:
     """All that a file follows from besides its number, and where it goes."""
 
     model_file: Path
     """``NAME/VERSION/model.onnx``."""
-    origin: Origin
-    plan: Plan
-    target: Target
+    origin: ModelIdentity
+    plan: DatasetPlan
+    target: Storage
     device: Device
 
     @property
     def shards(self) -> Shards:
         order = self.plan.order
-        return Shards(Selection(order.offset, order.counts), self.plan.per_file)
+        return Shards(LabelledIndices(order.offset, order.counts), self.plan.per_file)
 
     def names(self, number: int) -> list[str]:
         """What a file is called; and the table beside it, where it is an array."""
@@ -61,60 +61,60 @@ class Recipe:
         return [f"{name}{SUFFIXES[self.plan.format]}", *tables]
 
     def read_model(self) -> bytes:
-        """The model file. Raises ``DatasetFailed`` where it is not what it was."""
+        """The model file. Raises ``DatasetError`` where it is not what it was."""
         try:
             content = self.model_file.read_bytes()
         except OSError as error:
-            raise DatasetFailed(f"cannot read {self.model_file}: {error.strerror}") from error
+            raise DatasetError(f"cannot read {self.model_file}: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != self.origin.model_sha256:
-            raise DatasetFailed(f"{self.model_file} has changed while the set was made")
+            raise DatasetError(f"{self.model_file} has changed while the set was made")
         return content
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardTask:
     """A file to make; or, where it is ``known``, to look whether it is as it was made."""
 
     number: int
-    known: tuple[File, ...] = ()
+    known: tuple[DatasetFile, ...] = ()
 
 
 @dataclass(frozen=True)
-class Done:
+class ShardResult:
     """What came of a job."""
 
-    job: Job
-    files: tuple[File, ...]
+    job: ShardTask
+    files: tuple[DatasetFile, ...]
     """Those that are there; none where a known file is gone, or is not what it was."""
     software: str = ""
     """What made the images; nothing where none were made."""
     packed_by: str = ""
 
 
-class Maker:
+class ShardBuilder:
     """Does jobs, one after the other. The model is loaded when a first image is wanted."""
 
-    def __init__(self, recipe: Recipe, read_model: Callable[[], bytes] | None = None) -> None:
+    def __init__(self, recipe: BuildSpec, read_model: Callable[[], bytes] | None = None) -> None:
         """``read_model``: where its file is not at hand, something else that gives its content."""
         self._recipe = recipe
         self._read_model = read_model or recipe.read_model
         self._shards = recipe.shards
 
-    def do(self, job: Job, tell: Tell) -> Done | DatasetFailed:
-        """``DatasetFailed`` is returned, for it is to be raised elsewhere."""
+    def do(self, job: ShardTask, tell: OnProgress) -> ShardResult | DatasetError:
+        """``DatasetError`` is returned, for it is to be raised elsewhere."""
         try:
             if job.known:
                 good = all(self._recipe.target.holds(file) for file in job.known)
-                return Done(job, job.known if good else ())
+                return ShardResult(job, job.known if good else ())
             files = self._make(job.number, tell)
-            return Done(job, files, software_of(self._runtime.provider), packing())
+            return ShardResult(job, files, software_of(self._runtime.provider), packing())
         except FigmentError as error:
-            return DatasetFailed(str(error))
+            return DatasetError(str(error))
         except Exception as error:  # of a library, in one line like all others
             (name, *_) = self._recipe.names(job.number)
-            return DatasetFailed(f"{name} cannot be made: {first_line(error)}")
+            return DatasetError(f"{name} cannot be made: {first_line(error)}")
 
-    def _make(self, number: int, tell: Tell) -> tuple[File, ...]:
+    def _make(self, number: int, tell: OnProgress) -> tuple[DatasetFile, ...]:
         """Write a file, and the table beside it."""
         recipe, manifest = self._recipe, self._model.manifest
         attributes = [attribute.name for attribute in manifest.attributes]
@@ -123,9 +123,11 @@ class Maker:
         of_each = [0] * len(recipe.plan.order.labels)
         names = recipe.names(number)
         with ExitStack() as stack:
-            written = [_Written(stack.enter_context(recipe.target.writing(n))) for n in names]
+            written = [_HashingFile(stack.enter_context(recipe.target.writing(n))) for n in names]
             file, *tables = written
-            packed = stack.enter_context(closing(packer(recipe.plan.format, attributes, shape)))
+            packed = stack.enter_context(
+                closing(open_writer(recipe.plan.format, attributes, shape))
+            )
             for table in tables:
                 table.write(table_header(attributes))
             for batch in self._batches(number):
@@ -142,9 +144,9 @@ class Maker:
         described += [t.described(n, 0, []) for t, n in zip(tables, names[1:], strict=True)]
         return tuple(described)
 
-    def _batches(self, number: int) -> Iterator[list[tuple[Frame, Pixels]]]:
+    def _batches(self, number: int) -> Iterator[list[tuple[ImageInfo, Pixels]]]:
         order = self._recipe.plan.order
-        samples = Samples(
+        samples = SeedImages(
             model=self._model,
             seed=self._recipe.origin.seed,
             indices=self._shards.indices(number),
@@ -154,10 +156,10 @@ class Maker:
         count, size = len(samples.indices), self._model.largest_batch
         for first in range(0, count, size):
             chunk = range(first, min(first + size, count))
-            ((frames, pixels),) = render([(samples, chunk)], alone=False)
+            ((frames, pixels),) = run_batch([(samples, chunk)], alone=False)
             yield list(zip(frames, pixels, strict=True))
 
-    def _items(self, batch: list[tuple[Frame, Pixels]]) -> list[Any]:
+    def _items(self, batch: list[tuple[ImageInfo, Pixels]]) -> list[Any]:
         """What the packer takes."""
         if self._recipe.plan.format == "npy":
             return [pixels.tobytes() for _, pixels in batch]
@@ -168,8 +170,8 @@ class Maker:
         return self._read_model()
 
     @functools.cached_property
-    def _runtime(self) -> Runtime:
-        runtime = Runtime(self._recipe.device)
+    def _runtime(self) -> SessionFactory:
+        runtime = SessionFactory(self._recipe.device)
         runtime.settle([self._content])
         return runtime
 
@@ -178,7 +180,7 @@ class Maker:
         return model_of(self._recipe.model_file, self._content, self._runtime)
 
     @functools.cached_property
-    def _asked(self) -> list[Asked]:
+    def _asked(self) -> list[ParsedLabel]:
         labels = self._recipe.plan.order.labels
         return [self._model.vocabulary.ask(label) for label in labels if label is not None]
 
@@ -190,7 +192,7 @@ class Maker:
         return map
 
 
-class _Written:
+class _HashingFile:
     """A file, and what is to be said of it."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -203,8 +205,8 @@ class _Written:
         self._sha256.update(content)
         self._bytes += len(content)
 
-    def described(self, name: str, images: int, labels: list[int]) -> File:
-        return File(
+    def described(self, name: str, images: int, labels: list[int]) -> DatasetFile:
+        return DatasetFile(
             name=name,
             images=images,
             labels=labels,

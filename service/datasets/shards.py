@@ -11,7 +11,7 @@ import bisect
 from collections.abc import Sequence
 
 
-class Selection:
+class LabelledIndices:
     """The indices that are taken from ``offset`` on; ``counts``: images of each entry."""
 
     def __init__(self, offset: int, counts: Sequence[int]) -> None:
@@ -47,7 +47,7 @@ class Selection:
 class Shards:
     """A set cut into files of ``per_file`` images, but for the last."""
 
-    def __init__(self, selection: Selection, per_file: int) -> None:
+    def __init__(self, selection: LabelledIndices, per_file: int) -> None:
         self._selection = selection
         self._per_file = per_file
 

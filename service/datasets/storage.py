@@ -19,12 +19,12 @@ from filelock import FileLock, Timeout
 
 from service.core.atomic_write import replacing
 from service.core.redact import without_passwords
-from service.datasets.manifest import LOCK, MANIFEST, File, described, left_overs
-from service.errors import DatasetFailed
+from service.datasets.manifest import LOCK, MANIFEST, DatasetFile, described, left_overs
+from service.errors import DatasetError
 
 
-class Target(Protocol):
-    """All methods raise ``DatasetFailed`` where something cannot be read or written."""
+class Storage(Protocol):
+    """All methods raise ``DatasetError`` where something cannot be read or written."""
 
     def held(self) -> AbstractContextManager[object]:
         """For this process alone, as far as can be; made if it is not there."""
@@ -42,7 +42,7 @@ class Target(Protocol):
         """A file that appears at the end, whole; not at all if anything is raised."""
         ...
 
-    def holds(self, file: File) -> bool:
+    def holds(self, file: DatasetFile) -> bool:
         """Whether a file is there as it was made."""
         ...
 
@@ -51,26 +51,26 @@ class Target(Protocol):
         ...
 
 
-def target_of(out: str) -> Target:
-    """``out`` is a path or a URL. Raises ``DatasetFailed`` for a URL of no known kind."""
+def open_storage(out: str) -> Storage:
+    """``out`` is a path or a URL. Raises ``DatasetError`` for a URL of no known kind."""
     protocol, separator, rest = out.partition("://")
     if re.match(r"[a-z0-9]{2,}:/", out) and not separator:
-        raise DatasetFailed(f"{out} is no URL, and hardly meant as a folder: write two slashes")
+        raise DatasetError(f"{out} is no URL, and hardly meant as a folder: write two slashes")
     if protocol == "memory":
-        raise DatasetFailed("memory:// is of one process: what others make would be lost")
+        raise DatasetError("memory:// is of one process: what others make would be lost")
     # Absolute, for processes elsewhere have other current folders.
     if not separator:
-        return Folder(Path(out).absolute())
+        return LocalStorage(Path(out).absolute())
     if protocol in ("file", "local"):
-        return Folder(Path(rest).absolute())
-    bucket = Bucket(out.rstrip("/"))
+        return LocalStorage(Path(rest).absolute())
+    bucket = ObjectStorage(out.rstrip("/"))
     bucket.check()
     return bucket
 
 
 @dataclass(frozen=True)
-class Folder:
-    """A ``Target``. Files are compared with their SHA-256."""
+class LocalStorage:
+    """A ``Storage``. Files are compared with their SHA-256."""
 
     path: Path
 
@@ -85,7 +85,7 @@ class Folder:
             try:
                 lock.acquire()
             except Timeout as error:
-                raise DatasetFailed(f"another command is writing to {self.path}") from error
+                raise DatasetError(f"another command is writing to {self.path}") from error
         try:
             yield
         finally:
@@ -107,14 +107,14 @@ class Folder:
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
         if not self.path.is_dir():
-            raise DatasetFailed(
+            raise DatasetError(
                 f"there is no folder {self.path} on {socket.gethostname()}: all machines that make "
                 "a set have to share it, or write to a URL"
             )
         with self._explained(self.path / name), replacing(self.path / name) as file:
             yield file
 
-    def holds(self, file: File) -> bool:
+    def holds(self, file: DatasetFile) -> bool:
         path = self.path / file.name
         with self._explained(path, "read"):
             try:
@@ -135,12 +135,12 @@ class Folder:
         try:
             yield
         except OSError as error:
-            raise DatasetFailed(f"cannot {what} {path}: {error.strerror or error}") from error
+            raise DatasetError(f"cannot {what} {path}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """A ``Target`` behind a URL. Of its files the sizes are compared: all else is a download.
+class ObjectStorage:
+    """A ``Storage`` behind a URL. Of its files the sizes are compared: all else is a download.
 
     They are written here first, so that objects appear whole where the store knows no halves, as
     S3 and its like do. No folder is made: those stores have none, and would make a bucket of a
@@ -153,16 +153,16 @@ class Bucket:
         return without_passwords(self.url)
 
     def check(self) -> None:
-        """Raise ``DatasetFailed`` where nothing is installed for such a URL."""
+        """Raise ``DatasetError`` where nothing is installed for such a URL."""
         protocol = self.url.partition("://")[0]
         try:
             fsspec.get_filesystem_class(protocol)
         except ImportError as error:
-            raise DatasetFailed(
+            raise DatasetError(
                 f"{protocol}:// takes a package that is not installed: {error}"
             ) from error
         except ValueError as error:
-            raise DatasetFailed(f"{self}: {without_passwords(str(error))}") from error
+            raise DatasetError(f"{self}: {without_passwords(str(error))}") from error
 
     def held(self) -> AbstractContextManager[object]:
         return nullcontext()  # stores have no locks
@@ -202,12 +202,12 @@ class Bucket:
                     system.put_file(file.name, f"{root}/{name}")
         except OSError as error:
             folder = tempfile.gettempdir()
-            raise DatasetFailed(
+            raise DatasetError(
                 f"cannot write {name} to {folder}, from where it goes to {self}: "
                 f"{error.strerror or error}; TMPDIR names another folder"
             ) from error
 
-    def holds(self, file: File) -> bool:
+    def holds(self, file: DatasetFile) -> bool:
         with self._explained(file.name, "read"):
             system, root = self._open()
             try:
@@ -226,8 +226,8 @@ class Bucket:
     def _explained(self, name: str, what: str = "write") -> Iterator[None]:
         try:
             yield
-        except DatasetFailed:
+        except DatasetError:
             raise
         except Exception as error:  # each of these libraries has errors of its own
             why = without_passwords(str(error)) or type(error).__name__
-            raise DatasetFailed(f"cannot {what} {self}/{name}: {why}") from error
+            raise DatasetError(f"cannot {what} {self}/{name}: {why}") from error

@@ -12,25 +12,25 @@ import heapq
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-REQUEST: ContextVar[int] = ContextVar("request", default=0)
+REQUEST_KEY: ContextVar[int] = ContextVar("request", default=0)
 """The same for equal requests of one caller."""
 
-LATE = 2.0
+GRACE_SECONDS = 2.0
 """Seconds after its time that a place is kept: one is for whole seconds in ``Retry-After``."""
-SOON = 2.0
+HOLD_SECONDS = 2.0
 """Seconds before its time from which on room is kept for a place."""
-LONGEST = 10.0
+MAX_RETRY_AFTER = 10.0
 """Seconds that anyone is told to wait at most: what is further off cannot be known."""
 SMOOTHING = 0.02
 """Weight of the newest place in the share of those that are taken up."""
 FIRST = 10
 """Places that are thought to have been taken up before there was any."""
-MOST = 100_000
+MAX_RESERVATIONS = 100_000
 """Places; who comes when there are more is told a time, and has no place at it."""
 
 
 @dataclass(order=True)
-class _Place:
+class Reservation:
     due: float
     request: int
     images: int
@@ -38,14 +38,14 @@ class _Place:
     """Nobody is expected there any more."""
 
 
-class Line:
+class RetryReservations:
     """One place for each request. Times are of ``time.monotonic``."""
 
     def __init__(self) -> None:
-        self._places: dict[int, _Place] = {}
-        self._to_come: list[_Place] = []
+        self._places: dict[int, Reservation] = {}
+        self._to_come: list[Reservation] = []
         """A heap, as the next."""
-        self._soon: list[_Place] = []
+        self._soon: list[Reservation] = []
         """Those whose time is near, or has come."""
         self._images = 0
         self._taken_up = 1.0
@@ -65,15 +65,15 @@ class Line:
         return bool(self._soon)
 
     def add(self, request: int, images: int, now: float, wait: float) -> float:
-        """A place for a request; returns the seconds until its time, ``wait`` or ``LONGEST``.
+        """Reserve for a request; returns the seconds to wait, at most ``MAX_RETRY_AFTER``.
 
         Who has one keeps it, and gets no other: to ask more often gives nothing.
         """
         self._pass(now)
         place = self._places.get(request)
         if place is None:
-            place = _Place(now + min(wait, LONGEST), request, images)
-            if len(self._places) < MOST:
+            place = Reservation(now + min(wait, MAX_RETRY_AFTER), request, images)
+            if len(self._places) < MAX_RESERVATIONS:
                 self._places[request] = place
                 self._images += images
                 heapq.heappush(self._to_come, place)
@@ -95,14 +95,14 @@ class Line:
 
     def _pass(self, now: float) -> None:
         """Time passes: the turn of some is near, and others are too late."""
-        while self._to_come and self._to_come[0].due <= now + SOON:
+        while self._to_come and self._to_come[0].due <= now + HOLD_SECONDS:
             heapq.heappush(self._soon, heapq.heappop(self._to_come))
-        while self._soon and (self._soon[0].left or self._soon[0].due + LATE <= now):
+        while self._soon and (self._soon[0].left or self._soon[0].due + GRACE_SECONDS <= now):
             place = heapq.heappop(self._soon)
             if not place.left:
                 self._end(place, taken=False)
 
-    def _end(self, place: _Place, *, taken: bool) -> None:
+    def _end(self, place: Reservation, *, taken: bool) -> None:
         del self._places[place.request]
         self._images -= place.images
         place.left = True

@@ -16,11 +16,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service.engine.admission import REQUEST, Line
-from service.engine.queue import Finish, Job, names
-from service.engine.worker_pool import BEAT, Crew, Outcome, Render
-from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
-from service.inference.seeds import Source
+from service.engine.admission import REQUEST_KEY, RetryReservations
+from service.engine.queue import Encode, Job, names
+from service.engine.worker_pool import HEARTBEAT_SECONDS, Outcome, Render, WorkerPool
+from service.errors import (
+    ClientDisconnected,
+    DeadlineExceeded,
+    InferenceFailed,
+    QueueFull,
+    RequestError,
+)
+from service.inference.seeds import ImageSource
 from service.observability import metrics
 from service.observability.logging import REQUEST_ID
 from service.observability.timing import Timing
@@ -28,9 +34,9 @@ from service.observability.timing import Timing
 Receive = Callable[[], Awaitable[Any]]
 """ASGI's: it tells, among other things, that the caller has gone."""
 
-TICK = 0.1
+POLL_SECONDS = 0.1
 """Seconds between two looks at deadlines, callers and threads."""
-WINDOW = 4
+STREAM_PREFETCH = 4
 """Batches that a stream keeps under way for each thread: they hide the way to the caller."""
 
 STANDSTILL = 1.0
@@ -52,7 +58,7 @@ class Limits:
     """In one batch, after which its thread is given up."""
 
 
-class Payer(Protocol):
+class ImageBudget(Protocol):
     """Who may have only so many images per second."""
 
     def spend(self, images: int) -> None:
@@ -64,7 +70,7 @@ class Payer(Protocol):
         ...
 
 
-class _Nobody:
+class _Unlimited:
     def spend(self, images: int) -> None:
         pass
 
@@ -72,7 +78,7 @@ class _Nobody:
         return 0
 
 
-NOBODY = _Nobody()
+UNLIMITED = _Unlimited()
 
 
 class Engine:
@@ -87,15 +93,15 @@ class Engine:
         limits: Limits,
         encoders: int = 0,
     ) -> None:
-        """See ``Crew``."""
-        self._crew = Crew(render, probe, self._deliver, threads=threads, encoders=encoders)
+        """See ``WorkerPool``."""
+        self._crew = WorkerPool(render, probe, self._deliver, threads=threads, encoders=encoders)
         self._threads = threads
         self._limits = limits
         self._loop: asyncio.AbstractEventLoop
         self._supervisor: asyncio.Task[None]
         self._jobs: dict[Job, Receive | asyncio.Task[None] | None] = {}
         """All that are under way, with the way to see whether the caller has gone."""
-        self._line = Line()
+        self._line = RetryReservations()
 
     async def start(self) -> None:
         """Returns once every thread has proven that it can compute."""
@@ -121,7 +127,9 @@ class Engine:
     @property
     def ready(self) -> bool:
         """Some thread has lately said that it lives."""
-        return time.monotonic() - self._crew.last_beat() < max(self._limits.stall, 2 * BEAT)
+        return time.monotonic() - self._crew.last_beat() < max(
+            self._limits.stall, 2 * HEARTBEAT_SECONDS
+        )
 
     @property
     def admitted(self) -> int:
@@ -135,16 +143,17 @@ class Engine:
 
     async def run(
         self,
-        source: Source,
+        source: ImageSource,
         count: int,
-        finish: Finish,
+        finish: Encode,
         receive: Receive | None = None,
-        payer: Payer = NOBODY,
+        payer: ImageBudget = UNLIMITED,
     ) -> tuple[list[Any], Timing]:
         """``finish`` of the images at ``range(count)`` of ``source``, in order.
 
-        Raises ``Busy`` at once where the queue has no room, ``DeadlinePassed``, ``CallerGone``
-        where ``receive`` says so, ``InferenceFailed``, or what ``finish`` or ``payer`` raises.
+        Raises ``QueueFull`` at once where the queue has no room, ``DeadlineExceeded``,
+        ``ClientDisconnected`` where ``receive`` says so, ``InferenceFailed``, or what
+        ``finish`` or ``payer`` raises.
         """
         self._admit(count, source, stream=False)
         payer.spend(count)
@@ -152,7 +161,7 @@ class Engine:
         return await self._result(job), job.timing
 
     def stream(
-        self, source: Source, count: int, finish: Finish, payer: Payer = NOBODY
+        self, source: ImageSource, count: int, finish: Encode, payer: ImageBudget = UNLIMITED
     ) -> AsyncGenerator[list[Any], None]:
         """As ``run``, batch by batch; see ``stream_batches``."""
         size = source.model.largest_batch
@@ -161,9 +170,9 @@ class Engine:
 
     async def stream_batches(
         self,
-        batches: Iterable[tuple[Source, range] | None],
-        finish: Finish,
-        payer: Payer = NOBODY,
+        batches: Iterable[tuple[ImageSource, range] | None],
+        finish: Encode,
+        payer: ImageBudget = UNLIMITED,
     ) -> AsyncGenerator[list[Any], None]:
         """``finish`` of the images of each batch, in order.
 
@@ -189,14 +198,14 @@ class Engine:
                             if ahead and ahead[0].answered.done():
                                 yield await self._result(ahead.popleft())
                             else:
-                                await asyncio.sleep(TICK / 10)
+                                await asyncio.sleep(POLL_SECONDS / 10)
                         while (seconds := payer.take(len(span))) > 0:
                             if ahead:  # nothing that is there waits for what may come
                                 yield await self._result(ahead.popleft())
                             else:
                                 await asyncio.sleep(seconds)
                     ahead.append(self._submit(source, span, finish, None, turn))
-                if batch is None or len(ahead) == WINDOW * self._threads:
+                if batch is None or len(ahead) == STREAM_PREFETCH * self._threads:
                     yield await self._result(ahead.popleft())
             while ahead:
                 yield await self._result(ahead.popleft())
@@ -208,15 +217,15 @@ class Engine:
         """For a stream that is let in, and has ``more`` under way: half the queue is for others."""
         return self.admitted + images <= self._limits.images / (2 if more else 1)
 
-    def _admit(self, images: int, source: Source, *, stream: bool) -> None:
-        """Raises ``Busy`` where there is no room for so many more, or they would be late.
+    def _admit(self, images: int, source: ImageSource, *, stream: bool) -> None:
+        """Raises ``QueueFull`` where there is no room for so many more, or they would be late.
 
         Late is what waits too long to be begun, or would not be done before its deadline. What
         comes first is let in, however long it takes. While some are expected back, others have half
         of that wait: there is room left for those who come when they were told to.
         """
         now = time.monotonic()
-        request = REQUEST.get()
+        request = REQUEST_KEY.get()
         expected = self._line.take(request, now)
         rate = self._crew.rate_of(source.model.name)
         ahead = self._crew.ahead(stream=stream)
@@ -232,7 +241,7 @@ class Engine:
             # Who has waited for its turn in vain is the next.
             before = 0 if expected else self._line.images
             seconds = self._promise(images, max(excess, before), rate, now)
-            raise Busy(
+            raise QueueFull(
                 f"no room for {images} images: {admitted} wait or are under way. Try again in "
                 f"{seconds} s",
                 retry_after=seconds,
@@ -246,13 +255,13 @@ class Engine:
         """
         if rate is None:
             return 1
-        return math.ceil(self._line.add(REQUEST.get(), images, now, max(1, before / rate))) or 1
+        return math.ceil(self._line.add(REQUEST_KEY.get(), images, now, max(1, before / rate))) or 1
 
     def _submit(
         self,
-        source: Source,
+        source: ImageSource,
         span: range,
-        finish: Finish,
+        finish: Encode,
         receive: Receive | None,
         turn: object = None,
     ) -> Job:
@@ -302,8 +311,8 @@ class Engine:
 
     async def _supervise(self) -> None:
         while True:
-            due = time.monotonic() + TICK
-            await asyncio.sleep(TICK)
+            due = time.monotonic() + POLL_SECONDS
+            await asyncio.sleep(POLL_SECONDS)
             late = max(0.0, time.monotonic() - due)
             metrics.LOOP_LAG.set(late)
             if late > STANDSTILL:
@@ -335,15 +344,15 @@ class Engine:
                 self._end(job, InferenceFailed("its batch did not come to an end"))
         for job, watch in list(self._jobs.items()):
             if now > job.deadline:
-                self._end(job, DeadlinePassed(f"not done within {self._limits.timeout:g} s"))
-            elif callable(watch) and now > job.arrived + TICK:
+                self._end(job, DeadlineExceeded(f"not done within {self._limits.timeout:g} s"))
+            elif callable(watch) and now > job.arrived + POLL_SECONDS:
                 # Not before: most are answered sooner, and a watch costs as much as a request.
                 self._jobs[job] = asyncio.create_task(self._watch(job, watch))
 
     async def _watch(self, job: Job, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._end(job, CallerGone("the caller has gone"))
+        self._end(job, ClientDisconnected("the caller has gone"))
 
 
 def _answer(outcomes: list[Outcome]) -> None:

@@ -7,26 +7,26 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
 
-from service.core.image_info import Frame, Pixels
+from service.core.image_info import ImageInfo, Pixels
 from service.core.latents import MAX_INDEX
-from service.engine.engine import Engine, Payer
+from service.engine.engine import Engine, ImageBudget
 from service.engine.search import Search
-from service.errors import FieldsDisagree, LabelNotSeen
-from service.inference.seeds import Samples
+from service.errors import FieldsDisagree, LabelNotVerified
+from service.inference.seeds import SeedImages
 
-MOST_TOLD = 1024
+MAX_ADDRESSES = 1024
 """Addresses in an error."""
 
 Result = TypeVar("Result")
 
 
-async def find(
+async def search_images(
     engine: Engine,
-    samples: Samples,
+    samples: SeedImages,
     search: Search,
     threshold: float | None,
-    finish: Callable[[Frame, Pixels], Result],
-    payer: Payer,
+    finish: Callable[[ImageInfo, Pixels], Result],
+    payer: ImageBudget,
 ) -> AsyncGenerator[list[Result], None]:
     """``finish`` of the images that are taken, batch by batch, in the order of their indices.
 
@@ -34,12 +34,13 @@ async def find(
     sees every value that it looks for with at least this probability. ``payer`` pays for all that
     are tried.
 
-    Raises ``LabelNotSeen``, ``FieldsDisagree`` where no index is left, and what the engine raises.
+    Raises ``LabelNotVerified``, ``FieldsDisagree`` where no index is left, and what the engine
+    raises.
     """
     samples = replace(samples, verify=threshold is not None)
     found: list[str] = []  # the first of them
 
-    def finish_good(frame: Frame, pixels: Pixels) -> tuple[Frame, Result | None]:
+    def finish_good(frame: ImageInfo, pixels: Pixels) -> tuple[ImageInfo, Result | None]:
         probabilities = (frame.verified or {}).values()
         good = all(probability >= (threshold or 0) for probability in probabilities)
         return frame, finish(frame, pixels) if good else None
@@ -52,7 +53,7 @@ async def find(
                 try:
                     if search.judge(frame.index, result is not None):
                         taken.append(result)
-                        if len(found) < MOST_TOLD:
+                        if len(found) < MAX_ADDRESSES:
                             found.append(samples.address(frame.index).url())
                 except LookupError as error:
                     (missed,) = error.args
@@ -60,12 +61,12 @@ async def find(
             yield taken
             if missed is not None:
                 phrase = samples.asked[missed].phrase if samples.asked else None
-                raise LabelNotSeen(phrase, threshold, search.tried, search.taken, found)
+                raise LabelNotVerified(phrase, threshold, search.tried, search.taken, found)
             if not search.missing:
                 return
 
 
-def _candidates(samples: Samples, search: Search) -> Iterator[tuple[Samples, range] | None]:
+def _candidates(samples: SeedImages, search: Search) -> Iterator[tuple[SeedImages, range] | None]:
     while search.missing:
         indices = search.candidates(samples.model.largest_batch)
         if indices:

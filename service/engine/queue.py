@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from service.core.image_info import Frame, Pixels
+from service.core.image_info import ImageInfo, Pixels
 from service.inference.model import Model
-from service.inference.seeds import Source
+from service.inference.seeds import ImageSource
 from service.observability.timing import Timing
 
-Finish = Callable[[Frame, Pixels], Any]
+Encode = Callable[[ImageInfo, Pixels], Any]
 """What becomes of one image: a file, a row of JSON ..."""
 
 
@@ -27,9 +27,9 @@ class Job:
     ``arrived`` and ``deadline`` are times of ``time.monotonic``.
     """
 
-    source: Source
+    source: ImageSource
     span: range
-    finish: Finish
+    finish: Encode
     answered: asyncio.Future[list[Any]]
     arrived: float
     deadline: float
@@ -54,11 +54,11 @@ class Job:
         """Images that nobody has begun."""
         return 0 if self.over else len(self.span) - self.taken
 
-    def take(self, most: int) -> Piece:
+    def take(self, most: int) -> BatchSlice:
         """The next images, ``most`` or as many as there are."""
         chunk = self.span[self.taken : self.taken + most]
         self.taken += len(chunk)
-        return Piece(self, chunk)
+        return BatchSlice(self, chunk)
 
     def store(self, chunk: range, results: list[Any]) -> None:
         """Keep the results of the images at ``chunk``, positions of the source."""
@@ -67,7 +67,7 @@ class Job:
         self.missing -= len(chunk)
 
 
-class Piece(NamedTuple):
+class BatchSlice(NamedTuple):
     """A job's share of a batch: the images at the positions ``chunk`` of its source."""
 
     job: Job
@@ -79,7 +79,7 @@ def names(jobs: Iterable[Job]) -> str:
     return ", ".join(sorted({job.request_id or "none" for job in jobs}))
 
 
-class Backlog:
+class FairQueue:
     """Jobs in turn, two lines for each model: a batch is of one model, and the lines take turns.
 
     Within a line, whoever has more than fits into a batch goes to the end after it, so that large
@@ -118,7 +118,7 @@ class Backlog:
         self._count(job, -job.waiting)
         job.over = True
 
-    def take(self, most: int) -> list[Piece]:
+    def take(self, most: int) -> list[BatchSlice]:
         """The next batch, of 1 to ``most`` images of one model; empty if nothing waits."""
         if not self.images:
             self._lines.clear()  # of jobs that were dropped
@@ -126,12 +126,12 @@ class Backlog:
             (model, stream), line = next(iter(self._lines.items()))
             del self._lines[model, stream]
             most_here = min(most, model.largest_batch)
-            pieces = _fill(line, most_here)
+            pieces = _take_from(line, most_here)
             if line:
                 self._lines[model, stream] = line  # behind all others
             room = most_here - sum(len(piece.chunk) for piece in pieces)
             if other := self._lines.get((model, not stream)):
-                pieces += _fill(other, room)
+                pieces += _take_from(other, room)
                 if not other:
                     del self._lines[model, not stream]
             if pieces:
@@ -154,7 +154,7 @@ class Backlog:
 _Line = dict[object, deque[Job]]
 
 
-def _fill(line: _Line, most: int) -> list[Piece]:
+def _take_from(line: _Line, most: int) -> list[BatchSlice]:
     pieces = []
     while line and most > 0:
         turn, jobs = next(iter(line.items()))

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 from service.core.latents import MAX_INDEX
-from service.core.quotas import PATIENCE
+from service.core.quotas import MAX_MISSES
 
 
 class Search:
@@ -63,6 +63,6 @@ class Search:
             return True
         self._in_vain[entry] += 1
         self._in_a_row += 1
-        if PATIENCE in (self._in_vain[entry], self._in_a_row):
+        if MAX_MISSES in (self._in_vain[entry], self._in_a_row):
             raise LookupError(entry)
         return False

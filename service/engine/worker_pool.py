@@ -16,15 +16,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from service.core.image_info import Frame
+from service.core.image_info import ImageInfo
 from service.core.process import COMPUTE_THREAD
-from service.engine.queue import Backlog, Job, Piece, names
+from service.engine.queue import BatchSlice, FairQueue, Job, names
 from service.errors import InferenceFailed
 from service.inference.model import Model
-from service.inference.seeds import Source
+from service.inference.seeds import ImageSource
 from service.observability import metrics
 
-BEAT = 1.0
+HEARTBEAT_SECONDS = 1.0
 """Seconds after which a thread with nothing to do says that it lives."""
 MOMENT = 1e-9
 """Seconds; nothing takes less."""
@@ -41,8 +41,8 @@ class Render(Protocol):
     """Computes a batch: for each of its pieces, frames and images ``[N, H, W, channels]``."""
 
     def __call__(
-        self, batch: Sequence[tuple[Source, range]], *, alone: bool
-    ) -> list[tuple[list[Frame], Any]]: ...
+        self, batch: Sequence[tuple[ImageSource, range]], *, alone: bool
+    ) -> list[tuple[list[ImageInfo], Any]]: ...
 
 
 @dataclass(eq=False)
@@ -51,7 +51,7 @@ class Worker:
     """It only encodes."""
     beat: float | None = None
     """When it last took or looked for work; None until it has proven that it can compute."""
-    batch: list[Piece] = field(default_factory=list)
+    batch: list[BatchSlice] = field(default_factory=list)
     """What it is at."""
     proves: float | None = None
     """Since when it tries again whether it can compute, after a batch has failed."""
@@ -59,7 +59,7 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Cost:
+class ImageCost:
     """Seconds for an image, on one thread."""
 
     compute: float
@@ -67,11 +67,11 @@ class Cost:
     images: int = 1
     """That were measured."""
 
-    def with_batch(self, new: Cost, largest: int) -> Cost:
+    def with_batch(self, new: ImageCost, largest: int) -> ImageCost:
         """The mean, in which what is long ago counts less and less."""
         images = self.images + new.images
         weight = max(SMOOTHING * new.images / largest, new.images / images)
-        return Cost(
+        return ImageCost(
             self.compute + weight * (new.compute - self.compute),
             self.encode + weight * (new.encode - self.encode),
             images,
@@ -81,13 +81,13 @@ class Cost:
 class Rendered(NamedTuple):
     """A batch on its way from a thread that computes to one that encodes."""
 
-    batch: list[Piece]
-    made: list[tuple[list[Frame], Any]]
-    cost: Cost
+    batch: list[BatchSlice]
+    made: list[tuple[list[ImageInfo], Any]]
+    cost: ImageCost
     alone: bool
 
 
-class Crew:
+class WorkerPool:
     """``deliver`` is called on the threads, with all jobs that a batch has brought to their end."""
 
     def __init__(
@@ -115,15 +115,15 @@ class Crew:
         self._handover = threading.Condition(lock)
         self._rendered: deque[Rendered] = deque()
         """What the encoders begin next: at most one batch for each."""
-        self._backlog = Backlog()
+        self._backlog = FairQueue()
         self._under_way = 0
         self._idle = 0
         self._closed = False
-        self._first: Cost | None = None
+        self._first: ImageCost | None = None
         """Of the probe: what is known before anything was asked for."""
-        self._costs: dict[str, Cost] = {}
+        self._costs: dict[str, ImageCost] = {}
         """Of each model, by its name."""
-        self._last: Cost | None = None
+        self._last: ImageCost | None = None
         """Of the model that was used last."""
 
     def start(self) -> None:
@@ -137,7 +137,7 @@ class Crew:
             self._lock.notify_all()
             self._handover.notify_all()
         for thread in self._threads.values():
-            thread.join(BEAT)
+            thread.join(HEARTBEAT_SECONDS)
 
     @property
     def images(self) -> int:
@@ -171,7 +171,7 @@ class Crew:
             )
         return self._rate(known or self._first)
 
-    def _rate(self, cost: Cost | None) -> float | None:
+    def _rate(self, cost: ImageCost | None) -> float | None:
         if cost is None:
             return None
         if not self._encoders:
@@ -268,10 +268,10 @@ class Crew:
                 self._probe()
             except Exception as error:
                 log.error("a thread cannot compute, and tries again", exc_info=error)
-                time.sleep(BEAT)
+                time.sleep(HEARTBEAT_SECONDS)
             else:
                 worker.beat, worker.proves = time.monotonic(), None
-                self._first = self._first or Cost(max(worker.beat - started, MOMENT), 0)
+                self._first = self._first or ImageCost(max(worker.beat - started, MOMENT), 0)
                 return True
             if self._closed or worker.given_up:
                 return False
@@ -290,7 +290,7 @@ class Crew:
                 self._under_way += _size(worker.batch)
                 return waiting == 1 and self._idle == self._size - 1
             self._idle += 1
-            self._lock.wait(BEAT)
+            self._lock.wait(HEARTBEAT_SECONDS)
             self._idle -= 1
 
     def _guarded(self, step: Callable[..., None], worker: Worker, *rest: Any) -> bool:
@@ -317,7 +317,7 @@ class Crew:
                     metrics.QUEUE_TIME.observe(piece.job.timing.queue)
         sources = [(piece.job.source, piece.chunk) for piece in worker.batch]
         rendered = self._render(sources, alone=alone)
-        cost = Cost(compute=time.monotonic() - started, encode=0)
+        cost = ImageCost(compute=time.monotonic() - started, encode=0)
         model = sources[0][0].model.name
         metrics.BATCH_IMAGES.labels(model).observe(_size(worker.batch))
         metrics.INFERENCE_TIME.labels(model).observe(cost.compute)
@@ -327,7 +327,7 @@ class Crew:
             self._encode(worker, rendered, cost, alone)
 
     def _pass_on(
-        self, worker: Worker, made: list[tuple[list[Frame], Any]], cost: Cost, alone: bool
+        self, worker: Worker, made: list[tuple[list[ImageInfo], Any]], cost: ImageCost, alone: bool
     ) -> None:
         """Leave a batch to the encoders, as soon as they have room for it."""
         with self._lock:
@@ -337,7 +337,7 @@ class Crew:
             worker.batch = []
             while len(self._rendered) == self._encoders and not self._closed:
                 worker.beat = time.monotonic()  # it is not this thread that hangs
-                self._handover.wait(BEAT)
+                self._handover.wait(HEARTBEAT_SECONDS)
             self._rendered.append(rendered)
             self._handover.notify_all()
 
@@ -349,7 +349,7 @@ class Crew:
                 if self._closed or worker.given_up:
                     return
                 if not self._rendered:
-                    self._handover.wait(BEAT)
+                    self._handover.wait(HEARTBEAT_SECONDS)
                     continue
                 rendered = self._rendered.popleft()
                 worker.batch = rendered.batch
@@ -357,9 +357,13 @@ class Crew:
             self._guarded(self._encode, worker, *rendered[1:])
 
     def _encode(
-        self, worker: Worker, rendered: list[tuple[list[Frame], Any]], cost: Cost, alone: bool
+        self,
+        worker: Worker,
+        rendered: list[tuple[list[ImageInfo], Any]],
+        cost: ImageCost,
+        alone: bool,
     ) -> None:
-        results: list[tuple[Piece, list[Any] | Exception]] = []
+        results: list[tuple[BatchSlice, list[Any] | Exception]] = []
         made = _size(worker.batch)
         started = before = time.monotonic()
         for piece, (frames, images) in zip(worker.batch, rendered, strict=True):
@@ -373,10 +377,12 @@ class Crew:
         self._hand_on(worker, results)
         if not worker.given_up:
             threads = self._size if alone else 1
-            new = Cost(threads * cost.compute / made, (before - started) / made, made)
+            new = ImageCost(threads * cost.compute / made, (before - started) / made, made)
             self._measure(model, new)
 
-    def _hand_on(self, worker: Worker, results: list[tuple[Piece, list[Any] | Exception]]) -> None:
+    def _hand_on(
+        self, worker: Worker, results: list[tuple[BatchSlice, list[Any] | Exception]]
+    ) -> None:
         outcomes: list[Outcome] = []
         with self._lock:
             if not worker.given_up:  # else its images have been taken off already
@@ -396,14 +402,14 @@ class Crew:
         if outcomes:
             self._deliver(outcomes)
 
-    def _measure(self, model: Model, new: Cost) -> None:
+    def _measure(self, model: Model, new: ImageCost) -> None:
         with self._lock:
             old = self._costs.get(model.name)
             self._last = old.with_batch(new, model.largest_batch) if old else new
             self._costs[model.name] = self._last
 
 
-def _finish(job: Job, frames: list[Frame], images: Any) -> list[Any] | Exception:
+def _finish(job: Job, frames: list[ImageInfo], images: Any) -> list[Any] | Exception:
     """What a job makes of its images; nothing of those that nobody waits for any more."""
     if job.over:
         return []
@@ -413,5 +419,5 @@ def _finish(job: Job, frames: list[Frame], images: Any) -> list[Any] | Exception
         return error
 
 
-def _size(batch: list[Piece]) -> int:
+def _size(batch: list[BatchSlice]) -> int:
     return sum(len(piece.chunk) for piece in batch)

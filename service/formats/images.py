@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import ExifTags, Image
 
-from service.core.image_info import Frame, Pixels
+from service.core.image_info import ImageInfo, Pixels
 from service.errors import AnswerTooLarge
 from service.formats import png
-from service.formats.records import Record, record_of
+from service.formats.records import ImageRecord, record_of
 
 SYNTHETIC = "synthetic"
 Extension = Literal["png", "webp", "jpeg"]
@@ -51,7 +51,7 @@ def encode(pixels: Pixels, extension: str, address: str | None) -> bytes:
     return buffer.getvalue()
 
 
-def png_record(frame: Frame, pixels: Pixels) -> Record:
+def png_record(frame: ImageInfo, pixels: Pixels) -> ImageRecord:
     """An image of a set, encoded."""
     assert frame.address is not None
     return record_of(frame, encode(pixels, "png", frame.address.url()))

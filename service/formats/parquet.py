@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from service.formats.records import Record, columns
+from service.formats.records import ImageRecord, columns
 
 IMAGE = "image"
 FACTS = {
@@ -42,10 +42,10 @@ class Parquet:
             | dict.fromkeys((*named, *FACTS), "zstd"),
             use_dictionary=[*named, "model", "version", "seed"],
         )
-        self._waiting: list[Record] = []
+        self._waiting: list[ImageRecord] = []
         self._bytes = 0
 
-    def add(self, records: Sequence[Record], /) -> bytes:
+    def add(self, records: Sequence[ImageRecord], /) -> bytes:
         for record in records:
             self._waiting.append(record)
             self._bytes += len(record.image)

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from service.core.image_info import Frame
+from service.core.image_info import ImageInfo
 
 
 @dataclass(frozen=True)
-class Record:
+class ImageRecord:
     """One image of a set. ``labels`` is None for an unconditional model."""
 
     model: str
@@ -64,7 +64,7 @@ FILE_NAME, ADDRESS = "file_name", "address"
 Item = TypeVar("Item", contravariant=True)
 
 
-class Packer(Protocol[Item]):
+class ArchiveWriter(Protocol[Item]):
     """Makes the file, piece by piece. A file that was not brought to its ``end`` is seen to be cut.
 
     ``close`` it whatever happens.
@@ -81,11 +81,11 @@ class Packer(Protocol[Item]):
     def close(self) -> None: ...
 
 
-def record_of(frame: Frame, image: bytes = b"") -> Record:
+def record_of(frame: ImageInfo, image: bytes = b"") -> ImageRecord:
     """An image that has an address; tables need no ``image``, its PNG file."""
     address = frame.address
     assert address is not None
-    return Record(
+    return ImageRecord(
         address.model,
         address.version,
         address.seed,
@@ -111,7 +111,7 @@ def table_header(attributes: Sequence[str]) -> bytes:
     return _line([FILE_NAME, *columns(attributes, (FILE_NAME, ADDRESS)), ADDRESS])
 
 
-def table_row(record: Record, attributes: Sequence[str], folder: str = "") -> bytes:
+def table_row(record: ImageRecord, attributes: Sequence[str], folder: str = "") -> bytes:
     """The line of an image whose file lies in ``folder``."""
     name = f"{folder}/{record.file_name}" if folder else record.file_name
     return _line([name, *record.values(attributes), record.url])

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pydantic import TypeAdapter
 
-from service.formats.records import Record
+from service.formats.records import ImageRecord
 
-LARGEST = 1 << 26
+MAX_MEMBER_BYTES = 1 << 26
 """Bytes of a member: many times those of the largest image that a model may make."""
-RECORD = TypeAdapter(Record)
+RECORD = TypeAdapter(ImageRecord)
 END = bytes(2 * tarfile.BLOCKSIZE)
 """What a tar file ends with; one that was cut lacks it."""
 
@@ -23,7 +23,7 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 class Webdataset:
     """A ``Packer`` of tar files. No time or user stands in them."""
 
-    def add(self, records: Sequence[Record], /) -> bytes:
+    def add(self, records: Sequence[ImageRecord], /) -> bytes:
         return b"".join(sample(record) for record in records)
 
     def end(self) -> Iterator[bytes]:
@@ -33,7 +33,7 @@ class Webdataset:
         pass
 
 
-def sample(record: Record) -> bytes:
+def sample(record: ImageRecord) -> bytes:
     """The two members of an image."""
     description = json.dumps(record.description()).encode()
     return _member(record.file_name, record.image) + _member(f"{record.key}.json", description)
@@ -46,7 +46,7 @@ def _member(name: str, content: bytes) -> bytes:
     return b"%b%b%b" % (header, content, bytes(-len(content) % tarfile.BLOCKSIZE))
 
 
-def samples(read: Callable[[int], bytes]) -> Iterator[tuple[Record, bytes]]:
+def samples(read: Callable[[int], bytes]) -> Iterator[tuple[ImageRecord, bytes]]:
     """The records of a tar file that ``sample`` made, each with its bytes in the file.
 
     ``read`` gives as many bytes as it is asked for, or fewer at the end. Raises ``EOFError`` where
@@ -73,7 +73,7 @@ def _content(header: bytes, read: Callable[[int], bytes]) -> tuple[bytes, bytes]
         info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
     except tarfile.HeaderError as error:
         raise ValueError(f"this is no tar file: {error}") from error
-    if not 0 <= info.size <= LARGEST:
+    if not 0 <= info.size <= MAX_MEMBER_BYTES:
         raise ValueError(f"a file of {info.size} bytes is no image")
     padded = _exactly(read, info.size + -info.size % tarfile.BLOCKSIZE)
     if info.type == tarfile.XHDTYPE:  # a long name, which stands in the description as well

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from service.formats.records import Record, table_header, table_row
+from service.formats.records import ImageRecord, table_header, table_row
 
 METADATA = "metadata.csv"
 FOLDER = "images"
@@ -53,7 +53,7 @@ class Zip:
         self._write_metadata(table_header(attributes))
         self._metadata.flush()  # a full disk is noticed before an answer has begun
 
-    def add(self, records: Sequence[Record], /) -> bytes:
+    def add(self, records: Sequence[ImageRecord], /) -> bytes:
         parts = []
         for record in records:
             size, crc = len(record.image), zlib.crc32(record.image)

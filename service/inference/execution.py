@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 
 CHUNK = 16
 """Images in one run on a CPU. More gains little, and one large batch takes much memory."""
@@ -33,7 +33,7 @@ Images = npt.NDArray[np.uint8]
 log = logging.getLogger(__name__)
 
 
-class Generator(Protocol):
+class Executor(Protocol):
     """A model's network, ready to run; several threads may call it at once."""
 
     largest_batch: int
@@ -50,7 +50,7 @@ class Generator(Protocol):
         ...
 
 
-class OnThreads:
+class ThreadedExecutor:
     """On a CPU: a session without threads of its own, and one calling thread for each core.
 
     ``lone`` is a session with a thread for each core: it makes a single image sooner, and less of
@@ -70,7 +70,7 @@ class OnThreads:
         return {"batches": f"1 to {CHUNK}", "all_cores_for_a_lone_image": self._lone is not None}
 
 
-class OneSize:
+class FixedBatchExecutor:
     """On a CPU whose kernels round differently from one batch size to another: one size only."""
 
     largest_batch = CHUNK
@@ -87,14 +87,16 @@ class OneSize:
         return {"batches": [CHUNK]}
 
 
-class InBuckets:
+class BucketedExecutor:
     """In batches of fixed sizes, each with a session of its own, buffers bound once.
 
     Not for several threads at once: a GPU is fed by one.
     """
 
     def __init__(self, sessions: Mapping[int, ort.InferenceSession], device: str) -> None:
-        self._buckets = {size: _Bound(sessions[size], size, device) for size in sorted(sessions)}
+        self._buckets = {
+            size: BoundSession(sessions[size], size, device) for size in sorted(sessions)
+        }
         self.largest_batch = max(sessions)
 
     def __call__(self, feeds: Feeds, *, alone: bool = False) -> Images:
@@ -106,7 +108,7 @@ class InBuckets:
         return {"batches": list(self._buckets)}
 
 
-class _Bound:
+class BoundSession:
     """A session of one batch size, whose inputs and output stay where they are on the device."""
 
     def __init__(self, session: ort.InferenceSession, size: int, device: str) -> None:
@@ -133,7 +135,9 @@ class _Bound:
         return np.array(self._output.numpy())
 
 
-def build(runtime: Runtime, model: bytes, session: ort.InferenceSession) -> Generator:
+def choose_executor(
+    runtime: SessionFactory, model: bytes, session: ort.InferenceSession
+) -> Executor:
     """The fastest exact way to run ``model``, whose dynamic ``session`` is open already.
 
     Raises whatever ONNX Runtime raises for a model that it cannot run.
@@ -141,24 +145,26 @@ def build(runtime: Runtime, model: bytes, session: ort.InferenceSession) -> Gene
     if runtime.device == "cuda":
         return _exact_buckets(runtime, model, _example(session, ROWS))
     feeds = _example(session, CHUNK)
-    plain = OnThreads(session, None)
+    plain = ThreadedExecutor(session, None)
     expected = plain(feeds, alone=False)
     if not all(
         _exact(lambda rows: plain(rows, alone=False), feeds, expected, size)
         for size in (1, 2, 3, 5, 8, 13)
     ):
         log.warning("images differ with the size of the batch here; every batch is made %d", CHUNK)
-        return OneSize(runtime.open(model, batch=CHUNK))
-    return OnThreads(session, _worthwhile(runtime, model, session, feeds))
+        return FixedBatchExecutor(runtime.open(model, batch=CHUNK))
+    return ThreadedExecutor(session, _worthwhile(runtime, model, session, feeds))
 
 
-def _exact_buckets(runtime: Runtime, model: bytes, feeds: Feeds) -> InBuckets:
+def _exact_buckets(runtime: SessionFactory, model: bytes, feeds: Feeds) -> BucketedExecutor:
     """The buckets in which every image has the bits that it has in the bucket of 16, in any place.
 
     Where even those differ from place to place, one image at a time is what remains.
     """
     sessions = {size: runtime.open(model, batch=size) for size in BUCKETS}
-    buckets = {size: InBuckets({size: session}, "cuda") for size, session in sessions.items()}
+    buckets = {
+        size: BucketedExecutor({size: session}, "cuda") for size, session in sessions.items()
+    }
     expected = _in_steps(buckets[CHUNK], feeds, CHUNK)
     moved = {name: np.roll(rows, 3, axis=0) for name, rows in feeds.items()}
     if not np.array_equal(np.roll(_in_steps(buckets[CHUNK], moved, CHUNK), -3, axis=0), expected):
@@ -167,11 +173,11 @@ def _exact_buckets(runtime: Runtime, model: bytes, feeds: Feeds) -> InBuckets:
     exact = [size for size in BUCKETS if _exact(buckets[size], feeds, expected, size)]
     if len(exact) < len(BUCKETS):
         log.warning("of batches of %s, only those of %s are exact here", BUCKETS, exact)
-    return InBuckets({size: sessions[size] for size in exact}, "cuda")
+    return BucketedExecutor({size: sessions[size] for size in exact}, "cuda")
 
 
 def _worthwhile(
-    runtime: Runtime, model: bytes, session: ort.InferenceSession, feeds: Feeds
+    runtime: SessionFactory, model: bytes, session: ort.InferenceSession, feeds: Feeds
 ) -> ort.InferenceSession | None:
     """A session that puts all cores to one image, if that is exact, and faster here."""
     if runtime.threads == 1:

@@ -13,7 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import numpy_helper
 
-from service.errors import ModelRefused
+from service.errors import InvalidModel
 
 STANDARD = ("", "ai.onnx")
 """The two spellings of the domain of ONNX's own operators."""
@@ -22,27 +22,27 @@ ORT_FORMAT = b"ORTM"
 
 
 def check_structure(content: bytes) -> None:
-    """Raise ``ModelRefused`` where the content of an ONNX file holds what is not taken."""
+    """Raise ``InvalidModel`` where the content of an ONNX file holds what is not taken."""
     if content[4:8] == ORT_FORMAT:  # it may be both, and nothing to be seen in what ONNX is of it
-        raise ModelRefused("cannot load it: it is in ONNX Runtime's own format, not in ONNX")
+        raise InvalidModel("cannot load it: it is in ONNX Runtime's own format, not in ONNX")
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
-        raise ModelRefused(f"cannot load it: it is no ONNX file: {error}") from error
+        raise InvalidModel(f"cannot load it: it is no ONNX file: {error}") from error
     if not model.graph.node:
-        raise ModelRefused("cannot load it: its graph is empty")
+        raise InvalidModel("cannot load it: its graph is empty")
     opset = min((each.version for each in model.opset_import if each.domain in STANDARD), default=1)
     for message in _messages(model):
         if isinstance(message, onnx.NodeProto):
             _check_node(message, opset)
         elif isinstance(message, onnx.FunctionProto):
             # ONNX Runtime knows operators that the file may only pretend to bring along.
-            raise ModelRefused(
+            raise InvalidModel(
                 f"cannot load it: it brings a function of its own, {_short(message.name)}; "
                 "only the standard operators of ONNX are taken"
             )
         elif isinstance(message, onnx.SparseTensorProto):
-            raise ModelRefused("cannot load it: it has sparse tensors, which are not taken")
+            raise InvalidModel("cannot load it: it has sparse tensors, which are not taken")
         elif isinstance(message, onnx.TensorProto):
             _check_tensor(message)
 
@@ -61,7 +61,7 @@ def _messages(root: Message) -> Iterator[Message]:
 def _check_node(node: onnx.NodeProto, opset: int) -> None:
     # ONNX Runtime has put some of its own into the standard domain.
     if node.domain not in STANDARD or not onnx.defs.has(node.op_type, opset):
-        raise ModelRefused(
+        raise InvalidModel(
             f"cannot load it: its operator {_short(node.op_type)} is of {_short(node.domain)}; "
             "only the standard operators of ONNX are taken"
         )
@@ -70,7 +70,7 @@ def _check_node(node: onnx.NodeProto, opset: int) -> None:
 def _check_tensor(tensor: onnx.TensorProto) -> None:
     name = _short(tensor.name)
     if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise ModelRefused(
+        raise InvalidModel(
             f"cannot load it: the weights {name} are external data, in another file; a model is "
             "one file"
         )
@@ -80,9 +80,9 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
     except MemoryError:
         raise
     except Exception as error:
-        raise ModelRefused(f"cannot load it: the weights {name} are malformed: {error}") from error
+        raise InvalidModel(f"cannot load it: the weights {name} are malformed: {error}") from error
     if not finite:
-        raise ModelRefused(f"cannot load it: the weights {name} are not all finite numbers")
+        raise InvalidModel(f"cannot load it: the weights {name} are not all finite numbers")
 
 
 def _short(text: str | bytes) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.core.image_info import Frame
+from service.core.image_info import ImageInfo
 from service.core.image_request import Method
-from service.core.latents import Stretch
+from service.core.latents import IndexRange
 from service.inference.model import Model
-from service.inference.seeds import Floats, Inputs, Samples, Values
+from service.inference.seeds import Floats, ModelInputs, SeedImages, Values
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Interpolation:
     A loop goes to the end and back without repeating the first image.
     """
 
-    start: Samples
-    end: Samples
+    start: SeedImages
+    end: SeedImages
     steps: int
     method: Method = "slerp"
     loop: bool = False
@@ -40,11 +40,11 @@ class Interpolation:
         back = self.steps - there
         return _evenly(there) + _evenly(back + 2)[-2:0:-1]
 
-    def stretches(self, chunk: range) -> list[Stretch]:
+    def stretches(self, chunk: range) -> list[IndexRange]:
         """The two ends, whatever lies between them."""
         return [*self.start.stretches(range(1)), *self.end.stretches(range(1))]
 
-    def inputs(self, chunk: range, latent: Floats, values: Values) -> Inputs:
+    def inputs(self, chunk: range, latent: Floats, values: Values) -> ModelInputs:
         start = self.start.inputs(range(1), latent[:1], values[:1])
         end = self.end.inputs(range(1), latent[1:], values[1:])
         t = np.array(self.positions()[chunk.start : chunk.stop])
@@ -53,17 +53,17 @@ class Interpolation:
         frames = [
             _between(index, first, last, at) for index, at in zip(chunk, t.tolist(), strict=True)
         ]
-        return Inputs(
+        return ModelInputs(
             blend(start.latent, end.latent, t), lerp(start.condition, end.condition, t), frames
         )
 
 
-def _between(index: int, start: Frame, end: Frame, t: float) -> Frame:
+def _between(index: int, start: ImageInfo, end: ImageInfo, t: float) -> ImageInfo:
     """The frame at ``t``: an end has its address, the way between them none."""
     if t in (0, 1):
         here = end if t else start
-        return Frame(index, here.labels, here.address, t)
-    return Frame(index, _blended(start.labels, end.labels, t), None, t)
+        return ImageInfo(index, here.labels, here.address, t)
+    return ImageInfo(index, _blended(start.labels, end.labels, t), None, t)
 
 
 def _blended(

@@ -16,16 +16,16 @@ from pydantic import ValidationError
 from service.core import latents
 from service.core.labels import Vocabulary
 from service.core.manifest import (
+    MAX_MANIFEST_CHARACTERS,
     METADATA_KEY,
-    MOST_CHARACTERS,
     NAME_PATTERN,
     VERSION_PATTERN,
     Manifest,
 )
-from service.errors import ModelRefused
+from service.errors import InvalidModel
 from service.inference import execution
-from service.inference.execution import Generator
-from service.inference.session import Runtime, first_line
+from service.inference.execution import Executor
+from service.inference.session import SessionFactory, first_line
 from service.inference.verifier import Verifier
 
 
@@ -36,7 +36,7 @@ class Model:
     manifest: Manifest
     version: int
     sha256: str
-    generator: Generator
+    generator: Executor
     vocabulary: Vocabulary
     verifier: Verifier | None = None
 
@@ -67,8 +67,8 @@ class Model:
         return self.generator(feeds, alone=alone)
 
 
-def load_model(path: Path, runtime: Runtime) -> Model:
-    """Load ``NAME/VERSION/model.onnx``, check it and run it. Raises ``ModelRefused``.
+def load_model(path: Path, runtime: SessionFactory) -> Model:
+    """Load ``NAME/VERSION/model.onnx``, check it and run it. Raises ``InvalidModel``.
 
     For files that are trusted: ONNX Runtime may crash at others (see ``vetting.py``).
     """
@@ -76,46 +76,48 @@ def load_model(path: Path, runtime: Runtime) -> Model:
 
 
 def read_file(path: Path, max_bytes: int | None = None) -> bytes:
-    """The content of a model file. Raises ``ModelRefused``; no more is read than ``max_bytes``."""
+    """The content of a model file. Raises ``InvalidModel``; no more is read than ``max_bytes``."""
     try:
         if not path.is_file():  # a pipe would be waited for
-            raise ModelRefused("cannot be read: it is no file, or there is none")
+            raise InvalidModel("cannot be read: it is no file, or there is none")
         with path.open("rb") as file:
             content = file.read(-1 if max_bytes is None else max_bytes + 1)
     except OSError as error:
-        raise ModelRefused(f"cannot be read: {error}") from error
+        raise InvalidModel(f"cannot be read: {error}") from error
     if max_bytes is not None and len(content) > max_bytes:
-        raise ModelRefused(
+        raise InvalidModel(
             f"is larger than {max_bytes // 1024**2} MB, which FIGMENT_MAX_MODEL_MB allows"
         )
     return content
 
 
-Build = Callable[[Runtime, bytes, ort.InferenceSession], Generator]
+Build = Callable[[SessionFactory, bytes, ort.InferenceSession], Executor]
 
 
-def model_of(path: Path, content: bytes, runtime: Runtime, build: Build = execution.build) -> Model:
+def model_of(
+    path: Path, content: bytes, runtime: SessionFactory, build: Build = execution.choose_executor
+) -> Model:
     """The model that ``content`` is, checked and run; it lies at ``NAME/VERSION/model.onnx``.
 
-    ``build`` decides how it is run. Raises ``ModelRefused``.
+    ``choose_executor`` decides how it is run. Raises ``InvalidModel``.
     """
     name, version = path.parent.parent.name, path.parent.name
     if not re.fullmatch(NAME_PATTERN, name):
-        raise ModelRefused(f"{name!r} is no model name: lower-case letters, digits and '-'")
+        raise InvalidModel(f"{name!r} is no model name: lower-case letters, digits and '-'")
     if not re.fullmatch(VERSION_PATTERN, version):
-        raise ModelRefused(f"{version!r} is no version: 1, 2, 3 ...")
+        raise InvalidModel(f"{version!r} is no version: 1, 2, 3 ...")
     try:
         session = runtime.open(content)
     except Exception as error:
-        raise ModelRefused(f"ONNX Runtime cannot load it: {first_line(error)}") from error
+        raise InvalidModel(f"ONNX Runtime cannot load it: {first_line(error)}") from error
     manifest = _read_manifest(session)
     if manifest.name != name:
-        raise ModelRefused(f"its manifest calls it {manifest.name!r}, its folder {name!r}")
+        raise InvalidModel(f"its manifest calls it {manifest.name!r}, its folder {name!r}")
     _check_signature(session, manifest)
     try:
         generator = build(runtime, content, session)
     except Exception as error:
-        raise ModelRefused(f"it does not run: {first_line(error)}") from error
+        raise InvalidModel(f"it does not run: {first_line(error)}") from error
     vocabulary = Vocabulary(manifest.attributes, where=f"/models/{name}/labels")
     vocabulary.check()
     model = Model(
@@ -134,11 +136,11 @@ def _read_manifest(session: ort.InferenceSession) -> Manifest:
     try:
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     except UnicodeDecodeError as error:
-        raise ModelRefused(f"its metadata is not UTF-8: {error}") from error
+        raise InvalidModel(f"its metadata is not UTF-8: {error}") from error
     if text is None:
-        raise ModelRefused(f"has no manifest (metadata key {METADATA_KEY!r})")
-    if len(text) > MOST_CHARACTERS:
-        raise ModelRefused(f"its manifest has more than {MOST_CHARACTERS} characters")
+        raise InvalidModel(f"has no manifest (metadata key {METADATA_KEY!r})")
+    if len(text) > MAX_MANIFEST_CHARACTERS:
+        raise InvalidModel(f"its manifest has more than {MAX_MANIFEST_CHARACTERS} characters")
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -146,7 +148,7 @@ def _read_manifest(session: ort.InferenceSession) -> Manifest:
             f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
             for fault in error.errors(include_url=False)
         ]
-        raise ModelRefused(f"its manifest is invalid: {'; '.join(faults)}") from error
+        raise InvalidModel(f"its manifest is invalid: {'; '.join(faults)}") from error
 
 
 def _check_signature(session: ort.InferenceSession, manifest: Manifest) -> None:
@@ -160,7 +162,7 @@ def _check_signature(session: ort.InferenceSession, manifest: Manifest) -> None:
     ):
         found = {node.name: (node.type, _shape(node)) for node in nodes}
         if found != expected:
-            raise ModelRefused(f"its {what} are {found}, its manifest asks for {expected}")
+            raise InvalidModel(f"its {what} are {found}, its manifest asks for {expected}")
 
 
 def _shape(node: ort.NodeArg) -> list[int | None]:
@@ -169,16 +171,16 @@ def _shape(node: ort.NodeArg) -> list[int | None]:
 
 
 def _try_out(model: Model, count: int) -> None:
-    """Make so many images. Raises ``ModelRefused`` where they are not what the manifest says."""
+    """Make so many images. Raises ``InvalidModel`` where they are not what the manifest says."""
     manifest = model.manifest
     latent = latents.latents(0, 0, count, manifest.latent_size)
     values = latents.draw_labels(0, 0, count, manifest.attributes)
     try:
         images = model.generate(latent, model.vocabulary.condition(values))
     except Exception as error:
-        raise ModelRefused(f"it does not run: {first_line(error)}") from error
+        raise InvalidModel(f"it does not run: {first_line(error)}") from error
     expected = (count, manifest.height, manifest.width, manifest.channels)
     if images.shape != expected or images.dtype != np.uint8:
-        raise ModelRefused(
+        raise InvalidModel(
             f"it gives {images.dtype} images of shape {images.shape} instead of uint8 {expected}"
         )

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from service.core import latents
 from service.core.address import Address
-from service.core.image_info import Frame
-from service.core.labels import Asked, Choice
-from service.core.latents import Stretch
+from service.core.image_info import ImageInfo
+from service.core.labels import Choice, ParsedLabel
+from service.core.latents import IndexRange
 from service.errors import InferenceFailed
 from service.inference.model import Model
 
@@ -22,33 +22,33 @@ Floats = npt.NDArray[np.float32]
 Values = npt.NDArray[np.int64]
 
 
-class Inputs(NamedTuple):
+class ModelInputs(NamedTuple):
     """What the generator takes, ``latent [N, Z]`` and ``condition [N, C]``, and what comes out."""
 
     latent: Floats
     condition: Floats
-    frames: list[Frame]
+    frames: list[ImageInfo]
     verify: list[Choice] | None = None
     """What the verifier is to look for in each image, if it is."""
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Images that follow from their position alone, whatever else is in a batch."""
 
     @property
     def model(self) -> Model: ...
 
-    def stretches(self, chunk: range) -> list[Stretch]:
+    def stretches(self, chunk: range) -> list[IndexRange]:
         """What is to be drawn for the images at the positions ``chunk``."""
         ...
 
-    def inputs(self, chunk: range, latent: Floats, values: Values) -> Inputs:
+    def inputs(self, chunk: range, latent: Floats, values: Values) -> ModelInputs:
         """The images at ``chunk`` from what was drawn: latents ``[S, Z]`` and labels ``[S, A]``."""
         ...
 
 
 @dataclass(frozen=True)
-class Samples:
+class SeedImages:
     """The images of a seed at ``indices``.
 
     The image at index i takes entry ``i mod len`` of ``asked``; without any, all is drawn.
@@ -57,25 +57,25 @@ class Samples:
     model: Model
     seed: int
     indices: Sequence[int]
-    asked: Sequence[Asked] = ()
+    asked: Sequence[ParsedLabel] = ()
     truncation: float = 1.0
     verify: bool = False
     """Have the verifier look for what was asked, or, if nothing was, for what was drawn."""
 
-    def stretches(self, chunk: range) -> list[Stretch]:
+    def stretches(self, chunk: range) -> list[IndexRange]:
         return [
-            Stretch(self.seed, run.start, len(run))
+            IndexRange(self.seed, run.start, len(run))
             for run in _runs(self.indices[chunk.start : chunk.stop])
         ]
 
-    def inputs(self, chunk: range, latent: Floats, values: Values) -> Inputs:
+    def inputs(self, chunk: range, latent: Floats, values: Values) -> ModelInputs:
         vocabulary = self.model.vocabulary
         indices = self.indices[chunk.start : chunk.stop]
         for row, index in zip(values, indices, strict=True):
             for attribute, value in self._asked(index).items():
                 row[attribute] = value
         frames = [
-            Frame(index, vocabulary.names(row) or None, self.address(index))
+            ImageInfo(index, vocabulary.names(row) or None, self.address(index))
             for index, row in zip(indices, values.tolist(), strict=True)
         ]
         if self.truncation != 1:
@@ -86,7 +86,7 @@ class Samples:
                 self._asked(index) or dict(enumerate(row))
                 for index, row in zip(indices, values.tolist(), strict=True)
             ]
-        return Inputs(latent, vocabulary.condition(values), frames, verify)
+        return ModelInputs(latent, vocabulary.condition(values), frames, verify)
 
     def address(self, index: int) -> Address:
         return Address(
@@ -115,7 +115,9 @@ def _runs(indices: Sequence[int]) -> list[range]:
     return runs
 
 
-def render(batch: Sequence[tuple[Source, range]], *, alone: bool) -> list[tuple[list[Frame], Any]]:
+def run_batch(
+    batch: Sequence[tuple[ImageSource, range]], *, alone: bool
+) -> list[tuple[list[ImageInfo], Any]]:
     """Images of several sources of one model, in one run of it: frames and ``[N, H, W, channels]``.
 
     ``alone`` says that nothing else is being computed (see ``Model.generate``). Raises
@@ -160,8 +162,8 @@ def _check(model: Model, images: Any, count: int) -> None:
 
 
 def _verified(
-    model: Model, frames: list[Frame], images: Any, looked_for: list[Choice]
-) -> list[Frame]:
+    model: Model, frames: list[ImageInfo], images: Any, looked_for: list[Choice]
+) -> list[ImageInfo]:
     """``frames`` with what the verifier thinks of their ``images [N, H, W, channels]``.
 
     Raises ``InferenceFailed`` for what is no number: it would look like a label not seen.

@@ -34,7 +34,7 @@ NOWHERE = "/dev/null/nowhere"
 """A folder that cannot be, below a file."""
 
 
-class Runtime:
+class SessionFactory:
     """Opens sessions on one device. ``settle`` comes before the first ``open``."""
 
     def __init__(self, device: Device, cores: int = 1) -> None:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from service.core.manifest import Manifest
-from service.errors import ModelRefused
-from service.inference.session import Runtime, first_line
+from service.errors import InvalidModel
+from service.inference.session import SessionFactory, first_line
 
 IMAGE = "image"
 
@@ -37,15 +37,15 @@ class Verifier:
         return [np.concatenate(column) for column in zip(*seen, strict=True)]
 
 
-def load_verifier(content: bytes, manifest: Manifest, runtime: Runtime) -> Verifier:
+def load_verifier(content: bytes, manifest: Manifest, runtime: SessionFactory) -> Verifier:
     """Load the content of a verifier, check it against the model's manifest and run it once.
 
-    Raises ``ModelRefused``.
+    Raises ``InvalidModel``.
     """
     try:
         session = runtime.open(content)
     except Exception as error:
-        raise ModelRefused(f"ONNX Runtime cannot load it: {first_line(error)}") from error
+        raise InvalidModel(f"ONNX Runtime cannot load it: {first_line(error)}") from error
     shape = (manifest.height, manifest.width, manifest.channels)
     sizes = {attribute.name: len(attribute.values) for attribute in manifest.attributes}
     inputs = {node.name: (node.type, node.shape[1:]) for node in session.get_inputs()}
@@ -55,13 +55,13 @@ def load_verifier(content: bytes, manifest: Manifest, runtime: Runtime) -> Verif
         ("outputs", outputs, {name: ("tensor(float)", [size]) for name, size in sizes.items()}),
     ):
         if found != expected or not sizes:
-            raise ModelRefused(f"its {what} are {found}, the model's manifest asks for {expected}")
+            raise InvalidModel(f"its {what} are {found}, the model's manifest asks for {expected}")
     verifier = Verifier(session, list(sizes), hashlib.sha256(content).hexdigest())
     try:
         seen = verifier(np.zeros((1, *shape), dtype=np.uint8))
     except Exception as error:
-        raise ModelRefused(f"it does not run: {first_line(error)}") from error
+        raise InvalidModel(f"it does not run: {first_line(error)}") from error
     for (name, size), probabilities in zip(sizes.items(), seen, strict=True):
         if probabilities.shape != (1, size) or not np.allclose(probabilities.sum(), 1, atol=1e-3):
-            raise ModelRefused(f"its output {name!r} does not hold the probabilities of {size}")
+            raise InvalidModel(f"its output {name!r} does not hold the probabilities of {size}")
     return verifier

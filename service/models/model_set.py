@@ -13,7 +13,7 @@ from service.models import aliases
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RejectedModel:
     """A file or version that is not served, by its place in the models folder, and why."""
 
     path: str
@@ -21,11 +21,11 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Library:
+class ModelSet:
     """All models that are served. It does not change: a reload makes another."""
 
     models: dict[str, dict[int, Model]]
-    refused: list[Refusal]
+    refused: list[RejectedModel]
     chosen: dict[Kind, str | None]
     """The configured default of each kind, where there is one; else it is the first by name."""
     aliases: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -10,25 +10,25 @@ from pathlib import Path
 from service.core.manifest import Kind
 from service.errors import StartupError
 from service.inference.model import Model
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from service.models import changes
-from service.models.model_set import Library, Refusal
+from service.models.model_set import ModelSet, RejectedModel
 from service.models.object_store import local_copy
-from service.models.repository import load_library
-from service.models.sandbox import Vetter
+from service.models.repository import load_models
+from service.models.sandbox import ModelSandbox
 from service.observability import metrics
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Report:
+class ReloadReport:
     """What a reload came to. Versions are told as ``NAME/VERSION``."""
 
     added: list[str]
     changed: list[str]
     removed: list[str]
-    refused: list[Refusal]
+    refused: list[RejectedModel]
     """All that is not served as it lies in the folder, changed or not."""
     warnings: list[str]
     """Why nothing was exchanged, or which configured default is not served."""
@@ -38,23 +38,27 @@ class Report:
     """What is in effect is older than what lies there, which could not be taken up."""
 
 
-class Catalogue:
+class ModelRegistry:
     """Holds a library. Whoever asks for it keeps what was given, whatever comes after."""
 
     def __init__(
-        self, source: str | Path, runtime: Runtime, chosen: dict[Kind, str | None], vetter: Vetter
+        self,
+        source: str | Path,
+        runtime: SessionFactory,
+        chosen: dict[Kind, str | None],
+        vetter: ModelSandbox,
     ) -> None:
         """Load all of ``source``, a folder or an address. Raises ``StartupError``."""
         self._source = source
         self._runtime = runtime
         self._vetter = vetter
         self._turn = asyncio.Lock()
-        self._waiting: asyncio.Task[Report] | None = None
+        self._waiting: asyncio.Task[ReloadReport] | None = None
         """The reload that has not begun yet."""
-        self.library = load_library(local_copy(source), runtime, chosen, vetter=vetter)
-        _count(Library({}, [], chosen), self.library)
+        self.library = load_models(local_copy(source), runtime, chosen, vetter=vetter)
+        _count(ModelSet({}, [], chosen), self.library)
 
-    async def reload(self) -> Report:
+    async def reload(self) -> ReloadReport:
         """Look through the folder again, then serve what is there, all at once.
 
         One is under way and one waits, at most: who asks shares what has not begun yet, and so is
@@ -68,15 +72,15 @@ class Catalogue:
         """Have a reload that is under way end, with nothing changed."""
         self._vetter.close()
 
-    async def _reload(self) -> Report:
+    async def _reload(self) -> ReloadReport:
         async with self._turn:
             self._waiting = None
             return await asyncio.to_thread(self._exchange)
 
-    def _exchange(self) -> Report:
+    def _exchange(self) -> ReloadReport:
         before = self.library
         try:
-            after = load_library(
+            after = load_models(
                 local_copy(self._source),
                 self._runtime,
                 before.chosen,
@@ -89,13 +93,13 @@ class Catalogue:
             self.library = after
             _count(before, after)
             warnings = after.missing_defaults()
-        _tell(before, after, warnings)
+        _log_changes(before, after, warnings)
         return replace(_compare(before, after, warnings), failed=after is before)
 
 
-def _compare(before: Library, after: Library, warnings: list[str]) -> Report:
+def _compare(before: ModelSet, after: ModelSet, warnings: list[str]) -> ReloadReport:
     old, new = _versions(before), _versions(after)
-    return Report(
+    return ReloadReport(
         added=[place for place in new if place not in old],
         changed=[place for place in new if place in old and new[place] is not old[place]],
         removed=[place for place in old if place not in new],
@@ -105,7 +109,7 @@ def _compare(before: Library, after: Library, warnings: list[str]) -> Report:
     )
 
 
-def _count(before: Library, after: Library) -> None:
+def _count(before: ModelSet, after: ModelSet) -> None:
     """For the metrics: what came and went."""
     old, new = _versions(before), _versions(after)
     for place, model in (old | new).items():
@@ -123,7 +127,7 @@ def _count(before: Library, after: Library) -> None:
     metrics.MODELS_REFUSED.set(len(after.refused))
 
 
-def _versions(library: Library) -> dict[str, Model]:
+def _versions(library: ModelSet) -> dict[str, Model]:
     return {
         f"{name}/{number}": model
         for name, versions in library.models.items()
@@ -131,7 +135,7 @@ def _versions(library: Library) -> dict[str, Model]:
     }
 
 
-def _tell(before: Library, after: Library, warnings: list[str]) -> None:
+def _log_changes(before: ModelSet, after: ModelSet, warnings: list[str]) -> None:
     done = [changes.told(_versions(before), _versions(after))]
     for name in after.models:
         moved = changes.moved(before.aliases.get(name, {}), after.aliases.get(name, {}))

@@ -20,27 +20,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service.core.manifest import MODEL_FILE, VERIFIER_FILE, VERSION_PATTERN, Kind
-from service.errors import AliasRefused, ModelRefused, StartupError
+from service.errors import InvalidAlias, InvalidModel, StartupError
 from service.inference.model import Model, model_of, read_file
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from service.inference.verifier import load_verifier
 from service.models import aliases
-from service.models.model_set import Library, Refusal
-from service.models.sandbox import Verdict, Vetter
+from service.models.model_set import ModelSet, RejectedModel
+from service.models.sandbox import CheckResult, ModelSandbox
 
 GOES_ON = "; the one loaded before goes on serving"
 
 log = logging.getLogger(__name__)
 
 
-def load_library(
+def load_models(
     folder: Path,
-    runtime: Runtime,
+    runtime: SessionFactory,
     chosen: dict[Kind, str | None],
     *,
-    vetter: Vetter | None = None,
-    before: Library | None = None,
-) -> Library:
+    vetter: ModelSandbox | None = None,
+    before: ModelSet | None = None,
+) -> ModelSet:
     """Load every model below ``folder`` that is fit to be served.
 
     With the library from ``before``, what has not changed is taken from there, and so is what has
@@ -49,7 +49,7 @@ def load_library(
     """
     if not folder.is_dir():
         raise StartupError(f"the models folder {folder} does not exist; set FIGMENT_MODELS")
-    loading = _Loading(folder, runtime, vetter or Vetter(), before)
+    loading = _Loading(folder, runtime, vetter or ModelSandbox(), before)
     library = loading.library(chosen)
     for refusal in library.refused:
         log.warning("refused %s: %s", refusal.path, refusal.reason)
@@ -75,16 +75,16 @@ class _Loading:
     """One look through the folder."""
 
     def __init__(
-        self, folder: Path, runtime: Runtime, vetter: Vetter, before: Library | None
+        self, folder: Path, runtime: SessionFactory, vetter: ModelSandbox, before: ModelSet | None
     ) -> None:
         self._folder = folder
         self._runtime = runtime
         self._vetter = vetter
         self._first = before is None
-        self._before = before or Library({}, [], {})
-        self._refused: list[Refusal] = []
+        self._before = before or ModelSet({}, [], {})
+        self._refused: list[RejectedModel] = []
 
-    def library(self, chosen: dict[Kind, str | None]) -> Library:
+    def library(self, chosen: dict[Kind, str | None]) -> ModelSet:
         for path in (*self._folder.glob(MODEL_FILE), *self._folder.glob(f"[!.]*/{MODEL_FILE}")):
             self._refuse(path, "lies too high: put it into NAME/VERSION/")
         found = _find(self._folder)
@@ -100,7 +100,7 @@ class _Loading:
             if model is not None:
                 models.setdefault(model.name, {})[model.version] = model
         means = {name: self._aliases(name, versions) for name, versions in models.items()}
-        return Library(models, self._refused, chosen, means)
+        return ModelSet(models, self._refused, chosen, means)
 
     def _unchanged(self, files: _Files) -> Model | None:
         """The version that was served before, if its files are what they were."""
@@ -114,7 +114,7 @@ class _Loading:
         """Of a file that can be read; else nothing."""
         try:
             return hashlib.sha256(read_file(path, self._vetter.max_bytes)).hexdigest()
-        except ModelRefused:
+        except InvalidModel:
             return ""
 
     def _served(self, files: _Files) -> Model | None:
@@ -123,32 +123,32 @@ class _Loading:
             return None
         return self._before.models.get(name, {}).get(int(version))
 
-    def _vet(self, found: list[_Files]) -> Iterator[Verdict]:
+    def _vet(self, found: list[_Files]) -> Iterator[CheckResult]:
         """Verdicts on models and on the verifiers beside them."""
         paths = [path for files in found for path in files if path is not None]
         verdicts = self._vetter.vet(paths)
         if not self._first:
             return verdicts
         # Whether CUDA works is found out with models, of which none is opened unvetted.
-        tried: list[Verdict] = []
+        tried: list[CheckResult] = []
 
         def contents() -> Iterator[bytes]:
             for verdict in verdicts:
                 tried.append(verdict)
                 if verdict.path.name == MODEL_FILE:
-                    with contextlib.suppress(ModelRefused):
+                    with contextlib.suppress(InvalidModel):
                         yield self._vetted(verdict)
 
         self._runtime.settle(contents())
         return itertools.chain(tried, verdicts)
 
-    def _load(self, files: _Files, verdicts: Iterator[Verdict]) -> Model | None:
+    def _load(self, files: _Files, verdicts: Iterator[CheckResult]) -> Model | None:
         """A new or changed version; where it is unfit, what was served before, if anything."""
         before = self._served(files)
         verdict = next(verdicts)
         try:
             model = model_of(files.model, self._vetted(verdict), self._runtime)
-        except ModelRefused as error:
+        except InvalidModel as error:
             if files.verifier is not None:
                 next(verdicts)
             self._refuse(files.model, str(error), GOES_ON if before else "")
@@ -158,7 +158,7 @@ class _Loading:
         try:
             content = self._vetted(next(verdicts))
             return replace(model, verifier=load_verifier(content, model.manifest, self._runtime))
-        except ModelRefused as error:
+        except InvalidModel as error:
             had_one = before is not None and before.verifier is not None
             self._refuse(files.verifier, str(error), GOES_ON if had_one else "")
         # A version that can be verified does not become one that cannot.
@@ -166,13 +166,13 @@ class _Loading:
             return before
         return model
 
-    def _vetted(self, verdict: Verdict) -> bytes:
-        """The content of a file that was found to be fit. Raises ``ModelRefused``."""
+    def _vetted(self, verdict: CheckResult) -> bytes:
+        """The content of a file that was found to be fit. Raises ``InvalidModel``."""
         if verdict.sha256 is None:
-            raise ModelRefused(verdict.reason)
+            raise InvalidModel(verdict.reason)
         content = read_file(verdict.path, self._vetter.max_bytes)
         if hashlib.sha256(content).hexdigest() != verdict.sha256:
-            raise ModelRefused("changed while it was loaded; put files in place by renaming them")
+            raise InvalidModel("changed while it was loaded; put files in place by renaming them")
         return content
 
     def _aliases(self, name: str, served: Container[int]) -> dict[str, int]:
@@ -184,7 +184,7 @@ class _Loading:
         }
         try:
             history = aliases.read(path.parent)
-        except AliasRefused as error:
+        except InvalidAlias as error:
             self._refuse(path, str(error), "; those read before stay" if before else "")
             return before
         found = {}
@@ -200,7 +200,7 @@ class _Loading:
 
     def _refuse(self, path: Path, reason: str, goes_on: str = "") -> None:
         place = path.relative_to(self._folder).as_posix()
-        self._refused.append(Refusal(place, reason + goes_on))
+        self._refused.append(RejectedModel(place, reason + goes_on))
 
 
 def _find(folder: Path) -> list[_Files]:

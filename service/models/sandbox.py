@@ -35,7 +35,7 @@ INHERITED = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What came out of looking at a file."""
 
     path: Path
@@ -44,14 +44,14 @@ class Verdict:
     reason: str = ""
 
 
-class Vetter:
+class ModelSandbox:
     """Has files looked at, one after the other."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, seconds: float = SECONDS) -> None:
         """``max_bytes``, ``seconds``: what a file may have, and take."""
         self.max_bytes = max_bytes
         self._seconds = seconds
-        self._examiner: _Examiner | None = None
+        self._examiner: _SandboxProcess | None = None
         self._closed = False
 
     def prepare(self) -> None:
@@ -60,11 +60,11 @@ class Vetter:
         Raises ``StartupError`` where none can be had.
         """
         try:
-            self._examiner = _Examiner(self.max_bytes, self._seconds)
+            self._examiner = _SandboxProcess(self.max_bytes, self._seconds)
         except OSError as error:  # no memory, no place for temporary files
             raise StartupError(f"models cannot be looked at: {error}") from error
 
-    def vet(self, files: Sequence[Path]) -> Iterator[Verdict]:
+    def vet(self, files: Sequence[Path]) -> Iterator[CheckResult]:
         """A verdict on each file, in order, as soon as it is known; a verifier after its model.
 
         The next files are looked at meanwhile. Raises ``StartupError`` where no process can be had.
@@ -80,11 +80,11 @@ class Vetter:
                     path = files[done]
                     done += 1
                     found = self._examiner.answer()
-                    yield Verdict(path, found.get("sha256"), _line(found.get("refused", "")))
-            except _LostError as error:
+                    yield CheckResult(path, found.get("sha256"), _line(found.get("refused", "")))
+            except _SandboxDied as error:
                 if self._closed:
                     raise StartupError("the service ends") from error
-                yield Verdict(path, None, _line(str(error)))
+                yield CheckResult(path, None, _line(str(error)))
             finally:
                 self._examiner.end()
                 self._examiner = None
@@ -96,11 +96,11 @@ class Vetter:
             examiner.kill()
 
 
-class _LostError(Exception):
+class _SandboxDied(Exception):
     """The process says nothing more, and why."""
 
 
-class _Examiner:
+class _SandboxProcess:
     """One process, and a thread that reads what it says."""
 
     def __init__(self, max_bytes: int, seconds: float) -> None:
@@ -127,7 +127,7 @@ class _Examiner:
             json.dump([str(path.absolute()) for path in files], stdin)
         try:
             self.answer()
-        except _LostError as error:
+        except _SandboxDied as error:
             raise StartupError(f"models cannot be looked at: {error}") from error
 
     def kill(self) -> None:
@@ -140,13 +140,13 @@ class _Examiner:
         self._errors.close()
 
     def answer(self) -> dict[str, str]:
-        """What it says next. Raises ``_LostError``."""
+        """What it says next. Raises ``_SandboxDied``."""
         try:
             line = self._lines.get(timeout=self._seconds)
         except queue.Empty:
-            raise _LostError(self._too_long()) from None
+            raise _SandboxDied(self._too_long()) from None
         if not line:
-            raise _LostError(self._how_it_ended())
+            raise _SandboxDied(self._how_it_ended())
         found: dict[str, str] = json.loads(line)
         return found
 

@@ -38,7 +38,7 @@ def main() -> None:
     answers = _take_stdout()
 
     # Not before the limits are set.
-    from service.errors import ModelRefused
+    from service.errors import InvalidModel
 
     examine = _Examination(max_bytes)
     _say(answers, {})
@@ -46,7 +46,7 @@ def main() -> None:
         _limit_seconds(seconds)
         try:
             found = {"sha256": examine(Path(name))}
-        except ModelRefused as error:
+        except InvalidModel as error:
             found = {"refused": str(error)[:MOST_REASON]}
         except MemoryError:
             found = {"refused": "it takes more memory than a model may"}
@@ -58,18 +58,18 @@ class _Examination:
 
     def __init__(self, max_bytes: int) -> None:
         from service.inference import graph_check  # with all that it and the next import
-        from service.inference.session import Runtime
+        from service.inference.session import SessionFactory
 
         self._max_bytes = max_bytes
         self._check_structure = graph_check.check_structure
-        self._runtime = Runtime("cpu")
+        self._runtime = SessionFactory("cpu")
         self._models: dict[Path, Model] = {}
 
     def __call__(self, path: Path) -> str:
-        """The SHA-256 of the file's content. Raises ``ModelRefused``, ``MemoryError``."""
+        """The SHA-256 of the file's content. Raises ``InvalidModel``, ``MemoryError``."""
         from service.core.manifest import MODEL_FILE
-        from service.errors import ModelRefused
-        from service.inference.execution import OnThreads
+        from service.errors import InvalidModel
+        from service.inference.execution import ThreadedExecutor
         from service.inference.model import model_of, read_file
         from service.inference.verifier import load_verifier
 
@@ -77,13 +77,13 @@ class _Examination:
         self._check_structure(content)
         if path.name == MODEL_FILE:
             model = model_of(
-                path, content, self._runtime, lambda _, __, session: OnThreads(session, None)
+                path, content, self._runtime, lambda _, __, session: ThreadedExecutor(session, None)
             )
             self._models = {path.parent: model}
         elif path.parent in self._models:
             load_verifier(content, self._models[path.parent].manifest, self._runtime)
         else:
-            raise ModelRefused("the model beside it is not served")
+            raise InvalidModel("the model beside it is not served")
         return hashlib.sha256(content).hexdigest()
 
 

@@ -22,7 +22,7 @@ def ignore() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
-def hear(reload: Callable[[], Awaitable[object]]) -> None:
+def reload_on_sighup(reload: Callable[[], Awaitable[object]]) -> None:
     """From now on, ``reload`` on the running event loop; without the terminal, end instead.
 
     On another thread than the main one, signals are for whoever has that, such as Ray.

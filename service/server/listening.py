@@ -30,7 +30,7 @@ FILTER = b"".join(
 )
 
 
-def take_no_more(listener: int) -> None:
+def stop_accepting(listener: int) -> None:
     """Have the kernel make no more connections for the socket with this file descriptor.
 
     Who asks for one is not answered, so its system asks again after a second, and finds nobody, or

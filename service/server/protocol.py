@@ -19,8 +19,8 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from service.api.http_constants import MAX_RAW, PROBLEM_MEDIA_TYPE
-from service.api.middleware.gateway import CUT
-from service.errors import KIND, TooSlow, problem
+from service.api.middleware.gateway import ABORT
+from service.errors import KIND, RequestTimeout, problem
 from service.observability import metrics
 
 AT_ONCE = 1 << 16
@@ -31,7 +31,7 @@ MAX_PIPELINED = 100
 """Requests that wait behind the one that is answered, on one connection."""
 
 
-class _OneWrite:
+class _CoalescingTransport:
     """A transport that sends together what is written in one turn of the event loop.
 
     uvicorn writes the head of an answer and its body one after the other, and uvloop sends each at
@@ -75,7 +75,7 @@ TOO_MANY = (429, "Too many requests at once", "wait for answers before you ask f
 HEAD_TOO_LARGE = (431, "Head too large", f"a head may have at most {MAX_HEAD} bytes")
 
 
-class Connection(HttpToolsProtocol):
+class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's, with bounds on what may come and on time.
 
     A request must have come in whole within ``timeout`` seconds of its first byte, or of the
@@ -103,7 +103,7 @@ class Connection(HttpToolsProtocol):
         self._refusal: tuple[int, str, str] | None = None
         self._unsent, self._unsent_since = 0, 0.0
         self._unanswered: deque[RequestResponseCycle] = deque()
-        one_write = _OneWrite(transport, self.loop)
+        one_write = _CoalescingTransport(transport, self.loop)
         super().connection_made(one_write)  # type: ignore[arg-type]  # as above
         if len(self.connections) > self._max_connections and not self._displace_another():
             detail = f"at most {self._max_connections} connections are served at a time"
@@ -153,7 +153,7 @@ class Connection(HttpToolsProtocol):
         self._unanswered.append(self.cycle)
         end = functools.partial(self._cut, self.cycle)
         # ASGI lets an extension be anything, uvicorn's types a mapping only.
-        self.scope["extensions"] = {CUT: end}  # type: ignore[dict-item]
+        self.scope["extensions"] = {ABORT: end}  # type: ignore[dict-item]
 
     def on_message_complete(self) -> None:
         self._incomplete_since = None
@@ -180,7 +180,7 @@ class Connection(HttpToolsProtocol):
         if since is not None and now > since + self._timeout and not self.flow.read_paused:
             if not self._in_head or self._fields or self._raw:
                 detail = f"a request must have come in whole within {self._timeout:g} s"
-                self._refuse(TooSlow.status, TooSlow.title, detail)
+                self._refuse(RequestTimeout.status, RequestTimeout.title, detail)
             else:
                 self.transport.abort()
         # A stream sees for itself that it is taken, and is to be the first that does.
@@ -215,7 +215,7 @@ class Connection(HttpToolsProtocol):
         others = [
             (other._incomplete_since, other)
             for other in self.connections
-            if isinstance(other, Connection)
+            if isinstance(other, BoundedHttpProtocol)
             and other is not self
             and other._incomplete_since is not None
             and not other.transport.is_closing()

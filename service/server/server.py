@@ -22,11 +22,11 @@ from typing import Any
 import uvicorn
 
 from service.api.http_constants import SECURITY_HEADERS
-from service.api.middleware.gateway import Gate
+from service.api.middleware.gateway import Gateway
 from service.core.process import COMPUTE_THREAD, ENDING
 from service.observability import metrics
-from service.server.listening import LAST, take_no_more
-from service.server.protocol import Connection
+from service.server.listening import LAST, stop_accepting
+from service.server.protocol import BoundedHttpProtocol
 from service.settings import Settings
 
 SPARE_FILES = 64
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Supervised:
+class WorkerContext:
     """What a supervisor shares: the socket to serve on, and where to say that the process lives."""
 
     socket: socket.socket
@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
     Under a supervisor that is for it alone to say: whoever signals all of a group has each process
     hear of one end twice, from there and from the supervisor.
 
-    Ending well: ``Gate.drain``, then ``linger`` seconds in which requests that are on their way
+    Ending well: ``Gateway.drain``, then ``linger`` seconds in which requests that are on their way
     are still taken, those of the last connections too, then the time that uvicorn is given to end
     what is under way.
     """
@@ -62,9 +62,9 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        gate: Gate,
+        gate: Gateway,
         linger: float,
-        supervised: Supervised | None = None,
+        supervised: WorkerContext | None = None,
     ) -> None:
         super().__init__(config)
         self._gate = gate
@@ -97,7 +97,7 @@ class Server(uvicorn.Server):
         await asyncio.sleep(self._linger)
         if not self._supervised:  # else they are shared, and not ours to close
             for listener in [each for server in self.servers for each in server.sockets]:
-                take_no_more(listener.fileno())
+                stop_accepting(listener.fileno())
         await asyncio.sleep(LAST)
         await super().shutdown(sockets)
         self._watch.cancel()
@@ -108,13 +108,13 @@ class Server(uvicorn.Server):
             if self._supervised:
                 self._supervised.beat.value = now
             for connection in list(self.server_state.connections):
-                if isinstance(connection, Connection):
+                if isinstance(connection, BoundedHttpProtocol):
                     connection.look(now)
             metrics.CONNECTIONS.set(len(self.server_state.connections))
             await asyncio.sleep(LOOK)
 
 
-def serve(gate: Gate, settings: Settings, supervised: Supervised | None = None) -> None:
+def serve(gate: Gateway, settings: Settings, supervised: WorkerContext | None = None) -> None:
     """Serve until told to end, where a supervisor or else ``settings`` say."""
     # A connection is a file handle, and most shells set a low limit that may be raised.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -127,7 +127,7 @@ def serve(gate: Gate, settings: Settings, supervised: Supervised | None = None) 
     config = configuration(gate, settings)
     sockets = [supervised.socket] if supervised else None
     Server(config, gate, settings.linger, supervised).run(sockets)
-    end_process()
+    force_exit()
 
 
 def _give_up() -> None:
@@ -136,7 +136,7 @@ def _give_up() -> None:
     os._exit(0)
 
 
-def end_process() -> None:
+def force_exit() -> None:
     """End at once where a thread is still at a batch: one that is long, or one that hangs.
 
     The interpreter's end would take the ground from under it, and the runtime then aborts.
@@ -148,7 +148,7 @@ def end_process() -> None:
 
 def configuration(app: Any, settings: Settings) -> uvicorn.Config:
     connection = functools.partial(
-        Connection, timeout=settings.timeout, max_connections=settings.max_connections
+        BoundedHttpProtocol, timeout=settings.timeout, max_connections=settings.max_connections
     )
     return uvicorn.Config(
         app,

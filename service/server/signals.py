@@ -9,7 +9,7 @@ from types import FrameType
 from service.core.process import ENDING
 
 
-def end_at_once() -> None:
+def exit_on_signal() -> None:
     """Until others hear them, these end the process with status 0: it has accepted nothing."""
     for number in ENDING:
         signal.signal(number, _end)

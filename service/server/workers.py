@@ -26,7 +26,7 @@ from service.core.process import ENDING, end_with_parent, signals_blocked, unblo
 from service.errors import StartupError
 from service.observability import metrics
 from service.server import hangup, signals
-from service.server.listening import LAST, take_no_more
+from service.server.listening import LAST, stop_accepting
 from service.settings import Settings, to_environment
 
 LOOK = 0.5
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Place:
+class WorkerSlot:
     """Of one process after another. Times are those of ``time.monotonic``."""
 
     process: SpawnProcess
@@ -59,13 +59,13 @@ class Place:
     """When another is started; None while this one lives."""
 
 
-class Supervisor:
+class WorkerProcesses:
     """Starts a process in place of each that dies. Signals to it are signals to all of them."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._context = multiprocessing.get_context("spawn")
-        self._places: list[Place] = []
+        self._places: list[WorkerSlot] = []
         self._signals: list[int] = []
         self._serves = self._context.Event()
         """Some process has served: the settings are good, and one that fails is started again."""
@@ -88,7 +88,7 @@ class Supervisor:
             with configuration("", self._settings).bind_socket() as shared:
                 try:
                     for _ in range(self._settings.workers):
-                        self._places.append(Place(*self._start(shared), time.monotonic()))
+                        self._places.append(WorkerSlot(*self._start(shared), time.monotonic()))
                     status = self._look_after(shared)
                 except OSError as error:
                     log.error("no process can be started (%s)", error)
@@ -144,7 +144,7 @@ class Supervisor:
                 )
                 place.process.kill()
 
-    def _start_another(self, place: Place, shared: socket.socket, now: float) -> None:
+    def _start_another(self, place: WorkerSlot, shared: socket.socket, now: float) -> None:
         try:
             place.process, place.beat = self._start(shared)
             place.started, place.due = now, None
@@ -152,7 +152,7 @@ class Supervisor:
             place.started = now
             self._plan_another(place, now, f"no process can be started ({error})")
 
-    def _plan_another(self, place: Place, now: float, what: str) -> None:
+    def _plan_another(self, place: WorkerSlot, now: float, what: str) -> None:
         """After a pause that grows: what cannot start would keep a core busy."""
         if now - place.started > LONGEST_PAUSE:
             place.pause = 0
@@ -177,7 +177,7 @@ class Supervisor:
     def _close(self, shared: socket.socket) -> None:
         """Close the socket when the processes do."""
         time.sleep(self._settings.linger)
-        take_no_more(shared.fileno())
+        stop_accepting(shared.fileno())
         time.sleep(LAST)
         shared.close()
 
@@ -204,13 +204,13 @@ def _in_memory() -> str | None:
 def _work(shared: socket.socket, serves: Event, beat: Beat) -> None:
     """One process. Its settings are in the environment."""
     hangup.ignore()
-    signals.end_at_once()
+    signals.exit_on_signal()
     unblock_signals()
     os.setsid()  # or a terminal's Ctrl-C would reach it beside what its parent tells it
     threading.Thread(target=end_with_parent, args=(_end,), daemon=True).start()
     from service.app import create_app
     from service.observability.logging import log_to_stderr
-    from service.server.server import Supervised, serve
+    from service.server.server import WorkerContext, serve
 
     settings = Settings()
     log_to_stderr(settings.log_format)
@@ -220,7 +220,7 @@ def _work(shared: socket.socket, serves: Event, beat: Beat) -> None:
         log.error("%s", error)
         sys.exit(STARTUP_FAILURE)
     serves.set()
-    serve(gate, settings, Supervised(shared, beat))
+    serve(gate, settings, WorkerContext(shared, beat))
 
 
 def _end() -> None:

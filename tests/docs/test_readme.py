@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from service.inference.model import load_model
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from tests.helpers.server import ROOT, Server, environment
 from tests.helpers.small_runs import training
 from training.data import avatars
@@ -111,7 +111,7 @@ def test_training_on_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mo
         done = training(*shlex.split(small)[2:])
         assert done.exit_code == 0, done.stderr
     assert (tmp_path / "grid.png").exists()
-    model = load_model(tmp_path / "models" / "my-faces" / "1" / "model.onnx", Runtime("cpu"))
+    model = load_model(tmp_path / "models" / "my-faces" / "1" / "model.onnx", SessionFactory("cpu"))
     assert model.vocabulary.parse("red eyes, black hair")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from service.formats import images
 from service.inference import model, seeds
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from service.observability import tracing
 
 # Seeds.
@@ -48,12 +48,12 @@ def break_parts(folder: Path) -> None:
         tracing.stop = hang
     if (folder / ENCODERS).exists():
         # Properties, which mypy lets nobody replace.
-        Runtime.threads = 1  # type: ignore[assignment, method-assign]
-        Runtime.encoders = 2  # type: ignore[assignment, method-assign]
+        SessionFactory.threads = 1  # type: ignore[assignment, method-assign]
+        SessionFactory.encoders = 2  # type: ignore[assignment, method-assign]
 
 
 def _break_networks(hang: Any) -> None:
-    render, generate = seeds.render, model.Model.generate
+    render, generate = seeds.run_batch, model.Model.generate
     batch_of = threading.local()
 
     def broken_render(batch: Sequence[Any], *, alone: bool) -> Any:
@@ -76,12 +76,12 @@ def _break_networks(hang: Any) -> None:
             hang()
         return made
 
-    seeds.render = broken_render
+    seeds.run_batch = broken_render
     model.Model.generate = broken_generate  # type: ignore[method-assign]
 
 
 def _seed(source: Any, chunk: range) -> int | None:
-    if not isinstance(source, seeds.Samples):
+    if not isinstance(source, seeds.SeedImages):
         return None
     late = source.indices[chunk.stop - 1] >= LATE
     return RAISES if source.seed == RAISES_LATE and late else source.seed

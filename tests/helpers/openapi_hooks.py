@@ -14,7 +14,7 @@ from service.errors import (
     AnswerTooLarge,
     FieldsDisagree,
     InvalidLabel,
-    LabelNotSeen,
+    LabelNotVerified,
     ModelUnfit,
     TensorsUnfit,
 )
@@ -26,7 +26,7 @@ BEYOND_SCHEMAS = {
         AnswerTooLarge,
         FieldsDisagree,
         InvalidLabel,
-        LabelNotSeen,
+        LabelNotVerified,
         ModelUnfit,
         TensorsUnfit,
     )

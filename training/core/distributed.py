@@ -22,7 +22,7 @@ from training.errors import RunError
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Join the group that ``torchrun`` describes in the environment; alone, do nothing.
 
     Raises ``RunError`` where the processes could not find each other after a restart.
@@ -46,7 +46,7 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def world() -> int:
+def world_size() -> int:
     """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -57,12 +57,12 @@ def rank() -> int:
 
 def share(rows: Tensor) -> Tensor:
     """This process's rows of a whole batch."""
-    return rows if world() == 1 else rows.chunk(world())[rank()]
+    return rows if world_size() == 1 else rows.chunk(world_size())[rank()]
 
 
 def mean(value: Tensor) -> Tensor:
     """The mean of ``value`` over the processes; gradients pass through."""
-    return value if world() == 1 else _Mean.apply(value)
+    return value if world_size() == 1 else _Mean.apply(value)
 
 
 class _Mean(torch.autograd.Function):
@@ -70,7 +70,7 @@ class _Mean(torch.autograd.Function):
     def forward(context: Any, value: Tensor) -> Tensor:
         total = value.clone()
         dist.all_reduce(total)
-        return total / world()
+        return total / world_size()
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
@@ -79,29 +79,29 @@ class _Mean(torch.autograd.Function):
 
 def average_gradients(network: nn.Module) -> None:
     """Replace each gradient by its mean over the processes, in one message."""
-    if world() == 1:
+    if world_size() == 1:
         return
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
-    flat /= world()
+    flat /= world_size()
     pieces = flat.split([gradient.numel() for gradient in gradients])
     for gradient, piece in zip(gradients, pieces, strict=True):
         gradient.copy_(piece.view(gradient.shape))
 
 
-def any_of(flag: bool) -> bool:
+def any_rank(flag: bool) -> bool:
     """Whether ``flag`` is set in any process. All must ask at the same time."""
-    if world() == 1:
+    if world_size() == 1:
         return flag
     total = torch.tensor(float(flag), device=_device())
     dist.all_reduce(total)
     return bool(total > 0)
 
 
-def from_first(content: bytes) -> bytes:
+def broadcast_bytes(content: bytes) -> bytes:
     """What the process of rank 0 gives; what others give does not count. All must ask."""
-    if world() == 1:
+    if world_size() == 1:
         return content
     length = torch.tensor(len(content), device=_device())
     dist.broadcast(length, src=0)

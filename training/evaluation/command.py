@@ -25,9 +25,9 @@ from service.core.manifest import Attribute
 from training.data import Dataset, load
 from training.errors import DataError, RunError
 from training.evaluation import downstream_report, features, report, verifier
-from training.evaluation.downstream import Experiment, Plan, Taught, Trial, planned
+from training.evaluation.downstream import Experiment, GanTrainScore, Plan, Trial, planned
 from training.evaluation.measure import Space, draw, evaluate
-from training.evaluation.report import Told
+from training.evaluation.report import EvaluationContext
 from training.evaluation.snapshot_scores import FEWEST
 from training.evaluation.verifier import Accuracy, Verifier
 from training.networks.marginal import Marginal
@@ -91,7 +91,7 @@ def evaluate_run(
             device=device,
         )
         trials = known + _try(experiment, missing, log, shown)
-        student = features.learnt(
+        student = features.load_or_train(
             folder / f"student-{shown:09d}.safetensors",
             experiment.synthetic,
             mirror=run.config.mirror,
@@ -99,7 +99,7 @@ def evaluate_run(
             schedule=features.THOROUGH,
         )
         real = {name: reader.right for name, reader in told.readers.items()}
-        taught = Taught(real, experiment.test(student))
+        taught = GanTrainScore(real, experiment.test(student))
         _write(folder, told, (experiment, trials, taught))
 
 
@@ -112,8 +112,8 @@ def _measure(
     held_out: Dataset,
     spaces: Sequence[Space],
     device: torch.device,
-) -> Told:
-    network = features.learnt(
+) -> EvaluationContext:
+    network = features.load_or_train(
         run.evaluation(run.config.name) / "classifier.safetensors",
         trained,
         mirror=run.config.mirror,
@@ -143,7 +143,7 @@ def _measure(
         lambda what: click.echo(f"{what} ...", err=True),
     )
     names = [attribute.name for attribute in held_out.attributes]
-    return Told(
+    return EvaluationContext(
         name=name,
         shown=shown,
         evaluation=evaluation,
@@ -201,7 +201,9 @@ def labelled_data(run: Run, data: str | None) -> Dataset:
 
 
 def _write(
-    folder: Path, told: Told, utility: tuple[Experiment, list[Trial], Taught] | None
+    folder: Path,
+    told: EvaluationContext,
+    utility: tuple[Experiment, list[Trial], GanTrainScore] | None,
 ) -> None:
     """The report comes last: what has one is whole."""
     for name in ("report.json", downstream_report.PICTURE):

@@ -20,7 +20,7 @@ from torch import Tensor
 from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
 from training.data import Dataset
-from training.evaluation.features import FeatureNetwork, learn, untrained
+from training.evaluation.features import FeatureNetwork, new_network, train_step
 from training.networks.augment import DRAWS, augment
 
 STEPS, BATCH, LR = 400, 64, 1e-3
@@ -61,7 +61,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Taught:
+class GanTrainScore:
     """Two classifiers that learnt as long as it takes, one from real images and one from samples:
     share of held-out images of which each attribute is read right (GAN-train of Shmelkov et al.
     2018, https://arxiv.org/abs/1807.09499, section 3)."""
@@ -114,7 +114,7 @@ class Experiment:
         """
         share = BATCH // len(parts)
         with scoped_seed(plan.seed, "utility", 0, self.device):
-            network = untrained(self.real, self.device).train()
+            network = new_network(self.real, self.device).train()
             optimizer = torch.optim.Adam(network.parameters(), LR, fused=True)
             for step in range(self.steps):
                 chosen = [
@@ -128,7 +128,7 @@ class Experiment:
                 if plan.arm == CLASSIC:
                     batch = self._changed(batch, plan.seed, step)
                 targets = torch.from_numpy(labels).to(self.device)
-                learn(network, optimizer, LR * (1 - step / self.steps), batch, targets)
+                train_step(network, optimizer, LR * (1 - step / self.steps), batch, targets)
         return network.eval()
 
     def _changed(self, images: Tensor, seed: int, step: int) -> Tensor:

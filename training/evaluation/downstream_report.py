@@ -14,7 +14,7 @@ from training.evaluation.downstream import (
     REAL,
     Estimate,
     Experiment,
-    Taught,
+    GanTrainScore,
     Trial,
     estimate,
 )
@@ -89,7 +89,7 @@ def _verdict(gain: Estimate) -> str:
     return "hurts" if gain.high < 0 else f"no difference that {gain.seeds} seeds could show"
 
 
-def as_markdown(experiment: Experiment, trials: Sequence[Trial], taught: Taught) -> str:
+def as_markdown(experiment: Experiment, trials: Sequence[Trial], taught: GanTrainScore) -> str:
     """A section with the table of all arms, to stand beside the picture."""
     seeds = len({trial.seed for trial in trials})
     attributes = ", ".join(attribute.name for attribute in experiment.real.attributes)
@@ -144,7 +144,9 @@ def _percent(x: Estimate, sign: str) -> str:
     return f"{mean} [{', '.join(interval)}]" if interval else mean
 
 
-def as_json(experiment: Experiment, trials: Sequence[Trial], taught: Taught) -> dict[str, Any]:
+def as_json(
+    experiment: Experiment, trials: Sequence[Trial], taught: GanTrainScore
+) -> dict[str, Any]:
     """Every trial and every summary; accuracies in [0, 1]."""
     sets = {role: getattr(experiment, role) for role in ("real", "synthetic", "held_out")}
     return {

@@ -87,8 +87,8 @@ class FeatureNetwork(nn.Module):
         return torch.stack([part.argmax(dim=1) for part in logits], dim=1)
 
 
-def untrained(dataset: Dataset, device: torch.device) -> FeatureNetwork:
-    """The network that ``fit`` trains for ``dataset``, ready for inference once it is loaded."""
+def new_network(dataset: Dataset, device: torch.device) -> FeatureNetwork:
+    """New network that ``train_network`` trains for ``dataset``, in inference mode."""
     height, width, channels = dataset.images.shape[1:]
     sizes = [len(attribute.values) for attribute in dataset.attributes]
     network = FeatureNetwork((height, width, channels), sizes or [_turns(dataset)])
@@ -97,7 +97,7 @@ def untrained(dataset: Dataset, device: torch.device) -> FeatureNetwork:
     return network.to(device).eval()
 
 
-def fit(
+def train_network(
     dataset: Dataset,
     *,
     mirror: bool,
@@ -111,7 +111,7 @@ def fit(
     """
     turns = _turns(dataset)
     with scoped_seed(seed, "features", 0, device):
-        network = untrained(dataset, device).train()
+        network = new_network(dataset, device).train()
         optimizer = torch.optim.Adam(network.parameters(), LR, fused=True)
         total = min(schedule.epochs * len(dataset), schedule.most)
         images, labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
@@ -129,11 +129,11 @@ def fit(
             if not dataset.attributes:
                 turn = (coins * 2 * turns).long() % turns
                 batch, targets = _turned(batch, turn, turns), turn[:, None]
-            learn(network, optimizer, LR * (1 - shown / total), batch, targets)
+            train_step(network, optimizer, LR * (1 - shown / total), batch, targets)
     return network.eval().requires_grad_(False)
 
 
-def learn(
+def train_step(
     network: FeatureNetwork,
     optimizer: torch.optim.Optimizer,
     lr: float,
@@ -158,7 +158,7 @@ def _turns(dataset: Dataset) -> int:
     return 4 if height == width else 2
 
 
-def learnt(
+def load_or_train(
     path: Path,
     dataset: Dataset,
     *,
@@ -172,9 +172,9 @@ def learnt(
     """
     if not path.exists():
         print(f"learning {path.stem} ...", file=sys.stderr, flush=True)
-        network = fit(dataset, mirror=mirror, device=device, schedule=schedule)
+        network = train_network(dataset, mirror=mirror, device=device, schedule=schedule)
         checkpoint.write(path, 0, checkpoint.collect({"features": network}, {}))
-    network = untrained(dataset, device).requires_grad_(False)
+    network = new_network(dataset, device).requires_grad_(False)
     checkpoint.read(path, {"features": network}, {})
     return network
 

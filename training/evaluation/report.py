@@ -71,7 +71,7 @@ RIGHT = Meaning(
 
 
 @dataclass(frozen=True)
-class Told:
+class EvaluationContext:
     """An evaluation and what it was made of."""
 
     name: str
@@ -93,7 +93,7 @@ class Told:
         return f"{self.images:,} images kept from training"
 
 
-def metrics(told: Told) -> tuple[Metric, ...]:
+def metrics(told: EvaluationContext) -> tuple[Metric, ...]:
     """What the model file says of itself."""
     found = told.evaluation
     rows: list[tuple[str, float, float, str]] = []
@@ -127,7 +127,7 @@ def metrics(told: Told) -> tuple[Metric, ...]:
     )
 
 
-def as_json(told: Told) -> dict[str, Any]:
+def as_json(told: EvaluationContext) -> dict[str, Any]:
     """All of it; training images are told by their names, or by their indices."""
     found = told.evaluation
     return {
@@ -181,7 +181,7 @@ def _distances_json(found: Neighbours) -> dict[str, float]:
     return {"minimum": found.minimum, "low": found.low, "median": found.median}
 
 
-def as_picture(told: Told) -> bytes:
+def as_picture(told: EvaluationContext) -> bytes:
     """PNG: the samples that come nearest to training images, each above its nearest, and below them
     the held-out images that do; so in each space."""
     found = told.evaluation
@@ -205,7 +205,7 @@ def _training_images(found: Neighbours, rows: Tensor, trained: Dataset) -> npt.N
     return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
-def as_markdown(told: Told) -> str:
+def as_markdown(told: EvaluationContext) -> str:
     """Sections of the third level, for the report and the model's card."""
     sections = [_introduction(told), _closeness(told)]
     if told.evaluation.attributes:
@@ -216,7 +216,7 @@ def as_markdown(told: Told) -> str:
     return "\n".join(line for section in sections for line in [*section, ""])
 
 
-def _introduction(told: Told) -> list[str]:
+def _introduction(told: EvaluationContext) -> list[str]:
     spaces = [f"*{space.name}*: {space.description}." for space in told.spaces]
     return [
         f"{told.images:,} samples (0 to {told.images - 1} of seed {SEED}, labels drawn by "
@@ -228,7 +228,7 @@ def _introduction(told: Told) -> list[str]:
     ]
 
 
-def _closeness(told: Told) -> list[str]:
+def _closeness(told: EvaluationContext) -> list[str]:
     lines = [
         "### Fidelity and variety",
         "",
@@ -252,7 +252,7 @@ def _closeness(told: Told) -> list[str]:
     return lines
 
 
-def _labels(told: Told) -> list[str]:
+def _labels(told: EvaluationContext) -> list[str]:
     found = told.evaluation
     lines = [
         "### Labels",
@@ -301,7 +301,7 @@ def _value(value: ValueScore) -> str:
     )
 
 
-def _memorisation(told: Told) -> list[str]:
+def _memorisation(told: EvaluationContext) -> list[str]:
     lines = [
         "### Memorisation",
         "",
@@ -341,7 +341,7 @@ def _verdict(each: Memorisation) -> str:
     return f"- By {each.space}: as near as held-out images, as far as can be told. {told}."
 
 
-def _verifier(told: Told) -> list[str]:
+def _verifier(told: EvaluationContext) -> list[str]:
     conditional = told.evaluation.right is not None
     lines = [
         "### Verifier" if conditional else "### Classifier",

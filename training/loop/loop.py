@@ -23,7 +23,7 @@ from training.errors import Diverged, Failed, Interrupted, RunError
 from training.evaluation import features
 from training.evaluation.snapshot_scores import FEWEST, Scorer
 from training.loop.diagnosis import diagnose
-from training.loop.tensorboard import Board
+from training.loop.tensorboard import TensorBoardLog
 from training.loop.trainer import Trainer
 from training.plots import grids
 from training.plots.curves import draw as draw_curves
@@ -62,7 +62,9 @@ class Tick:
         return line | {name: round(mean, 4) for name, mean in zip(self.totals, means, strict=True)}
 
 
-def train(run: Run, dataset: Dataset, *, judge: bool = True, board: Board | None = None) -> None:
+def train(
+    run: Run, dataset: Dataset, *, judge: bool = True, board: TensorBoardLog | None = None
+) -> None:
     """Train ``run`` on its data to the end, from its checkpoint where it has one.
 
     A signal ends it after the step at hand, with a checkpoint and ``Interrupted``. Raises
@@ -74,7 +76,9 @@ def train(run: Run, dataset: Dataset, *, judge: bool = True, board: Board | None
     trained, held_out = dataset.split(run.config.hold_out)
     trainer = Trainer(run.config, run.dataset)
     _take_up(run, trainer)
-    keeper = Keeper(run, trainer, judge=judge, board=board) if distributed.rank() == 0 else None
+    keeper = (
+        RunRecorder(run, trainer, judge=judge, board=board) if distributed.rank() == 0 else None
+    )
     if keeper is not None:
         keeper.begin(trained, held_out)
     images = torch.from_numpy(trained.images).to(trainer.device)
@@ -90,7 +94,9 @@ def train(run: Run, dataset: Dataset, *, judge: bool = True, board: Board | None
             done = trainer.shown >= total
             ticks = _crossed(before, trainer.shown, run.config.tick_kimg) or done
             # Several processes stop together, and ask each other only as often as they log.
-            stops = (ticks or distributed.world() == 1) and distributed.any_of(interrupt.is_set)
+            stops = (ticks or distributed.world_size() == 1) and distributed.any_rank(
+                interrupt.is_set
+            )
             if ticks:
                 line = tick.line(trainer)
                 if keeper is not None:
@@ -118,13 +124,13 @@ def _take_up(run: Run, trainer: Trainer) -> None:
     if distributed.rank() == 0:
         if own:
             trainer.load(run.checkpoint)
-        distributed.from_first(run.checkpoint.read_bytes() if own else b"")
-    elif sent := distributed.from_first(b""):
+        distributed.broadcast_bytes(run.checkpoint.read_bytes() if own else b"")
+    elif sent := distributed.broadcast_bytes(b""):
         with tempfile.NamedTemporaryFile() as copy:
             copy.write(sent)
             copy.flush()
             trainer.load(Path(copy.name))
-    if distributed.any_of(own > trainer.shown):
+    if distributed.any_rank(own > trainer.shown):
         raise RunError(
             f"the process of rank 0 goes on after {trainer.shown} images, and a checkpoint on "
             f"another host is further: copy {run.folder} from there to the host that is the first "
@@ -132,10 +138,12 @@ def _take_up(run: Run, trainer: Trainer) -> None:
         )
 
 
-class Keeper:
+class RunRecorder:
     """Everything that a run leaves in its folder, and what is made of it."""
 
-    def __init__(self, run: Run, trainer: Trainer, *, judge: bool, board: Board | None) -> None:
+    def __init__(
+        self, run: Run, trainer: Trainer, *, judge: bool, board: TensorBoardLog | None
+    ) -> None:
         self.run = run
         self.trainer = trainer
         self.judge = judge
@@ -156,7 +164,7 @@ class Keeper:
             log.rewind(self.trainer.shown)
         self.ticks = self.run.log.lines()
         if len(held_out) >= FEWEST:
-            network = features.learnt(
+            network = features.load_or_train(
                 self.run.features,
                 trained,
                 mirror=self.run.config.mirror,

@@ -18,7 +18,7 @@ def check_installed() -> None:
     _summary_writer()
 
 
-class Board:
+class TensorBoardLog:
     def __init__(self, folder: Path, shown: int) -> None:
         """Write event files to ``folder``, and let those after ``shown`` images be forgotten.
 

@@ -71,8 +71,8 @@ class Trainer:
         for network in (self.generator, self.discriminator):
             # PyTorch's types leave out the overload that takes a device and a memory format.
             network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = ema.start(self.generator)
-        if distributed.world() > 1:
+        self.ema = ema.copy_of(self.generator)
+        if distributed.world_size() > 1:
             self._spread()
         self.g_adam = self._adam(self.generator, config.lr)
         self.d_adam = self._adam(self.discriminator, config.d_lr or config.lr)
@@ -149,7 +149,7 @@ class Trainer:
             count, self.config.latent_size, generator=self._stream("settle"), device=self.device
         )
         pairs = zip(latents.split(self.config.batch), conditions, strict=True)
-        ema.settle(self.ema, pairs)
+        ema.recalibrate_batch_norm(self.ema, pairs)
 
     def _batch(self, images: Tensor, labels: Tensor) -> Batch:
         """Draw for all processes, and take this one's share."""
@@ -317,11 +317,11 @@ class Trainer:
         return adam
 
     def _spread(self) -> None:
-        share = self.config.batch / distributed.world()
+        share = self.config.batch / distributed.world_size()
         group = MINIBATCH_GROUPS[self.config.minibatch]
         if share % group:
             raise RunError(
-                f"a batch of {self.config.batch} cannot be spread over {distributed.world()} "
+                f"a batch of {self.config.batch} cannot be spread over {distributed.world_size()} "
                 f"processes" + (f" in groups of {group}" if group > 1 else "")
             )
         spread_over_processes(self.generator)

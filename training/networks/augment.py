@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from service.core.manifest import Attribute, spoken
+from service.core.manifest import Attribute, normalise
 
 LARGEST_SHIFT = 1 / 8
 CUTOUT_SIDE = 1 / 2
@@ -55,7 +55,7 @@ def unfit(operations: Sequence[str], mirror: bool, attributes: Sequence[Attribut
     problems = []
     for attribute in attributes:
         texts = (attribute.name, *attribute.values)
-        words = {word for text in texts for word in spoken(text).split()}
+        words = {word for text in texts for word in normalise(text).split()}
         if "colour" in operations and len(words & COLOURS) > 0:
             problems.append(
                 f"augment: 'colour' would change what {attribute.name!r} says "

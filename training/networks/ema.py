@@ -14,7 +14,7 @@ RAMP_UP = 0.05
 """The half-life is at most this share of the images shown, so that early weights are forgotten."""
 
 
-def start(generator: Generator) -> Generator:
+def copy_of(generator: Generator) -> Generator:
     """A copy of ``generator`` that no gradient reaches."""
     return copy.deepcopy(generator).eval().requires_grad_(False)
 
@@ -26,14 +26,14 @@ def update(
     """Move the average one step of ``batch`` images towards ``generator``.
 
     ``shown`` and ``halflife`` are in images. Batch-norm statistics are not averaged, for they would
-    belong to no network: ``settle`` measures them anew.
+    belong to no network: ``recalibrate_batch_norm`` measures them anew.
     """
     beta = 0.5 ** (batch / max(min(halflife, shown * RAMP_UP), 1e-8))
     torch._foreach_lerp_(list(ema.parameters()), list(generator.parameters()), 1 - beta)
 
 
 @torch.no_grad()
-def settle(ema: Generator, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+def recalibrate_batch_norm(ema: Generator, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Set the batch-norm statistics to those over ``batches`` of (latent, condition).
 
     ``ema`` is left in inference mode, in which an image does not depend on its batch.

@@ -149,7 +149,7 @@ class Run:
     def of_first(cls, folder: Path, own: Run | None) -> Run:
         """What ``own`` is in the first of several processes, which alone must have one."""
         config, dataset = (
-            distributed.from_first(part.model_dump_json().encode() if part else b"")
+            distributed.broadcast_bytes(part.model_dump_json().encode() if part else b"")
             for part in ((own.config, own.dataset) if own else (None, None))
         )
         return cls(

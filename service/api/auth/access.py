@@ -14,8 +14,8 @@ from starlette.types import Scope
 
 from service.api.auth import api_keys
 from service.api.auth.api_keys import Key
-from service.api.auth.rate_limit import Allowance
-from service.errors import StartupError, WrongHost
+from service.api.auth.rate_limit import RateLimiter
+from service.errors import MisdirectedRequest, StartupError
 from service.observability import metrics
 from service.settings import Settings
 
@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Caller:
+class Client:
     """``name`` of its key, None for one without; ``allowance`` is None where there is no limit."""
 
     name: str | None
-    allowance: Allowance | None
+    allowance: RateLimiter | None
 
     def spend(self, images: int) -> None:
         """So many are about to be computed. Raises ``RateExceeded``."""
@@ -56,15 +56,15 @@ class Caller:
         return metrics.KEY_IMAGES.labels(self.name or "none")
 
 
-class Access:
+class AccessControl:
     """Lets in who has a key; everyone where there are none."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises ``StartupError`` for keys that are none, or where the service would lie open."""
         self._settings = settings
         self._host = settings.host
-        self._callers: dict[Key, Caller] = {}
-        self._anyone = Caller(None, self._allowance(settings.rate_limit))
+        self._callers: dict[Key, Client] = {}
+        self._anyone = Client(None, self._allowance(settings.rate_limit))
         self.reload()
         if not (self.needs_key or settings.allow_anonymous or _is_loopback(settings.host)):
             raise StartupError(
@@ -87,7 +87,7 @@ class Access:
         self._keyring = keyring
         # Whose key is as it was has spent what it has spent.
         self._callers = {
-            key: self._callers.get(key) or Caller(key.name, self._allowance(key.rate))
+            key: self._callers.get(key) or Client(key.name, self._allowance(key.rate))
             for key in keyring.keys
         }
 
@@ -102,41 +102,40 @@ class Access:
         return {key.name: key for key in self._keyring.keys}
 
     def check_host(self, host: bytes) -> None:
-        """Raises ``WrongHost`` for a name that a page elsewhere may have given this machine.
+        """Reject Host headers that a DNS-rebinding page could use: raises ``MisdirectedRequest``.
 
-        Where nobody needs a key, a browser would let such a page read all answers. Names that
-        anyone can give have a dot.
+        Only without API keys. IP addresses and single-label names such as ``localhost`` pass.
         """
         if self.needs_key or self._settings.allow_anonymous:
             return
         name = host.rpartition(b":")[0] or host
         asked = name[:80].decode("latin-1")
         if b"." in name and not ADDRESS.fullmatch(name) and asked != self._host:
-            raise WrongHost(
+            raise MisdirectedRequest(
                 f"this service is for this machine, and was asked as {asked}. "
                 "Set FIGMENT_API_KEYS, or FIGMENT_ALLOW_ANONYMOUS=true"
             )
 
-    def admit(self, path: str, authorization: bytes) -> Caller:
+    def admit(self, path: str, authorization: bytes) -> Client:
         """Raises ``Unauthorized``."""
         if not self.needs_key or path in OPEN or path.startswith(OPEN_FOLDERS):
             return self._anyone
         return self._callers[self._keyring.find(authorization.decode("latin-1"))]
 
-    def _allowance(self, rate: int | None) -> Allowance | None:
+    def _allowance(self, rate: int | None) -> RateLimiter | None:
         if rate is None:
             return None
         # Each worker grants its share; at once, as much as one answer may hold, or one batch.
         share = max(1, round(rate / self._settings.workers))
-        return Allowance(share, max(share, self._settings.max_images, LARGEST_BATCH))
+        return RateLimiter(share, max(share, self._settings.max_images, LARGEST_BATCH))
 
 
-def caller_of(request: Request) -> Caller:
-    caller: Caller = request.scope[SCOPE]
+def client_of(request: Request) -> Client:
+    caller: Client = request.scope[SCOPE]
     return caller
 
 
-def set_caller(scope: Scope, caller: Caller) -> None:
+def set_client(scope: Scope, caller: Client) -> None:
     scope[SCOPE] = caller
 
 

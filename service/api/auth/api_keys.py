@@ -19,7 +19,7 @@ from service.errors import StartupError, Unauthorized
 PREFIX = "figment_"
 """What keys begin with, so that whoever finds one knows what it opens."""
 BYTES = 32
-LEAST = 8
+MIN_PLAIN_CHARACTERS = 8
 """Characters of a key that is given as it is: a word that was left over is not to open anything."""
 HEX = re.compile("[0-9a-fA-F]{64}")
 ENTRY = re.compile(
@@ -40,7 +40,7 @@ class Key:
     """It was not given as a hash."""
 
 
-class Keyring:
+class ApiKeys:
     """The keys that open the service; without any it is open."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
@@ -74,7 +74,7 @@ def make(name: str, rate: int | None = None) -> tuple[str, str]:
     return key, entry
 
 
-def read(entries: str | None, file: Path | None, rate: int | None) -> Keyring:
+def read(entries: str | None, file: Path | None, rate: int | None) -> ApiKeys:
     """The keys in ``entries``, separated by commas, and those in ``file``, one in each line.
 
     ``rate`` is for those that have none of their own. Raises ``StartupError``.
@@ -89,7 +89,7 @@ def read(entries: str | None, file: Path | None, rate: int | None) -> Keyring:
     keys = parse([entry for entry in found if entry], rate)
     if not keys and (entries is not None or file is not None):  # one that was lost opens nothing
         raise StartupError("there is no API key in FIGMENT_API_KEYS or FIGMENT_API_KEYS_FILE")
-    return Keyring(keys)
+    return ApiKeys(keys)
 
 
 def parse(entries: Iterable[str], rate: int | None) -> list[Key]:
@@ -103,10 +103,13 @@ def parse(entries: Iterable[str], rate: int | None) -> list[Key]:
                 "or without; `python -m service key NAME` makes one"
             )
         plain = match["plain"]
-        if plain and (len(plain) < LEAST or HEX.fullmatch(plain) or match["name"] == "sha256"):
+        if plain and (
+            len(plain) < MIN_PLAIN_CHARACTERS or HEX.fullmatch(plain) or match["name"] == "sha256"
+        ):
             raise StartupError(
                 f"API key {number}: what stands there for the key is no key: it is shorter than "
-                f"{LEAST} characters, or a hash without a name; NAME:sha256:HEX is what is meant"
+                f"{MIN_PLAIN_CHARACTERS} characters, or a hash without a name; NAME:sha256:HEX is "
+                "what is meant"
             )
         digest = hashlib.sha256(plain.encode()).digest() if plain else bytes.fromhex(match["hash"])
         own = match["rate"]

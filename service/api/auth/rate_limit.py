@@ -10,7 +10,7 @@ from throttled.rate_limiter import per_sec
 from service.errors import RateExceeded
 
 
-class Allowance:
+class RateLimiter:
     """Of one caller. After a pause, ``burst`` images may be had at once."""
 
     def __init__(self, rate: int, burst: int) -> None:

@@ -19,14 +19,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
-from service.api.auth.access import SCOPE, Access, set_caller
+from service.api.auth.access import SCOPE, AccessControl, set_client
 from service.api.http_constants import NOTHING_ACTIVE
-from service.engine.admission import REQUEST
+from service.engine.admission import REQUEST_KEY
 from service.errors import NotReady
 from service.observability import metrics, tracing
 from service.observability.logging import REQUEST_ID, request_id
 
-CUT = "figment.cut"
+ABORT = "figment.cut"
 """An extension of ASGI by our HTTP server: a function that ends the connection as it is."""
 DOCS = "/docs"
 STUDIO, STUDIO_FILES = "/", "/studio/"
@@ -47,9 +47,9 @@ FAILED = 500
 log = logging.getLogger(__name__)
 
 
-class Gate:
+class Gateway:
     def __init__(
-        self, app: ASGIApp, access: Access, *, origins: Sequence[str], log_requests: bool
+        self, app: ASGIApp, access: AccessControl, *, origins: Sequence[str], log_requests: bool
     ) -> None:
         """``origins``: whose pages may ask, from a browser.
 
@@ -81,15 +81,15 @@ class Gate:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         with tracing.request(scope):
-            await self._answer(scope, receive, _Passage(self, scope, send))
+            await self._answer(scope, receive, _RequestContext(self, scope, send))
 
-    async def _answer(self, scope: Scope, receive: Receive, passage: _Passage) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, passage: _RequestContext) -> None:
         try:
             if self.draining and READY.fullmatch(scope["path"]):
                 raise NotReady("the service is ending")
-            REQUEST.set(_request(scope, passage.authorization))
+            REQUEST_KEY.set(_request(scope, passage.authorization))
             self._access.check_host(passage.host)
-            set_caller(scope, self._access.admit(scope["path"], passage.authorization))
+            set_client(scope, self._access.admit(scope["path"], passage.authorization))
             await self._app(scope, receive, passage.send)
         except asyncio.CancelledError:
             if not self.draining:
@@ -109,15 +109,15 @@ class Gate:
 
 
 def _request(scope: Scope, authorization: bytes) -> int:
-    """For ``line.REQUEST``, to which a body may be added."""
+    """For ``line.REQUEST_KEY``, to which a body may be added."""
     host, _ = scope["client"] or (None, 0)
     return hash((host, authorization, scope["path"], scope["query_string"]))
 
 
-class _Passage:
+class _RequestContext:
     """One request on its way."""
 
-    def __init__(self, gate: Gate, scope: Scope, send: Send) -> None:
+    def __init__(self, gate: Gateway, scope: Scope, send: Send) -> None:
         self._gate = gate
         self._scope = scope
         self._send = send
@@ -156,7 +156,7 @@ class _Passage:
 
     def cut(self, why: str) -> None:
         log.info("the answer to %s %s is cut: %s", self._scope["method"], self._scope["path"], why)
-        cut(self._scope)
+        abort(self._scope)
 
     def record(self, logs: bool) -> None:
         seconds = time.perf_counter() - self._started
@@ -193,8 +193,8 @@ def _told(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     )
 
 
-def cut(scope: Scope) -> None:
+def abort(scope: Scope) -> None:
     """End the connection of a request, so that its caller sees that the answer is not whole."""
-    end = scope.get("extensions", {}).get(CUT)
+    end = scope.get("extensions", {}).get(ABORT)
     if end is not None:
         end()

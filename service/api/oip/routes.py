@@ -22,7 +22,7 @@ from service.api.oip.schemas import (
     BYTE,
     IMAGE,
     LENGTH,
-    MOST_NUMBERS,
+    MAX_NUMBERS,
     PLATFORM,
     InferAnswer,
     InferRequest,
@@ -180,9 +180,9 @@ async def _infer(model: Model, state: State, request: Request) -> Response:
 def _check_answer(model: Model, count: int, binary: bool) -> None:
     """Raise ``TensorsUnfit`` for an answer that would be too long as JSON."""
     levels = count * math.prod(model.manifest.image_shape)
-    if not binary and levels > MOST_NUMBERS:
+    if not binary and levels > MAX_NUMBERS:
         raise TensorsUnfit(
-            f"inputs: {count} rows make {levels:,} numbers, and JSON may have {MOST_NUMBERS:,}: "
+            f"inputs: {count} rows make {levels:,} numbers, and JSON may have {MAX_NUMBERS:,}: "
             "set binary_data of the output, or ask for fewer at a time"
         )
 

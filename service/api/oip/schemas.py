@@ -27,12 +27,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, from_json
 
 from service.api import problems
-from service.core.image_info import Frame, Pixels
-from service.core.latents import Stretch
+from service.core.image_info import ImageInfo, Pixels
+from service.core.latents import IndexRange
 from service.core.manifest import Manifest
 from service.errors import MalformedJson, TensorsUnfit
 from service.inference.model import Model
-from service.inference.seeds import Floats, Inputs, Values
+from service.inference.seeds import Floats, ModelInputs, Values
 
 PLATFORM = "onnxruntime_onnx"
 """What Triton calls a model file such as ours."""
@@ -45,11 +45,11 @@ IMAGE = "image"
 LITTLE_ENDIAN = np.dtype("<f4")
 SHOWN = 200
 """Characters of what a request calls its tensors."""
-MOST_TENSORS = 8
+MAX_TENSORS = 8
 """That a request may name: more than any model has. Each that is wrong is told, at some expense."""
-MOST_PARTS = 200_000
+MAX_PARTS = 200_000
 """Lists and mappings in the JSON: more than rows. Empty ones would take a second to make."""
-MOST_NUMBERS = 1 << 20
+MAX_NUMBERS = 1 << 20
 """Levels in an answer in JSON, where each takes four bytes: 85 images of 64x64 in colour."""
 
 
@@ -132,10 +132,10 @@ class InferRequest(BaseModel):
 
     id: StrictStr | None = Field(None, description="Stands in the answer again.")
     parameters: RequestParameters | None = None
-    inputs: Annotated[list[InferInput], Field(max_length=MOST_TENSORS)] = Field(
+    inputs: Annotated[list[InferInput], Field(max_length=MAX_TENSORS)] = Field(
         description="All that the model takes, in any order."
     )
-    outputs: Annotated[list[RequestedOutput], Field(max_length=MOST_TENSORS)] | None = Field(
+    outputs: Annotated[list[RequestedOutput], Field(max_length=MAX_TENSORS)] | None = Field(
         None, description="`image`, which is all there is."
     )
 
@@ -148,13 +148,13 @@ class InferRequest(BaseModel):
         return self.parameters is not None and self.parameters.binary_data_output
 
 
-class Asked(NamedTuple):
+class ParsedInferRequest(NamedTuple):
     request: InferRequest
     data: memoryview
     """What stands behind the JSON."""
 
 
-def read(body: bytes, head: int | None) -> Asked:
+def read(body: bytes, head: int | None) -> ParsedInferRequest:
     """A body of which the first ``head`` bytes are JSON, or all.
 
     Raises ``MalformedJson``, and ``InvalidRequest`` for JSON that is no request.
@@ -162,8 +162,8 @@ def read(body: bytes, head: int | None) -> Asked:
     if head is not None and head > len(body):
         raise TensorsUnfit(f"{LENGTH} is {head}, and the body has {len(body)} bytes")
     text = body[:head]
-    if text.count(b"[") + text.count(b"{") > MOST_PARTS:
-        raise TensorsUnfit(f"the JSON has more than {MOST_PARTS:,} lists and mappings")
+    if text.count(b"[") + text.count(b"{") > MAX_PARTS:
+        raise TensorsUnfit(f"the JSON has more than {MAX_PARTS:,} lists and mappings")
     try:
         found = from_json(text)
     except ValueError as error:
@@ -173,30 +173,30 @@ def read(body: bytes, head: int | None) -> Asked:
         request = InferRequest.model_validate(found)
     except ValidationError as error:
         raise problems.explain(error.errors()) from None
-    return Asked(request, memoryview(body)[len(body) if head is None else head :])
+    return ParsedInferRequest(request, memoryview(body)[len(body) if head is None else head :])
 
 
 # As rows.
 
 
 @dataclass(frozen=True)
-class Given:
+class TensorImages:
     """The images of rows that a caller has: ``latent [N, Z]`` and ``condition [N, C]``."""
 
     model: Model
     latent: Floats
     condition: Floats
 
-    def stretches(self, chunk: range) -> list[Stretch]:
+    def stretches(self, chunk: range) -> list[IndexRange]:
         return []
 
-    def inputs(self, chunk: range, latent: Floats, values: Values) -> Inputs:
+    def inputs(self, chunk: range, latent: Floats, values: Values) -> ModelInputs:
         rows = slice(chunk.start, chunk.stop)
-        frames = [Frame(index, None, None) for index in chunk]
-        return Inputs(self.latent[rows], self.condition[rows], frames)
+        frames = [ImageInfo(index, None, None) for index in chunk]
+        return ModelInputs(self.latent[rows], self.condition[rows], frames)
 
 
-def rows_of(asked: Asked, model: Model) -> Given:
+def rows_of(asked: ParsedInferRequest, model: Model) -> TensorImages:
     """Raises ``TensorsUnfit`` where the tensors are not those that the model takes and gives."""
     request, data = asked
     sizes = model.manifest.inputs
@@ -221,7 +221,7 @@ def rows_of(asked: Asked, model: Model) -> Given:
         told = " and ".join(f"{rows} rows of {name}" for name, rows in counts.items())
         raise TensorsUnfit(f"inputs: there are {told}; there must be one row for each image")
     none = np.empty((count, 0), np.float32)
-    return Given(model, found["latent"], found.get("condition", none))
+    return TensorImages(model, found["latent"], found.get("condition", none))
 
 
 def _check_names(field: str, given: Sequence[str], known: Sequence[str], model: Model) -> None:
@@ -356,11 +356,11 @@ def _tensors(tensors: Sequence[tuple[str, str, list[int]]]) -> list[Mapping[str,
 _DECIMALS = np.array([list(b"%3d," % level) for level in range(256)], np.uint8)
 
 
-def as_bytes(frame: Frame, pixels: Pixels) -> bytes:
+def as_bytes(frame: ImageInfo, pixels: Pixels) -> bytes:
     """One image of a binary tensor."""
     return pixels.tobytes()
 
 
-def as_numbers(frame: Frame, pixels: Pixels) -> bytes:
+def as_numbers(frame: ImageInfo, pixels: Pixels) -> bytes:
     """One image of a list in JSON, which takes blanks between numbers: ``  0,255, 17``."""
     return _DECIMALS[pixels.reshape(-1)].tobytes()[:-1]

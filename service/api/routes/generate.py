@@ -8,13 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api.dataset_responses import SETS, set_answer
-from service.api.fast_path import DirectRoute, FormatQuery
+from service.api.fast_path import FastRoute, FormatQuery
 from service.api.image_responses import (
     PROBLEM,
-    about,
     documented,
     image_answer,
     json_answer,
+    model_fields,
     run,
     run_search,
 )
@@ -27,9 +27,9 @@ from service.engine.search import Search
 from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
 from service.formats import images, negotiation
 from service.inference.model import Model
-from service.inference.seeds import Samples
+from service.inference.seeds import SeedImages
 
-router = APIRouter(tags=["generate"], route_class=DirectRoute)
+router = APIRouter(tags=["generate"], route_class=FastRoute)
 FORMATS = ("json", *images.EXTENSIONS, *SETS)
 ANSWERS = documented(
     GenerateAnswer,
@@ -101,7 +101,7 @@ async def _answer(
             f"{', '.join(able) or 'none'} can be verified",
             models=able,
         )
-    samples = Samples(
+    samples = SeedImages(
         model=model,
         seed=secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed,
         indices=range(body.offset, body.offset + count),
@@ -113,7 +113,7 @@ async def _answer(
         entries = max(len(samples.asked), 1)
         counts = quotas(count, body.offset, entries) if isinstance(body.n, int) else body.n
         search = Search(body.offset, counts)
-    head = about(model) | {"seed": samples.seed}
+    head = model_fields(model) | {"seed": samples.seed}
     if chosen in SETS:
         return await set_answer(chosen, head, samples, search, body.verify, state, request)
     if search is None:

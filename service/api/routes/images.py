@@ -12,13 +12,20 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from service.api.fast_path import refuse_repeats
-from service.api.image_responses import PROBLEMS, about, as_headers, described, image_answer, run
+from service.api.image_responses import (
+    PROBLEMS,
+    as_headers,
+    described,
+    image_answer,
+    model_fields,
+    run,
+)
 from service.api.state import CurrentState, State
-from service.core.image_request import MAX_LABEL, Index, Seed, Truncation, VersionNumber
+from service.core.image_request import MAX_LABEL_CHARACTERS, Index, Seed, Truncation, VersionNumber
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.inference.model import Model
-from service.inference.seeds import Samples
+from service.inference.seeds import SeedImages
 
 router = APIRouter(prefix="/images", tags=["images"])
 WHOSE = ("public", "private")
@@ -44,7 +51,7 @@ class _Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    label: Annotated[str, Field(max_length=MAX_LABEL)] | SkipJsonSchema[None] = None
+    label: Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS)] | SkipJsonSchema[None] = None
     truncation: Truncation = 1
 
 
@@ -84,7 +91,7 @@ async def show_image(
     """The same bytes for ever, on one provider: cache it as long as you like."""
     refuse_repeats(request)
     found = state.library.get(model, version)
-    samples = Samples(
+    samples = SeedImages(
         model=found,
         seed=seed,
         indices=range(index, index + 1),
@@ -92,7 +99,7 @@ async def show_image(
         truncation=query.truncation,
     )
     url = samples.address(index).url(extension)
-    head = about(found) | {"seed": seed}
+    head = model_fields(found) | {"seed": seed}
     whose = WHOSE[state.access.needs_key]
     caching = {"ETag": _etag(found, state, url), "Cache-Control": _caching(whose)}
     if _matches(caching["ETag"], if_none_match):

@@ -7,14 +7,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.api.fast_path import DirectRoute, FormatQuery
+from service.api.fast_path import FastRoute, FormatQuery
 from service.api.image_responses import (
-    about,
     animation_answer,
     check_size,
     documented,
     image_answer,
     json_answer,
+    model_fields,
     run,
 )
 from service.api.points import sample
@@ -23,7 +23,7 @@ from service.api.state import state_of
 from service.formats import images, negotiation
 from service.inference.interpolation import Interpolation
 
-router = APIRouter(tags=["generate"], route_class=DirectRoute)
+router = APIRouter(tags=["generate"], route_class=FastRoute)
 ANIMATED = ("gif", "webp")
 FORMATS = ("json", "png", *ANIMATED)
 
@@ -48,7 +48,7 @@ async def interpolate(
         method=body.method,
         loop=body.loop,
     )
-    head = about(model)
+    head = model_fields(model)
     making = run(state, way, body.steps, request)
     if chosen == "json":
         return await json_answer(making, head)

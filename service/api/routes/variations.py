@@ -7,13 +7,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.api.fast_path import DirectRoute, FormatQuery
+from service.api.fast_path import FastRoute, FormatQuery
 from service.api.image_responses import (
-    about,
     check_size,
     documented,
     image_answer,
     json_answer,
+    model_fields,
     run,
 )
 from service.api.points import sample
@@ -23,7 +23,7 @@ from service.core.latents import MAX_SEED
 from service.formats import images, negotiation
 from service.inference.variations import Variations
 
-router = APIRouter(tags=["generate"], route_class=DirectRoute)
+router = APIRouter(tags=["generate"], route_class=FastRoute)
 FORMATS = ("json", *images.EXTENSIONS)
 
 
@@ -47,7 +47,7 @@ async def variations(
         seed=secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed,
         strength=body.strength,
     )
-    head = about(model) | {"seed": around.seed, "of": around.of.address(body.of.index).url()}
+    head = model_fields(model) | {"seed": around.seed, "of": around.of.address(body.of.index).url()}
     making = run(state, around, body.n, request)
     if chosen == "json":
         return await json_answer(making, head)

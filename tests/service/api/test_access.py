@@ -17,7 +17,7 @@ import pytest
 from service.api.auth import api_keys
 from service.api.auth.access import PROBES
 from service.client import Figment
-from service.errors import Refused, StartupError, Unauthorized
+from service.errors import RequestRejected, StartupError, Unauthorized
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
 from tests.helpers.server import ROOT, Server, environment, serve
@@ -179,7 +179,7 @@ def test_answers_tell_browsers_to_do_nothing_with_them(guarded: Server) -> None:
 def test_the_client_sends_its_key(guarded: Server, tmp_path: Path) -> None:
     batch = Figment(guarded.url, api_key=KEY).generate(3, seed=1, model="plain")
     assert batch.images.shape == (3, 16, 16, 3)
-    with pytest.raises(Refused, match="API key"):
+    with pytest.raises(RequestRejected, match="API key"):
         Figment(guarded.url).generate(1)
     fetch = [sys.executable, "-m", "service", "fetch", "-n", "5", "--model", "plain"]
     fetch += ["--server", guarded.url, "--out", str(tmp_path / "set")]

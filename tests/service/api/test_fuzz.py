@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from service.core.labels import Choice, Label, Vocabulary
-from service.core.manifest import Attribute, spoken
-from service.errors import InvalidLabel, InvalidRequest, ModelRefused
+from service.core.manifest import Attribute, normalise
+from service.errors import InvalidLabel, InvalidModel, InvalidRequest
 from tests.conftest import attribute, manifest
 from tests.helpers.onnx_files import model, put
 from tests.helpers.server import Server, serve
@@ -132,9 +132,9 @@ def test_a_label_is_understood_or_refused(label: Label) -> None:
     for a, v in choice.items():
         name, value = ATTRIBUTES[a].name, ATTRIBUTES[a].values[v]
         if isinstance(label, str):  # a value, or as in "not Smiling", its attribute
-            assert spoken(value) in spoken(label) or spoken(name) in spoken(label)
+            assert normalise(value) in normalise(label) or normalise(name) in normalise(label)
         else:
-            assert spoken(name) in map(spoken, label)
+            assert normalise(name) in map(normalise, label)
 
 
 @st.composite
@@ -177,7 +177,7 @@ def vocabularies(draw: st.DrawFn) -> Vocabulary:
     try:
         vocabulary = Vocabulary(manifest(*attributes).attributes, "/models/any/labels")
         vocabulary.check()
-    except (ValidationError, ModelRefused):
+    except (ValidationError, InvalidModel):
         reject()
     return vocabulary
 

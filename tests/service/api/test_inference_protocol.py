@@ -30,7 +30,7 @@ from service.api.oip.schemas import LENGTH, as_numbers, read, rows_of
 from service.core import latents
 from service.errors import RequestError
 from service.inference.model import Model, load_model
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
 from tests.helpers.server import MODELS, ROOT, Server, environment, serve
@@ -62,7 +62,7 @@ def small(models: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def model(models: Path) -> Model:
-    return load_model(models / "faces" / "2" / "model.onnx", Runtime("cpu"))
+    return load_model(models / "faces" / "2" / "model.onnx", SessionFactory("cpu"))
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_the_tensors_of_an_address_give_its_pixels(server: Server) -> None:
         np.asarray(Image.open(io.BytesIO(base64.b64decode(image["data"]))))
         for image in told.json()["images"]
     ]
-    faces = load_model(MODELS / "anime-faces" / "2" / "model.onnx", Runtime("cpu"))
+    faces = load_model(MODELS / "anime-faces" / "2" / "model.onnx", SessionFactory("cpu"))
     latent = latents.latents(5, 7, 20, faces.manifest.latent_size)
     choice = faces.vocabulary.parse("red eyes, black hair")
     values = np.array([[choice[0], choice[1]]] * 20)

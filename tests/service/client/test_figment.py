@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from service.client import Figment
-from service.client.http import Server as At
-from service.client.stream import Download
-from service.datasets.request import Order, Progress
-from service.errors import ClientError, OriginChanged, Refused, Unreachable
+from service.client.http import HttpClient as At
+from service.client.stream import ImageStream
+from service.datasets.request import ImageRequest, Progress
+from service.errors import ClientError, ModelChanged, RequestRejected, Unreachable
 from tests.helpers.cut_connections import cutting
 from tests.helpers.server import Server
 
@@ -80,10 +80,10 @@ def test_labels_that_can_be_asked_for(figment: Figment) -> None:
 
 
 def test_what_is_refused_is_told(figment: Figment) -> None:
-    with pytest.raises(Refused, match="did you mean 'red eyes'") as error:
+    with pytest.raises(RequestRejected, match="did you mean 'red eyes'") as error:
         figment.generate(label="red eys")
     assert error.value.problem["matches"][0] == "red eyes"
-    with pytest.raises(Refused, match="steps"):
+    with pytest.raises(RequestRejected, match="steps"):
         figment.interpolate({"seed": 1}, {"seed": 2}, steps=1)
 
 
@@ -106,8 +106,8 @@ def test_heads_may_be_cut_as_well(server: Server) -> None:
     expected = Figment(server.url).generate(2, label="red eyes", seed=3)
     for point in range(0, 700, 13):
         with cutting(server.url, [point]) as proxy:
-            order = Order(2, "red eyes", 3)
-            download = Download(At(proxy.url), order, Progress(order))
+            order = ImageRequest(2, "red eyes", 3)
+            download = ImageStream(At(proxy.url), order, Progress(order))
             assert [record.url for record, _ in download] == expected.urls
             assert proxy.cuts == 1
             assert len(download.software) == 1
@@ -116,7 +116,7 @@ def test_heads_may_be_cut_as_well(server: Server) -> None:
             images = Figment(proxy.url).variations({"seed": 1}, 1, seed=2).images
             assert (images.shape, proxy.cuts) == ((1, 64, 64, 3), 1)
         with cutting(server.url, [point]) as proxy:
-            with pytest.raises(Refused, match="did you mean"):
+            with pytest.raises(RequestRejected, match="did you mean"):
                 Figment(proxy.url).generate(label="red eys")
             assert proxy.cuts == 1
 
@@ -221,7 +221,7 @@ def test_another_model_in_the_middle_is_told(client: httpx.Client) -> None:
         with answering(first, set_of(client, body | {"offset": 1, "n": 1}, **change)) as (url, _):
             stream = Figment(url).stream(2, seed=1)
             assert next(stream).index == 0
-            with pytest.raises(OriginChanged, match=said):
+            with pytest.raises(ModelChanged, match=said):
                 next(stream)
 
 
@@ -262,7 +262,7 @@ def test_a_label_that_is_not_seen_is_told_however_often_the_stream_was_cut(serve
 
     def found(url: str) -> list[int]:
         indices = []
-        with pytest.raises(Refused, match="never saw 'orange eyes, gray hair'"):
+        with pytest.raises(RequestRejected, match="never saw 'orange eyes, gray hair'"):
             for sample in Figment(url).stream([3, 300], **asked):
                 indices.append(sample.index)
         return indices

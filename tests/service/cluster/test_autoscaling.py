@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.cluster.autoscaling import QUEUE, RATE, WORK, QueueInImages, wanted
+from service.cluster.autoscaling import QUEUE, RATE, WORK, ImageQueuePolicy, desired_replicas
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from service.cluster.autoscaling import QUEUE, RATE, WORK, QueueInImages, wanted
 def test_the_queue_in_seconds_and_the_work_decide(
     queue: float, work: float, rates: list[float], number: int | None
 ) -> None:
-    assert wanted(queue, work, rates, seconds=0.2, share=0.8) == number
+    assert desired_replicas(queue, work, rates, seconds=0.2, share=0.8) == number
 
 
 @dataclass
@@ -45,11 +45,11 @@ def test_the_policy_adds_up_what_replicas_tell() -> None:
         RATE: {"a": 300.0, "b": 300.0},
         WORK: {"a": 10.0, "b": 10.0},
     }
-    assert QueueInImages()(Told(aggregated_metrics=told)) == (4, {})
-    assert QueueInImages(seconds=0.4)(Told(aggregated_metrics=told)) == (2, {})
-    assert QueueInImages(share=0.01)(Told(aggregated_metrics=told)) == (7, {})
+    assert ImageQueuePolicy()(Told(aggregated_metrics=told)) == (4, {})
+    assert ImageQueuePolicy(seconds=0.4)(Told(aggregated_metrics=told)) == (2, {})
+    assert ImageQueuePolicy(share=0.01)(Told(aggregated_metrics=told)) == (7, {})
 
 
 def test_where_nothing_is_known_all_stays() -> None:
-    assert QueueInImages()(Told(aggregated_metrics=None)) == (3, {})
-    assert QueueInImages()(Told()) == (3, {})
+    assert ImageQueuePolicy()(Told(aggregated_metrics=None)) == (3, {})
+    assert ImageQueuePolicy()(Told()) == (3, {})

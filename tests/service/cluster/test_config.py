@@ -57,8 +57,8 @@ def test_the_config_says_nothing_that_is_not_there(cluster: ModuleType) -> None:
     known = {f"FIGMENT_{name.upper()}" for name in Settings.model_fields}
     assert set(APPLICATION["runtime_env"]["env_vars"]) <= known
     policy = DEPLOYMENT["autoscaling_config"]["policy"]
-    autoscaling.QueueInImages(**policy["policy_kwargs"])
-    assert policy["policy_function"] == "service.cluster.autoscaling:QueueInImages"
+    autoscaling.ImageQueuePolicy(**policy["policy_kwargs"])
+    assert policy["policy_function"] == "service.cluster.autoscaling:ImageQueuePolicy"
     variables = CONFIG["controller_options"]["runtime_env"]["env_vars"]
     assert callable(proxy.middlewares)
     for name, value in variables.items():
@@ -71,7 +71,7 @@ def test_the_config_and_the_command_do_the_same(cluster: ModuleType) -> None:
     shipped = DEPLOYMENT["autoscaling_config"]
     for name in shipped.keys() - {"policy"}:
         assert getattr(options.autoscaling_config, name) == shipped[name], name
-    policy = inspect.signature(autoscaling.QueueInImages)
+    policy = inspect.signature(autoscaling.ImageQueuePolicy)
     assert not options.autoscaling_config.policy.policy_kwargs
     assert shipped["policy"]["policy_kwargs"] == {
         name: parameter.default for name, parameter in policy.parameters.items()

@@ -60,8 +60,8 @@ def test_seeking_gives_what_counting_gives() -> None:
 
 
 def test_stretches_together_give_what_each_gives_alone() -> None:
-    stretches = [latents.Stretch(3, 5, 2), latents.Stretch(2**53 - 1, 2**53 - 1, 1)]
-    stretches.append(latents.Stretch(3, 0, 7))
+    stretches = [latents.IndexRange(3, 5, 2), latents.IndexRange(2**53 - 1, 2**53 - 1, 1)]
+    stretches.append(latents.IndexRange(3, 0, 7))
     attributes = [attribute("x", *"abc"), attribute("y", *"abcdefghij")]
     alone = [latents.latents(s.seed, s.first, s.count, 100) for s in stretches]
     labels = [latents.draw_labels(s.seed, s.first, s.count, attributes) for s in stretches]
@@ -71,7 +71,7 @@ def test_stretches_together_give_what_each_gives_alone() -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 100, 128])
 def test_images_share_no_randomness(size: int) -> None:
-    drawn = latents._uniform([latents.Stretch(0, 0, 50)], latents._LATENTS, size)
+    drawn = latents._uniform([latents.IndexRange(0, 0, 50)], latents._LATENTS, size)
     assert len(np.unique(drawn)) == drawn.size
 
 

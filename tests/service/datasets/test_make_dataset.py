@@ -36,14 +36,14 @@ from hypothesis import strategies as st
 from service.core.manifest import Attribute
 from service.core.redact import without_passwords
 from service.datasets import local_executor
-from service.datasets.build import opened
+from service.datasets.build import open_build
 from service.datasets.plan_file import read_plan
-from service.datasets.shard_builder import Done, Job, Recipe, Tell
-from service.datasets.shards import Selection, Shards
-from service.datasets.storage import Folder
-from service.errors import DatasetFailed
+from service.datasets.shard_builder import BuildSpec, OnProgress, ShardResult, ShardTask
+from service.datasets.shards import LabelledIndices, Shards
+from service.datasets.storage import LocalStorage
+from service.errors import DatasetError
 from service.formats.registry import SUFFIXES
-from service.models.sandbox import Vetter
+from service.models.sandbox import ModelSandbox
 from tests.conftest import attribute, manifest
 from tests.helpers.onnx_files import model, put
 from tests.helpers.server import MODELS, ROOT, Server, environment, serve
@@ -202,7 +202,7 @@ def test_images_of_a_file_are_found_without_those_before(
             taken.append(index)
         if not any(missing):
             break
-    shards = Shards(Selection(offset, counts), per_file)
+    shards = Shards(LabelledIndices(offset, counts), per_file)
     found = [shards.indices(number) for number in range(len(shards))]
     assert found == [taken[i : i + per_file] for i in range(0, len(taken), per_file)]
     assert [shards.end(number) for number in range(len(shards))] == [each[-1] + 1 for each in found]
@@ -212,7 +212,7 @@ def test_images_of_a_file_are_found_without_those_before(
 @pytest.mark.parametrize("counts", [[10**8], [7 * 10**7, 0, 1, 3 * 10**7 - 1], [10**5] * 1000])
 def test_the_last_of_a_hundred_million_images(counts: list[int]) -> None:
     offset, entries, per_file = 2**52, len(counts), 10_000
-    shards = Shards(Selection(offset, counts), per_file)
+    shards = Shards(LabelledIndices(offset, counts), per_file)
     assert len(shards) == 10_000
     for number in (0, 1, 5000, 9999):
         first, *_ = indices = shards.indices(number)
@@ -308,7 +308,9 @@ def test_a_worker_that_is_killed_when_it_has_nothing_to_do(
     made: list[int] = []
     found: list[int] = []
 
-    def killing(recipe: Recipe, jobs: deque[Job], tell: Tell) -> Iterator[Done]:
+    def killing(
+        recipe: BuildSpec, jobs: deque[ShardTask], tell: OnProgress
+    ) -> Iterator[ShardResult]:
         for number, done in enumerate(local_executor.run(recipe, jobs, tell, most=1)):
             if number in (0, 4):
                 (worker,) = multiprocessing.active_children()
@@ -319,8 +321,8 @@ def test_a_worker_that_is_killed_when_it_has_nothing_to_do(
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(LARGE))
     out = tmp_path / "out"
-    with opened(
-        read_plan(path), Folder(out), models, "cpu", Vetter(), lambda message: None
+    with open_build(
+        read_plan(path), LocalStorage(out), models, "cpu", ModelSandbox(), lambda message: None
     ) as dataset:
         dataset.fill(killing, found.append, made.append)
     assert read(out) == undisturbed
@@ -617,7 +619,7 @@ def test_places_that_cannot_be_written_to(command: Command, out: str, said: str)
 def test_plans_that_are_none(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(text)
-    with pytest.raises(DatasetFailed) as told:
+    with pytest.raises(DatasetError) as told:
         read_plan(path)
     assert said in str(told.value) and str(path) in str(told.value)
 

@@ -10,15 +10,21 @@ import httpx
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from pydantic import BaseModel
 
-from service.api.auth.access import Access
-from service.api.fast_path import DirectRoute, FormatQuery, Shortcut
-from service.api.middleware.gateway import Gate
-from service.engine.admission import LATE, LONGEST, REQUEST, SOON, Line
+from service.api.auth.access import AccessControl
+from service.api.fast_path import FastPath, FastRoute, FormatQuery
+from service.api.middleware.gateway import Gateway
+from service.engine.admission import (
+    GRACE_SECONDS,
+    HOLD_SECONDS,
+    MAX_RETRY_AFTER,
+    REQUEST_KEY,
+    RetryReservations,
+)
 from service.settings import Settings
 
 
 def test_a_place_is_taken_once_at_its_time_by_the_same_request() -> None:
-    line = Line()
+    line = RetryReservations()
     assert line.add(1, images=16, now=0, wait=5) == 5
     assert not line.take(1, now=4.9)
     assert not line.take(2, now=5)
@@ -29,16 +35,16 @@ def test_a_place_is_taken_once_at_its_time_by_the_same_request() -> None:
 
 
 def test_a_place_is_kept_for_a_while() -> None:
-    line = Line()
+    line = RetryReservations()
     for request in (1, 2):
         line.add(request, images=1, now=0, wait=5)
-    assert line.take(1, now=5 + LATE - 0.1)
-    assert not line.take(2, now=5 + LATE)
-    assert not line.expects(5 + LATE)
+    assert line.take(1, now=5 + GRACE_SECONDS - 0.1)
+    assert not line.take(2, now=5 + GRACE_SECONDS)
+    assert not line.expects(5 + GRACE_SECONDS)
 
 
 def test_to_ask_more_often_gives_no_more_places() -> None:
-    line = Line()
+    line = RetryReservations()
     told = [line.add(1, images=16, now=now, wait=8) for now in (0, 1, 2, 7.5)]
     assert told == [8, 7, 6, 0.5]
     assert line.images == 16
@@ -47,12 +53,12 @@ def test_to_ask_more_often_gives_no_more_places() -> None:
 
 
 def test_room_is_kept_only_for_those_who_come_soon() -> None:
-    line = Line()
-    assert line.add(1, images=16, now=0, wait=500) == LONGEST
-    assert not line.expects(LONGEST - SOON - 0.1)
-    assert line.expects(LONGEST - SOON)
-    assert line.expects(LONGEST + LATE - 0.1)
-    assert not line.expects(LONGEST + LATE)
+    line = RetryReservations()
+    assert line.add(1, images=16, now=0, wait=500) == MAX_RETRY_AFTER
+    assert not line.expects(MAX_RETRY_AFTER - HOLD_SECONDS - 0.1)
+    assert line.expects(MAX_RETRY_AFTER - HOLD_SECONDS)
+    assert line.expects(MAX_RETRY_AFTER + GRACE_SECONDS - 0.1)
+    assert not line.expects(MAX_RETRY_AFTER + GRACE_SECONDS)
     line.add(2, images=16, now=20, wait=5)
     line.leave(2)  # it came before its time, and found room
     assert not line.expects(25)
@@ -60,7 +66,7 @@ def test_room_is_kept_only_for_those_who_come_soon() -> None:
 
 def test_the_line_is_as_long_as_those_who_come_back_make_it() -> None:
     for share in (0, 0.25, 1):
-        line = Line()
+        line = RetryReservations()
         for number in range(1000):
             now = number / 10
             line.add(number, images=16, now=now, wait=1)
@@ -86,12 +92,12 @@ class Asked(NamedTuple):
     n: int = 3
 
 
-router = APIRouter(route_class=DirectRoute)
+router = APIRouter(route_class=FastRoute)
 
 
 @router.post("/ask")
 async def ask(body: Body, query: Annotated[FormatQuery, Query()], request: Request) -> Response:
-    return Response(str(REQUEST.get()))
+    return Response(str(REQUEST_KEY.get()))
 
 
 def test_the_same_request_is_known_again() -> None:
@@ -99,7 +105,9 @@ def test_the_same_request_is_known_again() -> None:
     app = FastAPI()
     app.include_router(router)
     settings = Settings()
-    gate = Gate(Shortcut(app, router.routes), Access(settings), origins=(), log_requests=False)
+    gate = Gateway(
+        FastPath(app, router.routes), AccessControl(settings), origins=(), log_requests=False
+    )
     ports = itertools.count(40_000)
 
     async def known_by(asked: Asked) -> str:

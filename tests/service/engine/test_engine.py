@@ -15,10 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.admission import REQUEST
-from service.engine.engine import STANDSTILL, TICK, Engine, Limits
-from service.errors import Busy, CallerGone, DeadlinePassed, InferenceFailed, RequestError
-from service.inference.seeds import Source
+from service.engine.admission import REQUEST_KEY
+from service.engine.engine import POLL_SECONDS, STANDSTILL, Engine, Limits
+from service.errors import (
+    ClientDisconnected,
+    DeadlineExceeded,
+    InferenceFailed,
+    QueueFull,
+    RequestError,
+)
+from service.inference.seeds import ImageSource
 
 LIMIT = 100
 BATCH = 8
@@ -53,7 +59,7 @@ class FakeNetwork:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def __call__(self, batch: Sequence[tuple[Source, range]], *, alone: bool) -> list[Any]:
+    def __call__(self, batch: Sequence[tuple[ImageSource, range]], *, alone: bool) -> list[Any]:
         pieces = cast(list[tuple[FakeSource, range]], list(batch))
         self.batches.append(pieces)
         self.alone.append(alone)
@@ -101,7 +107,7 @@ async def engine(
 
 async def ask(running: Engine, source: FakeSource, count: int, **options: Any) -> list[Any]:
     results, _ = await running.run(
-        cast(Source, source), count, lambda frame, pixels: pixels, **options
+        cast(ImageSource, source), count, lambda frame, pixels: pixels, **options
     )
     return results
 
@@ -150,10 +156,10 @@ def test_each_caller_gets_exactly_its_images(
 
         async def images() -> list[Any]:
             if not request["stream"]:
-                return (await running.run(cast(Source, source), request["count"], finish))[0]
+                return (await running.run(cast(ImageSource, source), request["count"], finish))[0]
             found = []
             async with aclosing(
-                running.stream(cast(Source, source), request["count"], finish)
+                running.stream(cast(ImageSource, source), request["count"], finish)
             ) as batches:
                 async for batch in batches:
                     found += batch
@@ -163,7 +169,7 @@ def test_each_caller_gets_exactly_its_images(
             found = await asyncio.wait_for(images(), request["cancel"])
         except TimeoutError:
             assert request["cancel"] is not None
-        except Busy as error:
+        except QueueFull as error:
             assert int(error.headers()["Retry-After"]) >= 1
         except InferenceFailed:
             pass  # its own fault, or that of one in the same batch
@@ -263,7 +269,7 @@ def test_a_large_request_lets_small_ones_by() -> None:
         network = FakeNetwork()
         async with engine(network, threads=1, images=10_000) as running:
             network.gate.clear()
-            stream = running.stream(cast(Source, FakeSource()), 5000, lambda _, pixels: pixels)
+            stream = running.stream(cast(ImageSource, FakeSource()), 5000, lambda _, pixels: pixels)
             large = [asyncio.create_task(ask(running, FakeSource(), 1000))]
             reader = asyncio.ensure_future(anext(stream))
             await until(lambda: network.batches)
@@ -298,13 +304,15 @@ def test_admission_is_counted_in_images_whatever_they_come_as() -> None:
             await asyncio.sleep(0.01)
             assert running.admitted == LIMIT
             for count in (1, 50):
-                with pytest.raises(Busy, match=f"no room for {count} images: 100 wait") as caught:
+                with pytest.raises(
+                    QueueFull, match=f"no room for {count} images: 100 wait"
+                ) as caught:
                     await ask(running, FakeSource(), count)
                 rate = running.rate
                 assert rate is not None
                 assert int(caught.value.headers()["Retry-After"]) == max(1, round(count / rate))
-            with pytest.raises(Busy):
-                await anext(running.stream(cast(Source, FakeSource()), 500, lambda *_: 0))
+            with pytest.raises(QueueFull):
+                await anext(running.stream(cast(ImageSource, FakeSource()), 500, lambda *_: 0))
             network.gate.set()
             await asyncio.gather(*tasks)
             assert len(await ask(running, FakeSource(), LIMIT)) == LIMIT
@@ -320,7 +328,7 @@ def test_what_would_wait_too_long_is_refused_and_told_when_its_turn_comes() -> N
             def slowly(frame: Any, pixels: Any) -> None:
                 time.sleep(0.005)
 
-            source = cast(Source, FakeSource())
+            source = cast(ImageSource, FakeSource())
             await running.run(source, 40, slowly)  # about 200 images a second
             # A large request takes turns with others: they wait for a batch of it, not for all.
             large = asyncio.create_task(running.run(source, 200, slowly))
@@ -331,14 +339,14 @@ def test_what_would_wait_too_long_is_refused_and_told_when_its_turn_comes() -> N
             told = []
             refused = 0
             for number in range(400):
-                REQUEST.set(number)  # who asks, and for what, is another each time
+                REQUEST_KEY.set(number)  # who asks, and for what, is another each time
                 try:
                     small.append(asyncio.create_task(running.run(source, 1, slowly)))
                     await asyncio.sleep(0)
                     await asyncio.sleep(0)
                     if small[-1].done():
                         small[-1].result()
-                except Busy as error:
+                except QueueFull as error:
                     small.pop()
                     refused += 1
                     told.append(int(error.headers()["Retry-After"]))
@@ -359,18 +367,18 @@ def test_who_comes_back_when_told_finds_room_whoever_else_asks() -> None:
             def slowly(frame: Any, pixels: Any) -> None:
                 time.sleep(0.005)
 
-            source = cast(Source, FakeSource())
+            source = cast(ImageSource, FakeSource())
             accepted: list[asyncio.Task[Any]] = []
 
             async def refusal(request: int) -> int | None:
                 """What a request is told; None once it is let in."""
-                REQUEST.set(request)
+                REQUEST_KEY.set(request)
                 task = asyncio.create_task(running.run(source, 1, slowly))
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
                 if task.done():
                     error = task.exception()
-                    assert isinstance(error, Busy)
+                    assert isinstance(error, QueueFull)
                     return int(error.headers()["Retry-After"])
                 accepted.append(task)
                 return None
@@ -458,7 +466,7 @@ def test_an_encoder_that_hangs_is_replaced(hanging: int) -> None:
             def stuck(frame: Any, pixels: Any) -> None:
                 hangs.wait(10)
 
-            source = cast(Source, FakeSource())
+            source = cast(ImageSource, FakeSource())
             tasks = [asyncio.create_task(running.run(source, BATCH, stuck)) for _ in range(hanging)]
             await until(lambda: len(network.batches) >= min(hanging, 5))
             behind = asyncio.create_task(ask(running, FakeSource(), 3))
@@ -483,7 +491,7 @@ def test_threads_that_hang_do_not_keep_it_from_closing() -> None:
         async with engine(network, threads=1, encoders=1, stall=0.2) as running:
             with pytest.raises(InferenceFailed):
                 await running.run(
-                    cast(Source, FakeSource()), 1, lambda frame, pixels: hangs.wait(10)
+                    cast(ImageSource, FakeSource()), 1, lambda frame, pixels: hangs.wait(10)
                 )
         (left,) = [thread for thread in threading.enumerate() if thread.name == "encode"]
         assert left.daemon
@@ -546,9 +554,9 @@ def test_who_stood_still_did_not_hang() -> None:
             network.gate.clear()
             task = asyncio.create_task(ask(running, FakeSource(), 1))
             await until(lambda: network.batches)
-            await asyncio.sleep(TICK / 2)
+            await asyncio.sleep(POLL_SECONDS / 2)
             time.sleep(STANDSTILL + 0.5)  # as if the process was stopped
-            await asyncio.sleep(2 * TICK)
+            await asyncio.sleep(2 * POLL_SECONDS)
             network.gate.set()
             assert len(await task) == 1
 
@@ -572,7 +580,7 @@ def test_what_passes_its_deadline_is_not_computed() -> None:
         network = FakeNetwork()
         async with engine(network, threads=1, timeout=0.2) as running:
             network.gate.clear()
-            with pytest.raises(DeadlinePassed, match="not done within"):
+            with pytest.raises(DeadlineExceeded, match="not done within"):
                 await ask(running, FakeSource(), 30)
             network.gate.set()
             assert len(await ask(running, FakeSource(), 1)) == 1
@@ -591,10 +599,10 @@ def test_what_nobody_waits_for_is_not_computed() -> None:
             network.gate.clear()
             first = asyncio.create_task(ask(running, FakeSource(), 1))
             await until(lambda: network.batches)
-            with pytest.raises(CallerGone):
+            with pytest.raises(ClientDisconnected):
                 await ask(running, FakeSource(), 50, receive=gone)
             cancelled = asyncio.create_task(ask(running, FakeSource(), 50))
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(POLL_SECONDS)
             cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await cancelled
@@ -610,7 +618,7 @@ def test_a_stream_waits_for_its_reader() -> None:
         network = FakeNetwork()
         async with engine(network) as running:
             source = FakeSource()
-            stream = running.stream(cast(Source, source), 1000, lambda _, pixels: pixels)
+            stream = running.stream(cast(ImageSource, source), 1000, lambda _, pixels: pixels)
             assert await anext(stream) == [(source, i) for i in range(BATCH)]
             await until(lambda: network.images >= 64)
             await asyncio.sleep(0.05)
@@ -624,7 +632,7 @@ def test_a_stream_waits_for_its_reader() -> None:
 
 def test_streams_wait_for_room_once_they_are_let_in() -> None:
     async def read(running: Engine, count: int) -> int:
-        source = cast(Source, FakeSource())
+        source = cast(ImageSource, FakeSource())
         return sum([len(batch) async for batch in running.stream(source, count, lambda *_: 0)])
 
     async def scenario() -> None:
@@ -642,7 +650,8 @@ def test_streams_take_one_turn_each() -> None:
         async with engine(network, threads=1, images=10_000) as running:
             network.gate.clear()
             streams = [
-                running.stream(cast(Source, FakeSource()), 1000, lambda *_: 0) for _ in range(4)
+                running.stream(cast(ImageSource, FakeSource()), 1000, lambda *_: 0)
+                for _ in range(4)
             ]
             readers = [asyncio.ensure_future(anext(stream)) for stream in streams]
             await until(lambda: network.batches)
@@ -671,7 +680,7 @@ def test_streams_do_not_shut_requests_out() -> None:
             def slowly(frame: Any, pixels: Any) -> None:
                 time.sleep(0.005)
 
-            source = cast(Source, FakeSource())
+            source = cast(ImageSource, FakeSource())
             streams = [running.stream(source, 10_000, slowly) for _ in range(20)]
             readers = [asyncio.ensure_future(anext(stream)) for stream in streams]
             await until(lambda: network.batches)
@@ -680,7 +689,7 @@ def test_streams_do_not_shut_requests_out() -> None:
             for _ in range(20):
                 assert len((await running.run(source, 1, slowly))[0]) == 1
             more = running.stream(source, 100, slowly)
-            with pytest.raises(Busy):  # of their own kind there are enough
+            with pytest.raises(QueueFull):  # of their own kind there are enough
                 await anext(more)
             await asyncio.gather(*readers)
             for stream in streams:
@@ -703,7 +712,7 @@ def test_what_an_image_costs_is_known_of_each_model() -> None:
             assert 50 < (crew.rate_of("quick") or 0) < 110  # as of the probe
             for model, seconds in zip(models, (0.0, 0.005), strict=True):
                 finish = functools.partial(slow_by, seconds)
-                await running.run(cast(Source, FakeSource(model)), 40, finish)
+                await running.run(cast(ImageSource, FakeSource(model)), 40, finish)
             slow, quick = (crew.rate_of(name) or 0 for name in ("slow", "quick"))
             assert quick > 5 * slow
             assert running.rate == slow == crew.rate_of("another")
@@ -740,11 +749,11 @@ def test_what_would_be_done_too_late_is_refused_at_once() -> None:
             def slowly(frame: Any, pixels: Any) -> None:
                 time.sleep(0.01)
 
-            source = cast(Source, FakeSource())
+            source = cast(ImageSource, FakeSource())
             await running.run(source, 10, slowly)  # about 100 images a second
             first = asyncio.create_task(running.run(source, 60, slowly))
             await asyncio.sleep(0.01)
-            with pytest.raises(Busy):
+            with pytest.raises(QueueFull):
                 await running.run(source, 60, slowly)
             await first
 
@@ -771,6 +780,6 @@ def test_a_thread_that_comes_back_does_not_spoil_the_rate() -> None:
 
 
 def test_every_error_has_an_answer() -> None:
-    for error in (Busy("x", retry_after=3), CallerGone("x"), DeadlinePassed("x")):
+    for error in (QueueFull("x", retry_after=3), ClientDisconnected("x"), DeadlineExceeded("x")):
         assert isinstance(error, RequestError)
         assert error.problem()["status"] == error.status

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core.latents import MAX_INDEX
-from service.core.quotas import PATIENCE, quotas
+from service.core.quotas import MAX_MISSES, quotas
 from service.engine.search import Search
 
 Good = Callable[[int], bool]
@@ -101,7 +101,7 @@ def test_a_search_without_any_luck_comes_to_its_end_whatever_the_number_of_entri
         while True:
             for index in search.candidates(16):
                 search.judge(index, False)
-    assert search.tried == PATIENCE
+    assert search.tried == MAX_MISSES
 
 
 def test_an_entry_that_is_never_seen_ends_the_search() -> None:
@@ -112,7 +112,7 @@ def test_an_entry_that_is_never_seen_ends_the_search() -> None:
             for index in search.candidates(16):
                 taken += search.judge(index, index % 2 == 0)
     assert error.value.args == (1,)
-    assert (taken, search.tried) == (5, 5 + PATIENCE)
+    assert (taken, search.tried) == (5, 5 + MAX_MISSES)
 
 
 def test_indices_come_to_an_end() -> None:

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from service.client import Figment
-from service.core.quotas import PATIENCE
-from service.errors import Refused
+from service.core.quotas import MAX_MISSES
+from service.errors import RequestRejected
 from tests.conftest import attribute, manifest
 from tests.helpers.onnx_files import model, put, verifier
 from tests.helpers.server import MODELS, Server, serve
@@ -126,7 +126,7 @@ def test_a_label_that_cannot_be_met_is_told_with_what_was_found(client: httpx.Cl
     assert problem["title"] == "Label not seen"
     assert problem["label"] in ("red eyes", "blue eyes")
     assert f"'{problem['label']}' with a probability of 0.9999999" in problem["detail"]
-    assert problem["tried"] >= PATIENCE
+    assert problem["tried"] >= MAX_MISSES
     for url in problem["found"]:
         assert client.get(url).status_code == 200
     streamed = client.post("/generate?format=zip", json=body)
@@ -148,7 +148,9 @@ def test_a_set_is_cut_where_a_label_is_not_seen_any_more(
         answer.read()
     samples = Figment(server.url).stream(**body)
     urls = []
-    with pytest.raises(Refused, match=r"never saw 'red eyes' with a probability of 0\.9999"):
+    with pytest.raises(
+        RequestRejected, match=r"never saw 'red eyes' with a probability of 0\.9999"
+    ):
         for sample in samples:
             urls.append(sample.url)
     assert urls == found

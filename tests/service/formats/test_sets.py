@@ -29,8 +29,8 @@ import torch
 import webdataset
 from PIL import Image
 
-from service.formats.records import Record, columns, table_header
-from service.formats.registry import SUFFIXES, packer
+from service.formats.records import ImageRecord, columns, table_header
+from service.formats.registry import SUFFIXES, open_writer
 from service.formats.webdataset import samples
 from service.formats.zip import Zip
 from tests.conftest import attribute, manifest
@@ -264,9 +264,9 @@ def test_columns_are_unique() -> None:
     assert table_header(["address"]) == b"file_name,address_,address\n"
 
 
-def records(count: int, image: bytes = b"png") -> Iterator[Record]:
+def records(count: int, image: bytes = b"png") -> Iterator[ImageRecord]:
     for index in range(count):
-        yield Record("m", 1, 3, index, {"hair": "red"}, f"/images/m/1/3/{index}.png", image)
+        yield ImageRecord("m", 1, 3, index, {"hair": "red"}, f"/images/m/1/3/{index}.png", image)
 
 
 def test_a_zip_of_more_files_than_16_bits_count(tmp_path: Path) -> None:
@@ -292,8 +292,8 @@ def test_a_zip_whose_table_is_larger_than_32_bits_count() -> None:
 
 
 def test_long_names_come_through(tmp_path: Path) -> None:
-    long = Record("m" * 64, 999_999_999, 2**53 - 1, 10**15, None, "/", b"png")
-    packing = packer("webdataset", [], (1, 1, 1, 1))
+    long = ImageRecord("m" * 64, 999_999_999, 2**53 - 1, 10**15, None, "/", b"png")
+    packing = open_writer("webdataset", [], (1, 1, 1, 1))
     whole = packing.add([long]) + b"".join(packing.end())
     assert [record for record, _ in samples(io.BytesIO(whole).read)] == [long]
     with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
@@ -320,7 +320,7 @@ def test_a_zip_of_more_bytes_than_32_bits_count(tmp_path: Path) -> None:
 
 
 def packed(format_: str, count: int) -> bytes:
-    packing = packer(format_, ["hair"], (count, 1, 1, 1))
+    packing = open_writer(format_, ["hair"], (count, 1, 1, 1))
     whole = packing.add(list(records(count))) + b"".join(packing.end())
     packing.close()
     return whole

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from service.inference import execution
-from service.inference.execution import BUCKETS, CHUNK, InBuckets, OneSize, OnThreads, build
-from service.inference.session import Runtime
+from service.inference.execution import (
+    BUCKETS,
+    CHUNK,
+    BucketedExecutor,
+    FixedBatchExecutor,
+    ThreadedExecutor,
+    choose_executor,
+)
+from service.inference.session import SessionFactory
 from tests.helpers.server import MODELS
 
 FACES = MODELS / "anime-faces" / "2" / "model.onnx"
@@ -24,7 +31,7 @@ def content() -> bytes:
 def feeds(content: bytes) -> execution.Feeds:
     """More rows than the largest bucket."""
     random = np.random.default_rng(0)
-    inputs = Runtime("cpu").open(content).get_inputs()
+    inputs = SessionFactory("cpu").open(content).get_inputs()
     return {
         node.name: random.standard_normal((70, node.shape[1]), dtype=np.float32) for node in inputs
     }
@@ -32,7 +39,7 @@ def feeds(content: bytes) -> execution.Feeds:
 
 @pytest.fixture(scope="module")
 def expected(content: bytes, feeds: execution.Feeds) -> Any:
-    (images,) = Runtime("cpu").open(content).run(["image"], dict(feeds))
+    (images,) = SessionFactory("cpu").open(content).run(["image"], dict(feeds))
     return images
 
 
@@ -45,9 +52,9 @@ def part(feeds: execution.Feeds, rows: slice) -> execution.Feeds:
 def test_on_threads(
     content: bytes, feeds: execution.Feeds, expected: Any, cores: int, alone: bool
 ) -> None:
-    runtime = Runtime("cpu", cores)
-    generator = build(runtime, content, runtime.open(content))
-    assert isinstance(generator, OnThreads)
+    runtime = SessionFactory("cpu", cores)
+    generator = choose_executor(runtime, content, runtime.open(content))
+    assert isinstance(generator, ThreadedExecutor)
     for first, size in ((0, 1), (5, 1), (3, 7), (20, CHUNK)):
         rows = slice(first, first + size)
         assert np.array_equal(generator(part(feeds, rows), alone=alone), expected[rows])
@@ -55,9 +62,9 @@ def test_on_threads(
 
 def test_in_buckets_as_on_cuda(content: bytes, feeds: execution.Feeds, expected: Any) -> None:
     """On the CPU, which runs the same code but for the provider."""
-    runtime = Runtime("cpu")
+    runtime = SessionFactory("cpu")
     sessions = {size: runtime.open(content, batch=size) for size in BUCKETS}
-    generator = InBuckets(sessions, "cpu")
+    generator = BucketedExecutor(sessions, "cpu")
     assert generator.largest_batch == max(BUCKETS)
     kept = []
     for first, size in ((0, 1), (1, 2), (3, 8), (11, 9), (20, 16), (5, 64), (4, 1)):
@@ -71,7 +78,7 @@ def test_in_buckets_as_on_cuda(content: bytes, feeds: execution.Feeds, expected:
 
 
 def test_a_session_of_one_batch_size_takes_no_other(content: bytes, feeds: Any) -> None:
-    session = Runtime("cpu").open(content, batch=8)
+    session = SessionFactory("cpu").open(content, batch=8)
     with pytest.raises(Exception, match="Expected: 8"):
         session.run(["image"], dict(part(feeds, slice(0, 7))))
 
@@ -80,8 +87,8 @@ def test_buckets_that_round_differently_are_not_used(
     content: bytes, feeds: execution.Feeds, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution, "BUCKETS", (1, 16, 64))
-    monkeypatch.setattr(Runtime, "device", "cuda")
-    bound = execution._Bound
+    monkeypatch.setattr(SessionFactory, "device", "cuda")
+    bound = execution.BoundSession
 
     # A variable as the base, for the name is about to be patched: mypy takes classes only.
     class OnCpu(bound):  # type: ignore[valid-type, misc]
@@ -97,10 +104,10 @@ def test_buckets_that_round_differently_are_not_used(
             return images
 
     monkeypatch.setattr(execution, "_Bound", OnCpu)
-    runtime = Runtime("cpu")
+    runtime = SessionFactory("cpu")
     for wrong, used in ((set(), [1, 16, 64]), ({1}, [16, 64])):
         broken = wrong
-        generator = build(runtime, content, runtime.open(content))
+        generator = choose_executor(runtime, content, runtime.open(content))
         assert generator.describe() == {"batches": used}
         rows = slice(2, 3)
         assert np.array_equal(generator(part(feeds, rows), alone=False), expected[rows])
@@ -109,15 +116,15 @@ def test_buckets_that_round_differently_are_not_used(
 def test_where_the_size_of_a_batch_matters_there_is_one(
     content: bytes, feeds: execution.Feeds, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Rounding(OnThreads):
+    class Rounding(ThreadedExecutor):
         def __call__(self, feeds: execution.Feeds, *, alone: bool) -> Any:
             images = super().__call__(feeds, alone=alone)
             return images + (len(images) == 3)
 
     monkeypatch.setattr(execution, "OnThreads", Rounding)
-    runtime = Runtime("cpu")
-    generator = build(runtime, content, runtime.open(content))
-    assert isinstance(generator, OneSize)
+    runtime = SessionFactory("cpu")
+    generator = choose_executor(runtime, content, runtime.open(content))
+    assert isinstance(generator, FixedBatchExecutor)
     assert generator.describe() == {"batches": [CHUNK]}
     for first, size in ((0, 1), (3, 7), (20, CHUNK)):
         rows = slice(first, first + size)

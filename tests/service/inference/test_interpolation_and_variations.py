@@ -15,7 +15,7 @@ from PIL import Image, ImageSequence
 
 from service.core.latents import latents
 from service.inference.model import load_model
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from tests.helpers.server import MODELS
 
 Body = dict[str, Any]
@@ -81,7 +81,7 @@ def test_neighbours_are_mixtures_of_two_latents_under_the_labels_of_the_image(
     (centre,) = client.post("/generate", json={"seed": 3, "offset": 4, "label": "red eyes"}).json()[
         "images"
     ]
-    model = load_model(MODELS / "anime-faces" / "2" / "model.onnx", Runtime("cpu"))
+    model = load_model(MODELS / "anime-faces" / "2" / "model.onnx", SessionFactory("cpu"))
     size = model.manifest.latent_size
     choice = model.vocabulary.parse(centre["labels"])
     condition = model.vocabulary.condition(np.array([[choice[0], choice[1]]]))

@@ -12,7 +12,7 @@ import pytest
 from service.core import latents
 from service.core.labels import Vocabulary
 from service.inference.model import load_model
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from tests.helpers.server import MODELS
 
 SAMPLES = 256
@@ -24,7 +24,7 @@ SHIPPED = [
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.parent.name)
 def test_a_model_is_measured(folder: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
-    manifest = load_model(folder / "model.onnx", Runtime("cpu")).manifest
+    manifest = load_model(folder / "model.onnx", SessionFactory("cpu")).manifest
     assert [metric.model_dump() for metric in manifest.metrics] == report["metrics"]
     assert report["images_shown"] == manifest.provenance.training["images_shown"]
     found = report["closeness"]["classifier"]
@@ -45,7 +45,7 @@ def test_labels_are_read_as_asked(name: str) -> None:
     options = {"providers": ["CPUExecutionProvider"]}
     generator = ort.InferenceSession(folder / "model.onnx", **options)
     verifier = ort.InferenceSession(folder / "verifier.onnx", **options)
-    manifest = load_model(folder / "model.onnx", Runtime("cpu")).manifest
+    manifest = load_model(folder / "model.onnx", SessionFactory("cpu")).manifest
     labels = latents.draw_labels(11, 0, SAMPLES, manifest.attributes)
     condition = Vocabulary(manifest.attributes, where="").condition(labels)
     latent = latents.latents(11, 0, SAMPLES, manifest.latent_size)

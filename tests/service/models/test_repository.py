@@ -10,11 +10,11 @@ import pytest
 from onnx import helper, numpy_helper
 
 from service.core.manifest import Attribute, Kind, Manifest
-from service.errors import ModelRefused, StartupError, UnknownModel
+from service.errors import InvalidModel, StartupError, UnknownModel
 from service.inference.model import load_model
-from service.inference.session import Runtime
-from service.models.model_set import Library
-from service.models.repository import load_library
+from service.inference.session import SessionFactory
+from service.models.model_set import ModelSet
+from service.models.repository import load_models
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
 
@@ -24,8 +24,8 @@ LABELLED = manifest(EYES)
 CHOSEN: dict[Kind, str | None] = {}
 
 
-def load(folder: Path) -> Library:
-    return load_library(folder, Runtime("cpu"), CHOSEN)
+def load(folder: Path) -> ModelSet:
+    return load_models(folder, SessionFactory("cpu"), CHOSEN)
 
 
 def refusal(
@@ -47,7 +47,7 @@ def test_a_model_is_loaded_as_its_manifest_describes_it(
     tmp_path: Path, described: Manifest
 ) -> None:
     path = onnx_files.put(tmp_path, "tiny", 3, onnx_files.model(described))
-    model = load_model(path, Runtime("cpu"))
+    model = load_model(path, SessionFactory("cpu"))
     assert (model.name, model.version, model.manifest) == ("tiny", 3, described)
     latent = np.zeros((5, 8), dtype=np.float32)
     images = model.generate(latent, np.zeros((5, described.condition_size), dtype=np.float32))
@@ -73,10 +73,12 @@ def test_defaults_are_the_first_of_their_kind_or_as_configured(tmp_path: Path) -
         onnx_files.put(tmp_path, f"{name}x", 1, onnx_files.model(manifest(EYES, name=f"{name}x")))
     assert load(tmp_path).default("unconditional").name == "a"
     assert load(tmp_path).default("conditional").name == "ax"
-    library = load_library(tmp_path, Runtime("cpu"), {"conditional": "bx", "unconditional": None})
+    library = load_models(
+        tmp_path, SessionFactory("cpu"), {"conditional": "bx", "unconditional": None}
+    )
     assert library.default("conditional").name == "bx"
     with pytest.raises(StartupError, match="'b' cannot be the default conditional model"):
-        load_library(tmp_path, Runtime("cpu"), {"conditional": "b"})
+        load_models(tmp_path, SessionFactory("cpu"), {"conditional": "b"})
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
@@ -260,5 +262,5 @@ def test_a_model_without_a_version_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelRefused, match="cannot be read"):
-        load_model(tmp_path / "tiny" / "1" / "model.onnx", Runtime("cpu"))
+    with pytest.raises(InvalidModel, match="cannot be read"):
+        load_model(tmp_path / "tiny" / "1" / "model.onnx", SessionFactory("cpu"))

@@ -16,10 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from service.core.manifest import Manifest
 from service.errors import StartupError
 from service.inference.model import Model
-from service.inference.session import Runtime
-from service.models.model_set import Library
-from service.models.repository import load_library
-from service.models.sandbox import Verdict, Vetter
+from service.inference.session import SessionFactory
+from service.models.model_set import ModelSet
+from service.models.repository import load_models
+from service.models.sandbox import CheckResult, ModelSandbox
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
 from tests.helpers.server import MODELS
@@ -31,8 +31,8 @@ SHIPPED = MODELS / "digits" / "2" / "model.onnx"
 Corruption = Callable[[np.random.Generator, bytes], bytes]
 
 
-def load(folder: Path, vetter: Vetter | None = None) -> Library:
-    return load_library(folder, Runtime("cpu"), {}, vetter=vetter or Vetter(seconds=20))
+def load(folder: Path, vetter: ModelSandbox | None = None) -> ModelSet:
+    return load_models(folder, SessionFactory("cpu"), {}, vetter=vetter or ModelSandbox(seconds=20))
 
 
 def flip_bits(random: np.random.Generator, content: bytes) -> bytes:
@@ -111,7 +111,7 @@ def test_hundreds_of_corruptions_of_a_shipped_model(tmp_path: Path) -> None:
         for number, content in enumerate(corrupted(SHIPPED.read_bytes(), 48, seed), start=1):
             onnx_files.put(tmp_path, "digits", number, content)
         paths = sorted(tmp_path.glob("*/*/*"))
-        verdicts = list(Vetter(seconds=20).vet(paths))
+        verdicts = list(ModelSandbox(seconds=20).vet(paths))
         assert [verdict.path for verdict in verdicts] == paths
         for verdict in verdicts:
             assert (verdict.sha256 is None) == bool(verdict.reason)
@@ -120,7 +120,9 @@ def test_hundreds_of_corruptions_of_a_shipped_model(tmp_path: Path) -> None:
     assert 100 < refused < 240
 
 
-def refusal(folder: Path, built: bytes | onnx.ModelProto, vetter: Vetter | None = None) -> str:
+def refusal(
+    folder: Path, built: bytes | onnx.ModelProto, vetter: ModelSandbox | None = None
+) -> str:
     """Why a model is refused, and that a good one after it is served."""
     onnx_files.put(folder, "tiny", 1, built)
     onnx_files.put(folder, "tiny", 2, onnx_files.model(PLAIN))
@@ -212,7 +214,7 @@ def test_the_format_of_onnx_runtime_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "converted").unlink()
     assert "ONNX Runtime's own format" in refusal(tmp_path, content)
     with pytest.raises(Exception, match="protobuf parsing failed"):
-        Runtime("cpu").open(content)
+        SessionFactory("cpu").open(content)
 
 
 def test_nor_is_what_is_both_that_and_onnx(tmp_path: Path) -> None:
@@ -293,7 +295,7 @@ def test_a_loop_without_end_is_given_up(tmp_path: Path) -> None:
         [value("go_on_out", TensorProto.BOOL, []), value("state_out", TensorProto.FLOAT, None)],
     )
     loop = helper.make_node("Loop", ["", "true", "latent"], ["changed"], body=body)
-    said = refusal(tmp_path, with_nodes(TRUE, loop), Vetter(seconds=3))
+    said = refusal(tmp_path, with_nodes(TRUE, loop), ModelSandbox(seconds=3))
     assert said == "it does not come to an end within 3 s"
 
 
@@ -321,7 +323,7 @@ def test_a_process_that_is_lost_takes_one_file_with_it(tmp_path: Path) -> None:
     paths = [
         onnx_files.put(tmp_path, "tiny", number, onnx_files.model(PLAIN)) for number in (1, 2, 3)
     ]
-    verdicts = Vetter(seconds=20).vet(paths)
+    verdicts = ModelSandbox(seconds=20).vet(paths)
     found = [next(verdicts)]
     (child,) = examiners()
     child.kill()
@@ -351,15 +353,15 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     onnx_files.put(tmp_path, "tiny", 1, content)
     path = onnx_files.put(tmp_path, "tiny", 2, content)
     os.truncate(path, 1024**4)
-    library = load(tmp_path, Vetter(max_bytes=1024**2))
+    library = load(tmp_path, ModelSandbox(max_bytes=1024**2))
     assert list(library.models["tiny"]) == [1]
     assert "is larger than 1 MB, which FIGMENT_MAX_MODEL_MB" in library.refused[0].reason
 
 
-class _Swapper(Vetter):
+class _Swapper(ModelSandbox):
     """Puts another file in the place of each that was looked at."""
 
-    def vet(self, files: list[Path]) -> Iterator[Verdict]:  # type: ignore[override]
+    def vet(self, files: list[Path]) -> Iterator[CheckResult]:  # type: ignore[override]
         for verdict in super().vet(files):
             if verdict.path.parent.name == "1":
                 verdict.path.write_bytes(verdict.path.read_bytes() + b"\0")
@@ -387,7 +389,7 @@ def test_secrets_stay_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     for name in ("FIGMENT_API_KEYS", "AWS_SECRET_ACCESS_KEY", "OTEL_EXPORTER_OTLP_HEADERS"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    vetter = Vetter()
+    vetter = ModelSandbox()
     vetter.prepare()
     (child,) = examiners()
     assert "secret" not in child.environ().values()

@@ -21,12 +21,12 @@ import psutil
 import pytest
 from fastapi import FastAPI
 
-from service.api.auth.access import Access
-from service.api.middleware.gateway import Gate
+from service.api.auth.access import AccessControl
+from service.api.middleware.gateway import Gateway
 from service.observability import metrics
 from service.server.server import Server as Uvicorn
 from service.server.server import configuration
-from service.server.workers import SILENCE, Place, Supervisor
+from service.server.workers import SILENCE, WorkerProcesses, WorkerSlot
 from service.settings import Settings
 from tests.conftest import manifest
 from tests.helpers import onnx_files
@@ -235,7 +235,7 @@ def test_an_end_told_to_each_of_a_group_is_one(models: Path) -> None:
 def test_a_signal_waits_for_no_lock() -> None:
     """It comes in the middle of anything, such as counting: what holds the lock waits for it."""
     settings = Settings()
-    gate = Gate(FastAPI(), Access(settings), origins=(), log_requests=False)
+    gate = Gateway(FastAPI(), AccessControl(settings), origins=(), log_requests=False)
     server = Uvicorn(configuration(gate, settings), gate, linger=0)
     told = threading.Thread(target=server.handle_exit, args=(signal.SIGTERM, None), daemon=True)
     with ExitStack() as stack:
@@ -253,7 +253,7 @@ def test_a_request_that_has_come_is_answered_before_its_connection_is_closed(how
     settings = Settings(port=0)
     app = FastAPI()
     app.get("/ask")(lambda: "answer")
-    gate = Gate(app, Access(settings), origins=(), log_requests=False)
+    gate = Gateway(app, AccessControl(settings), origins=(), log_requests=False)
     server = Uvicorn(configuration(gate, settings), gate, linger=0)
 
     async def scenario() -> None:
@@ -394,14 +394,14 @@ def test_a_worker_that_cannot_be_started_leaves_the_others_alone(models: Path) -
 
 def test_who_is_silent_while_it_serves_is_killed() -> None:
     """And not who still loads, nor anyone for a pause that all of them made."""
-    supervisor = Supervisor(Settings())
+    supervisor = WorkerProcesses(Settings())
     context = multiprocessing.get_context("spawn")
     now = time.monotonic()
     beats = {"loads": 0.0, "lives": now + 2 * SILENCE, "hangs": now - 1}
     for beat in beats.values():
         process = context.Process(target=time.sleep, args=(60,))
         process.start()
-        supervisor._places.append(Place(process, ctypes.c_double(beat), now))
+        supervisor._places.append(WorkerSlot(process, ctypes.c_double(beat), now))
     for later in (0, 10, 20, 29):
         supervisor._kill_silent(now + SILENCE + later)  # all stood still before the first
         assert all(place.process.is_alive() for place in supervisor._places)

@@ -20,8 +20,8 @@ from training.evaluation.downstream import (
     REAL,
     SYNTHETIC,
     Experiment,
+    GanTrainScore,
     Plan,
-    Taught,
     Trial,
     planned,
 )
@@ -225,7 +225,7 @@ REPORTED = [
     *trials_of(REAL, (0.7, 0.71, 0.72), 1000),
     *trials_of(MIXED, (0.75, 0.76, 0.78), 1000),
 ]
-TAUGHT = Taught({"colour": 0.979}, {"colour": 0.812})
+TAUGHT = GanTrainScore({"colour": 0.979}, {"colour": 0.812})
 ONE_SEED = [trial for trial in REPORTED if trial.seed == 0 and trial.budget in (None, 5)]
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from service.inference.model import load_model
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from tests.helpers.image_files import as_folder, as_zip, encoded
 from tests.helpers.server import serve
 from tests.helpers.small_runs import lay_out, training
@@ -136,7 +136,7 @@ def test_the_model_takes_its_evaluation_along(
     done = training("export", run, "--snapshot", "last", "--to", tmp_path)
     assert done.exit_code == 0, done.stderr
     folder = tmp_path / "small" / "1"
-    model = load_model(folder / "model.onnx", Runtime("cpu"))
+    model = load_model(folder / "model.onnx", SessionFactory("cpu"))
     assert [metric.model_dump() for metric in model.manifest.metrics] == report["metrics"]
     card = (folder / "README.md").read_text()
     assert "### Memorisation" in card

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training.data import Dataset, avatars
-from training.evaluation.features import fit
+from training.evaluation.features import train_network
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ def unlabelled(dataset: Dataset) -> Dataset:
 
 def turns_read(trained: Dataset, held_out: Dataset, turns: int) -> float:
     """Share of the held-out images, each turned, of which the turn is read."""
-    network = fit(unlabelled(trained), mirror=True, device=CPU)
+    network = train_network(unlabelled(trained), mirror=True, device=CPU)
     asked = np.arange(len(held_out)) % turns
     turned = [
         np.rot90(image, int(turn) * 4 // turns)
@@ -54,22 +54,22 @@ def turns_read(trained: Dataset, held_out: Dataset, turns: int) -> float:
 def test_a_fit_is_a_function_of_its_arguments(faces: Dataset) -> None:
     few = part(faces, 0, 256)
     torch.manual_seed(1)
-    first = fit(few, mirror=True, device=CPU).state_dict()
+    first = train_network(few, mirror=True, device=CPU).state_dict()
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    again = fit(few, mirror=True, device=CPU).state_dict()
+    again = train_network(few, mirror=True, device=CPU).state_dict()
     assert torch.equal(torch.get_rng_state(), before)  # nor does it touch what others draw from
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     for other in (
-        fit(few, mirror=False, device=CPU),
-        fit(few, mirror=True, device=CPU, seed=1),
-        fit(part(faces, 1, 257), mirror=True, device=CPU),
+        train_network(few, mirror=False, device=CPU),
+        train_network(few, mirror=True, device=CPU, seed=1),
+        train_network(part(faces, 1, 257), mirror=True, device=CPU),
     ):
         assert not torch.equal(other.to_logits.weight, first["to_logits.weight"])
 
 
 def test_it_reads_the_labels_of_images_that_it_never_saw(faces: Dataset) -> None:
-    network = fit(part(faces, 0, 768), mirror=True, device=CPU)
+    network = train_network(part(faces, 0, 768), mirror=True, device=CPU)
     held_out = part(faces, 768, 1024)
     features = network.features(torch.from_numpy(held_out.images))
     assert features.shape == (256, 128)
@@ -95,7 +95,7 @@ def test_small_grey_images(drawn: Dataset, faces: Dataset) -> None:
     images = drawn.images[:384, 4:60:2, 4:60:2].mean(axis=3, keepdims=True).astype(np.uint8)
     grey = Dataset("grey", images, faces.labels[:384], faces.attributes)
     assert images.shape == (384, 28, 28, 1)
-    network = fit(part(grey, 0, 256), mirror=False, device=CPU)
+    network = train_network(part(grey, 0, 256), mirror=False, device=CPU)
     features = network.features(torch.from_numpy(images[256:]))
     right = (network.read(features).numpy() == grey.labels[256:]).mean(axis=0)
     assert right[0] > 0.25  # hair, by chance 1/12

@@ -28,7 +28,7 @@ def split() -> tuple[Dataset, Dataset]:
 
 @pytest.fixture(scope="module")
 def network(split: tuple[Dataset, Dataset]) -> FeatureNetwork:
-    return features.fit(split[0], mirror=True, device=CPU, schedule=features.THOROUGH)
+    return features.train_network(split[0], mirror=True, device=CPU, schedule=features.THOROUGH)
 
 
 def test_accuracy_is_the_share_of_held_out_images_read_right(

@@ -17,7 +17,7 @@ from service.core import latents
 from service.core.atomic_write import write_atomically
 from service.core.manifest import Manifest
 from service.inference.model import load_model
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from tests.conftest import manifest as tiny_manifest
 from tests.helpers.server import ROOT, serve
 from tests.helpers.small_runs import training
@@ -96,7 +96,7 @@ def test_the_graph_is_what_the_contract_asks_for(models: Path) -> None:
 
 
 def test_model_file_and_pytorch_draw_the_same(models: Path, run: Path) -> None:
-    model = load_model(models / "avatars" / "1" / "model.onnx", Runtime("cpu"))
+    model = load_model(models / "avatars" / "1" / "model.onnx", SessionFactory("cpu"))
     attributes = model.manifest.attributes
     latent = latents.latents(1, 0, 64, model.manifest.latent_size)
     labels = latents.draw_labels(1, 0, 64, attributes)
@@ -108,7 +108,7 @@ def test_model_file_and_pytorch_draw_the_same(models: Path, run: Path) -> None:
 
 
 def test_the_manifest_says_where_the_model_comes_from(models: Path, run: Path) -> None:
-    model = load_model(models / "avatars" / "1" / "model.onnx", Runtime("cpu"))
+    model = load_model(models / "avatars" / "1" / "model.onnx", SessionFactory("cpu"))
     provenance = model.manifest.provenance
     assert provenance.dataset == Run.open(run).dataset.info
     assert provenance.training["images_shown"] == 320

@@ -16,7 +16,7 @@ from training.config import TrainingConfig
 from training.core.pixels import to_networks
 from training.data import Dataset
 from training.errors import Diverged, Failed
-from training.evaluation.features import fit
+from training.evaluation.features import train_network
 from training.evaluation.snapshot_scores import Scorer, Scores
 from training.loop import diagnosis
 from training.loop.diagnosis import Line, diagnose
@@ -183,7 +183,7 @@ def faces() -> Dataset:
 @pytest.fixture(scope="module")
 def scorer(faces: Dataset) -> Scorer:
     trained, held_out = faces.split(0.3)
-    network = fit(trained, mirror=False, device=torch.device("cpu"))
+    network = train_network(trained, mirror=False, device=torch.device("cpu"))
     return Scorer(held_out, network, ["cutout"])
 
 
@@ -256,7 +256,7 @@ def test_a_measure_is_a_function_of_the_generator(faces: Dataset, scorer: Scorer
 def test_an_unconditional_model_is_measured_without_labels(faces: Dataset, scorer: Scorer) -> None:
     bare = replace(faces, labels=faces.labels[:, :0], attributes=())
     trained, held_out = bare.split(0.3)
-    network = fit(trained, mirror=False, device=torch.device("cpu"))
+    network = train_network(trained, mirror=False, device=torch.device("cpu"))
     generator = Generator(small_config(), condition_size=0, image_shape=(16, 16, 3)).eval()
     scores = Scorer(held_out, network, []).measure(generator)
     assert (scores.labels_right, scores.attributes_right, scores.grey) == (None, {}, 0)

@@ -15,12 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from service.inference.model import load_model
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from tests.helpers.small_runs import lay_out, small_faces, training
 from training.data import Dataset
 from training.errors import RunError
 from training.loop.loop import KEPT, train
-from training.loop.tensorboard import Board
+from training.loop.tensorboard import TensorBoardLog
 from training.runs.run import Run
 
 
@@ -130,7 +130,7 @@ def test_the_best_snapshot_is_exported_unless_another_is_named(run: Run, tmp_pat
     models = tmp_path / "models"
     done = training("export", run.folder, "--to", models)
     assert done.exit_code == 0, done.output
-    model = load_model(models / "small" / "1" / "model.onnx", Runtime("cpu"))
+    model = load_model(models / "small" / "1" / "model.onnx", SessionFactory("cpu"))
     assert model.manifest.provenance.training["images_shown"] == shown_at_best(run)
 
     refused = training("export", run.folder, "--to", models, "--snapshot", "a/b")
@@ -158,7 +158,7 @@ def test_tensorboard_that_is_not_installed_is_asked_for_before_anything_begins(
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(RunError, match="pip install tensorboard"):
-        Board(tmp_path, 0)
+        TensorBoardLog(tmp_path, 0)
     start = ("train", "--data", "avatars:128", "--name", "x", "--out", tmp_path / "run")
     again = ("resume", trained.folder, "--data", "nowhere")  # not even looked for
     for command in (start, (*start, "--dry-run"), again):
@@ -174,7 +174,7 @@ def test_tensorboard_gets_the_logs_and_the_samples(faces: Dataset, tmp_path: Pat
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = lay_out(tmp_path / "run", faces, kimg=2)
-    train(run, faces, judge=False, board=Board(run.folder, 0))
+    train(run, faces, judge=False, board=TensorBoardLog(run.folder, 0))
     events = EventAccumulator(str(run.folder))
     events.Reload()
     for log in (run.log, run.scores):
@@ -196,12 +196,12 @@ def test_tensorboard_forgets_what_a_resumed_run_does_again(faces: Dataset, tmp_p
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     # 1. A run wrote two ticks after its last checkpoint, then died.
-    Board(tmp_path, 0).add_scalars({"shown": 100, "d_loss": 1})
-    board = Board(tmp_path, 100)
+    TensorBoardLog(tmp_path, 0).add_scalars({"shown": 100, "d_loss": 1})
+    board = TensorBoardLog(tmp_path, 100)
     for shown in (200, 300):
         board.add_scalars({"shown": shown, "d_loss": 2})
     # 2. Resumed, it writes them again.
-    Board(tmp_path, 100).add_scalars({"shown": 200, "d_loss": 3})
+    TensorBoardLog(tmp_path, 100).add_scalars({"shown": 200, "d_loss": 3})
     # Result: each once.
     events = EventAccumulator(str(tmp_path))
     events.Reload()

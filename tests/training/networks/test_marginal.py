@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from service.core.manifest import Attribute
 from service.inference.model import load_model
-from service.inference.session import Runtime
+from service.inference.session import SessionFactory
 from tests.helpers.small_runs import lay_out, small_faces
 from training.errors import RunError
 from training.evaluation.command import evaluate_run
@@ -51,7 +51,7 @@ def test_a_conditional_run_is_exported_as_an_unconditional_model(tmp_path: Path)
     generator, shown = run.load_snapshot("last")
     folder = export(run, generator, shown, tmp_path / "models", None, "small-free")
     assert folder == tmp_path / "models" / "small-free" / "1"
-    model = load_model(folder / "model.onnx", Runtime("cpu"))
+    model = load_model(folder / "model.onnx", SessionFactory("cpu"))
     assert model.manifest.kind == "unconditional"
     assert model.manifest.latent_size == generator.latent_size + 2
     assert model.manifest.provenance.training["labels_drawn"] == ["eyes", "glasses"]
