@@ -1,1 +1,5 @@
-"""ROOM."""
+"""HTTP: checks requests, hands them to the engine, and writes the answers.
+
+Routes, middleware, authentication and rate limits, the Open Inference Protocol, errors as problem
+documents. It computes no image and owns no socket (`server` does).
+"""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""The commands of `python -m service`, one module each, and what they share."""

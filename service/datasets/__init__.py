@@ -1,1 +1,4 @@
-"""ROOM."""
+"""Datasets as files: plan, shards, manifest, resume; built on this machine or on a Ray cluster.
+
+The same files, names and bytes as the client fetches from a server. No server is needed here.
+"""

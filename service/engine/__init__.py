@@ -1,1 +1,4 @@
-"""ROOM."""
+"""Queue, admission control, batching and worker threads; deadlines and disconnects of requests.
+
+It knows images and batches, but neither HTTP nor files.
+"""

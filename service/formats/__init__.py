@@ -1,1 +1,5 @@
-"""Pixels in, bytes out: one file a format, and the choice among them."""
+"""Pixels in, bytes out: one module for each image and archive format, and content negotiation.
+
+Archives are written image by image, in memory that does not grow with their length. Nothing here
+computes an image or knows of HTTP.
+"""

@@ -1,1 +1,5 @@
-"""ROOM."""
+"""One model on one device: ONNX Runtime sessions, exact batching, and the inputs of each image.
+
+The only room that imports ONNX Runtime. It does not decide which models are served (`models`) or
+which request comes next (`engine`).
+"""

@@ -1,1 +1,4 @@
-"""ROOM."""
+"""Which models are served: models folder or object store, sandboxed checks, aliases, hot reload.
+
+It does not run models for requests: that is `inference`, driven by `engine`.
+"""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Prometheus metrics, OpenTelemetry traces, and logs."""

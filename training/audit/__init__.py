@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Copies, contradictions and small classes in a dataset, before anyone trains on it."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""From a run to a model file: ONNX, manifest, model card, Triton repository."""

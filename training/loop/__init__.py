@@ -1,1 +1,1 @@
-"""ROOM."""
+"""The training loop: steps, ticks, snapshots and their scores, diagnosis, resume."""

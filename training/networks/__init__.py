@@ -1,1 +1,4 @@
-"""ROOM."""
+"""Generator and discriminator, their layers, losses, regularisers and augmentation.
+
+Tensors in, tensors out: no files and no training loop.
+"""

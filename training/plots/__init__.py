@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Pictures: grids of images and curves."""

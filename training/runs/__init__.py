@@ -1,1 +1,1 @@
-"""ROOM."""
+"""The folder of a run: configuration, data, logs, checkpoints, snapshots, and samples from them."""

@@ -1,1 +1,1 @@
-"""ROOM."""
+"""API keys, access control and rate limits."""

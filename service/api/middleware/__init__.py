@@ -1,1 +1,1 @@
-"""ROOM."""
+"""ASGI middleware: the gateway around the app, and HEAD."""

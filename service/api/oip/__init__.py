@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Open Inference Protocol (KServe, Triton) below `/v2`: schemas, tensors, routes."""

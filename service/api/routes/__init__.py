@@ -1,1 +1,1 @@
-"""ROOM."""
+"""One module for each group of endpoints."""

@@ -30,7 +30,7 @@ class File:
 
 def _read() -> dict[str, File]:
     files = {}
-    for entry in resources.files("service").joinpath("web").iterdir():
+    for entry in resources.files("service").joinpath("client", "studio").iterdir():
         content = entry.read_bytes()
         media_type, _ = mimetypes.guess_type(entry.name)
         etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'

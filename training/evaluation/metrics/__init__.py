@@ -1,1 +1,1 @@
-"""ROOM."""
+"""Metrics as functions of features, each with its source."""
