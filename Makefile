@@ -10,7 +10,7 @@ DEVELOP := .venv
 TOOLS := .venv-tools
 PIP := bin/python -m pip --disable-pip-version-check
 
-.PHONY: serve develop test check audit sbom format bench soak requirements clean
+.PHONY: serve develop test test-fast check audit sbom format bench soak requirements clean
 
 serve: $(SERVE)/ready  ## serve models/ on port 8000; RUNTIME=gpu for CUDA
 	@$(SERVE)/bin/python -m service
@@ -20,10 +20,14 @@ develop: $(DEVELOP)/ready  ## install what training, tests and checks need
 test: $(DEVELOP)/ready  ## run the tests
 	$(DEVELOP)/bin/python -m pytest -n 3 --dist worksteal
 
-check: $(DEVELOP)/ready audit sbom  ## lint, format, types, audit, and that sbom can be written
+test-fast: $(DEVELOP)/ready  ## run the tests that start no server
+	$(DEVELOP)/bin/python -m pytest -n 3 --dist worksteal -m "not (server or slow or ray or browser)"
+
+check: $(DEVELOP)/ready audit sbom  ## lint, format, types, architecture, audit, and that sbom can be written
 	$(DEVELOP)/bin/ruff check .
 	$(DEVELOP)/bin/ruff format --check .
 	$(DEVELOP)/bin/mypy
+	$(DEVELOP)/bin/lint-imports
 
 audit: $(TOOLS)/ready  ## look every exact version up among the known vulnerabilities
 	$(TOOLS)/bin/python -m requirements.audit $(TORCH)

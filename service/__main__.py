@@ -12,7 +12,6 @@ import click
 from tqdm import tqdm
 
 from service.cli.options import build, options_of
-from service.cli.runtime_check import check_installation
 from service.core import cpus
 from service.core.latents import MAX_SEED
 from service.core.redact import without_passwords
@@ -25,6 +24,7 @@ from service.errors import (
     StartupError,
 )
 from service.formats.registry import SUFFIXES
+from service.inference.runtime_check import check_installation
 from service.models.sandbox import ModelSandbox
 from service.observability import stderr
 from service.server import hangup, signals

@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from service.app import assemble, load
-from service.cli.runtime_check import check_installation
 from service.cluster.autoscaling import QUEUE, RATE, WORK, ImageQueuePolicy
 from service.cluster.proxy import Paced
 from service.errors import NotReady, ReloadUnsupported, StartupError
+from service.inference.runtime_check import check_installation
 from service.observability.logging import log_to_stderr
 from service.observability.metrics import KEY_IMAGES
 from service.settings import Settings, check_environment
