@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from service.formats import images
-from service.inference import model, seeds
+from service.inference import model, source
+from service.inference.seeds import SeedImages
 from service.inference.session import SessionFactory
 from service.observability import tracing
 
@@ -53,13 +54,13 @@ def break_parts(folder: Path) -> None:
 
 
 def _break_networks(hang: Any) -> None:
-    render, generate = seeds.run_batch, model.Model.generate
+    render, generate = source.run_batch, model.Model.generate
     batch_of = threading.local()
 
-    def broken_render(batch: Sequence[Any], *, alone: bool) -> Any:
+    def broken_render(batch: Sequence[Any], *, exclusive: bool) -> Any:
         seeds = {_seed(*piece) for piece in batch}
         batch_of.seeds = seeds
-        return render(batch, alone=alone)
+        return render(batch, exclusive=exclusive)
 
     def broken_generate(*arguments: Any, **options: Any) -> Any:
         made = generate(*arguments, **options)
@@ -76,15 +77,15 @@ def _break_networks(hang: Any) -> None:
             hang()
         return made
 
-    seeds.run_batch = broken_render
+    source.run_batch = broken_render
     model.Model.generate = broken_generate  # type: ignore[method-assign]
 
 
-def _seed(source: Any, chunk: range) -> int | None:
-    if not isinstance(source, seeds.SeedImages):
+def _seed(images: Any, chunk: range) -> int | None:
+    if not isinstance(images, SeedImages):
         return None
-    late = source.indices[chunk.stop - 1] >= LATE
-    return RAISES if source.seed == RAISES_LATE and late else source.seed
+    late = images.indices[chunk.stop - 1] >= LATE
+    return RAISES if images.seed == RAISES_LATE and late else images.seed
 
 
 def _break_encoding(hang: Any) -> None:

@@ -73,7 +73,7 @@ def test_values_that_need_no_attribute() -> None:
     [
         ("red eys", "did you mean 'red eyes'"),
         ("blond hair", "did you mean 'blonde hair'"),
-        ("elephant", "nothing is close to it"),
+        ("elephant", "no label is similar"),
         ("red", "ambiguous: say 'red hair' or 'red eyes'"),
         ("red eyes, blue eyes", "two values of 'eyes'"),
         ("red eyes, elephant", "unknown label 'elephant'"),
