@@ -37,7 +37,7 @@ YES = ("yes", "true", "1")
 SEPARATOR = re.compile(r"(,|\band\b)", re.IGNORECASE)
 MAX_SUGGESTIONS = 5
 MIN_SIMILARITY = 0.6
-"""Of difflib's ratio, 0 to 1, which has the same default."""
+"""Ratio of difflib, 0 to 1; the same as its default."""
 
 
 class Vocabulary:

@@ -7,7 +7,7 @@ MAX_MISSES = 1000
 
 
 def quotas(count: int, offset: int, entries: int) -> list[int]:
-    """How many of the indices ``offset .. offset+count-1`` belong to each of ``entries`` labels.
+    """Count of the indices ``offset .. offset+count-1`` that belong to each of ``entries`` labels.
 
     Index i belongs to entry ``i mod entries``.
     """

@@ -18,7 +18,8 @@ from service.engine.admission import AdmissionControl
 from service.engine.disconnect import Receive, wait_for_disconnect
 from service.engine.limits import UNLIMITED, ImageBudget, Limits
 from service.engine.queue import Encode, Job, request_ids
-from service.engine.worker_pool import HEARTBEAT_SECONDS, Outcome, Render, WorkerPool
+from service.engine.worker import Outcome, Render
+from service.engine.worker_pool import HEARTBEAT_SECONDS, WorkerPool
 from service.errors import ClientDisconnected, DeadlineExceeded, InferenceFailed, RequestError
 from service.inference.source import ImageSource
 from service.observability import metrics

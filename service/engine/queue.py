@@ -94,7 +94,7 @@ class FairQueue:
         self._waiting: dict[object, int] = {}
         """Queued images of each group."""
         self.images = 0
-        """All queued images."""
+        """Total number of queued images."""
         self._first_batch_images = {False: 0, True: 0}
         """By ``Job.stream``: queued images, at most one batch of each group."""
         self._largest_batch = 0

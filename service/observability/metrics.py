@@ -119,7 +119,7 @@ LOOP_LAG = Gauge(
 
 
 def exposition() -> bytes:
-    """All metrics in the text format of Prometheus."""
+    """Every metric, in the text format of Prometheus."""
     if SHARED not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
