@@ -41,7 +41,7 @@ class Model:
     manifest: Manifest
     version: int
     sha256: str
-    generator: Executor
+    executor: Executor
     vocabulary: Vocabulary
     verifier: Verifier | None = None
 
@@ -52,7 +52,7 @@ class Model:
     @property
     def largest_batch(self) -> int:
         """Most images in one call of ``generate``."""
-        return self.generator.largest_batch
+        return self.executor.largest_batch
 
     def generate(
         self,
@@ -69,7 +69,7 @@ class Model:
         feeds = {LATENT: latent}
         if self.manifest.kind == "conditional":
             feeds[CONDITION] = condition
-        return self.generator(feeds, exclusive=exclusive)
+        return self.executor(feeds, exclusive=exclusive)
 
     def check(self, images: npt.NDArray[Any], count: int) -> None:
         """Raise ``InferenceFailed`` unless ``images`` is uint8 ``[count, H, W, channels]``."""
@@ -130,7 +130,7 @@ def model_of(
         raise InvalidModel(f"its manifest calls it {manifest.name!r}, its folder {name!r}")
     _check_signature(session, manifest)
     try:
-        generator = build(runtime, content, session)
+        executor = build(runtime, content, session)
     except Exception as error:
         raise InvalidModel(f"it does not run: {first_line(error)}") from error
     vocabulary = Vocabulary(manifest.attributes, where=f"/models/{name}/labels")
@@ -139,7 +139,7 @@ def model_of(
         manifest=manifest,
         version=int(version),
         sha256=hashlib.sha256(content).hexdigest(),
-        generator=generator,
+        executor=executor,
         vocabulary=vocabulary,
     )
     for count in (1, model.largest_batch):

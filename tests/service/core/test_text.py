@@ -1,4 +1,4 @@
-"""Text made fit for one line."""
+"""Text for one line, and drawn seeds."""
 
 from __future__ import annotations
 

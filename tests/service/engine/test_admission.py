@@ -49,7 +49,7 @@ async def test_requests_over_max_wait_get_staggered_retry_after() -> None:
 
         source = cast(ImageSource, FakeSource())
         await running.run(source, 40, slowly)  # about 200 images a second
-        # A large request takes turns with others: they wait for a batch of it, not for all.
+        # Round-robin: other requests wait for one batch of a large one.
         large = asyncio.create_task(running.run(source, 200, slowly))
         await asyncio.sleep(0.01)
         small = [asyncio.create_task(running.run(source, 1, slowly)) for _ in range(20)]
@@ -58,7 +58,7 @@ async def test_requests_over_max_wait_get_staggered_retry_after() -> None:
         told = []
         refused = 0
         for number in range(400):
-            REQUEST_KEY.set(number)  # who asks, and for what, is another each time
+            REQUEST_KEY.set(number)  # a different request each time
             try:
                 small.append(asyncio.create_task(running.run(source, 1, slowly)))
                 await asyncio.sleep(0)
@@ -88,7 +88,7 @@ async def test_reserved_retry_is_admitted_before_new_requests() -> None:
         accepted: list[asyncio.Task[Any]] = []
 
         async def refusal(request: int) -> int | None:
-            """What a request is told; None once it is let in."""
+            """Retry-After of a rejected request; None if it is admitted."""
             REQUEST_KEY.set(request)
             task = asyncio.create_task(running.run(source, 1, slowly))
             await asyncio.sleep(0)
@@ -106,7 +106,7 @@ async def test_reserved_retry_is_admitted_before_new_requests() -> None:
         while await refusal(next(strangers)) is None:
             pass
         full = running.queued_images
-        # 2. One is told to come back, and meanwhile strangers go on.
+        # 2. One gets a reservation, while strangers continue.
         told = await refusal(7)
         assert told == 1
         end = time.monotonic() + told

@@ -99,7 +99,7 @@ def test_each_client_gets_exactly_its_images(
 async def test_images_of_several_requests_share_a_batch() -> None:
     network = FakeNetwork()
     async with engine(network, threads=1) as running:
-        # 1. A batch is under way; requests for 3, 2 and 20 images arrive.
+        # 1. A batch is running; requests for 3, 2 and 20 images arrive.
         network.gate.clear()
         tasks = [asyncio.create_task(generate(running, FakeSource(), 1))]
         await until(lambda: network.batches)
@@ -109,7 +109,7 @@ async def test_images_of_several_requests_share_a_batch() -> None:
         await asyncio.sleep(0.01)
         network.gate.set()
         answers = await asyncio.gather(*tasks)
-        # Result: batches are full, whoever asked, and each caller has its own.
+        # Result: batches are full, and each client gets its own images.
         sizes = [[len(chunk) for _, chunk in batch] for batch in network.batches]
         assert sizes == [[1], [3, 2, 3], [8], [8], [1]]
         assert answers[3] == [(sources[2], i) for i in range(20)]

@@ -137,7 +137,7 @@ def test_unread_log_blocks_no_request(
         found = next(found for line in log if (found := re.search(r"running on (http\S+)", line)))
         spoil(log)
         with httpx.Client(base_url=found[1], timeout=10) as client:
-            for _ in range(100):  # each is told in some 2,000 characters
+            for _ in range(100):  # each logs about 2,000 characters
                 answer = client.post("/generate", json={"n": 1, "seed": faulty_server.RAISES})
                 assert answer.status_code == 500
             assert client.post("/generate", json={"n": 100}).status_code == 200

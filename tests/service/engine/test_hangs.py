@@ -29,7 +29,7 @@ async def test_hung_thread_is_replaced() -> None:
             await stuck
         assert len(await behind) == 3
         assert running.ready
-        # 2. The thread comes back after all. Result: it ends, and nobody notices.
+        # 2. The hung thread returns. Result: it ends, and nothing else changes.
         threads = threading.active_count()
         hangs.set()
         await until(lambda: threading.active_count() == threads - 1)
@@ -59,7 +59,7 @@ async def test_hung_encoder_is_replaced(hanging: int) -> None:
         assert len(await behind) == 3
         assert running.ready
         assert running.queued_images == 0
-        # The threads come back after all. Result: they end, and nobody notices.
+        # The hung threads return. Result: they end, and nothing else changes.
         hangs.set()
         await until(lambda: threading.active_count() == before + 3)
         assert len(await generate(running, FakeSource(), 5 * BATCH)) == 5 * BATCH

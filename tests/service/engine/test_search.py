@@ -34,7 +34,7 @@ def plainly(offset: int, missing: list[int], good: Good) -> list[int]:
 
 
 def ahead(search: Search, good: Good, batches: list[int]) -> list[int]:
-    """With several batches under way, as the engine does it."""
+    """Several batches ahead, as the engine does it."""
     taken, under_way = list[int](), list[list[int]]()
     sizes = iter(batches * 100_000)
     while search.missing:

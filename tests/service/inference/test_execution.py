@@ -53,23 +53,23 @@ def test_threaded_executor_is_exact(
     content: bytes, feeds: execution.Feeds, expected: Any, cores: int, exclusive: bool
 ) -> None:
     runtime = SessionFactory("cpu", cores)
-    generator = choose_executor(runtime, content, runtime.create(content))
-    assert isinstance(generator, ThreadedExecutor)
+    executor = choose_executor(runtime, content, runtime.create(content))
+    assert isinstance(executor, ThreadedExecutor)
     for first, size in ((0, 1), (5, 1), (3, 7), (20, CHUNK)):
         rows = slice(first, first + size)
-        assert np.array_equal(generator(part(feeds, rows), exclusive=exclusive), expected[rows])
+        assert np.array_equal(executor(part(feeds, rows), exclusive=exclusive), expected[rows])
 
 
 def test_bucketed_executor_is_exact(content: bytes, feeds: execution.Feeds, expected: Any) -> None:
     """On the CPU, which runs the same code but for the provider."""
     runtime = SessionFactory("cpu")
     sessions = {size: runtime.create(content, batch=size) for size in BUCKETS}
-    generator = BucketedExecutor(sessions, "cpu")
-    assert generator.largest_batch == max(BUCKETS)
+    executor = BucketedExecutor(sessions, "cpu")
+    assert executor.largest_batch == max(BUCKETS)
     kept = []
     for first, size in ((0, 1), (1, 2), (3, 8), (11, 9), (20, 16), (5, 64), (4, 1)):
         rows = slice(first, first + size)
-        images = generator(part(feeds, rows), exclusive=False)
+        images = executor(part(feeds, rows), exclusive=False)
         assert np.array_equal(images, expected[rows])
         kept.append((images, rows))
     # What came before is not overwritten by what comes after.
@@ -107,10 +107,10 @@ def test_buckets_that_round_differently_are_not_used(
     runtime = SessionFactory("cpu")
     for wrong, used in ((set(), [1, 16, 64]), ({1}, [16, 64])):
         broken = wrong
-        generator = choose_executor(runtime, content, runtime.create(content))
-        assert generator.describe() == {"batches": used}
+        executor = choose_executor(runtime, content, runtime.create(content))
+        assert executor.describe() == {"batches": used}
         rows = slice(2, 3)
-        assert np.array_equal(generator(part(feeds, rows), exclusive=False), expected[rows])
+        assert np.array_equal(executor(part(feeds, rows), exclusive=False), expected[rows])
 
 
 def test_one_batch_size_is_used_if_images_depend_on_it(
@@ -123,9 +123,9 @@ def test_one_batch_size_is_used_if_images_depend_on_it(
 
     monkeypatch.setattr(exactness, "ThreadedExecutor", Rounding)
     runtime = SessionFactory("cpu")
-    generator = choose_executor(runtime, content, runtime.create(content))
-    assert isinstance(generator, FixedBatchExecutor)
-    assert generator.describe() == {"batches": [CHUNK]}
+    executor = choose_executor(runtime, content, runtime.create(content))
+    assert isinstance(executor, FixedBatchExecutor)
+    assert executor.describe() == {"batches": [CHUNK]}
     for first, size in ((0, 1), (3, 7), (20, CHUNK)):
         rows = slice(first, first + size)
-        assert np.array_equal(generator(part(feeds, rows), exclusive=False), expected[rows])
+        assert np.array_equal(executor(part(feeds, rows), exclusive=False), expected[rows])
