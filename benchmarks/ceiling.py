@@ -62,8 +62,8 @@ def rate(
 def ways(model: bytes, cores: int) -> dict[str, Callable[[float], float]]:
     """Each kind of ceiling as a function of seconds."""
     runtime = SessionFactory("auto", cores)
-    runtime.settle([model])
-    session = runtime.open(model)
+    runtime.probe_cuda([model])
+    session = runtime.create(model)
     (node,) = session.get_inputs()
     random = np.random.default_rng()
 
@@ -72,8 +72,8 @@ def ways(model: bytes, cores: int) -> dict[str, Callable[[float], float]]:
 
     if runtime.device == "cuda":
         size, turn = max(BUCKETS), threading.Lock()
-        large = BucketedExecutor({size: runtime.open(model, batch=size)}, "cuda")
-        single = BucketedExecutor({1: runtime.open(model, batch=1)}, "cuda")
+        large = BucketedExecutor({size: runtime.create(model, batch=size)}, "cuda")
+        single = BucketedExecutor({1: runtime.create(model, batch=1)}, "cuda")
 
         def in_turn() -> Images:
             with turn:
@@ -85,16 +85,16 @@ def ways(model: bytes, cores: int) -> dict[str, Callable[[float], float]]:
             "npy": lambda s: rate(in_turn, as_npy, cores, s),
         }
 
-    network = ThreadedExecutor(session, lone=runtime.open(model, threads=cores))
+    network = ThreadedExecutor(session, multithreaded=runtime.create(model, threads=cores))
 
     def batch() -> Images:
-        return network(feeds(CHUNK), alone=False)
+        return network(feeds(CHUNK), exclusive=False)
 
     def by_one_thread() -> Images:
-        return network(feeds(1), alone=False)
+        return network(feeds(1), exclusive=False)
 
     def by_all_threads() -> Images:
-        return network(feeds(1), alone=True)
+        return network(feeds(1), exclusive=True)
 
     return {
         "lone": lambda s: max(

@@ -34,8 +34,9 @@ from service.formats.images import png_record
 from service.formats.records import ImageRecord
 from service.formats.registry import open_writer
 from service.inference.model import load_model
-from service.inference.seeds import SeedImages, run_batch
+from service.inference.seeds import SeedImages
 from service.inference.session import SessionFactory
+from service.inference.source import run_batch
 
 ROOT = Path(__file__).parent.parent
 PER_SHARD = 10_000
@@ -81,13 +82,13 @@ def measure(folder: Path, seconds: float) -> Rates:
     source, size = SeedImages(model, seed=3, indices=range(256)), model.largest_batch
     batches = [range(first, first + size) for first in range(0, 256, size)]
     turns = itertools.cycle(batches)
-    made = [run_batch([(source, batch)], alone=False)[0] for batch in batches]
+    made = [run_batch([(source, batch)], exclusive=False)[0] for batch in batches]
     images = [pair for frames, pixels in made for pair in zip(frames, pixels, strict=True)]
     records = [png_record(frame, pixels) for frame, pixels in images]
 
     def compute() -> int:
         batch = next(turns)
-        run_batch([(source, batch)], alone=False)
+        run_batch([(source, batch)], exclusive=False)
         return len(batch)
 
     def encode() -> int:

@@ -26,7 +26,7 @@ from service.errors import (
 from service.formats.registry import SUFFIXES
 from service.inference.runtime_check import check_installation
 from service.models.sandbox import ModelSandbox
-from service.observability import stderr
+from service.observability.logging import ensure_stderr, log_to_stderr
 from service.server import hangup, signals
 from service.settings import PREFIX, Device, Settings, check_environment
 
@@ -49,7 +49,7 @@ def main(context: click.Context, /, **given: Any) -> None:
 
 def serve(given: dict[str, Any]) -> None:
     """Serve until told to stop; ``given`` are options."""
-    stderr.provide()
+    ensure_stderr()
     settings: Settings = build(Settings, given)
     hangup.ignore()
     signals.exit_on_signal()
@@ -60,7 +60,6 @@ def serve(given: dict[str, Any]) -> None:
         vetter.prepare()  # beside the imports that follow
         # Not before the check: it imports ONNX Runtime.
         from service.app import create_app
-        from service.observability.logging import log_to_stderr
         from service.server.server import serve as serve_here
         from service.server.workers import WorkerProcesses
 

@@ -36,10 +36,12 @@ from service.api.routes import (
 from service.api.state import State, Streams
 from service.core import cpus
 from service.core.manifest import Kind
-from service.engine.engine import Engine, Limits
+from service.engine.engine import Engine
+from service.engine.limits import Limits
 from service.errors import StartupError
-from service.inference.seeds import SeedImages, run_batch
+from service.inference.seeds import SeedImages
 from service.inference.session import SessionFactory
+from service.inference.source import run_batch
 from service.inference.versions import software_of
 from service.models.model_set import ModelSet
 from service.models.registry import ModelRegistry
@@ -121,10 +123,10 @@ def load(settings: Settings, vetter: ModelSandbox | None = None) -> State:
         threads=runtime.threads,
         encoders=runtime.encoders,
         limits=Limits(
-            images=settings.max_queue,
-            wait=settings.max_wait,
+            queue_images=settings.max_queue,
+            max_wait=settings.max_wait,
             timeout=settings.timeout,
-            stall=settings.stall,
+            hang_timeout=settings.stall,
         ),
     )
     effective = _effective(runtime)
@@ -137,7 +139,7 @@ def load(settings: Settings, vetter: ModelSandbox | None = None) -> State:
 def _render_one(library: ModelSet) -> None:
     """One image of the first model: what can do this can serve."""
     first = library.get(next(iter(library.models)))
-    run_batch([(SeedImages(first, seed=0, indices=range(1)), range(1))], alone=False)
+    run_batch([(SeedImages(first, seed=0, indices=range(1)), range(1))], exclusive=False)
 
 
 def _effective(runtime: SessionFactory) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from service.core.manifest import Attribute, DatasetInfo, Manifest, Provenance
+from tests.helpers import onnx_files
 from tests.helpers.server import MODELS, ROOT, Server, serve
 from training.data import Dataset, load
 
@@ -15,6 +16,20 @@ from training.data import Dataset, load
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REAL_DATA = Path(os.environ.get("TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Event loop of tests marked ``anyio``."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def plain_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with one unconditional 16x16 model, ``plain`` version 1. Do not change it."""
+    folder = tmp_path_factory.mktemp("models")
+    onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
+    return folder
 
 
 @pytest.fixture(scope="session")

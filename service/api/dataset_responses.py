@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
@@ -17,9 +18,8 @@ from service.api.image_responses import as_headers, until_disconnect
 from service.api.middleware.gateway import abort
 from service.api.state import State
 from service.core.image_info import ImageInfo, Pixels
-from service.engine.finder import search_images
 from service.engine.queue import Encode
-from service.engine.search import Search
+from service.engine.search import Search, search_images
 from service.errors import ClientDisconnected, InsufficientStorage, RequestError
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
@@ -90,7 +90,7 @@ async def set_answer(
         batches = search_images(state.engine, samples, search, threshold, finish, payer)
     model, manifest = samples.model, samples.model.manifest
     names = [attribute.name for attribute in manifest.attributes]
-    shape = (count, manifest.height, manifest.width, manifest.channels)
+    shape = (count, *manifest.image_shape)
     async with AsyncExitStack() as stack:
         stack.enter_context(state.streams)
         await stack.enter_async_context(aclosing(batches))
@@ -117,8 +117,7 @@ async def set_answer(
             headers["Figment-Verifier-Sha256"] = model.verifier.sha256
         headers["Content-Disposition"] = f'attachment; filename="{name}{SUFFIXES[format_]}"'
         if format_ == "npy":
-            size = len(header(shape)) + count * manifest.height * manifest.width * manifest.channels
-            headers["Content-Length"] = str(size)
+            headers["Content-Length"] = str(len(header(shape)) + math.prod(shape))
         answer = _Stream(body(), headers=headers, media_type=MEDIA_TYPES[format_])
         answer.timeout, answer.held = state.settings.timeout, stack.pop_all()
         return answer

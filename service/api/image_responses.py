@@ -16,15 +16,15 @@ from prometheus_client import Counter
 from service.api.auth.access import client_of
 from service.api.state import State
 from service.core.image_info import ImageInfo, Pixels
-from service.engine.engine import Receive
-from service.engine.finder import search_images
+from service.engine.disconnect import Receive, wait_for_disconnect
 from service.engine.queue import Encode
-from service.engine.search import Search
+from service.engine.search import Search, search_images
 from service.errors import AnswerTooLarge, ClientDisconnected, DeadlineExceeded
 from service.formats import images
 from service.formats.negotiation import MEDIA_TYPES
 from service.inference.model import Model
-from service.inference.seeds import ImageSource, SeedImages
+from service.inference.seeds import SeedImages
+from service.inference.source import ImageSource
 from service.observability import metrics, tracing
 from service.observability.timing import Timing
 
@@ -140,7 +140,7 @@ def run(state: State, source: ImageSource, count: int, request: Request) -> Rend
         results, timing = await state.engine.run(
             source, count, finish, request.receive, client_of(request)
         )
-        tracing.computed(timing, time.monotonic() - started, count)
+        tracing.record_images(timing, time.monotonic() - started, count)
         return RenderedImages(results, timing, None)
 
     return make
@@ -177,11 +177,8 @@ def run_search(
 async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
     """What comes of ``work``, which ends when the caller leaves. Raises ``ClientDisconnected``."""
 
-    async def leave() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.create_task(work), asyncio.create_task(leave())
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(wait_for_disconnect(receive))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if working.done():

@@ -13,6 +13,6 @@ def sample(model: Model, point: Point) -> SeedImages:
         model=model,
         seed=point.seed,
         indices=range(point.index, point.index + 1),
-        asked=[] if point.label is None else [model.vocabulary.ask(point.label)],
+        labels=[] if point.label is None else [model.vocabulary.resolve(point.label)],
         truncation=point.truncation,
     )

@@ -198,7 +198,7 @@ class InfoAnswer(BaseModel):
         description="For each model and version, the sizes of its batches, and whether several "
         "cores make a lone image."
     )
-    admitted_images: int = Field(description="That wait or are under way.")
+    admitted_images: int = Field(description="Images queued or running.")
     images_per_second: float | None = Field(description="That can be made, as measured last.")
     settings: dict[str, Any]
 

@@ -87,7 +87,7 @@ class Figment:
         # Ray gives some of its functions no types; below as well.
         resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
         self._state = replace(load(fitted(settings, resources)), tell_all=refer_to_config)
-        self._queue = Gauge("figment_queue_images", "Images that wait or are under way.")
+        self._queue = Gauge("figment_queue_images", "Images queued or running.")
         self._rate = Gauge("figment_images_per_second", "Images that can be made per second.")
         self._images = Counter("figment_images_asked", "Images that were asked for.")
         self._asked, self._looked = 0.0, time.monotonic()
@@ -106,7 +106,10 @@ class Figment:
     async def check_health(self) -> None:
         """Raises ``NotReady``: Serve starts another replica instead of one that stays so."""
         if not self._state.engine.ready:
-            raise NotReady("no thread that computes images has said lately that it lives")
+            raise NotReady(
+                "no worker thread has sent a heartbeat within "
+                f"{self._state.engine.heartbeat_timeout:g} s"
+            )
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """For ``scaling.py``, and for Ray's own metrics, which name the replica."""
@@ -114,7 +117,11 @@ class Figment:
         asked = _asked()
         new, seconds = asked - self._asked, now - self._looked
         self._asked, self._looked = asked, now
-        told = {QUEUE: float(engine.admitted), RATE: engine.rate or 0.0, WORK: new / seconds}
+        told = {
+            QUEUE: float(engine.queued_images),
+            RATE: engine.images_per_second or 0.0,
+            WORK: new / seconds,
+        }
         self._queue.set(told[QUEUE])
         self._rate.set(told[RATE])
         if new:

@@ -1,4 +1,4 @@
-"""The address of an image: where it can be had again, and what its file says of itself."""
+"""Permanent address of an image, as used in URLs and in the metadata of image files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from urllib.parse import quote_plus
 
 @dataclass(frozen=True)
 class Address:
-    """``label`` is the canonical phrase of what was asked for; what it leaves open is drawn."""
+    """Everything that determines one image.
+
+    ``label`` is the canonical phrase of the requested label; attributes that it does not name are
+    drawn from the seed and index.
+    """
 
     model: str
     version: int

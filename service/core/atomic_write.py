@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes: a reader sees the old file or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import IO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write under a temporary name in the same folder; at the end it takes ``path``.
+    """Open a temporary file beside ``path`` and rename it to ``path`` at the end.
 
-    If anything is raised, there is no file and ``path`` is as before.
+    If anything is raised, the temporary file is removed and ``path`` is unchanged.
     """
-    # Not the number of the process: two machines that share a folder may have the same.
+    # Random, not the process id: two machines that share a folder may have the same.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the new name, too, outlives a loss of power
+            os.fsync(folder)  # so that the rename survives a loss of power
         finally:
             os.close(folder)
     finally:
@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write all of a file, or nothing."""
+    """Write a whole file, creating its parent folders; on an error, ``path`` is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)

@@ -1,4 +1,4 @@
-"""How many cores this process may use: its affinity and its cgroup, not the host's count."""
+"""Number of CPU cores available to this process: its affinity and cgroup quota."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def available(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """At least 1. A quota of 1.5 cores counts as 2 threads: one would leave half a core idle."""
+    """Cores, at least 1. A quota is rounded up: one thread would leave half of 1.5 cores idle."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, math.ceil(min(cores or 1, _quota(cgroups, membership))))
 
 
 def _quota(cgroups: Path, membership: Path) -> float:
-    """The smallest quota, in cores, of the process's cgroup (v2 or v1) and those above it."""
+    """Smallest quota, in cores, of the process's cgroup (v1 or v2) and its parents."""
     quotas = [math.inf]
     for line in _lines(membership):
         _, controllers, path = line.split(":", 2)
@@ -29,7 +29,9 @@ def _quota(cgroups: Path, membership: Path) -> float:
             continue
         folder = root / path.lstrip("/")
         # In a container the path may be the host's, with only the root mounted.
-        quotas += [read(place) for place in (folder, *folder.parents) if place.is_relative_to(root)]
+        quotas += [
+            read(parent) for parent in (folder, *folder.parents) if parent.is_relative_to(root)
+        ]
     return min(quotas)
 
 

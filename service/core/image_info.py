@@ -1,4 +1,4 @@
-"""One image of an answer: its pixels, and what is said of it."""
+"""One image of an answer: pixels and description."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """All that is said of one image of an answer. ``labels`` is None for an unconditional model."""
+    """Description of one image. ``labels`` is None for an unconditional model."""
 
     index: int
     labels: dict[str, Any] | None
     address: Address | None
-    """None for what lies between addresses: on the way from one image to another, or around one."""
+    """None for images without an address: inner steps of an interpolation, and variations."""
     t: float | None = None
     """Position in an interpolation, 0 to 1."""
     verified: dict[str, float] | None = None
-    """Where asked for: the probability that the verifier gives each value that was."""
+    """With ``verify``: by attribute, the verifier's probability of the requested value."""

@@ -1,4 +1,7 @@
-"""What may be asked for: the fields of a request for images, their types and ranges."""
+"""Fields of a request for images, with their types and ranges.
+
+One definition for the HTTP API, the client, the CLI and YAML plans.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from service.core.manifest import ALIAS_PATTERN
 
 MAX_LABELS = 1024
 MAX_LABEL_CHARACTERS = 4000
-"""Characters: room for a canonical phrase of 40 attributes."""
+"""Fits a canonical phrase of 40 attributes."""
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Index = Annotated[int, Field(ge=0, le=MAX_INDEX)]
@@ -39,7 +42,7 @@ Counts = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_le
 
 
 def _version_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """What it may be, not what each of its kinds misses."""
+    """One error for the union, instead of one for each of its members."""
     try:
         return validate(value)
     except ValidationError as error:
@@ -56,20 +59,20 @@ Version = Annotated[
 
 
 def label_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """Without this, every member of the union would say what it misses."""
+    """One error for the union, instead of one for each of its members."""
     try:
         return validate(value)
     except ValidationError as error:
         raise PydanticCustomError(
             "label",
             'should be a phrase such as \'red eyes\', a mapping such as {"eyes": "red"}, or, '
-            "where several images are made, a list of 1 to {most} of these",
+            "for several images, a list of 1 to {most} of these",
             {"most": MAX_LABELS},
         ) from error
 
 
 def _count_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """What is wrong with a number, or with a list, but not both."""
+    """Errors of the member that fits the value: of a number or of a list, not of both."""
     try:
         found = validate(value)
     except ValidationError as error:
@@ -82,12 +85,12 @@ def _count_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -
 
 
 Numbers = Annotated[Count | Counts, WrapValidator(_count_in_one_sentence)]
-"""How many images; or how many of each label."""
+"""Number of images, or one number for each label."""
 
 
 @functools.cache
 def _known(model: type[BaseModel]) -> list[str]:
-    """What its fields are called in JSON."""
+    """Names of its fields in JSON."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
@@ -111,41 +114,47 @@ class RequestBody(BaseModel):
 
 
 class GenerateRequest(RequestBody):
-    """What to generate. Everything may be left out."""
+    """Images to generate. Every field is optional."""
 
     n: Numbers = Field(
-        1, description="Images; or, beside a list of labels, a list with how many of each."
+        1, description="Number of images; or, with a list of labels, one number for each label."
     )
-    seed: Seed | None = Field(None, description="Left out, one is drawn and returned.")
+    seed: Seed | None = Field(
+        None, description="Drawn at random if omitted; the answer contains it."
+    )
     offset: Index = Field(0, description="Index of the first image.")
-    model: str | None = Field(None, description="Left out, the configured default.")
+    model: str | None = Field(
+        None, description="Model name. Default: the configured default model."
+    )
     version: Version | None = Field(
         None,
-        description="A number or an alias. Left out, what the alias `default` means, or the "
+        description="A number or an alias. Default: the version of the alias `default`, or the "
         "highest.",
     )
     label: Annotated[OneLabel | ManyLabels | None, WrapValidator(label_in_one_sentence)] = Field(
         None,
-        description="A phrase, a mapping, or a list of these, of which the image at index i takes "
-        "entry i mod length. What is left open is drawn by frequency.",
+        description="A phrase, a mapping, or a list of these; the image at index i takes entry "
+        "i mod length. Attributes without a requested value are drawn by frequency.",
     )
     truncation: Truncation = Field(
-        1, description="Latents are shrunk toward the mean by this: typical images, less variety."
+        1,
+        description="Scales latents toward the mean: smaller values give more typical images and "
+        "less variety.",
     )
     verify: Probability | None = Field(
         None,
-        description="Only images whose verifier gives every value that was asked for at least this "
-        "probability; every one that was drawn, if none was. Indices that fail are skipped.",
+        description="Minimum probability that the verifier must give to every requested value; to "
+        "every drawn value if none was requested. Indices below it are skipped.",
     )
 
     @property
     def count(self) -> int:
-        """Images in all."""
+        """Total number of images."""
         return self.n if isinstance(self.n, int) else sum(self.n)
 
     @property
     def labels(self) -> list[OneLabel]:
-        """The entries that images take in turn; none if all is drawn."""
+        """Labels that images use in turn by index; empty if all values are drawn."""
         if self.label is None:
             return []
         return self.label if isinstance(self.label, list) else [self.label]

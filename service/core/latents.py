@@ -1,4 +1,4 @@
-"""From (seed, index) to latents and drawn labels: recipe 1.
+"""Latents and drawn labels from (seed, index): recipe 1.
 
 The latent of image ``index`` under ``seed`` depends on nothing but (seed, index, Z). Philox4x64-10
 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") gives the bits: its *raw* output
@@ -12,6 +12,7 @@ alike everywhere; a library's logarithm would not do.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,11 +34,16 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class IndexRange:
-    """The images ``first .. first+count-1`` of a seed."""
+    """Indices ``first .. first+count-1`` of a seed."""
 
     seed: int
     first: int
     count: int
+
+
+def draw_seed() -> int:
+    """Random seed for a request that has none, 0 to ``MAX_SEED``."""
+    return secrets.randbelow(MAX_SEED + 1)
 
 
 def latents(seed: int, first: int, count: int, size: int) -> npt.NDArray[np.float32]:
@@ -45,12 +51,12 @@ def latents(seed: int, first: int, count: int, size: int) -> npt.NDArray[np.floa
     return latents_of([IndexRange(seed, first, count)], size)
 
 
-def latents_of(stretches: Sequence[IndexRange], size: int) -> npt.NDArray[np.float32]:
-    """Latents of several stretches, one below the other.
+def latents_of(ranges: Sequence[IndexRange], size: int) -> npt.NDArray[np.float32]:
+    """Latents of several ranges, concatenated: ``[sum of counts, size]``.
 
-    Together they take a fraction of the time that they take one by one.
+    One call takes a fraction of the time of a call for each range.
     """
-    return _normal(_uniform(stretches, _LATENTS, size)).astype(np.float32)
+    return _normal(_uniform(ranges, _LATENTS, size)).astype(np.float32)
 
 
 def draw_labels(
@@ -58,19 +64,19 @@ def draw_labels(
 ) -> npt.NDArray[np.int64]:
     """Labels of the images ``first .. first+count-1``, drawn from the attributes' frequencies.
 
-    Returns value indices ``[count, A]``. Each attribute has a random number of its own, so what is
-    done with one does not change another.
+    Returns value indices ``[count, A]``. Each attribute has its own random number, so a change to
+    one attribute does not change the others.
     """
     return draw_labels_of([IndexRange(seed, first, count)], attributes)
 
 
 def draw_labels_of(
-    stretches: Sequence[IndexRange], attributes: Sequence[Attribute]
+    ranges: Sequence[IndexRange], attributes: Sequence[Attribute]
 ) -> npt.NDArray[np.int64]:
-    """Labels of several stretches, one below the other."""
+    """Labels of several ranges, concatenated: ``[sum of counts, A]``."""
     if not attributes:
-        return np.zeros((sum(stretch.count for stretch in stretches), 0), dtype=np.int64)
-    uniform = _uniform(stretches, _LABELS, len(attributes))
+        return np.zeros((sum(each.count for each in ranges), 0), dtype=np.int64)
+    uniform = _uniform(ranges, _LABELS, len(attributes))
     columns = []
     for number, attribute in zip(uniform.T, attributes, strict=True):
         edges = np.cumsum(attribute.frequencies)
@@ -79,30 +85,30 @@ def draw_labels_of(
     return np.stack(columns, axis=1)
 
 
-def _uniform(stretches: Sequence[IndexRange], stream: int, size: int) -> Floats:
+def _uniform(ranges: Sequence[IndexRange], stream: int, size: int) -> Floats:
     """Numbers strictly between 0 and 1, multiples of 2^-53, of shape ``[images, size]``.
 
     Image ``i`` owns the counters from ``i * ceil(size / 4)``; each gives four 64-bit words.
     """
-    if not stretches:
+    if not ranges:
         return np.empty((0, size))
     counters = -(-size // _WORDS_PER_COUNTER)
     width = counters * _WORDS_PER_COUNTER
     philox = np.random.Philox(key=0)
-    state = philox.state  # to set it takes a fifth of the time of another generator
-    parts = []
-    for stretch in stretches:
-        high, low = divmod(stretch.first * counters, 2**64)
-        state["state"]["key"][:] = stretch.seed, stream
+    state = philox.state  # setting it takes a fifth of the time of a new generator
+    drawn = []
+    for each in ranges:
+        high, low = divmod(each.first * counters, 2**64)
+        state["state"]["key"][:] = each.seed, stream
         state["state"]["counter"][:] = low, high, 0, 0
         philox.state = state
-        parts.append(philox.random_raw(stretch.count * width).reshape(-1, width))
-    words = np.concatenate(parts)[:, :size]
+        drawn.append(philox.random_raw(each.count * width).reshape(-1, width))
+    words = np.concatenate(drawn)[:, :size]
     return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def _normal(p: Floats) -> Floats:
-    """The standard normal quantile: Wichura 1988, AS 241, PPND7."""
+    """Standard normal quantile: Wichura 1988, AS 241, PPND7."""
     q = p - 0.5
     r = 0.180625 - q * q
     z: Floats = (
@@ -116,7 +122,7 @@ def _normal(p: Floats) -> Floats:
 
 
 def _normal_tail(p: Floats) -> Floats:
-    """The size of the quantile for p below 0.075."""
+    """Absolute value of the quantile for p below 0.075."""
     root = np.sqrt(-_log(p))
     r = root - 1.6
     near = (((0.17023821103 * r + 1.3067284816) * r + 2.7568153900) * r + 1.4234372777) / (
@@ -130,7 +136,7 @@ def _normal_tail(p: Floats) -> Floats:
 
 
 def _log(x: Floats) -> Floats:
-    """The natural logarithm by the series of atanh, to about 1e-15, alike on every platform."""
+    """Natural logarithm by the series of atanh, to about 1e-15, equal on every platform."""
     mantissa, exponent = np.frexp(x)  # x = mantissa * 2^exponent, mantissa in [1/2, 1)
     s = (mantissa - 0.75) / (mantissa + 0.75)  # |s| <= 1/5
     square = s * s

@@ -1,4 +1,4 @@
-"""What a model file says of itself: the JSON under the metadata key ``figment``.
+"""Manifest of a model: the JSON in a model file under the metadata key ``figment``.
 
 Defined once, here: ``training`` writes it, ``service`` reads it.
 """
@@ -16,15 +16,21 @@ METADATA_KEY = "figment"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$"
 VERSION_PATTERN = r"^[1-9][0-9]{0,8}$"
 ALIAS_PATTERN = r"^[a-z][a-z0-9-]{0,63}$"
-"""Of names for versions."""
+"""Alias of a version, such as ``stable``."""
 MODEL_FILE = "model.onnx"
 VERIFIER_FILE = "verifier.onnx"
-"""Both lie in ``NAME/VERSION/``."""
+"""Both files are in ``NAME/VERSION/``."""
+
+LATENT = "latent"
+"""Input of a model file, float32 ``[N, Z]``."""
+CONDITION = "condition"
+"""Input of a conditional model file, float32 ``[N, C]``: one-hot vectors side by side."""
+IMAGE = "image"
+"""Output of a model file and input of a verifier file, uint8 ``[N, H, W, channels]``."""
 
 MAX_MANIFEST_CHARACTERS = 2**20
-"""Of the whole text."""
 MAX_VALUES = 2048
-"""Of all attributes together: a thousand classes, and as much again."""
+"""Values of all attributes together: twice the 1,000 classes of ImageNet."""
 
 Kind = Literal["unconditional", "conditional"]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
@@ -32,13 +38,13 @@ Count = Annotated[int, Field(ge=0)]
 
 
 def normalise(text: str) -> str:
-    """``text`` as label phrases are compared: case and punctuation between words do not count."""
+    """Form in which label phrases are compared: lower case, one space between words, NFC."""
     words = re.sub(r"[\s:=_,]+|(?<=\w)-(?=\w)", " ", unicodedata.normalize("NFC", text).casefold())
     return words.strip()
 
 
 class _Record(BaseModel):
-    # Unknown keys are ignored, so that a later release may add some.
+    # Ignores unknown keys, so that a later release can add some.
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
@@ -54,15 +60,15 @@ class Attribute(_Record):
     def _consistent(self) -> Attribute:
         seen: dict[str, str] = {}
         for value in self.values:
-            if (heard := normalise(value)) in seen:
+            if (normalised := normalise(value)) in seen:
                 raise ValueError(
-                    f"attribute {self.name!r} has the values {seen[heard]!r} and {value!r}, which "
-                    "no label could tell apart"
+                    f"attribute {self.name!r} has the values {seen[normalised]!r} and {value!r}, "
+                    "which are equal as labels"
                 )
-            seen[heard] = value
+            seen[normalised] = value
         for text in (self.name, *self.values):
             if normalise(text) in ("", "and"):
-                raise ValueError(f"{text!r} cannot be asked for: it would not be heard in a label")
+                raise ValueError(f"{text!r} cannot be used as a label: it has no word but 'and'")
         if len(self.frequencies) != len(self.values):
             raise ValueError(
                 f"attribute {self.name!r} has {len(self.values)} values "
@@ -83,7 +89,7 @@ class DatasetInfo(_Record):
 class Provenance(_Record):
     dataset: DatasetInfo
     training: dict[str, Any]
-    """The resolved training configuration, and how many images were shown."""
+    """Resolved training configuration, and the number of images shown."""
     code_version: Text
     date: Text
     """ISO 8601 date of the export."""
@@ -94,23 +100,20 @@ class Metric(_Record):
     value: float
     samples: Count
     against: Text
-    """What the samples were measured against."""
+    """Reference of the measurement, such as held-out images."""
     real: float | None = None
-    """What as many real images get in place of the samples; None where that was not measured."""
+    """Value for as many real images in place of the samples; None if not measured."""
 
 
 class Manifest(_Record):
-    """Everything the service needs to know of a model.
-
-    Raises ``pydantic.ValidationError`` where it contradicts itself.
-    """
+    """Description of a model. Raises ``pydantic.ValidationError`` if it contradicts itself."""
 
     format_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     kind: Kind
     latent_size: Annotated[int, Field(ge=1, le=4096)]
     latent_recipe: Literal[1] = 1
-    """How latents follow from (seed, index): see ``service/core/latents.py``."""
+    """Algorithm from (seed, index) to a latent: see ``service/core/latents.py``."""
     height: Annotated[int, Field(ge=1, le=1024)]
     width: Annotated[int, Field(ge=1, le=1024)]
     channels: Literal[1, 3]
@@ -136,18 +139,18 @@ class Manifest(_Record):
 
     @property
     def condition_size(self) -> int:
-        """C: the one-hot vectors of all attributes side by side."""
+        """C, the number of values of all attributes together."""
         return sum(len(attribute.values) for attribute in self.attributes)
 
     @property
     def inputs(self) -> dict[str, int]:
-        """What the model file takes, each float32 ``[N, size]``: names and sizes."""
-        sizes = {"latent": self.latent_size}
+        """Size of each input of the model file, float32 ``[N, size]``, by name."""
+        sizes = {LATENT: self.latent_size}
         if self.kind == "conditional":
-            sizes["condition"] = self.condition_size
+            sizes[CONDITION] = self.condition_size
         return sizes
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of what it gives: ``image``, uint8 ``[N, H, W, channels]``."""
+        """Height, width and channels of an image."""
         return self.height, self.width, self.channels

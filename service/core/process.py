@@ -1,4 +1,4 @@
-"""Small tools for processes, their threads and their signals."""
+"""Signals and parents of processes, and names of threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ COMPUTE_THREAD = "compute"
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Signals wait until this is over; in processes started meanwhile, until they unblock them."""
+    """Block SIGINT, SIGTERM and SIGHUP; they are delivered afterwards.
+
+    Processes started within inherit the block and must call ``unblock_signals``.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, signal.SIGHUP))
     try:
         yield
@@ -24,11 +27,12 @@ def signals_blocked() -> Iterator[None]:
 
 
 def unblock_signals() -> None:
+    """Deliver SIGINT, SIGTERM and SIGHUP again."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ENDING, signal.SIGHUP))
 
 
 def end_with_parent(last: Callable[[], object] = lambda: os._exit(1)) -> None:
-    """Wait for the end of the parent process, then call ``last``: run it in a thread."""
+    """Wait until the parent process ends, then call ``last``. Run this in a thread."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

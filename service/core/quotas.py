@@ -1,12 +1,15 @@
-"""How many images belong to each of several labels that take turns."""
+"""Number of images for each of several labels that alternate by index."""
 
 from __future__ import annotations
 
 MAX_MISSES = 1000
-"""Images in a row, of one entry or of all, that may be left out before the search is given up."""
+"""Consecutive skipped images, of one label or of all, after which a search stops."""
 
 
 def quotas(count: int, offset: int, entries: int) -> list[int]:
-    """How many of the ``count`` images from ``offset`` on belong to each of the entries."""
+    """Count of the indices ``offset .. offset+count-1`` that belong to each of ``entries`` labels.
+
+    Index i belongs to entry ``i mod entries``.
+    """
     each, more = divmod(count, entries)
     return [each + ((entry - offset) % entries < more) for entry in range(entries)]

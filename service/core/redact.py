@@ -1,4 +1,4 @@
-"""URLs as they may be shown."""
+"""Remove passwords from URLs before they are logged or shown."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _PASSWORD = re.compile(r"(?<=\w://)([^/?#\s:@]*):([^/?#\s]*)@")
 
 
 def without_passwords(text: str, url: str = "") -> str:
-    """``text`` with ``***`` for the password in each URL in it: ``ftp://user:***@host``.
+    """Replace the password of each URL in ``text`` by ``***``: ``ftp://user:***@host``.
 
-    That of ``url`` is taken out wherever it stands: libraries quote it by itself. A name alone
-    stays: ``abfs://container@account`` has one that is no secret.
+    The password of ``url`` is replaced wherever it occurs, because libraries quote it by itself. A
+    user name without a password stays: in ``abfs://container@account`` it is not a secret.
     """
     text = _PASSWORD.sub(r"\1:***@", text)
     for _, password in _PASSWORD.findall(url):

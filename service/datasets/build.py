@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from service.core.latents import MAX_INDEX, MAX_SEED
+from service.core.latents import MAX_INDEX, draw_seed
 from service.core.manifest import MODEL_FILE, VERSION_PATTERN
 from service.datasets.manifest import (
     MANIFEST,
@@ -209,14 +208,14 @@ def open_build(
         content = _vetted(file, vetter)
         try:
             runtime = SessionFactory(device)
-            runtime.settle([content])
+            runtime.probe_cuda([content])
             model = model_of(file, content, SessionFactory("cpu"))
             for label in order.labels:
                 if label is not None:
-                    model.vocabulary.ask(label)
+                    model.vocabulary.resolve(label)
         except FigmentError as error:
             raise DatasetError(str(error)) from error
-        drawn = manifest.origin.seed if manifest else secrets.randbelow(MAX_SEED + 1)
+        drawn = manifest.origin.seed if manifest else draw_seed()
         origin = ModelIdentity(
             model=model.name,
             version=model.version,

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from service.core.text import first_line
 from service.datasets.local_executor import MAX_ATTEMPTS
 from service.datasets.shard_builder import (
     BuildSpec,
@@ -21,7 +22,6 @@ from service.datasets.shard_builder import (
     ShardTask,
 )
 from service.errors import DatasetError
-from service.inference.session import first_line
 
 AHEAD = 1000
 """Most tasks that Ray knows of at a time: enough for it to see how large a cluster is wanted."""

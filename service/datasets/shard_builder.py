@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from service.core import cpus
 from service.core.image_info import ImageInfo, Pixels
 from service.core.labels import ParsedLabel
+from service.core.text import first_line
 from service.datasets.manifest import DatasetFile, DatasetPlan, packing, stem
 from service.datasets.request import ModelIdentity
 from service.datasets.shards import LabelledIndices, Shards
@@ -27,8 +28,9 @@ from service.formats import images
 from service.formats.records import record_of, table_header, table_row
 from service.formats.registry import SUFFIXES, open_writer
 from service.inference.model import Model, model_of
-from service.inference.seeds import SeedImages, run_batch
-from service.inference.session import SessionFactory, first_line
+from service.inference.seeds import SeedImages
+from service.inference.session import SessionFactory
+from service.inference.source import run_batch
 from service.inference.versions import software_of
 
 if TYPE_CHECKING:
@@ -119,7 +121,7 @@ class ShardBuilder:
         recipe, manifest = self._recipe, self._model.manifest
         attributes = [attribute.name for attribute in manifest.attributes]
         count = self._shards.size(number)
-        shape = (count, manifest.height, manifest.width, manifest.channels)
+        shape = (count, *manifest.image_shape)
         of_each = [0] * len(recipe.plan.order.labels)
         names = recipe.names(number)
         with ExitStack() as stack:
@@ -150,13 +152,13 @@ class ShardBuilder:
             model=self._model,
             seed=self._recipe.origin.seed,
             indices=self._shards.indices(number),
-            asked=self._asked,
+            labels=self._asked,
             truncation=order.truncation,
         )
         count, size = len(samples.indices), self._model.largest_batch
         for first in range(0, count, size):
             chunk = range(first, min(first + size, count))
-            ((frames, pixels),) = run_batch([(samples, chunk)], alone=False)
+            ((frames, pixels),) = run_batch([(samples, chunk)], exclusive=False)
             yield list(zip(frames, pixels, strict=True))
 
     def _items(self, batch: list[tuple[ImageInfo, Pixels]]) -> list[Any]:
@@ -172,7 +174,7 @@ class ShardBuilder:
     @functools.cached_property
     def _runtime(self) -> SessionFactory:
         runtime = SessionFactory(self._recipe.device)
-        runtime.settle([self._content])
+        runtime.probe_cuda([self._content])
         return runtime
 
     @functools.cached_property
@@ -182,7 +184,7 @@ class ShardBuilder:
     @functools.cached_property
     def _asked(self) -> list[ParsedLabel]:
         labels = self._recipe.plan.order.labels
-        return [self._model.vocabulary.ask(label) for label in labels if label is not None]
+        return [self._model.vocabulary.resolve(label) for label in labels if label is not None]
 
     @functools.cached_property
     def _map(self) -> Callable[..., Iterator[Any]]:

@@ -1,6 +1,6 @@
-"""Requests that wait, and how their images are packed into batches.
+"""Fair queue: queued requests, and the order in which their images form batches.
 
-Nothing here locks or waits: those who use it do, around it.
+Not thread-safe: the worker pool holds its lock around every call.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ from typing import Any, NamedTuple
 
 from service.core.image_info import ImageInfo, Pixels
 from service.inference.model import Model
-from service.inference.seeds import ImageSource
+from service.inference.source import ImageSource
 from service.observability.timing import Timing
 
 Encode = Callable[[ImageInfo, Pixels], Any]
-"""What becomes of one image: a file, a row of JSON ..."""
+"""Turns one image into its result: a file, a row of JSON ..."""
 
 
 @dataclass(eq=False)
 class Job:
-    """The images at the positions ``span`` of a source, on their way to one caller.
+    """Images of one request, or of one batch of a stream: positions ``span`` of a source.
 
     ``arrived`` and ``deadline`` are times of ``time.monotonic``.
     """
 
     source: ImageSource
     span: range
-    finish: Encode
-    answered: asyncio.Future[list[Any]]
+    encode: Encode
+    future: asyncio.Future[list[Any]]
     arrived: float
     deadline: float
-    turn: object
-    """Jobs of one turn, such as those of one stream, take turns with others as if they were one."""
+    group: object
+    """Fairness key: jobs with the same key share one place in the round-robin (all batches of a
+    stream do)."""
     stream: bool
-    """It is part of a stream, of which there is always more."""
     request_id: str | None
     """For the log."""
     timing: Timing = field(default_factory=Timing)
     taken: int = 0
-    """Images handed out to be computed, from the first on."""
-    over: bool = False
-    """Answered or given up: what is still computed for it goes nowhere."""
+    """Images in batches so far, from the first on."""
+    finished: bool = False
+    """Complete, failed or cancelled: results that still come are dropped."""
 
     def __post_init__(self) -> None:
         self.results: list[Any] = [None] * len(self.span)
@@ -51,120 +51,122 @@ class Job:
 
     @property
     def waiting(self) -> int:
-        """Images that nobody has begun."""
-        return 0 if self.over else len(self.span) - self.taken
+        """Images not yet in a batch."""
+        return 0 if self.finished else len(self.span) - self.taken
 
-    def take(self, most: int) -> BatchSlice:
-        """The next images, ``most`` or as many as there are."""
-        chunk = self.span[self.taken : self.taken + most]
+    def take(self, limit: int) -> BatchSlice:
+        """Remove and return the next images, at most ``limit``."""
+        chunk = self.span[self.taken : self.taken + limit]
         self.taken += len(chunk)
         return BatchSlice(self, chunk)
 
     def store(self, chunk: range, results: list[Any]) -> None:
-        """Keep the results of the images at ``chunk``, positions of the source."""
+        """Store the results of the images at ``chunk``, positions of the source."""
         first = chunk.start - self.span.start
         self.results[first : first + len(chunk)] = results
         self.missing -= len(chunk)
 
 
 class BatchSlice(NamedTuple):
-    """A job's share of a batch: the images at the positions ``chunk`` of its source."""
+    """A job's part of a batch: positions ``chunk`` of its source."""
 
     job: Job
     chunk: range
 
 
-def names(jobs: Iterable[Job]) -> str:
-    """The ids of their requests, for the log."""
+def request_ids(jobs: Iterable[Job]) -> str:
+    """Ids of the jobs' requests, comma-separated, for the log."""
     return ", ".join(sorted({job.request_id or "none" for job in jobs}))
 
 
 class FairQueue:
-    """Jobs in turn, two lines for each model: a batch is of one model, and the lines take turns.
+    """Round-robin over models and, for each model, over requests and streams.
 
-    Within a line, whoever has more than fits into a batch goes to the end after it, so that large
-    requests and streams let all others by. Streams have a line of their own: they always wait for
-    something, and however many there are, requests have every other batch. Whatever room a line
-    leaves in a batch is the other's.
+    A batch is of one model. A job that does not fit into one batch goes to the back of its queue
+    after each batch, so small requests overtake large ones. Requests and streams have separate
+    queues that alternate, so requests get every other batch however many streams there are; either
+    may use space that the other leaves.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[Model, bool], _Line] = {}
-        """By model, and whether they are of streams."""
-        self._waiting: dict[object, int] = {}  # of each turn
+        self._queues: dict[tuple[Model, bool], _Queue] = {}
+        """By model and ``Job.stream``; the first is served next."""
+        self._waiting: dict[object, int] = {}
+        """Queued images of each group."""
         self.images = 0
-        """All that wait."""
-        self._first = {False: 0, True: 0}
-        """Of requests and of streams: a batch at most of each turn."""
-        self._batch = 0
-        """The largest there was."""
+        """Total number of queued images."""
+        self._first_batch_images = {False: 0, True: 0}
+        """By ``Job.stream``: queued images, at most one batch of each group."""
+        self._largest_batch = 0
 
-    def ahead(self, *, stream: bool) -> int:
-        """Images that would be taken before a new request; or before a new stream.
+    def images_ahead(self, *, stream: bool) -> int:
+        """Queued images that would be computed before a new request, or before a new stream.
 
-        Streams before a request: a batch, and one for each batch of the requests before it.
+        Before a request, streams get one batch, and one for each batch of other requests.
         """
-        requests, streams = self._first[False], self._first[True]
-        return requests + (streams if stream else min(streams, requests + self._batch))
+        requests, streams = self._first_batch_images[False], self._first_batch_images[True]
+        return requests + (streams if stream else min(streams, requests + self._largest_batch))
 
     def add(self, job: Job) -> None:
-        line = self._lines.setdefault((job.source.model, job.stream), {})
-        line.setdefault(job.turn, deque()).append(job)
-        self._batch = max(self._batch, job.source.model.largest_batch)
+        """Queue all images of a job."""
+        queue = self._queues.setdefault((job.source.model, job.stream), {})
+        queue.setdefault(job.group, deque()).append(job)
+        self._largest_batch = max(self._largest_batch, job.source.model.largest_batch)
         self._count(job, job.waiting)
 
     def drop(self, job: Job) -> None:
-        """What waits of ``job`` will not be taken any more."""
+        """Finish ``job`` without its queued images."""
         self._count(job, -job.waiting)
-        job.over = True
+        job.finished = True
 
-    def take(self, most: int) -> list[BatchSlice]:
-        """The next batch, of 1 to ``most`` images of one model; empty if nothing waits."""
+    def take(self, limit: int) -> list[BatchSlice]:
+        """Remove and return the next batch: 1 to ``limit`` images of one model; [] if empty."""
         if not self.images:
-            self._lines.clear()  # of jobs that were dropped
-        while self._lines:
-            (model, stream), line = next(iter(self._lines.items()))
-            del self._lines[model, stream]
-            most_here = min(most, model.largest_batch)
-            pieces = _take_from(line, most_here)
-            if line:
-                self._lines[model, stream] = line  # behind all others
-            room = most_here - sum(len(piece.chunk) for piece in pieces)
-            if other := self._lines.get((model, not stream)):
-                pieces += _take_from(other, room)
+            self._queues.clear()  # of dropped jobs
+        while self._queues:
+            (model, stream), queue = next(iter(self._queues.items()))
+            del self._queues[model, stream]
+            batch_limit = min(limit, model.largest_batch)
+            slices = _take_from(queue, batch_limit)
+            if queue:
+                self._queues[model, stream] = queue  # at the back
+            space = batch_limit - sum(len(each.chunk) for each in slices)
+            if other := self._queues.get((model, not stream)):
+                slices += _take_from(other, space)
                 if not other:
-                    del self._lines[model, not stream]
-            if pieces:
-                for piece in pieces:
-                    self._count(piece.job, -len(piece.chunk))
-                return pieces
+                    del self._queues[model, not stream]
+            if slices:
+                for each in slices:
+                    self._count(each.job, -len(each.chunk))
+                return slices
         return []
 
     def _count(self, job: Job, images: int) -> None:
-        """So many more of a job wait."""
-        before = self._waiting.pop(job.turn, 0)
+        """Add ``images``, which may be negative, to the counts of queued images."""
+        before = self._waiting.pop(job.group, 0)
         after = before + images
         if after:
-            self._waiting[job.turn] = after
+            self._waiting[job.group] = after
         batch = job.source.model.largest_batch
         self.images += images
-        self._first[job.stream] += min(after, batch) - min(before, batch)
+        self._first_batch_images[job.stream] += min(after, batch) - min(before, batch)
 
 
-_Line = dict[object, deque[Job]]
+_Queue = dict[object, deque[Job]]
+"""Jobs by group; the first group is served next."""
 
 
-def _take_from(line: _Line, most: int) -> list[BatchSlice]:
-    pieces = []
-    while line and most > 0:
-        turn, jobs = next(iter(line.items()))
-        del line[turn]
-        while jobs and most > 0:
+def _take_from(queue: _Queue, limit: int) -> list[BatchSlice]:
+    slices = []
+    while queue and limit > 0:
+        group, jobs = next(iter(queue.items()))
+        del queue[group]
+        while jobs and limit > 0:
             if jobs[0].waiting:
-                pieces.append(jobs[0].take(most))
-                most -= len(pieces[-1].chunk)
+                slices.append(jobs[0].take(limit))
+                limit -= len(slices[-1].chunk)
             if not jobs[0].waiting:
                 jobs.popleft()
-        if jobs:  # and the batch is full
-            line[turn] = jobs
-    return pieces
+        if jobs:  # the batch is full
+            queue[group] = jobs
+    return slices

@@ -1,8 +1,7 @@
-"""The threads that compute images: each takes the next batch as soon as it is free.
+"""Worker pool: threads that compute and encode batches, with heartbeats and hang detection.
 
-ONNX Runtime and the encoders let go of the interpreter's lock, so threads are as good as processes
-here. On a CPU, a thread encodes what it has computed. A GPU has one thread that feeds it, and
-others encode.
+ONNX Runtime and the image encoders release the GIL, so threads scale like processes here. On a CPU,
+each thread encodes what it has computed. On a GPU, one thread computes and others encode.
 """
 
 from __future__ import annotations
@@ -12,341 +11,285 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from service.core.image_info import ImageInfo
 from service.core.process import COMPUTE_THREAD
-from service.engine.queue import BatchSlice, FairQueue, Job, names
+from service.engine.queue import BatchSlice, FairQueue, Job, request_ids
+from service.engine.throughput import CostTable, ImageCost, throughput
+from service.engine.worker import Outcome, Render, Rendered, RenderedSlice, Worker
 from service.errors import InferenceFailed
-from service.inference.model import Model
-from service.inference.seeds import ImageSource
 from service.observability import metrics
 
 HEARTBEAT_SECONDS = 1.0
-"""Seconds after which a thread with nothing to do says that it lives."""
-MOMENT = 1e-9
-"""Seconds; nothing takes less."""
-SMOOTHING = 0.1
-"""Weight of a full batch in the measured cost of an image; one that is not full has its share."""
-
-Outcome = tuple[Job, Exception | None]
-"""A job that has come to its end: with all its results, or with an error."""
+"""Interval of heartbeats of an idle thread, and of retries of a failed warm-up."""
 
 log = logging.getLogger(__name__)
 
 
-class Render(Protocol):
-    """Computes a batch: for each of its pieces, frames and images ``[N, H, W, channels]``."""
-
-    def __call__(
-        self, batch: Sequence[tuple[ImageSource, range]], *, alone: bool
-    ) -> list[tuple[list[ImageInfo], Any]]: ...
-
-
-@dataclass(eq=False)
-class Worker:
-    encodes: bool = False
-    """It only encodes."""
-    beat: float | None = None
-    """When it last took or looked for work; None until it has proven that it can compute."""
-    batch: list[BatchSlice] = field(default_factory=list)
-    """What it is at."""
-    proves: float | None = None
-    """Since when it tries again whether it can compute, after a batch has failed."""
-    given_up: bool = False
-
-
-@dataclass(frozen=True)
-class ImageCost:
-    """Seconds for an image, on one thread."""
-
-    compute: float
-    encode: float
-    images: int = 1
-    """That were measured."""
-
-    def with_batch(self, new: ImageCost, largest: int) -> ImageCost:
-        """The mean, in which what is long ago counts less and less."""
-        images = self.images + new.images
-        weight = max(SMOOTHING * new.images / largest, new.images / images)
-        return ImageCost(
-            self.compute + weight * (new.compute - self.compute),
-            self.encode + weight * (new.encode - self.encode),
-            images,
-        )
-
-
-class Rendered(NamedTuple):
-    """A batch on its way from a thread that computes to one that encodes."""
-
-    batch: list[BatchSlice]
-    made: list[tuple[list[ImageInfo], Any]]
-    cost: ImageCost
-    alone: bool
-
-
 class WorkerPool:
-    """``deliver`` is called on the threads, with all jobs that a batch has brought to their end."""
+    """Queue of jobs and the threads that complete them."""
 
     def __init__(
         self,
         render: Render,
         probe: Callable[[], object],
-        deliver: Callable[[list[Outcome]], None],
+        on_complete: Callable[[list[Outcome]], None],
         *,
         threads: int,
         encoders: int = 0,
     ) -> None:
-        """``encoders``: threads that encode, where those that compute do not.
+        """``threads`` compute; ``encoders`` only encode, and if 0, the others encode, too.
 
-        ``probe`` computes something small: a thread that has done it can do its work.
+        ``probe`` computes one small image: the warm-up of a thread. ``on_complete`` is called on a
+        worker thread with all jobs that a batch has finished.
         """
         self._render = render
         self._probe = probe
-        self._deliver = deliver
+        self._on_complete = on_complete
         self._size = threads
         self._encoders = encoders
         self._threads: dict[Worker, threading.Thread] = {}
-        # All below is touched with this lock only.
+        # The lock guards all that follows.
         lock = threading.RLock()
-        self._lock = threading.Condition(lock)
+        self._work_ready = threading.Condition(lock)
         self._handover = threading.Condition(lock)
         self._rendered: deque[Rendered] = deque()
-        """What the encoders begin next: at most one batch for each."""
-        self._backlog = FairQueue()
-        self._under_way = 0
+        """Queue for encoding: at most one batch for each encoder."""
+        self._queue = FairQueue()
+        self._in_flight = 0
+        """Images in batches."""
         self._idle = 0
         self._closed = False
-        self._first: ImageCost | None = None
-        """Of the probe: what is known before anything was asked for."""
-        self._costs: dict[str, ImageCost] = {}
-        """Of each model, by its name."""
-        self._last: ImageCost | None = None
-        """Of the model that was used last."""
+        self._costs = CostTable()
+        self._lock = lock
 
     def start(self) -> None:
+        """Start all threads; see ``warmed_up``."""
         for number in range(self._size + self._encoders):
-            self._hire(encodes=number >= self._size)
+            self._start_worker(encodes=number >= self._size)
 
     def close(self) -> None:
-        """End the threads after the batch they are at; what still waits is not computed."""
+        """End the threads after their current batches; queued images are not computed."""
         with self._lock:
             self._closed = True
-            self._lock.notify_all()
+            self._work_ready.notify_all()
             self._handover.notify_all()
         for thread in self._threads.values():
             thread.join(HEARTBEAT_SECONDS)
 
     @property
     def images(self) -> int:
-        """All that wait or are under way."""
+        """Images queued or running."""
         with self._lock:
-            return self._backlog.images + self._under_way
+            return self._queue.images + self._in_flight
 
-    def ahead(self, *, stream: bool) -> int:
-        """Images that come before those of a new request, or stream."""
+    def images_ahead(self, *, stream: bool) -> int:
+        """Images that come before those of a new request, or of a new stream."""
         with self._lock:
-            return self._backlog.ahead(stream=stream) + self._under_way
+            return self._queue.images_ahead(stream=stream) + self._in_flight
 
     @property
-    def proven(self) -> bool:
-        """Every thread that computes has computed something."""
-        return all(worker.beat is not None for worker in self._threads)
+    def warmed_up(self) -> bool:
+        """True if every thread that computes has computed something."""
+        return all(worker.last_heartbeat is not None for worker in self._threads)
+
+    def throughput(self, model: str) -> float | None:
+        """Images per second of a model; None before the first warm-up."""
+        with self._lock:
+            return self._throughput_of(self._costs.of(model))
 
     @property
-    def rate(self) -> float | None:
-        """Images per second that can be made of the model that was used last; None before any."""
-        return self._rate(self._last)
+    def latest_throughput(self) -> float | None:
+        """Images per second of the model used last; None before the first batch."""
+        return self._throughput_of(self._costs.latest)
 
-    def rate_of(self, model: str) -> float | None:
-        """Images per second that can be made of a model.
+    def _throughput_of(self, cost: ImageCost | None) -> float | None:
+        return None if cost is None else throughput(cost, self._size, self._encoders)
 
-        Of one that was not used yet, as of the slowest that was, or of the probe.
-        """
-        with self._lock:
-            known = self._costs.get(model) or max(
-                self._costs.values(), key=lambda cost: cost.compute + cost.encode, default=None
-            )
-        return self._rate(known or self._first)
-
-    def _rate(self, cost: ImageCost | None) -> float | None:
-        if cost is None:
-            return None
-        if not self._encoders:
-            return self._size / (cost.compute + cost.encode)
-        return min(self._size / cost.compute, self._encoders / max(cost.encode, MOMENT))
-
-    def last_beat(self) -> float:
-        """When a thread that computes last said that it lives, by ``time.monotonic``.
-
-        Never is minus infinity.
-        """
-        beats = [worker.beat for worker in self._threads if not worker.encodes]
+    def last_heartbeat(self) -> float:
+        """Latest heartbeat of a thread that computes; minus infinity if there is none."""
+        beats = [worker.last_heartbeat for worker in self._threads if not worker.encodes]
         return max(beat or -math.inf for beat in beats)
 
     def add(self, job: Job) -> None:
-        """Have a job computed."""
+        """Queue a job."""
         with self._lock:
-            self._backlog.add(job)
-            self._lock.notify(self._backlog.images)
+            self._queue.add(job)
+            self._work_ready.notify(self._queue.images)
 
     def drop(self, job: Job) -> None:
-        """Compute no more of a job; what is under way goes nowhere."""
+        """Remove a job from the queue; results of its running batches are dropped."""
         with self._lock:
-            self._backlog.drop(job)
+            self._queue.drop(job)
 
-    def stalled(self, since: float) -> list[Worker]:
-        """The threads that have been at one batch, or one proof, since then, or are no more.
+    def hung_workers(self, since: float) -> list[Worker]:
+        """Threads in one batch or one repeated warm-up since before ``since``, and dead ones.
 
-        The first proof is not one that counts: there would be a new thread for each that hangs.
+        Threads in their first warm-up are not counted; otherwise a model that hangs at start would
+        create threads without end.
         """
         with self._lock:
             return [
                 worker
                 for worker, thread in self._threads.items()
-                if (worker.batch and worker.beat is not None and worker.beat < since)
-                or (worker.proves is not None and worker.proves < since)
+                if (
+                    worker.batch
+                    and worker.last_heartbeat is not None
+                    and worker.last_heartbeat < since
+                )
+                or (worker.warming_since is not None and worker.warming_since < since)
                 or not thread.is_alive()
             ]
 
-    def forgive(self, seconds: float) -> None:
-        """Nobody could do anything for so long."""
+    def shift_heartbeats(self, seconds: float) -> None:
+        """Shift all heartbeats by ``seconds`` after the process was paused."""
         now = time.monotonic()
         with self._lock:
             for worker in self._threads:
-                if worker.beat is not None:
-                    worker.beat = min(now, worker.beat + seconds)
-                if worker.proves is not None:
-                    worker.proves = min(now, worker.proves + seconds)
+                if worker.last_heartbeat is not None:
+                    worker.last_heartbeat = min(now, worker.last_heartbeat + seconds)
+                if worker.warming_since is not None:
+                    worker.warming_since = min(now, worker.warming_since + seconds)
 
     def replace(self, worker: Worker) -> list[Job]:
-        """Give up a thread that hangs, for another; returns the jobs it was at.
+        """Abandon a hung thread and start another; return the jobs of its batch.
 
-        Nothing can end the thread itself: should it ever return, it ends.
+        Python cannot end a thread. An abandoned one ends itself if its call ever returns.
         """
         with self._lock:
-            worker.given_up = True
-            self._under_way -= _size(worker.batch)
-            jobs = [piece.job for piece in worker.batch]
+            worker.abandoned = True
+            self._in_flight -= _size(worker.batch)
+            jobs = [each.job for each in worker.batch]
         del self._threads[worker]
-        self._hire(encodes=worker.encodes)
+        self._start_worker(encodes=worker.encodes)
         return jobs
 
-    def _hire(self, *, encodes: bool) -> None:
+    def _start_worker(self, *, encodes: bool) -> None:
         worker = Worker(encodes)
-        work, name = (self._work_off, "encode") if encodes else (self._work, COMPUTE_THREAD)
-        # A daemon, for one that hangs must not keep the process from ending.
-        thread = threading.Thread(target=work, args=(worker,), name=name, daemon=True)
+        loop, name = (
+            (self._encode_loop, "encode") if encodes else (self._compute_loop, COMPUTE_THREAD)
+        )
+        # A daemon: a hung thread must not keep the process from ending.
+        thread = threading.Thread(target=loop, args=(worker,), name=name, daemon=True)
         self._threads[worker] = thread
         thread.start()
 
-    # On the threads.
+    # The methods below run on the worker threads.
 
-    def _work(self, worker: Worker) -> None:
-        while self._prove(worker):
-            done = True
-            while done:
+    def _compute_loop(self, worker: Worker) -> None:
+        while self._warm_up(worker):
+            succeeded = True
+            while succeeded:
                 with self._lock:
-                    alone = self._take_batch(worker)
+                    exclusive = self._take_batch(worker)
                 if not worker.batch:
                     return
-                done = self._guarded(self._compute, worker, alone)
+                succeeded = self._fail_batch_on_error(self._compute, worker, exclusive)
 
-    def _prove(self, worker: Worker) -> bool:
-        """Wait until the thread can compute: at its start, and again after a batch has failed.
+    def _warm_up(self, worker: Worker) -> bool:
+        """Retry the probe until it succeeds: at start, and after a failed batch.
 
-        False at the end.
+        Returns False if the pool closes or the thread was abandoned.
         """
-        again = worker.beat is not None
-        worker.batch, worker.beat = [], None
+        repeated = worker.last_heartbeat is not None
+        worker.batch, worker.last_heartbeat = [], None
         while True:
-            worker.proves = time.monotonic() if again else None
+            worker.warming_since = time.monotonic() if repeated else None
             started = time.monotonic()
             try:
                 self._probe()
             except Exception as error:
-                log.error("a thread cannot compute, and tries again", exc_info=error)
+                log.error(
+                    "worker thread cannot compute; retrying in %g s",
+                    HEARTBEAT_SECONDS,
+                    exc_info=error,
+                )
                 time.sleep(HEARTBEAT_SECONDS)
             else:
-                worker.beat, worker.proves = time.monotonic(), None
-                self._first = self._first or ImageCost(max(worker.beat - started, MOMENT), 0)
+                worker.last_heartbeat, worker.warming_since = time.monotonic(), None
+                with self._lock:
+                    self._costs.record_warm_up(worker.last_heartbeat - started)
                 return True
-            if self._closed or worker.given_up:
+            if self._closed or worker.abandoned:
                 return False
 
     def _take_batch(self, worker: Worker) -> bool:
-        """Wait for a batch; none at the end. Returns whether it is one image and all there is."""
+        """Wait for a batch and store it in ``worker.batch``; it stays empty if the thread must end.
+
+        Returns True if the batch is one image and nothing else is queued or running.
+        """
         worker.batch = []
         while True:
-            worker.beat = time.monotonic()
-            if self._closed or worker.given_up:
+            worker.last_heartbeat = time.monotonic()
+            if self._closed or worker.abandoned:
                 return False
-            waiting = self._backlog.images
-            # A share for each thread that has nothing to do, so that none idles while others work.
-            worker.batch = self._backlog.take(math.ceil(waiting / (self._idle + 1)))
+            waiting = self._queue.images
+            # An equal share for each idle thread, so that none idles while others work.
+            worker.batch = self._queue.take(math.ceil(waiting / (self._idle + 1)))
             if worker.batch:
-                self._under_way += _size(worker.batch)
+                self._in_flight += _size(worker.batch)
                 return waiting == 1 and self._idle == self._size - 1
             self._idle += 1
-            self._lock.wait(HEARTBEAT_SECONDS)
+            self._work_ready.wait(HEARTBEAT_SECONDS)
             self._idle -= 1
 
-    def _guarded(self, step: Callable[..., None], worker: Worker, *rest: Any) -> bool:
-        """One step of a batch; what it raises fails the requests in it, and nothing else."""
+    def _fail_batch_on_error(
+        self, step: Callable[..., None], worker: Worker, *arguments: Any
+    ) -> bool:
+        """Run one step of a batch; an error fails the jobs in it. Returns True on success."""
         batch = worker.batch
         try:
-            step(worker, *rest)
+            step(worker, *arguments)
         except Exception as error:
             metrics.BATCHES_FAILED.inc()
-            requests = names(piece.job for piece in batch)
-            log.error("a batch failed, of %s", requests, exc_info=error)
+            requests = request_ids(each.job for each in batch)
+            log.error("batch failed (requests %s)", requests, exc_info=error)
             if not isinstance(error, InferenceFailed):
                 error = InferenceFailed("the model could not be run; the service's log says why")
-            self._hand_on(worker, [(piece, error) for piece in batch])
+            self._complete(worker, [(each, error) for each in batch])
             return False
         return True
 
-    def _compute(self, worker: Worker, alone: bool) -> None:
+    def _compute(self, worker: Worker, exclusive: bool) -> None:
         started = time.monotonic()
-        for piece in worker.batch:
-            if not piece.job.timing.queue:
-                piece.job.timing.queue = started - piece.job.arrived
-                if not piece.job.stream:  # whose next batch waits for its reader, too
-                    metrics.QUEUE_TIME.observe(piece.job.timing.queue)
-        sources = [(piece.job.source, piece.chunk) for piece in worker.batch]
-        rendered = self._render(sources, alone=alone)
+        for each in worker.batch:
+            if not each.job.timing.queue:
+                each.job.timing.queue = started - each.job.arrived
+                if not each.job.stream:  # batches of a stream also wait for the client
+                    metrics.QUEUE_TIME.observe(each.job.timing.queue)
+        batch = [(each.job.source, each.chunk) for each in worker.batch]
+        slices = self._render(batch, exclusive=exclusive)
         cost = ImageCost(compute=time.monotonic() - started, encode=0)
-        model = sources[0][0].model.name
+        model = batch[0][0].model.name
         metrics.BATCH_IMAGES.labels(model).observe(_size(worker.batch))
         metrics.INFERENCE_TIME.labels(model).observe(cost.compute)
         if self._encoders:
-            self._pass_on(worker, rendered, cost, alone)
+            self._queue_for_encoding(worker, slices, cost, exclusive)
         else:
-            self._encode(worker, rendered, cost, alone)
+            self._encode(worker, slices, cost, exclusive)
 
-    def _pass_on(
-        self, worker: Worker, made: list[tuple[list[ImageInfo], Any]], cost: ImageCost, alone: bool
+    def _queue_for_encoding(
+        self, worker: Worker, slices: list[RenderedSlice], cost: ImageCost, exclusive: bool
     ) -> None:
-        """Leave a batch to the encoders, as soon as they have room for it."""
+        """Wait for room in the queue of the encoders, then add a batch to it."""
         with self._lock:
-            if worker.given_up:  # and so have its images been
+            if worker.abandoned:  # its jobs have failed already
                 return
-            rendered = Rendered(worker.batch, made, cost, alone)
+            rendered = Rendered(worker.batch, slices, cost, exclusive)
             worker.batch = []
             while len(self._rendered) == self._encoders and not self._closed:
-                worker.beat = time.monotonic()  # it is not this thread that hangs
+                worker.last_heartbeat = time.monotonic()  # if one hangs, it is an encoder
                 self._handover.wait(HEARTBEAT_SECONDS)
             self._rendered.append(rendered)
             self._handover.notify_all()
 
-    def _work_off(self, worker: Worker) -> None:
-        """Encode what others have computed."""
+    def _encode_loop(self, worker: Worker) -> None:
         while True:
             with self._lock:
-                worker.beat = time.monotonic()
-                if self._closed or worker.given_up:
+                worker.last_heartbeat = time.monotonic()
+                if self._closed or worker.abandoned:
                     return
                 if not self._rendered:
                     self._handover.wait(HEARTBEAT_SECONDS)
@@ -354,70 +297,62 @@ class WorkerPool:
                 rendered = self._rendered.popleft()
                 worker.batch = rendered.batch
                 self._handover.notify_all()
-            self._guarded(self._encode, worker, *rendered[1:])
+            self._fail_batch_on_error(self._encode, worker, *rendered[1:])
 
     def _encode(
-        self,
-        worker: Worker,
-        rendered: list[tuple[list[ImageInfo], Any]],
-        cost: ImageCost,
-        alone: bool,
+        self, worker: Worker, slices: list[RenderedSlice], cost: ImageCost, exclusive: bool
     ) -> None:
         results: list[tuple[BatchSlice, list[Any] | Exception]] = []
-        made = _size(worker.batch)
+        images = _size(worker.batch)
         started = before = time.monotonic()
-        for piece, (frames, images) in zip(worker.batch, rendered, strict=True):
-            results.append((piece, _finish(piece.job, frames, images)))
+        for each, (infos, pixels) in zip(worker.batch, slices, strict=True):
+            results.append((each, _encode_slice(each.job, infos, pixels)))
             now = time.monotonic()
-            piece.job.timing.inference += cost.compute
-            piece.job.timing.encode += now - before
+            each.job.timing.inference += cost.compute
+            each.job.timing.encode += now - before
             before = now
         model = worker.batch[0].job.source.model
         metrics.ENCODE_TIME.labels(model.name).observe(before - started)
-        self._hand_on(worker, results)
-        if not worker.given_up:
-            threads = self._size if alone else 1
-            new = ImageCost(threads * cost.compute / made, (before - started) / made, made)
-            self._measure(model, new)
+        self._complete(worker, results)
+        if not worker.abandoned:
+            threads = self._size if exclusive else 1
+            new = ImageCost(threads * cost.compute / images, (before - started) / images, images)
+            with self._lock:
+                self._costs.record(model.name, new, model.largest_batch)
 
-    def _hand_on(
+    def _complete(
         self, worker: Worker, results: list[tuple[BatchSlice, list[Any] | Exception]]
     ) -> None:
+        """Store the results of a batch and report the jobs that it finishes."""
         outcomes: list[Outcome] = []
         with self._lock:
-            if not worker.given_up:  # else its images have been taken off already
-                self._under_way -= _size(worker.batch)
+            if not worker.abandoned:  # otherwise ``replace`` has subtracted its images
+                self._in_flight -= _size(worker.batch)
                 worker.batch = []
             for (job, chunk), result in results:
-                if job.over:
+                if job.finished:
                     continue
                 if isinstance(result, Exception):
-                    self._backlog.drop(job)
+                    self._queue.drop(job)
                     outcomes.append((job, result))
                 else:
                     job.store(chunk, result)
                     if not job.missing:
-                        job.over = True
+                        job.finished = True
                         outcomes.append((job, None))
         if outcomes:
-            self._deliver(outcomes)
-
-    def _measure(self, model: Model, new: ImageCost) -> None:
-        with self._lock:
-            old = self._costs.get(model.name)
-            self._last = old.with_batch(new, model.largest_batch) if old else new
-            self._costs[model.name] = self._last
+            self._on_complete(outcomes)
 
 
-def _finish(job: Job, frames: list[ImageInfo], images: Any) -> list[Any] | Exception:
-    """What a job makes of its images; nothing of those that nobody waits for any more."""
-    if job.over:
+def _encode_slice(job: Job, infos: list[ImageInfo], pixels: Any) -> list[Any] | Exception:
+    """Results of a job's images, or the error of its encoder; nothing if the job is finished."""
+    if job.finished:
         return []
     try:
-        return [job.finish(*pair) for pair in zip(frames, images, strict=True)]
+        return [job.encode(*each) for each in zip(infos, pixels, strict=True)]
     except Exception as error:
         return error
 
 
 def _size(batch: list[BatchSlice]) -> int:
-    return sum(len(piece.chunk) for piece in batch)
+    return sum(len(each.chunk) for each in batch)

@@ -1,4 +1,4 @@
-"""The way from one image to another through the latent space."""
+"""Interpolation: images on a path through latent space between two images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from service.core.image_info import ImageInfo
 from service.core.image_request import Method
 from service.core.latents import IndexRange
 from service.inference.model import Model
-from service.inference.seeds import Floats, ModelInputs, SeedImages, Values
+from service.inference.seeds import SeedImages
+from service.inference.source import Floats, ModelInputs, Values
 
 
 @dataclass(frozen=True)
 class Interpolation:
-    """``steps`` images from ``start`` to ``end``, both of one image; the ends are those exactly.
+    """``steps`` images from ``start`` to ``end``, sources of one image each.
 
-    A loop goes to the end and back without repeating the first image.
+    The first image is exactly that of ``start``, the last that of ``end``. A ``loop`` goes to the
+    end and back without repeating the first image.
     """
 
     start: SeedImages
@@ -33,43 +35,43 @@ class Interpolation:
         return self.start.model
 
     def positions(self) -> list[float]:
-        """t of every frame, 0 at ``start`` and 1 at ``end``."""
+        """t of every image, 0 at ``start`` and 1 at ``end``."""
         if not self.loop:
             return _evenly(self.steps)
         there = self.steps // 2 + 1
         back = self.steps - there
         return _evenly(there) + _evenly(back + 2)[-2:0:-1]
 
-    def stretches(self, chunk: range) -> list[IndexRange]:
-        """The two ends, whatever lies between them."""
-        return [*self.start.stretches(range(1)), *self.end.stretches(range(1))]
+    def ranges(self, chunk: range) -> list[IndexRange]:
+        """The two ends, for every chunk."""
+        return [*self.start.ranges(range(1)), *self.end.ranges(range(1))]
 
-    def inputs(self, chunk: range, latent: Floats, values: Values) -> ModelInputs:
-        start = self.start.inputs(range(1), latent[:1], values[:1])
-        end = self.end.inputs(range(1), latent[1:], values[1:])
+    def model_inputs(self, chunk: range, latent: Floats, values: Values) -> ModelInputs:
+        start = self.start.model_inputs(range(1), latent[:1], values[:1])
+        end = self.end.model_inputs(range(1), latent[1:], values[1:])
         t = np.array(self.positions()[chunk.start : chunk.stop])
         blend = slerp if self.method == "slerp" else lerp
-        (first,), (last,) = start.frames, end.frames
-        frames = [
+        (first,), (last,) = start.infos, end.infos
+        infos = [
             _between(index, first, last, at) for index, at in zip(chunk, t.tolist(), strict=True)
         ]
         return ModelInputs(
-            blend(start.latent, end.latent, t), lerp(start.condition, end.condition, t), frames
+            blend(start.latent, end.latent, t), lerp(start.condition, end.condition, t), infos
         )
 
 
 def _between(index: int, start: ImageInfo, end: ImageInfo, t: float) -> ImageInfo:
-    """The frame at ``t``: an end has its address, the way between them none."""
+    """Description of the image at ``t``. Only the ends have an address."""
     if t in (0, 1):
-        here = end if t else start
-        return ImageInfo(index, here.labels, here.address, t)
+        nearest = end if t else start
+        return ImageInfo(index, nearest.labels, nearest.address, t)
     return ImageInfo(index, _blended(start.labels, end.labels, t), None, t)
 
 
 def _blended(
     start: dict[str, str] | None, end: dict[str, str] | None, t: float
 ) -> dict[str, Any] | None:
-    """A value where both ends agree, else the share of each."""
+    """By attribute: the value if both ends have the same, else the share of each value."""
     if start is None or end is None:
         return None
     return {
@@ -79,9 +81,9 @@ def _blended(
 
 
 def lerp(start: Floats, end: Floats, t: npt.NDArray[np.float64]) -> Floats:
-    """The straight line between two rows ``[1, D]`` at positions ``t [N]``: ``[N, D]``.
+    """Linear interpolation between two rows ``[1, D]`` at ``t [N]``: ``[N, D]``.
 
-    Exactly the ends at 0 and 1.
+    Exact at 0 and 1.
     """
     t = t[:, None]
     line: Floats = ((1 - t) * start + t * end).astype(np.float32)
@@ -89,11 +91,11 @@ def lerp(start: Floats, end: Floats, t: npt.NDArray[np.float64]) -> Floats:
 
 
 def slerp(start: Floats, end: Floats, t: npt.NDArray[np.float64]) -> Floats:
-    """The great arc between two rows ``[1, D]`` at positions ``t [N]``: ``[N, D]``.
+    """Spherical interpolation between two rows ``[1, D]`` at ``t [N]``: ``[N, D]``.
 
-    Keeps to the lengths that normal latents have, which the straight line undercuts (White 2016,
-    https://arxiv.org/abs/1609.04468, section 2). Exactly the ends at 0 and 1. Where there is no one
-    arc, between rows of one direction or opposite ones or from zero, it is the straight line.
+    Keeps the norms typical of normal latents, which a straight line falls below (White 2016,
+    https://arxiv.org/abs/1609.04468, section 2). Exact at 0 and 1. Falls back to ``lerp`` where the
+    arc is not unique: between parallel or opposite rows, or with a row of zeros.
     """
     lengths = [np.linalg.norm(row.astype(np.float64)) for row in (start, end)]
     if 0 in lengths:
@@ -109,5 +111,5 @@ def slerp(start: Floats, end: Floats, t: npt.NDArray[np.float64]) -> Floats:
 
 
 def _evenly(count: int) -> list[float]:
-    """``count`` numbers from 0 to 1; just 0 for a count of 1."""
+    """``count`` evenly spaced numbers from 0 to 1; [0] for a count of 1."""
     return [i / (count - 1) for i in range(count)] if count > 1 else [0.0] * count

@@ -1,4 +1,4 @@
-"""One model: read its file, check it against its manifest, load and warm it."""
+"""Model: read a model file, check it against its manifest, load it and run it once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +17,31 @@ from pydantic import ValidationError
 from service.core import latents
 from service.core.labels import Vocabulary
 from service.core.manifest import (
+    CONDITION,
+    IMAGE,
+    LATENT,
     MAX_MANIFEST_CHARACTERS,
     METADATA_KEY,
     NAME_PATTERN,
     VERSION_PATTERN,
     Manifest,
 )
-from service.errors import InvalidModel
-from service.inference import execution
+from service.core.text import first_line
+from service.errors import InferenceFailed, InvalidModel
+from service.inference.exactness import choose_executor
 from service.inference.execution import Executor
-from service.inference.session import SessionFactory, first_line
+from service.inference.session import SessionFactory
 from service.inference.verifier import Verifier
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """One version of one generator, loaded and warmed."""
+    """One version of one generator, loaded and warmed up."""
 
     manifest: Manifest
     version: int
     sha256: str
-    generator: Executor
+    executor: Executor
     vocabulary: Vocabulary
     verifier: Verifier | None = None
 
@@ -46,47 +51,56 @@ class Model:
 
     @property
     def largest_batch(self) -> int:
-        """The most images that one call of ``generate`` may make."""
-        return self.generator.largest_batch
+        """Most images in one call of ``generate``."""
+        return self.executor.largest_batch
 
     def generate(
         self,
         latent: npt.NDArray[np.float32],
         condition: npt.NDArray[np.float32],
         *,
-        alone: bool = False,
+        exclusive: bool = False,
     ) -> npt.NDArray[np.uint8]:
-        """``latent [N, Z]`` and ``condition [N, C]`` (C is 0 if unconditional) to images.
+        """Images ``[N, H, W, channels]`` of ``latent [N, Z]`` and ``condition [N, C]``.
 
-        Returns ``[N, H, W, channels]``. ``alone`` says that nothing else is being computed, so that
-        one image may take all cores; it comes out the same either way.
+        C is 0 for an unconditional model. ``exclusive``: nothing else is being computed, so one
+        image may use all cores; its bytes are the same either way.
         """
-        feeds = {"latent": latent}
+        feeds = {LATENT: latent}
         if self.manifest.kind == "conditional":
-            feeds["condition"] = condition
-        return self.generator(feeds, alone=alone)
+            feeds[CONDITION] = condition
+        return self.executor(feeds, exclusive=exclusive)
+
+    def check(self, images: npt.NDArray[Any], count: int) -> None:
+        """Raise ``InferenceFailed`` unless ``images`` is uint8 ``[count, H, W, channels]``."""
+        shape = (count, *self.manifest.image_shape)
+        if images.shape != shape or images.dtype != np.uint8:
+            raise InferenceFailed(
+                f"the model returned {images.dtype} of shape {images.shape} instead of uint8 of "
+                f"shape {shape}"
+            )
 
 
 def load_model(path: Path, runtime: SessionFactory) -> Model:
     """Load ``NAME/VERSION/model.onnx``, check it and run it. Raises ``InvalidModel``.
 
-    For files that are trusted: ONNX Runtime may crash at others (see ``vetting.py``).
+    Only for trusted files: ONNX Runtime may crash on others (see ``service/models/sandbox.py``).
     """
     return model_of(path, read_file(path), runtime)
 
 
 def read_file(path: Path, max_bytes: int | None = None) -> bytes:
-    """The content of a model file. Raises ``InvalidModel``; no more is read than ``max_bytes``."""
+    """Content of a model file. Raises ``InvalidModel``, also for more than ``max_bytes``."""
     try:
-        if not path.is_file():  # a pipe would be waited for
-            raise InvalidModel("cannot be read: it is no file, or there is none")
+        if not path.is_file():  # opening a pipe would block
+            raise InvalidModel("cannot be read: it does not exist or is not a regular file")
         with path.open("rb") as file:
             content = file.read(-1 if max_bytes is None else max_bytes + 1)
     except OSError as error:
         raise InvalidModel(f"cannot be read: {error}") from error
     if max_bytes is not None and len(content) > max_bytes:
         raise InvalidModel(
-            f"is larger than {max_bytes // 1024**2} MB, which FIGMENT_MAX_MODEL_MB allows"
+            f"is larger than the {max_bytes // 1024**2} MB that FIGMENT_MAX_MODEL_MB allows"
         )
     return content
 
@@ -95,19 +109,20 @@ Build = Callable[[SessionFactory, bytes, ort.InferenceSession], Executor]
 
 
 def model_of(
-    path: Path, content: bytes, runtime: SessionFactory, build: Build = execution.choose_executor
+    path: Path, content: bytes, runtime: SessionFactory, build: Build = choose_executor
 ) -> Model:
-    """The model that ``content`` is, checked and run; it lies at ``NAME/VERSION/model.onnx``.
+    """Load a model from the ``content`` of its file at ``path``, check it and run it.
 
-    ``choose_executor`` decides how it is run. Raises ``InvalidModel``.
+    ``path`` is ``NAME/VERSION/model.onnx``. ``build`` decides how batches run. Raises
+    ``InvalidModel``.
     """
     name, version = path.parent.parent.name, path.parent.name
     if not re.fullmatch(NAME_PATTERN, name):
-        raise InvalidModel(f"{name!r} is no model name: lower-case letters, digits and '-'")
+        raise InvalidModel(f"{name!r} is not a model name: lower-case letters, digits and '-'")
     if not re.fullmatch(VERSION_PATTERN, version):
-        raise InvalidModel(f"{version!r} is no version: 1, 2, 3 ...")
+        raise InvalidModel(f"{version!r} is not a version: 1, 2, 3 ...")
     try:
-        session = runtime.open(content)
+        session = runtime.create(content)
     except Exception as error:
         raise InvalidModel(f"ONNX Runtime cannot load it: {first_line(error)}") from error
     manifest = _read_manifest(session)
@@ -115,7 +130,7 @@ def model_of(
         raise InvalidModel(f"its manifest calls it {manifest.name!r}, its folder {name!r}")
     _check_signature(session, manifest)
     try:
-        generator = build(runtime, content, session)
+        executor = build(runtime, content, session)
     except Exception as error:
         raise InvalidModel(f"it does not run: {first_line(error)}") from error
     vocabulary = Vocabulary(manifest.attributes, where=f"/models/{name}/labels")
@@ -124,7 +139,7 @@ def model_of(
         manifest=manifest,
         version=int(version),
         sha256=hashlib.sha256(content).hexdigest(),
-        generator=generator,
+        executor=executor,
         vocabulary=vocabulary,
     )
     for count in (1, model.largest_batch):
@@ -155,23 +170,23 @@ def _check_signature(session: ort.InferenceSession, manifest: Manifest) -> None:
     expected_inputs = {
         name: ("tensor(float)", [None, size]) for name, size in manifest.inputs.items()
     }
-    expected_outputs = {"image": ("tensor(uint8)", [None, *manifest.image_shape])}
+    expected_outputs = {IMAGE: ("tensor(uint8)", [None, *manifest.image_shape])}
     for what, nodes, expected in (
         ("inputs", session.get_inputs(), expected_inputs),
         ("outputs", session.get_outputs(), expected_outputs),
     ):
         found = {node.name: (node.type, _shape(node)) for node in nodes}
         if found != expected:
-            raise InvalidModel(f"its {what} are {found}, its manifest asks for {expected}")
+            raise InvalidModel(f"its {what} are {found}, its manifest requires {expected}")
 
 
 def _shape(node: ort.NodeArg) -> list[int | None]:
-    """Sizes, with None for one that is free."""
+    """Sizes, None for a dynamic one."""
     return [size if isinstance(size, int) else None for size in node.shape]
 
 
 def _try_out(model: Model, count: int) -> None:
-    """Make so many images. Raises ``InvalidModel`` where they are not what the manifest says."""
+    """Compute ``count`` images. Raises ``InvalidModel`` if they do not fit the manifest."""
     manifest = model.manifest
     latent = latents.latents(0, 0, count, manifest.latent_size)
     values = latents.draw_labels(0, 0, count, manifest.attributes)
@@ -179,8 +194,7 @@ def _try_out(model: Model, count: int) -> None:
         images = model.generate(latent, model.vocabulary.condition(values))
     except Exception as error:
         raise InvalidModel(f"it does not run: {first_line(error)}") from error
-    expected = (count, manifest.height, manifest.width, manifest.channels)
-    if images.shape != expected or images.dtype != np.uint8:
-        raise InvalidModel(
-            f"it gives {images.dtype} images of shape {images.shape} instead of uint8 {expected}"
-        )
+    try:
+        model.check(images, count)
+    except InferenceFailed as error:
+        raise InvalidModel(str(error)) from None

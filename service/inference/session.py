@@ -1,8 +1,8 @@
-"""ONNX Runtime sessions on the device that was asked for, and on no other.
+"""ONNX Runtime sessions on the requested device, without silent fallback to the CPU.
 
-ONNX Runtime falls back to the CPU silently: with the CPU wheel, where a CUDA library fails to
-load, and in the middle of a run. All three are closed off here: CUDA stands alone in the list of
-providers, fallback is disabled in the session and in its wrapper, and the outcome is checked.
+ONNX Runtime falls back silently in three cases: with the CPU wheel, if a CUDA library fails to
+load, and in the middle of a run. To prevent this, CUDA is the only provider in the list, fallback
+is disabled in the session and in its Python wrapper, and the provider in use is checked.
 """
 
 from __future__ import annotations
@@ -15,99 +15,100 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
+from service.core.text import first_line
 from service.errors import StartupError
 
 if TYPE_CHECKING:
-    from service.settings import Device  # what vets a model does without
+    from service.settings import Device  # not loaded in the sandbox
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 CUDA_OPTIONS = {
-    # EXHAUSTIVE and DEFAULT cost up to seconds for each new shape and gain nothing here.
+    # EXHAUSTIVE and DEFAULT take up to seconds for each new shape, for no gain here.
     "cudnn_conv_algo_search": "HEURISTIC",
     # TF32 would round differently from the CPU by more than a level of 255.
     "use_tf32": "0",
 }
-SILENT = 4
-
-NOWHERE = "/dev/null/nowhere"
-"""A folder that cannot be, below a file."""
+FATAL_ONLY = 4
+"""Log level of ONNX Runtime."""
+NO_FOLDER = "/dev/null/nowhere"
+"""A folder that cannot exist, because its parent is a file."""
 
 
 class SessionFactory:
-    """Opens sessions on one device. ``settle`` comes before the first ``open``."""
+    """Creates sessions on one device. Call ``probe_cuda`` before the first ``create``."""
 
     def __init__(self, device: Device, cores: int = 1) -> None:
-        """``cores``: how many to use of a CPU.
+        """``cores`` is the number of CPU cores to use.
 
-        Raises ``StartupError`` where ``device`` is ``cuda`` and plainly cannot be had.
+        Raises ``StartupError`` if ``device`` is ``cuda`` and a library or driver is missing.
         """
         self.requested = device
         self._cores = cores
         self.provider_options: dict[str, str] = {}
-        """As ONNX Runtime reports them, once a session is open."""
+        """As reported by ONNX Runtime for the latest session; empty before the first."""
         self.provider = CPU if device == "cpu" else CUDA
-        self.reason = f"asked for {device}"
+        self.reason = f"requested {device}"
         if self.provider == CUDA:
             if missing := _missing_for_cuda():
-                self._go_without_cuda(missing)
+                self._fall_back(missing)
             else:
-                # The CUDA libraries of the wheels are found by this call, and by nothing else.
+                # Only this call finds the CUDA libraries of the nvidia wheels.
                 ort.preload_dlls(directory="")
 
     @property
     def threads(self) -> int:
-        """Threads that run models at the same time. A GPU is fed by one: more would only wait."""
+        """Threads that run models at the same time; 1 for a GPU, where more would only wait."""
         return 1 if self.provider == CUDA else self._cores
 
     @property
     def encoders(self) -> int:
-        """Threads that only encode; on a CPU, those that compute do that as well."""
+        """Threads that only encode; 0 on a CPU, where each thread encodes its own images."""
         return self._cores if self.provider == CUDA else 0
 
     @property
     def device(self) -> str:
-        """``cuda`` or ``cpu``: what is used, whatever was asked for."""
+        """Device in use, ``cuda`` or ``cpu``."""
         return "cuda" if self.provider == CUDA else "cpu"
 
-    def settle(self, models: Iterable[bytes]) -> None:
-        """Decide for good: CUDA works if one of ``models``, contents of ONNX files, runs on it.
+    def probe_cuda(self, models: Iterable[bytes]) -> None:
+        """Use CUDA if one of ``models``, contents of ONNX files, runs on it; otherwise the CPU.
 
-        Raises ``StartupError`` where CUDA was asked for and cannot be had.
+        Raises ``StartupError`` if CUDA was requested and is not available.
         """
-        why = "there is no model to try it with"
+        why = "there is no model to test it with"
         for model in models if self.provider == CUDA else ():
             try:
                 _run_once(_session(model, CUDA))
             except Exception as error:
                 why = first_line(error)
             else:
-                self.reason = f"asked for {self.requested}, and CUDA works"
+                self.reason = f"requested {self.requested}, and CUDA works"
                 return
         if self.provider == CUDA:
-            self._go_without_cuda(why)
+            self._fall_back(why)
 
-    def open(
+    def create(
         self, model: bytes, *, threads: int = 1, batch: int | None = None
     ) -> ort.InferenceSession:
-        """A session for ``model``, the content of an ONNX file.
+        """Session for ``model``, the content of an ONNX file.
 
-        ``threads`` compute one run, the caller's among them. ``batch`` is the only size it will
-        take. Raises whatever ONNX Runtime raises for a file that it cannot run.
+        ``threads`` compute one run, including the calling thread. With ``batch``, the session
+        accepts only batches of this size. Raises errors of ONNX Runtime.
         """
         session = _session(model, self.provider, threads, batch)
         self.provider_options = session.get_provider_options()[self.provider]
         return session
 
-    def _go_without_cuda(self, why: str) -> None:
+    def _fall_back(self, why: str) -> None:
         if self.requested == "cuda":
-            raise StartupError(f"FIGMENT_DEVICE is cuda, but CUDA cannot be had: {why}")
+            raise StartupError(f"FIGMENT_DEVICE is cuda, but CUDA is not available: {why}")
         self.provider = CPU
-        self.reason = f"asked for {self.requested}, but CUDA cannot be had: {why}"
+        self.reason = f"requested {self.requested}, but CUDA is not available: {why}"
 
 
 def _missing_for_cuda() -> str | None:
-    """Why CUDA cannot work here, where that can be told without trying."""
+    """Reason why CUDA cannot work here; None if only a run can show it."""
     if CUDA not in ort.get_available_providers():
         return "the installed ONNX Runtime is built without it"
     if sys.platform == "linux":
@@ -122,20 +123,20 @@ def _session(
     model: bytes, provider: str, threads: int = 1, batch: int | None = None
 ) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.log_severity_level = SILENT  # what goes wrong is raised, and told once by the caller
-    # It would look for its own format first, which nobody here reads before it does.
+    options.log_severity_level = FATAL_ONLY  # errors are raised, and logged once by the caller
+    # Otherwise it tries its own format first, which the sandbox does not check.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads of its own may spin while they wait for each other, but not on after a run: whoever
-    # takes the answer to the caller needs the core.
+    # Its threads may spin while they wait for each other, but not after a run: the event loop
+    # needs the core to send the answer.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if batch is not None:
         for name in batch_names(model):
             options.add_free_dimension_override_by_name(name, batch)
-    # Weights outside the model file would be looked for in the current directory.
+    # Otherwise it looks for external weights in the current directory.
     options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", NOWHERE
+        "session.model_external_initializers_file_folder_path", NO_FOLDER
     )
     providers: list[Any] = [provider]
     if provider == CUDA:
@@ -149,7 +150,7 @@ def _session(
 
 
 def batch_names(model: bytes) -> set[str]:
-    """What the model file calls the number of images, in each of its inputs."""
+    """Names of the batch dimension in the inputs of a model file."""
     session = _session(model, CPU)
     return {node.shape[0] for node in session.get_inputs() if isinstance(node.shape[0], str)}
 
@@ -159,8 +160,3 @@ def _run_once(session: ort.InferenceSession) -> None:
         node.name: np.zeros((1, node.shape[1]), dtype=np.float32) for node in session.get_inputs()
     }
     session.run(None, feeds)
-
-
-def first_line(error: BaseException) -> str:
-    """An error of another library as one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

@@ -1,4 +1,4 @@
-"""What of ours may change the bytes of an image or of a set."""
+"""Versions of the software that may change the bytes of an image or of a set."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from service import __version__
 
 
 def software_of(provider: str) -> str:
-    """All of it in a line; ``provider`` is ONNX Runtime's, such as ``CPUExecutionProvider``."""
+    """Versions on one line, ending with ONNX Runtime's ``provider``: ``CPUExecutionProvider``."""
     libraries = {
         "figment": __version__,
         "onnxruntime": onnxruntime.__version__,
         "pillow": PIL.__version__,
         "deflate": deflate.__version__,
-        "pyarrow": metadata.version("pyarrow"),  # which is imported at the first use only
+        "pyarrow": metadata.version("pyarrow"),  # imported only when used
     }
     versions = [f"{name} {version}" for name, version in libraries.items()]
     return ", ".join([*versions, provider])

@@ -118,7 +118,7 @@ class ModelSet:
     def batches(self) -> dict[str, dict[str, Any]]:
         """How each version is run, for people to read."""
         return {
-            f"{name}/{number}": model.generator.describe()
+            f"{name}/{number}": model.executor.describe()
             for name, versions in self.models.items()
             for number, model in versions.items()
         }

@@ -139,7 +139,7 @@ class _Loading:
                     with contextlib.suppress(InvalidModel):
                         yield self._vetted(verdict)
 
-        self._runtime.settle(contents())
+        self._runtime.probe_cuda(contents())
         return itertools.chain(tried, verdicts)
 
     def _load(self, files: _Files, verdicts: Iterator[CheckResult]) -> Model | None:

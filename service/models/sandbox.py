@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.core.text import printable
 from service.errors import StartupError
 
 MAX_BYTES = 512 * 1024**2
@@ -176,7 +177,7 @@ class _SandboxProcess:
 
 def _line(text: str) -> str:
     """``text`` as one line that can be shown anywhere: it may quote what is in the file."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    return printable(" ".join(text.split()))
 
 
 def _environment() -> dict[str, str]:

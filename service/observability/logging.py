@@ -1,31 +1,121 @@
-"""The log: on stderr, each line with the id of the request that it is about."""
+"""Non-blocking logging to stderr, each line with the id of its request.
+
+A background thread writes to stderr; when its queue is full, lines are dropped and counted. So a
+pipe that is not read, a full disk or a closed stderr never blocks the event loop.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import queue
 import re
 import secrets
+import sys
+import threading
+import time
 from contextvars import ContextVar
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from service.observability.stderr import Stderr
+from service.core.text import printable
 from service.settings import LogFormat
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""Of the request that is being answered, if one is."""
-SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+"""Id of the request being answered; None outside of requests."""
+VALID_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+MAX_QUEUED_LINES = 10_000
+"""Bounds memory; further lines are dropped and counted."""
+FLUSH_SECONDS = 1.0
+"""Longest wait at exit for queued lines."""
+STDERR = 2
+"""File descriptor of stderr."""
 
 
-def request_id(given: bytes | None) -> str:
-    """An id for a request: the one it brought, where that fits into a line, else a new one."""
-    if given is not None and SANE_ID.fullmatch(given):
-        return given.decode()
+def request_id(header: bytes | None) -> str:
+    """Id for a request: its ``X-Request-ID`` if it is short plain ASCII, otherwise a random one."""
+    if header is not None and VALID_ID.fullmatch(header):
+        return header.decode()
     return secrets.token_hex(8)
 
 
-class _WithRequest(logging.Filter):
+def log_to_stderr(format_: LogFormat) -> None:
+    """Send all log records, our own and those of libraries, to stderr in one format."""
+    handler = BackgroundStderr()
+    handler.addFilter(_AddRequestId())
+    if format_ == "json":
+        fields = ["levelname", "name", "message"]
+        names = {"levelname": "level", "name": "logger"}
+        handler.setFormatter(_Json(fields, rename_fields=names, timestamp=True))
+    else:
+        handler.setFormatter(_Text("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def ensure_stderr() -> None:
+    """Open ``/dev/null`` as stderr if the process was started without one.
+
+    Call this before any file or socket is opened: otherwise one of them gets descriptor 2, and
+    receives what libraries write to stderr.
+    """
+    if sys.stderr is None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, STDERR)
+        if null != STDERR:
+            os.close(null)
+        os.set_inheritable(STDERR, True)
+        sys.stderr = os.fdopen(STDERR, "w")
+
+
+class BackgroundStderr(logging.Handler):
+    """Handler whose records a thread of its own writes to stderr."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: queue.Queue[str] = queue.Queue(MAX_QUEUED_LINES)
+        self._dropped = 0
+        self._stream = sys.stderr
+        threading.Thread(target=self._write, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self._dropped += 1
+
+    def flush(self) -> None:
+        """Wait for queued lines, at most ``FLUSH_SECONDS``; ``logging`` calls this at exit."""
+        deadline = time.monotonic() + FLUSH_SECONDS
+        while self._lines.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def _write(self) -> None:
+        while True:
+            lines = [self._lines.get()]
+            while not self._lines.empty():
+                lines.append(self._lines.get())
+            if dropped := self._dropped:
+                self._dropped -= dropped
+                lines.append(self._dropped_line(dropped))
+            try:
+                self._stream.write("".join(f"{line}\n" for line in lines))
+                self._stream.flush()
+            except (OSError, ValueError):  # a full disk may get room again; a closed pipe stays
+                pass
+            for _ in range(len(lines) - bool(dropped)):
+                self._lines.task_done()
+
+    def _dropped_line(self, dropped: int) -> str:
+        message = "%d log lines dropped: they came faster than stderr was read"
+        record = logging.LogRecord(
+            __name__, logging.WARNING, __file__, 0, message, (dropped,), None
+        )
+        self.filter(record)
+        return self.format(record)
+
+
+class _AddRequestId(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if not hasattr(record, "request_id"):
             record.request_id = REQUEST_ID.get()
@@ -33,12 +123,10 @@ class _WithRequest(logging.Filter):
 
 
 class _Text(logging.Formatter):
-    """``INFO what happened [request id]``."""
+    """``INFO message [request id]``."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        # On one line, whatever a caller has put into it.
-        line = super().formatMessage(record)
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+        return printable(super().formatMessage(record))  # one line, whatever a client has sent
 
     def format(self, record: logging.LogRecord) -> str:
         line = f"{record.levelname} {super().format(record)}"
@@ -54,16 +142,3 @@ class _Json(JsonFormatter):
         log_data.pop("color_message", None)  # uvicorn's, for terminals
         if log_data.get("request_id") is None:
             log_data.pop("request_id", None)
-
-
-def log_to_stderr(format_: LogFormat) -> None:
-    """Have all that is logged, ours and that of libraries, written in one way."""
-    handler = Stderr()
-    handler.addFilter(_WithRequest())
-    if format_ == "json":
-        fields = ["levelname", "name", "message"]
-        names = {"levelname": "level", "name": "logger"}
-        handler.setFormatter(_Json(fields, rename_fields=names, timestamp=True))
-    else:
-        handler.setFormatter(_Text("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -1,7 +1,7 @@
-"""What the service counts and measures, for Prometheus.
+"""Prometheus metrics of the service.
 
-Each is defined here once and recorded where the truth is. With several workers, every process
-leaves its numbers in files that all of them read, so that whoever answers tells the sum.
+Each metric is defined here and recorded where its event happens. With several worker processes,
+each writes its values to files in a shared folder, and ``/metrics`` of any of them returns the sum.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-# Each of them would be told twice. (Some of prometheus_client's functions have no types.)
+# They would double the number of series. (Some of prometheus_client's functions have no types.)
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable that names the folder of these files; prometheus_client's own."""
+"""Environment variable of prometheus_client: the folder of these files."""
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -32,9 +32,7 @@ BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 IMAGES = (1, 2, 4, 8, 12, 16, 32, 64)
 
 # Requests.
-REQUESTS = Counter(
-    "figment_http_requests", "Requests that came to their end.", ["method", "route", "status"]
-)
+REQUESTS = Counter("figment_http_requests", "Completed requests.", ["method", "route", "status"])
 REQUEST_TIME = Histogram(
     "figment_http_request_seconds",
     "From the head of a request to the last byte of its answer.",
@@ -42,84 +40,86 @@ REQUEST_TIME = Histogram(
     buckets=REQUEST_SECONDS,
 )
 REJECTIONS = Counter(
-    "figment_rejections", "Requests that were refused or failed, by the type told.", ["reason"]
+    "figment_rejections", "Rejected and failed requests, by the type of the problem.", ["reason"]
 )
-CONNECTIONS = Gauge(
-    "figment_connections", "Connections that are open.", multiprocess_mode="livesum"
-)
-STREAMS = Gauge("figment_streams", "Sets that are being sent.", multiprocess_mode="livesum")
+CONNECTIONS = Gauge("figment_connections", "Open connections.", multiprocess_mode="livesum")
+STREAMS = Gauge("figment_streams", "Sets being sent.", multiprocess_mode="livesum")
 STREAMS_CUT = Counter("figment_streams_cut", "Sets that ended before their last byte.", ["reason"])
 
 # Images.
 IMAGES_MADE = Counter(
     "figment_images",
-    "Images handed out, by the format of the answer.",
+    "Images sent, by the format of the answer.",
     ["model", "version", "format"],
 )
 KEY_IMAGES = Counter("figment_key_images", "Images computed for each API key.", ["key"])
 QUEUE_IMAGES = Gauge(
-    "figment_queue_images", "Images that wait or are under way.", multiprocess_mode="livesum"
+    "figment_queue_images", "Images queued or running.", multiprocess_mode="livesum"
 )
 QUEUE_TIME = Histogram(
     "figment_queue_seconds",
-    "From the arrival of a request until the first of its images was begun; not of sets.",
+    "From the arrival of a request until its first image started; without sets.",
     buckets=REQUEST_SECONDS,
 )
 RATE = Gauge(
     "figment_images_per_second",
-    "Images that can be made per second, as measured last.",
+    "Measured throughput in images per second.",
     multiprocess_mode="livesum",
 )
 BATCH_IMAGES = Histogram("figment_batch_images", "Images in a batch.", ["model"], buckets=IMAGES)
 INFERENCE_TIME = Histogram(
-    "figment_inference_seconds", "Computing a batch.", ["model"], buckets=BATCH_SECONDS
+    "figment_inference_seconds", "Time to compute a batch.", ["model"], buckets=BATCH_SECONDS
 )
 ENCODE_TIME = Histogram(
-    "figment_encode_seconds", "Encoding the images of a batch.", ["model"], buckets=BATCH_SECONDS
+    "figment_encode_seconds",
+    "Time to encode the images of a batch.",
+    ["model"],
+    buckets=BATCH_SECONDS,
 )
 BATCHES_FAILED = Counter("figment_batches_failed", "Batches that raised an error.")
-THREADS_REPLACED = Counter("figment_threads_replaced", "Threads that hung in a batch or died.")
+THREADS_REPLACED = Counter(
+    "figment_threads_replaced", "Worker threads replaced after a hang or crash."
+)
 
 # The service itself.
 INFO = Gauge(
     "figment_info",
-    "1, with what is in effect.",
+    "Always 1; labels name the version and device in use.",
     ["version", "device", "provider", "onnxruntime"],
     multiprocess_mode="livemax",
 )
 MODEL_INFO = Gauge(
     "figment_model_info",
-    "1 for each model that is served, 0 for one that was.",
+    "1 for each model that is served, 0 for one that was before a reload.",
     ["model", "version", "sha256"],
     multiprocess_mode="livemax",
 )
-MODEL_LOADS = Counter(
-    "figment_model_loads", "Model files that were looked at, and what came of it.", ["outcome"]
-)
+MODEL_LOADS = Counter("figment_model_loads", "Model files checked, by outcome.", ["outcome"])
 MODELS_REFUSED = Gauge(
-    "figment_models_refused", "Files that are not served.", multiprocess_mode="livemax"
+    "figment_models_refused",
+    "Files in the models folder that are not served.",
+    multiprocess_mode="livemax",
 )
 RELOAD_FAILED = Gauge(
     "figment_reload_failed",
-    "1 while keys or models are older than what lies in their files: the last reload could not "
-    "take them up.",
+    "1 while keys or models are older than their files because the last reload failed.",
     multiprocess_mode="livemax",
 )
 READY = Gauge(
     "figment_ready",
-    "1 while some thread is able to compute; of several workers, of all of them.",
+    "1 while a worker thread can compute; with several worker processes, in all of them.",
     multiprocess_mode="livemin",
 )
-DRAINING = Gauge("figment_draining", "1 after the signal to end.", multiprocess_mode="livemax")
+DRAINING = Gauge("figment_draining", "1 during graceful shutdown.", multiprocess_mode="livemax")
 LOOP_LAG = Gauge(
     "figment_event_loop_lag_seconds",
-    "How late the event loop came to what was due.",
+    "Delay of the event loop in seconds.",
     multiprocess_mode="livemax",
 )
 
 
 def exposition() -> bytes:
-    """All of them, as Prometheus reads it."""
+    """Every metric, in the text format of Prometheus."""
     if SHARED not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

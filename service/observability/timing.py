@@ -1,4 +1,4 @@
-"""Where the time of a request went."""
+"""Timing of one request, for ``Server-Timing`` and traces."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass
 class Timing:
-    """Where the time of a request went, in seconds."""
+    """Seconds that a request spent in each stage."""
 
     queue: float = 0
-    """From its arrival until the first of its images was begun."""
+    """From its arrival until the first of its images started."""
     inference: float = 0
-    """Of the batches that its images were in, added up; several may have run at once."""
+    """Sum over the batches with its images; several may have run at once."""
     encode: float = 0
-    """Of its own images, added up."""
+    """Sum over its own images."""

@@ -1,7 +1,7 @@
-"""OpenTelemetry traces, where its own environment variables say where to send them.
+"""OpenTelemetry traces, if OpenTelemetry's own environment variables name an endpoint.
 
-A span for each request, which goes on with the trace of its caller, and within it one for waiting
-and one for computing. https://opentelemetry.io/docs/specs/semconv/http/http-spans names the rest.
+Each request has a span, a child of the client's ``traceparent``, with a child span for queueing and
+one for computing. Attributes: https://opentelemetry.io/docs/specs/semconv/http/http-spans.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-FAILED = 500
+MIN_ERROR_STATUS = 500
 
 _provider: TracerProvider | None = None
 _tracer: Tracer | None = None
 
 
 def start() -> None:
-    """Send spans from now on, if that is configured."""
+    """Start to export spans if an endpoint is configured."""
     global _provider, _tracer
     if not any(os.environ.get(name) for name in ENDPOINTS):
         return
-    # Not before: it takes a tenth of a second that nobody else should wait for.
+    # Imported late: the import takes 0.1 s, which only traced servers should pay for.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -47,7 +47,7 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Send what has not been sent."""
+    """Export the remaining spans and stop."""
     global _provider, _tracer
     if _provider is not None:
         _provider.shutdown()
@@ -55,7 +55,7 @@ def stop() -> None:
 
 
 def request(scope: Scope) -> AbstractContextManager[None]:
-    """A span around a request."""
+    """Context of a span for one request."""
     return nullcontext() if _tracer is None else _request(_tracer, scope)
 
 
@@ -72,8 +72,11 @@ def _request(tracer: Tracer, scope: Scope) -> Iterator[None]:
         yield
 
 
-def tell(scope: Scope, route: str, status: int, request_id: str) -> None:
-    """What is known of a request at its end."""
+def record_answer(scope: Scope, route: str, status: int, request_id: str) -> None:
+    """Add route, status and request id to the span of a request at its end.
+
+    ``status`` is 0 if no answer was sent.
+    """
     if _tracer is None:
         return
     from opentelemetry.trace import StatusCode, get_current_span
@@ -83,21 +86,21 @@ def tell(scope: Scope, route: str, status: int, request_id: str) -> None:
     span.set_attribute("http.route", route)
     span.set_attribute("http.response.status_code", status)
     span.set_attribute("figment.request_id", request_id)
-    if status >= FAILED or not status:
+    if status >= MIN_ERROR_STATUS or not status:
         span.set_status(StatusCode.ERROR)
 
 
-def computed(timing: Timing, seconds: float, images: int) -> None:
-    """Images have just been computed, within ``seconds`` of being asked for."""
+def record_images(timing: Timing, seconds: float, images: int) -> None:
+    """Add spans for images that have just been computed, ``seconds`` after their request."""
     if _tracer is None:
         return
     end = time.time_ns()
-    asked = end - int(1e9 * seconds)
-    begun = min(end, asked + int(1e9 * timing.queue))
-    _tracer.start_span("wait", start_time=asked).end(begun)
+    requested = end - int(1e9 * seconds)
+    started = min(end, requested + int(1e9 * timing.queue))
+    _tracer.start_span("wait", start_time=requested).end(started)
     attributes = {
         "figment.images": images,
         "figment.inference_seconds": timing.inference,
         "figment.encode_seconds": timing.encode,
     }
-    _tracer.start_span("compute", start_time=begun, attributes=attributes).end(end)
+    _tracer.start_span("compute", start_time=started, attributes=attributes).end(end)

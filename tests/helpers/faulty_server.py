@@ -1,7 +1,7 @@
-"""The real service with faults in it: ``python -m tests.helpers.faulty_server FOLDER [options]``.
+"""Service with injected faults: ``python -m tests.helpers.faulty_server FOLDER [options]``.
 
-Requests of a few seeds run into one, all others are served as ever. What is to end or to happen
-later is told by files in ``FOLDER``.
+Requests with certain seeds trigger a fault; all others are served as usual. Files in ``FOLDER``
+switch other faults on and end hangs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from service.formats import images
-from service.inference import model, seeds
+from service.inference import model, source
+from service.inference.seeds import SeedImages
 from service.inference.session import SessionFactory
 from service.observability import tracing
 
@@ -24,21 +25,21 @@ from service.observability import tracing
 RAISES, RAISES_LATE, NOT_A_NUMBER, WRONG_SHAPE, WRONG_COUNT, HANGS = range(1001, 1007)
 NOT_ENCODED, HANGS_IN_ENCODER = range(1007, 1009)
 LATE = 3000
-"""Index of the first image that fails late."""
-GO_ON = "go-on"
-"""While there is no such file, what hangs does."""
+"""First index at which ``RAISES_LATE`` fails."""
+RELEASE = "release"
+"""Hangs end once this file exists."""
 CLOCK = "clock"
-"""Holds the seconds by which the clock on the wall is wrong."""
+"""Contains the seconds by which the wall clock is wrong."""
 ENCODERS = "encoders"
-"""Where it is there at the start, others encode than those who compute, as with a GPU."""
+"""If it exists at start, separate threads encode, as with a GPU."""
 
 CLOSING = "closing"
-"""Where it is there at the start, the end hangs, on one of asyncio's threads."""
+"""If it exists at start, shutdown hangs on one of asyncio's threads."""
 
 
 def break_parts(folder: Path) -> None:
     def hang() -> None:
-        while not (folder / GO_ON).exists():
+        while not (folder / RELEASE).exists():
             time.sleep(0.01)
 
     _break_networks(hang)
@@ -47,44 +48,44 @@ def break_parts(folder: Path) -> None:
     if (folder / CLOSING).exists():
         tracing.stop = hang
     if (folder / ENCODERS).exists():
-        # Properties, which mypy lets nobody replace.
+        # mypy forbids to replace properties.
         SessionFactory.threads = 1  # type: ignore[assignment, method-assign]
         SessionFactory.encoders = 2  # type: ignore[assignment, method-assign]
 
 
 def _break_networks(hang: Any) -> None:
-    render, generate = seeds.run_batch, model.Model.generate
+    render, generate = source.run_batch, model.Model.generate
     batch_of = threading.local()
 
-    def broken_render(batch: Sequence[Any], *, alone: bool) -> Any:
+    def broken_render(batch: Sequence[Any], *, exclusive: bool) -> Any:
         seeds = {_seed(*piece) for piece in batch}
         batch_of.seeds = seeds
-        return render(batch, alone=alone)
+        return render(batch, exclusive=exclusive)
 
     def broken_generate(*arguments: Any, **options: Any) -> Any:
-        made = generate(*arguments, **options)
+        rendered = generate(*arguments, **options)
         seeds = getattr(batch_of, "seeds", set[int | None]())
         if RAISES in seeds:
-            raise RuntimeError("as told")
+            raise RuntimeError("on purpose")
         if NOT_A_NUMBER in seeds:
-            return np.full(made.shape, np.nan, np.float32)
+            return np.full(rendered.shape, np.nan, np.float32)
         if WRONG_SHAPE in seeds:
-            return made[:, 1:]
+            return rendered[:, 1:]
         if WRONG_COUNT in seeds:
-            return made[1:]
+            return rendered[1:]
         if HANGS in seeds:
             hang()
-        return made
+        return rendered
 
-    seeds.run_batch = broken_render
+    source.run_batch = broken_render
     model.Model.generate = broken_generate  # type: ignore[method-assign]
 
 
-def _seed(source: Any, chunk: range) -> int | None:
-    if not isinstance(source, seeds.SeedImages):
+def _seed(images: Any, chunk: range) -> int | None:
+    if not isinstance(images, SeedImages):
         return None
-    late = source.indices[chunk.stop - 1] >= LATE
-    return RAISES if source.seed == RAISES_LATE and late else source.seed
+    late = images.indices[chunk.stop - 1] >= LATE
+    return RAISES if images.seed == RAISES_LATE and late else images.seed
 
 
 def _break_encoding(hang: Any) -> None:
@@ -92,7 +93,7 @@ def _break_encoding(hang: Any) -> None:
 
     def broken_encode(pixels: Any, extension: str, address: str | None) -> bytes:
         if f"/{NOT_ENCODED}/" in (address or ""):
-            raise OSError("as told")
+            raise OSError("on purpose")
         if f"/{HANGS_IN_ENCODER}/" in (address or ""):
             hang()
         return encode(pixels, extension, address)
@@ -100,14 +101,14 @@ def _break_encoding(hang: Any) -> None:
     images.encode = broken_encode
 
 
-def _break_clock(wrong: Path) -> None:
-    right = time.time
+def _break_clock(offset_file: Path) -> None:
+    true_time = time.time
 
     def broken_time() -> float:
         try:
-            return right() + float(wrong.read_text())
+            return true_time() + float(offset_file.read_text())
         except (OSError, ValueError):
-            return right()
+            return true_time()
 
     time.time = broken_time
 

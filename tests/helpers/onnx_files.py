@@ -1,4 +1,4 @@
-"""Small model files made with onnx alone: what the service must take, and what it must refuse."""
+"""Small model files made with onnx alone: valid ones, and parts of invalid ones."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from service.core.manifest import METADATA_KEY, Manifest
+from service.core.manifest import CONDITION, IMAGE, LATENT, METADATA_KEY, Manifest
 
 
 def model(manifest: Manifest) -> onnx.ModelProto:
-    """A generator with the manifest's signature: one random matrix."""
-    inputs = [_value("latent", TensorProto.FLOAT, manifest.latent_size)]
+    """Generator with the manifest's signature: one random matrix."""
+    inputs = [_value(LATENT, TensorProto.FLOAT, manifest.latent_size)]
     if manifest.attributes:
-        inputs.append(_value("condition", TensorProto.FLOAT, manifest.condition_size))
+        inputs.append(_value(CONDITION, TensorProto.FLOAT, manifest.condition_size))
     names = [value.name for value in inputs]
-    shape = [manifest.height, manifest.width, manifest.channels]
+    shape = [*manifest.image_shape]
     rows = manifest.latent_size + manifest.condition_size
     matrix = np.random.default_rng(0).normal(127, 20, (rows, np.prod(shape))).astype(np.float32)
     nodes = [
@@ -25,7 +25,7 @@ def model(manifest: Manifest) -> onnx.ModelProto:
         helper.make_node("MatMul", ["rows", "matrix"], ["flat"]),
         helper.make_node("Clip", ["flat", "low", "high"], ["clipped"]),
         helper.make_node("Cast", ["clipped"], ["bytes"], to=TensorProto.UINT8),
-        helper.make_node("Reshape", ["bytes", "shape"], ["image"]),
+        helper.make_node("Reshape", ["bytes", "shape"], [IMAGE]),
     ]
     constants = [
         numpy_helper.from_array(matrix, "matrix"),
@@ -33,7 +33,7 @@ def model(manifest: Manifest) -> onnx.ModelProto:
         numpy_helper.from_array(np.array(255, dtype=np.float32), "high"),
         numpy_helper.from_array(np.array([-1, *shape], dtype=np.int64), "shape"),
     ]
-    outputs = [_value("image", TensorProto.UINT8, *shape)]
+    outputs = [_value(IMAGE, TensorProto.UINT8, *shape)]
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
     built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     describe(built, manifest.model_dump_json())
@@ -41,15 +41,15 @@ def model(manifest: Manifest) -> onnx.ModelProto:
 
 
 def bright_verifier(manifest: Manifest, gives: str = "mean") -> bytes:
-    """For one attribute of two values: the mean of an image is the probability of the first.
+    """Verifier of one attribute of two values: the first has the mean of the image as probability.
 
-    ``gives``: ``nan`` gives no number, but for a black image.
+    With ``gives="nan"``, probabilities are NaN except for a black image.
     """
-    shape = [manifest.height, manifest.width, manifest.channels]
+    shape = [*manifest.image_shape]
     (attribute,) = manifest.attributes
     node = helper.make_node
     nodes = [
-        node("Cast", ["image"], ["levels"], to=TensorProto.FLOAT),
+        node("Cast", [IMAGE], ["levels"], to=TensorProto.FLOAT),
         node("ReduceMean", ["levels", "axes"], ["level"], keepdims=0),
         node("Div", ["level", "white"], ["mean"]),
         node("Sub", ["zero", "mean"], ["below"]),
@@ -65,7 +65,7 @@ def bright_verifier(manifest: Manifest, gives: str = "mean") -> bytes:
         helper.make_tensor(name, TensorProto.FLOAT, [], [value])
         for name, value in (("zero", 0.0), ("one", 1.0), ("white", 255.0))
     ]
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *shape])
+    image = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["N", *shape])
     eyes = helper.make_tensor_value_info(attribute.name, TensorProto.FLOAT, ["N", 2])
     graph = helper.make_graph(nodes, "verifier", [image], [eyes], constants)
     opset = [helper.make_opsetid("", 20)]
@@ -76,20 +76,20 @@ def bright_verifier(manifest: Manifest, gives: str = "mean") -> bytes:
 
 
 def describe(built: onnx.ModelProto, text: str) -> None:
-    """Set the manifest's text."""
+    """Set the text of the manifest in a model's metadata."""
     helper.set_model_props(built, {METADATA_KEY: text})
 
 
 def verifier(*sizes: tuple[str, int], image: tuple[int, int, int] = (16, 16, 3)) -> bytes:
-    """A verifier that sees every value with the same probability."""
+    """Verifier that gives every value of an attribute the same probability."""
     nodes, outputs, constants = [], [], []
-    shape = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *image])
+    shape = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["N", *image])
     for name, size in sizes:
         constants.append(
             numpy_helper.from_array(np.full((np.prod(image), size), 0, np.float32), f"{name}-w")
         )
         nodes += [
-            helper.make_node("Flatten", ["image"], [f"{name}-flat"]),
+            helper.make_node("Flatten", [IMAGE], [f"{name}-flat"]),
             helper.make_node("Cast", [f"{name}-flat"], [f"{name}-float"], to=TensorProto.FLOAT),
             helper.make_node("MatMul", [f"{name}-float", f"{name}-w"], [f"{name}-logits"]),
             helper.make_node("Softmax", [f"{name}-logits"], [name]),

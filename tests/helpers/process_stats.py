@@ -1,25 +1,24 @@
-"""What a running server says of itself, and what its process holds."""
+"""Metrics of a running server, and the threads and file descriptors of its process."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.helpers.server import Server
+from tests.helpers.waiting import wait_until
 
-PATIENCE = 60
-"""Seconds until what ends by itself has ended."""
 POOL = 64
-"""More callers at a time than the service has threads for what is not a batch."""
+"""Concurrent clients: more than asyncio has threads for work outside of batches."""
 
 
 class Figures:
-    """``GET /metrics`` at one moment."""
+    """Snapshot of ``GET /metrics``."""
 
     def __init__(self, server: Server) -> None:
         text = server.client.get("/metrics").text
@@ -30,7 +29,7 @@ class Figures:
         }
 
     def __call__(self, name: str, **labels: str) -> float:
-        """The sum of all of that name, of ours or of the process; 0 where there are none."""
+        """Sum of ``figment_NAME`` or ``process_NAME`` with these labels; 0 if there is none."""
         wanted = labels.items()
         return sum(
             value
@@ -39,15 +38,19 @@ class Figures:
         )
 
 
-def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def metric(server: Server, name: str, **labels: str) -> float:
+    """Sum of all samples with this full name and these labels in ``GET /metrics``."""
+    exposition = httpx.get(f"{server.url}/metrics").text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
 
 
 def warm(server: Server) -> None:
-    """Have the service start all threads that it will ever have, and load what it loads late."""
+    """Make the service start all its threads and load all modules that it imports late."""
 
     def sheet(_: int) -> None:
         once = {"Connection": "close"}
@@ -62,12 +65,12 @@ def warm(server: Server) -> None:
 
 @contextmanager
 def unharmed(server: Server, threads: int = 0) -> Iterator[None]:
-    """Whatever happens within: it serves as before, and nothing is left of it.
+    """Assert that the server still serves afterwards, with no leaked thread, file or image.
 
-    ``threads``: so many hang, which nothing can end.
+    ``threads`` may leak: those that hang cannot be ended.
     """
     process = psutil.Process(server.process.pid)
-    Figures(server)  # over the connection on which all is asked that follows
+    Figures(server)  # opens the connection that all further requests use
     before = process.num_threads(), process.num_fds()
     yield
     for _ in range(3):
@@ -80,9 +83,9 @@ def unharmed(server: Server, threads: int = 0) -> Iterator[None]:
         figures = Figures(server)
         return not any(figures(name) for name in ("queue_images", "streams"))
 
-    until(at_rest)
-    until(lambda: process.num_threads() <= before[0] + threads)
-    until(lambda: process.num_fds() <= before[1])
-    until(
+    wait_until(at_rest)
+    wait_until(lambda: process.num_threads() <= before[0] + threads)
+    wait_until(lambda: process.num_fds() <= before[1])
+    wait_until(
         lambda: abs(Figures(server)("open_fds") - process.num_fds()) <= 1
-    )  # the one to count them
+    )  # the one that counts them

@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from service.core.atomic_write import write_atomically
-from service.core.manifest import Attribute
+from service.core.manifest import IMAGE, Attribute
 from training.data import Dataset, load
 from training.errors import DataError, RunError
 from training.evaluation import downstream_report, features, report, verifier
@@ -155,8 +155,8 @@ def _measure(
 
 def _write_verifier(path: Path, reader: Verifier, held_out: Dataset) -> None:
     path.unlink(missing_ok=True)
-    if verifier.IMAGE in [attribute.name for attribute in held_out.attributes]:
-        warning = f"an attribute is called {verifier.IMAGE!r}, as the input of verifier.onnx is"
+    if IMAGE in [attribute.name for attribute in held_out.attributes]:
+        warning = f"an attribute is called {IMAGE!r}, as the input of verifier.onnx is"
         click.echo(f"warning: {warning}: none is written", err=True)
     else:
         write_atomically(path, verifier.to_onnx(reader, held_out))

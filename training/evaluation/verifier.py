@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from service.core.manifest import IMAGE
 from training.core.onnx_model import convert, to_bytes
 from training.core.pixels import to_networks
 from training.core.randomness import stream
@@ -27,8 +28,6 @@ from training.evaluation.features import FeatureNetwork
 COLDEST, HOTTEST, CANDIDATES = 0.25, 4.0, 241
 BINS = 15
 DRAWN = 20
-IMAGE = "image"
-"""The input's name, which no output can have."""
 PARITY = 1e-4
 
 

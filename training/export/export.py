@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from service.core import latents
 from service.core.atomic_write import write_atomically
 from service.core.labels import Vocabulary
-from service.core.manifest import METADATA_KEY, Manifest
+from service.core.manifest import CONDITION, IMAGE, LATENT, METADATA_KEY, Manifest
 from training.core.onnx_model import convert, to_bytes
 from training.core.pixels import to_uint8
 from training.errors import ExportError
@@ -101,11 +101,11 @@ def to_onnx(generator: Generator | Marginal, manifest: Manifest) -> bytes:
     else:
         module = _Exported(generator)
     examples = [torch.zeros(2, generator.latent_size)]
-    names = ["latent"]
+    names = [LATENT]
     if generator.condition_size:
         examples.append(torch.zeros(2, generator.condition_size))
-        names.append("condition")
-    model = convert(module, examples, names, ["image"])
+        names.append(CONDITION)
+    model = convert(module, examples, names, [IMAGE])
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, manifest.model_dump_json()
     return to_bytes(model)
@@ -125,9 +125,9 @@ def check_parity(generator: Generator | Marginal, model: bytes, manifest: Manife
 
     with torch.no_grad():
         expected = to_uint8(generator(torch.from_numpy(latent), torch.from_numpy(condition)))
-    feeds = {"latent": latent} | ({"condition": condition} if sizes else {})
+    feeds = {LATENT: latent} | ({CONDITION: condition} if sizes else {})
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    (images,) = session.run(["image"], feeds)
+    (images,) = session.run([IMAGE], feeds)
     difference = np.abs(images.astype(int) - expected.numpy().astype(int))
     share = float((difference > 0).mean())
     if difference.max() > 1 or share > PARITY_SHARE:

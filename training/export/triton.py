@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from service.core.atomic_write import write_atomically
-from service.core.manifest import MODEL_FILE, Manifest
+from service.core.manifest import IMAGE, MODEL_FILE, Manifest
 from training.errors import ExportError
 
 CONFIG_FILE = "config.pbtxt"
@@ -70,7 +70,7 @@ version_policy {{ all {{ }} }}
 
 def _tensors(manifest: Manifest) -> str:
     inputs = [_tensor(name, "TYPE_FP32", size) for name, size in manifest.inputs.items()]
-    output = _tensor("image", "TYPE_UINT8", *manifest.image_shape)
+    output = _tensor(IMAGE, "TYPE_UINT8", *manifest.image_shape)
     return f"input [{','.join(inputs)}\n]\noutput [{output}\n]"
 
 

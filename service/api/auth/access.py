@@ -38,15 +38,15 @@ class Client:
     name: str | None
     allowance: RateLimiter | None
 
-    def spend(self, images: int) -> None:
+    def charge(self, images: int) -> None:
         """So many are about to be computed. Raises ``RateExceeded``."""
         if self.allowance is not None:
-            self.allowance.spend(images)
+            self.allowance.charge(images)
         self._images.inc(images)
 
-    def take(self, images: int) -> float:
+    def charge_or_wait(self, images: int) -> float:
         """The same in the course of something long: 0, or the seconds until they may be."""
-        seconds = 0.0 if self.allowance is None else self.allowance.take(images)
+        seconds = 0.0 if self.allowance is None else self.allowance.charge_or_wait(images)
         if not seconds:
             self._images.inc(images)
         return seconds

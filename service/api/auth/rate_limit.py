@@ -24,9 +24,9 @@ class RateLimiter:
             store=MemoryStore(),
         )
 
-    def spend(self, images: int) -> None:
+    def charge(self, images: int) -> None:
         """Raises ``RateExceeded`` where so many cannot be had now."""
-        seconds = self.take(images)
+        seconds = self.charge_or_wait(images)
         if seconds > 0:
             wait = math.ceil(seconds)
             raise RateExceeded(
@@ -35,7 +35,7 @@ class RateLimiter:
                 retry_after=wait,
             )
 
-    def take(self, images: int) -> float:
+    def charge_or_wait(self, images: int) -> float:
         """Seconds until so many may be had; 0 if they may now, and then they are."""
         result = self._limiter.limit(cost=images)
         return result.state.retry_after if result.limited else 0

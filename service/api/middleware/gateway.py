@@ -165,7 +165,7 @@ class _RequestContext:
         count, time_taken = _told(method, route, self.status)
         count.inc()
         time_taken.observe(seconds)
-        tracing.tell(self._scope, route, self.status, self._id)
+        tracing.record_answer(self._scope, route, self.status, self._id)
         if logs or self.status >= FAILED:
             caller = self._scope.get(SCOPE)
             who = {"key": caller.name if caller else None, "client": self._client()}

@@ -20,7 +20,6 @@ from service.api.oip import schemas
 from service.api.oip.schemas import (
     BINARY,
     BYTE,
-    IMAGE,
     LENGTH,
     MAX_NUMBERS,
     PLATFORM,
@@ -35,6 +34,7 @@ from service.api.routes.health import NOT_READY, check_ready
 from service.api.routes.models import NOT_FOUND
 from service.api.state import CurrentState, State
 from service.core.image_request import Version
+from service.core.manifest import IMAGE
 from service.errors import BodyEncoded, InvalidRequest, TensorsUnfit
 from service.formats.negotiation import MEDIA_TYPES
 from service.inference.model import Model

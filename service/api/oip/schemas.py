@@ -29,10 +29,10 @@ from pydantic_core import PydanticCustomError, from_json
 from service.api import problems
 from service.core.image_info import ImageInfo, Pixels
 from service.core.latents import IndexRange
-from service.core.manifest import Manifest
+from service.core.manifest import CONDITION, IMAGE, LATENT, Manifest
 from service.errors import MalformedJson, TensorsUnfit
 from service.inference.model import Model
-from service.inference.seeds import Floats, ModelInputs, Values
+from service.inference.source import Floats, ModelInputs, Values
 
 PLATFORM = "onnxruntime_onnx"
 """What Triton calls a model file such as ours."""
@@ -41,7 +41,6 @@ BINARY = "binary_tensor_data"
 LENGTH = "Inference-Header-Content-Length"
 """The header that tells, where binary tensors follow, how many bytes of JSON there are."""
 FLOAT, BYTE = "FP32", "UINT8"
-IMAGE = "image"
 LITTLE_ENDIAN = np.dtype("<f4")
 SHOWN = 200
 """Characters of what a request calls its tensors."""
@@ -187,10 +186,10 @@ class TensorImages:
     latent: Floats
     condition: Floats
 
-    def stretches(self, chunk: range) -> list[IndexRange]:
+    def ranges(self, chunk: range) -> list[IndexRange]:
         return []
 
-    def inputs(self, chunk: range, latent: Floats, values: Values) -> ModelInputs:
+    def model_inputs(self, chunk: range, latent: Floats, values: Values) -> ModelInputs:
         rows = slice(chunk.start, chunk.stop)
         frames = [ImageInfo(index, None, None) for index in chunk]
         return ModelInputs(self.latent[rows], self.condition[rows], frames)
@@ -216,12 +215,12 @@ def rows_of(asked: ParsedInferRequest, model: Model) -> TensorImages:
     if at != len(data):
         raise TensorsUnfit(f"{len(data)} bytes stand behind the JSON, which speaks of {at}")
     counts = {name: len(rows) for name, rows in found.items()}
-    count = counts["latent"]
+    count = counts[LATENT]
     if set(counts.values()) != {count} or not count:
         told = " and ".join(f"{rows} rows of {name}" for name, rows in counts.items())
         raise TensorsUnfit(f"inputs: there are {told}; there must be one row for each image")
     none = np.empty((count, 0), np.float32)
-    return TensorImages(model, found["latent"], found.get("condition", none))
+    return TensorImages(model, found[LATENT], found.get(CONDITION, none))
 
 
 def _check_names(field: str, given: Sequence[str], known: Sequence[str], model: Model) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -21,7 +20,7 @@ from service.api.image_responses import (
 from service.api.responses import GenerateAnswer
 from service.api.state import State, state_of
 from service.core.image_request import GenerateRequest
-from service.core.latents import MAX_INDEX, MAX_SEED
+from service.core.latents import MAX_INDEX, draw_seed
 from service.core.quotas import quotas
 from service.engine.search import Search
 from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
@@ -103,14 +102,14 @@ async def _answer(
         )
     samples = SeedImages(
         model=model,
-        seed=secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed,
+        seed=draw_seed() if body.seed is None else body.seed,
         indices=range(body.offset, body.offset + count),
-        asked=[model.vocabulary.ask(label) for label in body.labels],
+        labels=[model.vocabulary.resolve(label) for label in body.labels],
         truncation=body.truncation,
     )
     search = None
     if body.verify is not None or isinstance(body.n, list):
-        entries = max(len(samples.asked), 1)
+        entries = max(len(samples.labels), 1)
         counts = quotas(count, body.offset, entries) if isinstance(body.n, int) else body.n
         search = Search(body.offset, counts)
     head = model_fields(model) | {"seed": samples.seed}

@@ -19,7 +19,9 @@ NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not now.", "
 def check_ready(state: State) -> None:
     """Raise ``NotReady`` unless a thread that computes has lately said that it lives."""
     if not state.engine.ready:
-        raise NotReady("no thread that computes images has said lately that it lives")
+        raise NotReady(
+            f"no worker thread has sent a heartbeat within {state.engine.heartbeat_timeout:g} s"
+        )
 
 
 @router.get("/healthz")

@@ -95,7 +95,7 @@ async def show_image(
         model=found,
         seed=seed,
         indices=range(index, index + 1),
-        asked=[] if query.label is None else [found.vocabulary.ask(query.label)],
+        labels=[] if query.label is None else [found.vocabulary.resolve(query.label)],
         truncation=query.truncation,
     )
     url = samples.address(index).url(extension)

@@ -31,7 +31,7 @@ async def info(state: CurrentState) -> InfoAnswer:
     return InfoAnswer(
         **state.effective,
         batches=state.library.batches(),
-        admitted_images=state.engine.admitted,
-        images_per_second=round(rate, 1) if (rate := state.engine.rate) else None,
+        admitted_images=state.engine.queued_images,
+        images_per_second=round(rate, 1) if (rate := state.engine.images_per_second) else None,
         settings=state.settings.model_dump(mode="json"),
     )

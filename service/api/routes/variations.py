@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -19,7 +18,7 @@ from service.api.image_responses import (
 from service.api.points import sample
 from service.api.responses import VariationsAnswer, VariationsRequest
 from service.api.state import state_of
-from service.core.latents import MAX_SEED
+from service.core.latents import draw_seed
 from service.formats import images, negotiation
 from service.inference.variations import Variations
 
@@ -44,7 +43,7 @@ async def variations(
     model = state.library.choose(body.model, body.version, labelled=labelled)
     around = Variations(
         of=sample(model, body.of),
-        seed=secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed,
+        seed=draw_seed() if body.seed is None else body.seed,
         strength=body.strength,
     )
     head = model_fields(model) | {"seed": around.seed, "of": around.of.address(body.of.index).url()}

@@ -33,9 +33,9 @@ from service.inference.model import Model, load_model
 from service.inference.session import SessionFactory
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
+from tests.helpers.process_stats import metric
 from tests.helpers.server import MODELS, ROOT, Server, environment, serve
 from tests.service.api.test_bad_requests import problem
-from tests.service.observability.test_metrics_logs_traces import metric
 
 Floats = npt.NDArray[np.float32]
 FACES = "/v2/models/faces/infer"
@@ -516,7 +516,7 @@ def test_busy(models: Path) -> None:
                         ended.set()
                         assert int(answer.headers["Retry-After"]) >= 1
                         told = problem(answer, 429)
-                        assert told["error"].startswith("no room for 256 images")
+                        assert told["error"].startswith("queue full: ")
                 return found
 
         with ThreadPoolExecutor(8) as pool:

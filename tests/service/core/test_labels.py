@@ -57,11 +57,11 @@ def read(vocabulary: Vocabulary, label: Label) -> dict[str, str]:
         ({"wavy hair": "yes"}, {"Wavy_Hair": "1"}),
     ],
 )
-def test_ways_to_say_it(label: Label, meaning: dict[str, str]) -> None:
+def test_phrases_for_one_meaning(label: Label, meaning: dict[str, str]) -> None:
     assert read(FACES, label) == meaning
 
 
-def test_values_that_need_no_attribute() -> None:
+def test_values_without_their_attribute() -> None:
     assert read(DIGITS, "7") == {"digit": "7"}
     assert read(DIGITS, {"digit": 7}) == {"digit": "7"}
     assert read(CLOTHES, "ankle boot") == {"kind": "Ankle boot"}
@@ -73,7 +73,7 @@ def test_values_that_need_no_attribute() -> None:
     [
         ("red eys", "did you mean 'red eyes'"),
         ("blond hair", "did you mean 'blonde hair'"),
-        ("elephant", "nothing is close to it"),
+        ("elephant", "no label is similar"),
         ("red", "ambiguous: say 'red hair' or 'red eyes'"),
         ("red eyes, blue eyes", "two values of 'eyes'"),
         ("red eyes, elephant", "unknown label 'elephant'"),
@@ -86,29 +86,29 @@ def test_values_that_need_no_attribute() -> None:
         ("red eyes, black hair, Smiling, wavy hair, red eyes, red eyes", "more values than"),
     ],
 )
-def test_mistakes_are_named(label: Label, said: str) -> None:
+def test_invalid_labels_are_explained(label: Label, said: str) -> None:
     with pytest.raises(InvalidLabel, match=said) as caught:
         FACES.parse(label)
     assert caught.value.extra["labels"] == "/models/faces/labels"
 
 
-def test_nearest_matches_come_as_data_too() -> None:
+def test_error_lists_the_nearest_matches() -> None:
     with pytest.raises(InvalidLabel) as caught:
         FACES.parse("red eys")
     assert caught.value.extra["matches"][0] == "red eyes"
 
 
-def test_a_yes_is_no_digit() -> None:
+def test_boolean_is_not_a_digit() -> None:
     with pytest.raises(InvalidLabel, match="unknown value 'true'"):
         DIGITS.parse({"digit": True})
 
 
-def test_accents_may_be_composed_or_not() -> None:
+def test_composed_and_decomposed_accents_are_equal() -> None:
     cafes = Vocabulary([attribute("kind", "caf\u00e9", "bar")], "/models/cafes/labels")
     assert read(cafes, "cafe\u0301") == {"kind": "caf\u00e9"}
 
 
-def test_a_phrase_costs_no_more_than_it_can_mean() -> None:
+def test_long_phrases_are_parsed_in_linear_time() -> None:
     """Trying every run of parts, a long phrase would hold up all other requests for seconds."""
     started = time.process_time()
     for phrase in (
@@ -123,20 +123,20 @@ def test_a_phrase_costs_no_more_than_it_can_mean() -> None:
     assert time.process_time() - started < 0.5
 
 
-def test_unconditional_model_takes_no_label() -> None:
+def test_unconditional_model_rejects_labels() -> None:
     with pytest.raises(InvalidLabel, match="unconditional"):
         Vocabulary([], "/models/free/labels").parse("red eyes")
 
 
 @pytest.mark.parametrize("vocabulary", [FACES, DIGITS, CLOTHES])
-def test_canonical_phrases_mean_what_they_stand_for(vocabulary: Vocabulary) -> None:
+def test_canonical_phrases_parse_to_their_values(vocabulary: Vocabulary) -> None:
     sizes = [range(len(attribute.values)) for attribute in vocabulary.attributes]
     for values in product(*sizes):
         choice = dict(enumerate(values))
         assert vocabulary.parse(vocabulary.phrase(choice)) == choice
 
 
-def test_canonical_phrases_read_naturally() -> None:
+def test_canonical_phrases_are_natural() -> None:
     assert FACES.phrase({1: 0}) == "red eyes"
     assert FACES.phrase({2: 0}) == "not Smiling"
     assert DIGITS.phrase({0: 7}) == "7"

@@ -53,13 +53,13 @@ def test_documented_recipe_gives_the_same_bits(
     assert labels == latents.draw_labels(seed, index, 1, attributes)[0].tolist()
 
 
-def test_seeking_gives_what_counting_gives() -> None:
+def test_latents_of_a_range_equal_those_of_the_whole() -> None:
     together = latents.latents(7, 0, 200, 100)
     assert np.array_equal(latents.latents(7, 100, 100, 100), together[100:])
     assert np.array_equal(latents.latents(7, 199, 1, 100), together[199:])
 
 
-def test_stretches_together_give_what_each_gives_alone() -> None:
+def test_several_ranges_equal_each_range_alone() -> None:
     stretches = [latents.IndexRange(3, 5, 2), latents.IndexRange(2**53 - 1, 2**53 - 1, 1)]
     stretches.append(latents.IndexRange(3, 0, 7))
     attributes = [attribute("x", *"abc"), attribute("y", *"abcdefghij")]
@@ -93,7 +93,7 @@ def test_standard_normal() -> None:
     assert share_beyond_3 == pytest.approx(0.0027, rel=0.1)
 
 
-def test_quantile_is_right_from_the_middle_to_the_last_bit() -> None:
+def test_normal_quantile_is_accurate() -> None:
     p = np.concatenate([np.linspace(0.001, 0.999, 999), 2.0 ** -np.arange(2.0, 54.0)])
     exact = np.array([NormalDist().inv_cdf(float(x)) for x in p])
     assert latents._normal(p) == pytest.approx(exact, rel=2e-7, abs=1e-9)
@@ -106,7 +106,7 @@ def test_labels_follow_the_frequencies() -> None:
     assert np.bincount(drawn[:, 0]) / 20_000 == pytest.approx([0.7, 0.1, 0.2], abs=0.01)
 
 
-def test_labels_are_drawn_apart_from_each_other_and_from_latents() -> None:
+def test_labels_are_independent_of_each_other_and_of_latents() -> None:
     hair, eyes = attribute("hair", "a", "b"), attribute("eyes", *"abcdefgh")
     both = latents.draw_labels(5, 0, 4000, [hair, eyes])
     assert np.array_equal(both[:, :1], latents.draw_labels(5, 0, 4000, [hair]))
@@ -116,6 +116,6 @@ def test_labels_are_drawn_apart_from_each_other_and_from_latents() -> None:
     assert (sign == both[:, 0]).mean() == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_value_of_frequency_zero_is_never_drawn() -> None:
+def test_value_with_frequency_zero_is_never_drawn() -> None:
     values = attribute("x", "a", "b", "c").model_copy(update={"frequencies": (0.0, 1.0, 0.0)})
     assert set(latents.draw_labels(0, 0, 1000, [values])[:, 0]) == {1}

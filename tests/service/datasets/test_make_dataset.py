@@ -641,7 +641,7 @@ def test_plans_that_do_not_fit(command: Command, plan: dict[str, Any], said: str
 
 
 def test_options_that_do_not_fit(command: Command) -> None:
-    assert "CUDA cannot be had" in command.run(SMALL, "--device", "cuda", fails=True)
+    assert "CUDA is not available" in command.run(SMALL, "--device", "cuda", fails=True)
     told = command.run(SMALL, "--device", "cuda", "--workers", "2", fails=True)
     assert "--workers 2 is for CPUs: a GPU makes images in one process" in told
 

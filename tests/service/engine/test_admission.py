@@ -1,132 +1,147 @@
-"""Who was told to come back, and comes or does not."""
+"""Admission control of the engine: queue limit, waiting time, deadline, reservations."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from typing import Annotated, NamedTuple
+import time
+from typing import Any, cast
 
-import httpx
-from fastapi import APIRouter, FastAPI, Query, Request, Response
-from pydantic import BaseModel
+import pytest
 
-from service.api.auth.access import AccessControl
-from service.api.fast_path import FastPath, FastRoute, FormatQuery
-from service.api.middleware.gateway import Gateway
-from service.engine.admission import (
-    GRACE_SECONDS,
-    HOLD_SECONDS,
-    MAX_RETRY_AFTER,
-    REQUEST_KEY,
-    RetryReservations,
-)
-from service.settings import Settings
+from service.engine.admission import REQUEST_KEY
+from service.errors import ClientDisconnected, DeadlineExceeded, QueueFull, RequestError
+from service.inference.source import ImageSource
+from tests.helpers.fake_engine import LIMIT, FakeNetwork, FakeSource, engine, generate
 
 
-def test_a_place_is_taken_once_at_its_time_by_the_same_request() -> None:
-    line = RetryReservations()
-    assert line.add(1, images=16, now=0, wait=5) == 5
-    assert not line.take(1, now=4.9)
-    assert not line.take(2, now=5)
-    assert line.take(1, now=5)
-    assert not line.take(1, now=5)
-    assert not line.expects(5)
-    assert line.images == 0
+@pytest.mark.anyio
+async def test_queue_limit_counts_images_not_requests() -> None:
+    network = FakeNetwork()
+    async with engine(network) as running:
+        await generate(running, FakeSource(), 10)  # so that a rate is known
+        network.gate.clear()
+        tasks = [asyncio.create_task(generate(running, FakeSource(), 90))]
+        tasks += [asyncio.create_task(generate(running, FakeSource(), 1)) for _ in range(10)]
+        await asyncio.sleep(0.01)
+        assert running.queued_images == LIMIT
+        for count in (1, 50):
+            with pytest.raises(
+                QueueFull, match=f"queue full: 100 images queued or running, {count} requested"
+            ) as caught:
+                await generate(running, FakeSource(), count)
+            rate = running.images_per_second
+            assert rate is not None
+            assert int(caught.value.headers()["Retry-After"]) == max(1, round(count / rate))
+        with pytest.raises(QueueFull):
+            await anext(running.stream(cast(ImageSource, FakeSource()), 500, lambda *_: 0))
+        network.gate.set()
+        await asyncio.gather(*tasks)
+        assert len(await generate(running, FakeSource(), LIMIT)) == LIMIT
 
 
-def test_a_place_is_kept_for_a_while() -> None:
-    line = RetryReservations()
-    for request in (1, 2):
-        line.add(request, images=1, now=0, wait=5)
-    assert line.take(1, now=5 + GRACE_SECONDS - 0.1)
-    assert not line.take(2, now=5 + GRACE_SECONDS)
-    assert not line.expects(5 + GRACE_SECONDS)
+@pytest.mark.anyio
+async def test_requests_over_max_wait_get_staggered_retry_after() -> None:
+    network = FakeNetwork()
+    async with engine(network, threads=1, queue_images=10_000, max_wait=0.5) as running:
+
+        def slowly(frame: Any, pixels: Any) -> None:
+            time.sleep(0.005)
+
+        source = cast(ImageSource, FakeSource())
+        await running.run(source, 40, slowly)  # about 200 images a second
+        # Round-robin: other requests wait for one batch of a large one.
+        large = asyncio.create_task(running.run(source, 200, slowly))
+        await asyncio.sleep(0.01)
+        small = [asyncio.create_task(running.run(source, 1, slowly)) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        assert not any(task.done() and task.exception() for task in [large, *small])
+        told = []
+        refused = 0
+        for number in range(400):
+            REQUEST_KEY.set(number)  # a different request each time
+            try:
+                small.append(asyncio.create_task(running.run(source, 1, slowly)))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                if small[-1].done():
+                    small[-1].result()
+            except QueueFull as error:
+                small.pop()
+                refused += 1
+                told.append(int(error.headers()["Retry-After"]))
+        # Not all at once: as many a second as can be made.
+        assert refused > 300
+        assert told == sorted(told)
+        assert max(told) >= 2
+        await asyncio.gather(large, *small)
 
 
-def test_to_ask_more_often_gives_no_more_places() -> None:
-    line = RetryReservations()
-    told = [line.add(1, images=16, now=now, wait=8) for now in (0, 1, 2, 7.5)]
-    assert told == [8, 7, 6, 0.5]
-    assert line.images == 16
-    assert line.take(1, now=8)
-    assert not line.take(1, now=8.5)
+@pytest.mark.anyio
+async def test_reserved_retry_is_admitted_before_new_requests() -> None:
+    network = FakeNetwork()
+    async with engine(network, threads=1, queue_images=10_000, max_wait=0.5) as running:
+
+        def slowly(frame: Any, pixels: Any) -> None:
+            time.sleep(0.005)
+
+        source = cast(ImageSource, FakeSource())
+        accepted: list[asyncio.Task[Any]] = []
+
+        async def refusal(request: int) -> int | None:
+            """Retry-After of a rejected request; None if it is admitted."""
+            REQUEST_KEY.set(request)
+            task = asyncio.create_task(running.run(source, 1, slowly))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if task.done():
+                error = task.exception()
+                assert isinstance(error, QueueFull)
+                return int(error.headers()["Retry-After"])
+            accepted.append(task)
+            return None
+
+        await running.run(source, 40, slowly)  # about 200 images a second
+        # 1. Strangers ask, and never come back, until one is refused.
+        strangers = iter(range(1000, 100_000))
+        while await refusal(next(strangers)) is None:
+            pass
+        full = running.queued_images
+        # 2. One gets a reservation, while strangers continue.
+        told = await refusal(7)
+        assert told == 1
+        end = time.monotonic() + told
+        longest = 0
+        while time.monotonic() < end:
+            await refusal(next(strangers))
+            await asyncio.sleep(0.005)
+            longest = max(longest, running.queued_images if time.monotonic() > end - 0.2 else 0)
+        # Result: they have left room, and it is let in when they are not.
+        assert longest < 0.8 * full
+        while await refusal(next(strangers)) is None:
+            pass
+        assert await refusal(7) is None
+        assert await refusal(7) is not None
+        await asyncio.gather(*accepted)
 
 
-def test_room_is_kept_only_for_those_who_come_soon() -> None:
-    line = RetryReservations()
-    assert line.add(1, images=16, now=0, wait=500) == MAX_RETRY_AFTER
-    assert not line.expects(MAX_RETRY_AFTER - HOLD_SECONDS - 0.1)
-    assert line.expects(MAX_RETRY_AFTER - HOLD_SECONDS)
-    assert line.expects(MAX_RETRY_AFTER + GRACE_SECONDS - 0.1)
-    assert not line.expects(MAX_RETRY_AFTER + GRACE_SECONDS)
-    line.add(2, images=16, now=20, wait=5)
-    line.leave(2)  # it came before its time, and found room
-    assert not line.expects(25)
+@pytest.mark.anyio
+async def test_request_that_would_miss_its_deadline_is_rejected_at_once() -> None:
+    network = FakeNetwork()
+    async with engine(network, threads=1, queue_images=10_000, timeout=1.0) as running:
+
+        def slowly(frame: Any, pixels: Any) -> None:
+            time.sleep(0.01)
+
+        source = cast(ImageSource, FakeSource())
+        await running.run(source, 10, slowly)  # about 100 images a second
+        first = asyncio.create_task(running.run(source, 60, slowly))
+        await asyncio.sleep(0.01)
+        with pytest.raises(QueueFull):
+            await running.run(source, 60, slowly)
+        await first
 
 
-def test_the_line_is_as_long_as_those_who_come_back_make_it() -> None:
-    for share in (0, 0.25, 1):
-        line = RetryReservations()
-        for number in range(1000):
-            now = number / 10
-            line.add(number, images=16, now=now, wait=1)
-            if number % 100 < 100 * share:
-                assert line.take(number, now=now + 1)
-        line.take(-1, now=200)
-        # Result: ten more count for as many as are likely to come.
-        for number in range(10):
-            line.add(number, images=16, now=200, wait=5)
-        assert abs(line.images - share * 160) < 40
-        line.take(-1, now=300)
-        assert line.images == 0
-
-
-class Body(BaseModel):
-    n: int
-
-
-class Asked(NamedTuple):
-    host: str = "10.0.0.1"
-    key: str = "one"
-    path: str = "/ask"
-    n: int = 3
-
-
-router = APIRouter(route_class=FastRoute)
-
-
-@router.post("/ask")
-async def ask(body: Body, query: Annotated[FormatQuery, Query()], request: Request) -> Response:
-    return Response(str(REQUEST_KEY.get()))
-
-
-def test_the_same_request_is_known_again() -> None:
-    """By who makes it, and by all that decides on its images."""
-    app = FastAPI()
-    app.include_router(router)
-    settings = Settings()
-    gate = Gateway(
-        FastPath(app, router.routes), AccessControl(settings), origins=(), log_requests=False
-    )
-    ports = itertools.count(40_000)
-
-    async def known_by(asked: Asked) -> str:
-        transport = httpx.ASGITransport(gate, client=(asked.host, next(ports)))
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            headers = {"Authorization": f"Bearer {asked.key}"}
-            answer = await client.post(asked.path, json={"n": asked.n}, headers=headers)
-            assert answer.status_code == 200, answer.text
-            return answer.text
-
-    async def scenario() -> None:
-        first = await known_by(Asked())
-        assert first == await known_by(Asked())
-        others = [
-            Asked(host="10.0.0.2"),
-            Asked(key="two"),
-            Asked(path="/ask?format=npy"),
-            Asked(n=4),
-        ]
-        assert len({first, *[await known_by(other) for other in others]}) == 5
-
-    asyncio.run(scenario())
+def test_every_error_has_a_status() -> None:
+    for error in (QueueFull("x", retry_after=3), ClientDisconnected("x"), DeadlineExceeded("x")):
+        assert isinstance(error, RequestError)
+        assert error.problem()["status"] == error.status

@@ -1,4 +1,4 @@
-"""Callers who vanish, at every stage of a request: nothing is left of them."""
+"""Clients that disconnect at every stage of a request leak nothing."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ import pytest
 
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
-from tests.helpers.process_stats import Figures, unharmed, until, warm
+from tests.helpers.process_stats import Figures, unharmed, warm
 from tests.helpers.server import Server, serve
+from tests.helpers.waiting import wait_until
+
+pytestmark = pytest.mark.server
 
 AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER: to close resets the connection."""
@@ -84,7 +87,7 @@ def troubles(server: Server) -> list[str]:
 
 @pytest.mark.parametrize("reset", [True, False], ids=["RST", "FIN"])
 @pytest.mark.parametrize("part", [0, 1, 30, -10], ids=["connected", "byte", "head", "body"])
-def test_before_the_request_is_whole(server: Server, part: int, reset: bool) -> None:
+def test_disconnect_within_the_request(server: Server, part: int, reset: bool) -> None:
     with unharmed(server):
         for _ in range(10):
             connection = connect(server)
@@ -94,8 +97,9 @@ def test_before_the_request_is_whole(server: Server, part: int, reset: bool) -> 
     assert troubles(server) == [], "".join(server.log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reset", [True, False], ids=["RST", "FIN"])
-def test_at_any_moment(server: Server, reset: bool) -> None:
+def test_disconnect_at_any_moment(server: Server, reset: bool) -> None:
     """While it waits, is computed, encoded, searched for, put together or sent."""
 
     def ask(number: int) -> None:
@@ -112,7 +116,7 @@ def test_at_any_moment(server: Server, reset: bool) -> None:
         before = Figures(server)
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(ask, range(120)))
-        until(lambda: Figures(server)("connections") <= 1)
+        wait_until(lambda: Figures(server)("connections") <= 1)
         after = Figures(server)
         for name in ("batches_failed_total", "threads_replaced_total"):
             assert after(name) == before(name)
@@ -122,7 +126,7 @@ def test_at_any_moment(server: Server, reset: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["npy", "zip", "webdataset", "parquet", "set with a search"])
-def test_within_a_set(server: Server, name: str) -> None:
+def test_disconnect_within_a_set(server: Server, name: str) -> None:
     with unharmed(server):
         before = Figures(server)
         for number in range(4):
@@ -130,7 +134,7 @@ def test_within_a_set(server: Server, name: str) -> None:
             connection.sendall(request(name) * (1 + number // 2))  # another waits behind it
             assert connection.recv(1 << 12).startswith(b"HTTP/1.1 200 OK")
             leave(connection, reset=number % 2 == 0)
-        until(lambda: Figures(server)("streams") == 0)
+        wait_until(lambda: Figures(server)("streams") == 0)
         after = Figures(server)
         assert after("streams_cut_total", reason="caller-gone") == (
             before("streams_cut_total", reason="caller-gone") + 4

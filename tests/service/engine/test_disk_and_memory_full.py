@@ -1,4 +1,4 @@
-"""Disks that are full, logs that nobody reads, memory that is short."""
+"""Full disks, unread logs and too little memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ import pytest
 
 from tests.conftest import manifest
 from tests.helpers import faulty_server, onnx_files
-from tests.helpers.process_stats import Figures, unharmed, until, warm
+from tests.helpers.process_stats import Figures, unharmed, warm
 from tests.helpers.server import ROOT, Server, command, environment, serve
+from tests.helpers.waiting import wait_until
+
+pytestmark = pytest.mark.server
 
 NO_ROOM = "no-room-for-temporary-files"
 
@@ -42,7 +45,7 @@ def server(models: Path) -> Iterator[Server]:
 
 @contextmanager
 def at_most(server: Server, what: int, amount: int) -> Iterator[None]:
-    """A limit to what its process may have, for a while."""
+    """Set a resource limit of the server's process, and restore it afterwards."""
     process = psutil.Process(server.process.pid)
     soft, hard = process.rlimit(what)
     process.rlimit(what, (amount, hard))
@@ -50,8 +53,8 @@ def at_most(server: Server, what: int, amount: int) -> Iterator[None]:
     process.rlimit(what, (soft, hard))
 
 
-def test_a_disk_that_is_full(server: Server) -> None:
-    """What needs it is refused before it begins; what does not is served."""
+def test_full_disk_is_answered_503(server: Server) -> None:
+    """A format that needs temporary files is rejected at once; the others are served."""
     with unharmed(server):
         before = Figures(server)
         with at_most(server, psutil.RLIMIT_FSIZE, 0):
@@ -69,8 +72,8 @@ def test_a_disk_that_is_full(server: Server) -> None:
         assert after("streams_cut_total") == before("streams_cut_total")
 
 
-def test_a_disk_that_fills_up(server: Server) -> None:
-    """A set is cut, and seen to be: the connection ends before it does, and it is no archive."""
+def test_disk_that_fills_up_aborts_the_set(server: Server) -> None:
+    """The client sees the abort: the connection ends early, and the archive is invalid."""
     with unharmed(server):
         before = Figures(server)
         parts = []
@@ -85,7 +88,7 @@ def test_a_disk_that_fills_up(server: Server) -> None:
         assert len(parts) > 10
         with pytest.raises(zipfile.BadZipFile):
             zipfile.ZipFile(io.BytesIO(b"".join(parts)))
-        until(lambda: Figures(server)("streams") == 0)
+        wait_until(lambda: Figures(server)("streams") == 0)
         after = Figures(server)
         assert after("streams_cut_total", reason=NO_ROOM) == 1
         assert after("streams_cut_total") == before("streams_cut_total") + 1
@@ -94,7 +97,7 @@ def test_a_disk_that_fills_up(server: Server) -> None:
     assert not any("Traceback" in line for line in server.log)
 
 
-def test_a_folder_for_temporary_files_that_is_not_there(models: Path, tmp_path: Path) -> None:
+def test_missing_temporary_folder_is_answered_503(models: Path, tmp_path: Path) -> None:
     folder = tmp_path / "temporary"
     folder.mkdir()
     with serve("--models", str(models), variables={"TMPDIR": str(folder)}) as server:
@@ -116,10 +119,10 @@ def leave_full(log: io.TextIOWrapper) -> None:
 
 
 @pytest.mark.parametrize("spoil", [close, leave_full])
-def test_a_log_that_nobody_takes(
+def test_unread_log_blocks_no_request(
     models: Path, tmp_path: Path, spoil: Callable[[io.TextIOWrapper], None]
 ) -> None:
-    """Neither a reader who has gone nor one who reads late keeps anyone waiting."""
+    """Neither a closed pipe nor a full one blocks a request."""
     options = ("--models", str(models), "--log-requests", "--default-model", "plain")
     process = subprocess.Popen(
         command(*options, program=("tests.helpers.faulty_server", str(tmp_path))),
@@ -134,14 +137,14 @@ def test_a_log_that_nobody_takes(
         found = next(found for line in log if (found := re.search(r"running on (http\S+)", line)))
         spoil(log)
         with httpx.Client(base_url=found[1], timeout=10) as client:
-            for _ in range(100):  # each is told in some 2,000 characters
+            for _ in range(100):  # each logs about 2,000 characters
                 answer = client.post("/generate", json={"n": 1, "seed": faulty_server.RAISES})
                 assert answer.status_code == 500
             assert client.post("/generate", json={"n": 100}).status_code == 200
             assert client.get("/readyz").status_code == 200
         process.terminate()
         if not log.closed:  # nothing was lost meanwhile
-            assert log.read().count("a batch failed") == 100
+            assert log.read().count("batch failed") == 100
         assert process.wait(10) == 0
     finally:
         process.kill()
@@ -149,8 +152,8 @@ def test_a_log_that_nobody_takes(
         log.close()
 
 
-def test_without_stderr(models: Path) -> None:
-    """And what libraries write there does not go to a connection that has its number."""
+def test_server_without_stderr(models: Path) -> None:
+    """What libraries write to stderr must not reach a connection with descriptor 2."""
     with serve("--models", str(models)) as first:  # to learn of a port that is free
         port = first.url.rpartition(":")[2]
     options = command("--models", str(models), "--port", port)
@@ -165,15 +168,15 @@ def test_without_stderr(models: Path) -> None:
             except httpx.ConnectError:
                 return False
 
-        until(answers, 60)
+        wait_until(answers, 60)
         assert Path(f"/proc/{process.pid}/fd/2").readlink() == Path("/dev/null")
     finally:
         process.terminate()
         assert process.wait(10) == 0
 
 
-def test_memory_that_is_short(server: Server) -> None:
-    """Large requests fail, each with a sentence; the service does not, and recovers."""
+def test_out_of_memory_is_answered_503_and_recovers(server: Server) -> None:
+    """Large requests fail with a sentence; small ones are served, and the service recovers."""
     process = psutil.Process(server.process.pid)
     with unharmed(server):
         room = process.memory_info().vms + (200 << 20)

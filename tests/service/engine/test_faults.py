@@ -1,4 +1,4 @@
-"""The service with a fault in it: whoever runs into it is told, and nobody else notices."""
+"""Faults inside the service: the affected requests get an error, others are not affected."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ import pytest
 
 from tests.conftest import attribute, manifest
 from tests.helpers import faulty_server, onnx_files
-from tests.helpers.process_stats import Figures, unharmed, until, warm
+from tests.helpers.process_stats import Figures, unharmed, warm
 from tests.helpers.server import Server, serve
+from tests.helpers.waiting import wait_until
+
+pytestmark = pytest.mark.server
 
 SETS = ("npy", "zip", "webdataset", "parquet")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``plain``, and ``sees`` and ``blind``, whose verifiers return the mean and NaN."""
     folder = tmp_path_factory.mktemp("models")
     onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
     for name, expression in (("sees", "mean"), ("blind", "nan")):
@@ -33,7 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where faults are told what to do."""
+    """Folder whose files control the faults."""
     path = tmp_path / "faults"
     path.mkdir()
     return path
@@ -58,7 +62,7 @@ def broken(models: Path, faults: Path, *options: str) -> Any:
 
 
 def ask(server: Server, format_: str = "json", **body: Any) -> httpx.Response:
-    """Over a connection of its own."""
+    """On a new connection."""
     return server.client.post(
         f"/generate?format={format_}",
         json={"model": "plain", **body},
@@ -77,8 +81,8 @@ def ask_for_set(
     )
 
 
-def told(answer: httpx.Response, status: int) -> str:
-    """The sentence of a problem."""
+def problem_detail(answer: httpx.Response, status: int) -> str:
+    """``detail`` of a problem response with this status."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert "Traceback" not in answer.text
@@ -90,16 +94,18 @@ def told(answer: httpx.Response, status: int) -> str:
     ("seed", "sentence"),
     [
         (faulty_server.RAISES, "the model could not be run; the service's log says why"),
-        (faulty_server.NOT_A_NUMBER, "the model gave float32 of shape"),
-        (faulty_server.WRONG_SHAPE, "(16, 15, 16, 3) instead of uint8 of (16, 16, 16, 3)"),
-        (faulty_server.WRONG_COUNT, "(15, 16, 16, 3) instead of uint8 of (16, 16, 16, 3)"),
+        (faulty_server.NOT_A_NUMBER, "the model returned float32 of shape"),
+        (faulty_server.WRONG_SHAPE, "(16, 15, 16, 3) instead of uint8 of shape (16, 16, 16, 3)"),
+        (faulty_server.WRONG_COUNT, "(15, 16, 16, 3) instead of uint8 of shape (16, 16, 16, 3)"),
     ],
 )
 @pytest.mark.parametrize("format_", ["json", "png", *SETS])
-def test_a_network_that_fails(server: Server, seed: int, sentence: str, format_: str) -> None:
+def test_failing_model_is_answered_500(
+    server: Server, seed: int, sentence: str, format_: str
+) -> None:
     with unharmed(server):
         before = Figures(server)
-        assert sentence in told(ask(server, format_, n=48, seed=seed), 500)
+        assert sentence in problem_detail(ask(server, format_, n=48, seed=seed), 500)
         after = Figures(server)
         assert after("batches_failed_total") > before("batches_failed_total")
         for name, labels in (
@@ -111,7 +117,7 @@ def test_a_network_that_fails(server: Server, seed: int, sentence: str, format_:
 
 
 @pytest.mark.parametrize("format_", SETS)
-def test_a_network_that_fails_in_the_middle_of_a_set(server: Server, format_: str) -> None:
+def test_failing_model_aborts_a_set(server: Server, format_: str) -> None:
     with unharmed(server):
         before = Figures(server)
         with (
@@ -121,7 +127,7 @@ def test_a_network_that_fails_in_the_middle_of_a_set(server: Server, format_: st
             assert answer.status_code == 200
             for _ in answer.iter_raw():
                 pass
-        until(lambda: Figures(server)("streams") == 0)
+        wait_until(lambda: Figures(server)("streams") == 0)
         after = Figures(server)
         reason = {"reason": "inference-failed"}
         assert after("streams_cut_total", **reason) == before("streams_cut_total", **reason) + 1
@@ -130,8 +136,8 @@ def test_a_network_that_fails_in_the_middle_of_a_set(server: Server, format_: st
         assert faulty_server.LATE - 1024 < made <= faulty_server.LATE
 
 
-def test_others_in_the_batch_of_one_that_fails(server: Server) -> None:
-    """They fail with it or not at all, and never get what is not theirs."""
+def test_other_requests_in_a_failed_batch_get_500_or_their_images(server: Server) -> None:
+    """They fail with it or succeed, and never get images of others."""
     expected = ask(server, n=3, seed=3).json()["images"]
     with unharmed(server), ThreadPoolExecutor(32) as pool:
         seeds = [faulty_server.RAISES, 3, 3, 3] * 40
@@ -139,64 +145,70 @@ def test_others_in_the_batch_of_one_that_fails(server: Server) -> None:
     good = [answer for answer in answers if answer.status_code == 200]
     assert all(answer.json()["images"] == expected for answer in good)
     assert {answer.status_code for answer in answers} == {200, 500}
-    assert all(told(answer, 500) for answer in answers if answer.status_code != 200)
+    assert all(problem_detail(answer, 500) for answer in answers if answer.status_code != 200)
 
 
 @pytest.mark.parametrize("seed", [faulty_server.HANGS, faulty_server.HANGS_IN_ENCODER])
-def test_what_hangs(server: Server, faults: Path, seed: int) -> None:
-    """Every thread at once, and the ones that take their places as well."""
+def test_hung_batches_are_answered_500(server: Server, faults: Path, seed: int) -> None:
+    """All threads hang at once, and so do their replacements."""
     with unharmed(server):
         before = Figures(server)
         with unharmed(server, threads=4), ThreadPoolExecutor(4) as pool:
             answers = [pool.submit(ask, server, seed=seed) for _ in range(4)]
             for answer in answers:
-                assert "its batch did not come to an end" in told(answer.result(), 500)
+                assert "the batch did not finish within 1 s" in problem_detail(answer.result(), 500)
         after = Figures(server)
         replaced = after("threads_replaced_total") - before("threads_replaced_total")
         assert 2 <= replaced <= 4
         failed = "inference-failed"
         rejected = [each("rejections_total", reason=failed) for each in (before, after)]
         assert rejected[1] - rejected[0] == 4
-        assert any("a thread hangs in a batch of plain, of " in line for line in server.log)
-        (faults / faulty_server.GO_ON).touch()
-    (faults / faulty_server.GO_ON).unlink()
+        assert any(
+            "worker thread hung in a batch of plain (requests " in line for line in server.log
+        )
+        (faults / faulty_server.RELEASE).touch()
+    (faults / faulty_server.RELEASE).unlink()
 
 
 @pytest.mark.parametrize("format_", ["json", *SETS[1:]])
-def test_an_encoder_that_fails(server: Server, format_: str) -> None:
+def test_failing_encoder_is_answered_500(server: Server, format_: str) -> None:
     with unharmed(server):
         before = Figures(server)
         answer = ask(server, format_, n=48, seed=faulty_server.NOT_ENCODED)
-        assert "the service failed on this request; its log says why" in told(answer, 500)
+        assert "the service failed on this request; its log says why" in problem_detail(answer, 500)
         after = Figures(server)
         assert after("batches_failed_total") == before("batches_failed_total")
         reason = {"reason": "internal-error"}
         assert after("rejections_total", **reason) == before("rejections_total", **reason) + 1
 
 
-def test_threads_that_only_encode(models: Path, folder: Path) -> None:
-    """As with a GPU: they fail and hang, and are replaced, like all others."""
+@pytest.mark.slow
+def test_encoder_threads_fail_and_hang_like_others(models: Path, folder: Path) -> None:
+    """As with a GPU: they fail, hang and are replaced."""
     (folder / faulty_server.ENCODERS).touch()
     with broken(models, folder) as server:
         warm(server)
         with unharmed(server):
-            assert "its log says why" in told(ask(server, seed=faulty_server.NOT_ENCODED), 500)
+            assert "its log says why" in problem_detail(
+                ask(server, seed=faulty_server.NOT_ENCODED), 500
+            )
         with unharmed(server):
             with unharmed(server, threads=5), ThreadPoolExecutor(5) as pool:
                 stuck = faulty_server.HANGS_IN_ENCODER
                 answers = [pool.submit(ask, server, seed=stuck) for _ in range(5)]
                 for answer in answers:
-                    assert "did not come to an end" in told(answer.result(), 500)
+                    assert "did not finish within 1 s" in problem_detail(answer.result(), 500)
             assert 2 <= Figures(server)("threads_replaced_total") <= 5
-            (folder / faulty_server.GO_ON).touch()
-        (folder / faulty_server.GO_ON).unlink()
+            (folder / faulty_server.RELEASE).touch()
+        (folder / faulty_server.RELEASE).unlink()
         # One that still hangs does not keep the service from ending.
-        told(ask(server, seed=faulty_server.HANGS_IN_ENCODER), 500)
+        problem_detail(ask(server, seed=faulty_server.HANGS_IN_ENCODER), 500)
         server.process.terminate()
         assert server.process.wait(10) == 0
 
 
-def test_an_end_that_hangs(models: Path, folder: Path) -> None:
+@pytest.mark.slow
+def test_hung_shutdown_is_cut_short(models: Path, folder: Path) -> None:
     (folder / faulty_server.CLOSING).touch()
     with broken(models, folder, "--drain", "1") as server:
         server.process.terminate()
@@ -204,19 +216,19 @@ def test_an_end_that_hangs(models: Path, folder: Path) -> None:
     assert "does not come to an end; the service ends without it" in server.log[-1]
 
 
-def test_a_verifier_that_gives_no_number(server: Server) -> None:
-    """It has not looked, which is something else than not to have seen."""
+def test_nan_from_the_verifier_is_answered_500(server: Server) -> None:
+    """NaN is a failure of the verifier, not a rejected image."""
     with unharmed(server):
         found, failed = (
             ask(server, model=model, label="red", n=5, verify=0.3) for model in ("sees", "blind")
         )
         assert len(found.json()["images"]) == 5
-        sentence = told(failed, 500)
-        assert sentence == "the verifier gave a probability that is no number"
+        sentence = problem_detail(failed, 500)
+        assert sentence == "the verifier returned a probability that is NaN or infinite"
 
 
-def test_a_clock_that_jumps(server: Server, faults: Path) -> None:
-    """By a day, there and back: nothing that waits goes by it."""
+def test_clock_jump_changes_no_timeout(server: Server, faults: Path) -> None:
+    """By a day, there and back: timeouts use the monotonic clock."""
     clock = faults / faulty_server.CLOCK
     for jump in ("86400", "-86400", "0"):
         with unharmed(server):
@@ -240,17 +252,17 @@ def test_a_clock_that_jumps(server: Server, faults: Path) -> None:
             assert 0 < after(seconds) - before(seconds) < 60
 
 
-def test_a_rate_does_not_go_by_the_clock_on_the_wall(models: Path, folder: Path) -> None:
+def test_rate_limit_ignores_the_wall_clock(models: Path, folder: Path) -> None:
     few = ("--rate-limit", "1", "--max-images", "64")
     with broken(models, folder, *few) as server:
         assert ask(server, n=64).status_code == 200
         for jump in ("86400", "-86400"):
             (folder / faulty_server.CLOCK).write_text(jump)
-            assert "this key may have" in told(ask(server, n=64), 429)
+            assert "this key may have" in problem_detail(ask(server, n=64), 429)
 
 
-def test_a_models_folder_that_is_spoilt_and_removed(models: Path, tmp_path: Path) -> None:
-    """What is served is in memory; what lies in the folder matters at the next start."""
+def test_removed_models_folder_does_not_affect_served_models(models: Path, tmp_path: Path) -> None:
+    """Served models are in memory; the folder matters at the next start."""
     folder = tmp_path / "models"
     shutil.copytree(models, folder)
     with serve("--models", str(folder)) as server:

@@ -1,4 +1,4 @@
-"""Which images a search takes, against a search that is plain to see."""
+"""Images that a search takes, compared with a simple search."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plainly(offset: int, missing: list[int], good: Good) -> list[int]:
 
 
 def ahead(search: Search, good: Good, batches: list[int]) -> list[int]:
-    """With several batches under way, as the engine does it."""
+    """Several batches ahead, as the engine does it."""
     taken, under_way = list[int](), list[list[int]]()
     sizes = iter(batches * 100_000)
     while search.missing:
@@ -54,7 +54,7 @@ def ahead(search: Search, good: Good, batches: list[int]) -> list[int]:
     cut=st.integers(0, 200),
 )
 @settings(deadline=None)
-def test_what_is_taken_depends_on_nothing_but_the_request(
+def test_taken_images_depend_only_on_the_request(
     offset: int, missing: list[int], probability: float, batches: list[int], cut: int
 ) -> None:
     good = coin(probability)
@@ -69,7 +69,7 @@ def test_what_is_taken_depends_on_nothing_but_the_request(
         for index in range(offset, taken[-1] + 1)
         if any(last >= index for last in taken if last % entries == index % entries)
     )
-    # Cut anywhere, and gone on with from the last index and what is missing.
+    # Interrupted anywhere, and resumed after the last index with the missing numbers.
     start = taken[:cut]
     rest = list(missing)
     for index in start:
@@ -80,14 +80,14 @@ def test_what_is_taken_depends_on_nothing_but_the_request(
 
 
 @given(count=st.integers(1, 300), offset=st.integers(0, 50), entries=st.integers(1, 9))
-def test_quotas_are_those_of_the_indices_in_a_row(count: int, offset: int, entries: int) -> None:
+def test_quotas_equal_counts_of_consecutive_indices(count: int, offset: int, entries: int) -> None:
     expected = [0] * entries
     for index in range(offset, offset + count):
         expected[index % entries] += 1
     assert quotas(count, offset, entries) == expected
 
 
-def test_as_many_are_tried_as_are_likely_to_be_enough() -> None:
+def test_as_many_candidates_as_are_probably_enough() -> None:
     search = Search(0, [3])
     assert search.candidates(16) == [0, 1, 2]
     assert search.candidates(16) == []
@@ -95,7 +95,7 @@ def test_as_many_are_tried_as_are_likely_to_be_enough() -> None:
     assert search.candidates(16) == [3, 4, 5, 6]  # two are missing, and half of them will do
 
 
-def test_a_search_without_any_luck_comes_to_its_end_whatever_the_number_of_entries() -> None:
+def test_search_stops_after_too_many_consecutive_misses() -> None:
     search = Search(0, [1] * 100)
     with pytest.raises(LookupError):
         while True:
@@ -104,7 +104,7 @@ def test_a_search_without_any_luck_comes_to_its_end_whatever_the_number_of_entri
     assert search.tried == MAX_MISSES
 
 
-def test_an_entry_that_is_never_seen_ends_the_search() -> None:
+def test_search_stops_when_one_label_is_never_verified() -> None:
     search = Search(0, [5, 5])
     taken = 0
     with pytest.raises(LookupError) as error:
@@ -115,9 +115,9 @@ def test_an_entry_that_is_never_seen_ends_the_search() -> None:
     assert (taken, search.tried) == (5, 5 + MAX_MISSES)
 
 
-def test_indices_come_to_an_end() -> None:
+def test_search_stops_at_the_last_index() -> None:
     search = Search(MAX_INDEX, [2])
     assert search.candidates(16) == [MAX_INDEX]
     search.judge(MAX_INDEX, True)
     assert search.candidates(16) == []
-    assert (search.missing, search.under_way) == (1, 0)
+    assert (search.missing, search.pending) == (1, 0)

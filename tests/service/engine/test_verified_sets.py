@@ -1,4 +1,4 @@
-"""Labels that are verified, counted and balanced, over a real socket."""
+"""Verified and counted labels, over a real socket."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from service.errors import RequestRejected
 from tests.conftest import attribute, manifest
 from tests.helpers.onnx_files import model, put, verifier
 from tests.helpers.server import MODELS, Server, serve
+
+pytestmark = pytest.mark.server
 
 Body = dict[str, Any]
 
@@ -48,7 +50,7 @@ def looked_at(client: httpx.Client, rows: list[Body], attribute: str) -> list[fl
     ]
 
 
-def test_verified_images_are_those_that_the_verifier_takes_for_what_was_asked(
+def test_verified_images_reach_the_threshold_of_the_verifier(
     client: httpx.Client,
 ) -> None:
     found = generate(client, BALANCED | {"verify": 0.95})
@@ -76,7 +78,7 @@ def test_verified_images_are_those_that_the_verifier_takes_for_what_was_asked(
     assert found["tried"] > 60
 
 
-def test_what_is_left_open_is_not_verified_unless_all_is(client: httpx.Client) -> None:
+def test_drawn_values_are_verified_only_if_none_is_requested(client: httpx.Client) -> None:
     asked = {"label": {"eyes": "red"}, "n": 4, "seed": 1, "verify": 0.5}
     assert {tuple(row["verified"]) for row in generate(client, asked)["images"]} == {("eyes",)}
     drawn = generate(client, {"n": 4, "seed": 1, "verify": 0.5})
@@ -100,7 +102,7 @@ def test_every_format_holds_the_same_verified_images(client: httpx.Client) -> No
     assert one.headers["content-location"] == rows[0]["url"]
 
 
-def test_a_verified_set_that_was_cut_goes_on_with_offset_and_what_is_missing(
+def test_aborted_verified_set_resumes_with_offset_and_missing_counts(
     client: httpx.Client,
 ) -> None:
     whole = generate(client, BALANCED | {"verify": 0.95})["images"]
@@ -110,7 +112,7 @@ def test_a_verified_set_that_was_cut_goes_on_with_offset_and_what_is_missing(
     assert start + generate(client, rest)["images"] == whole
 
 
-def test_so_many_of_each_label(client: httpx.Client) -> None:
+def test_count_of_each_label(client: httpx.Client) -> None:
     rows = generate(client, BALANCED | {"n": [7, 2]})["images"]
     assert Counter(row["labels"]["eyes"] for row in rows) == {"red": 7, "blue": 2}
     assert [row["index"] for row in rows] == [0, 1, 2, 3, 4, 6, 8, 10, 12]
@@ -118,7 +120,7 @@ def test_so_many_of_each_label(client: httpx.Client) -> None:
     assert all(everyone[row["index"]] == row for row in rows)
 
 
-def test_a_label_that_cannot_be_met_is_told_with_what_was_found(client: httpx.Client) -> None:
+def test_unverifiable_label_is_answered_422_with_the_images_found(client: httpx.Client) -> None:
     body = BALANCED | {"verify": 0.9999999}
     answer = client.post("/generate", json=body)
     assert answer.status_code == 422
@@ -134,9 +136,7 @@ def test_a_label_that_cannot_be_met_is_told_with_what_was_found(client: httpx.Cl
     assert streamed.json()["found"] == problem["found"]
 
 
-def test_a_set_is_cut_where_a_label_is_not_seen_any_more(
-    server: Server, client: httpx.Client
-) -> None:
+def test_set_is_aborted_when_a_label_is_not_verified(server: Server, client: httpx.Client) -> None:
     body = BALANCED | {"verify": 0.9999}
     found = client.post("/generate", json=body).json()["found"]
     assert 0 < len(found) < 60
@@ -156,9 +156,7 @@ def test_a_set_is_cut_where_a_label_is_not_seen_any_more(
     assert urls == found
 
 
-def test_nothing_is_searched_for_a_caller_who_has_gone(
-    server: Server, client: httpx.Client
-) -> None:
+def test_search_of_a_disconnected_client_stops(server: Server, client: httpx.Client) -> None:
     labels = ["red eyes", "blue eyes"] * 20
     body = {"label": labels, "n": 1000, "seed": 5, "verify": 0.9999999}
     for format_ in ("zip", "json"):
@@ -171,7 +169,7 @@ def test_nothing_is_searched_for_a_caller_who_has_gone(
         assert not client.get("/info").json()["admitted_images"]
 
 
-def test_models_say_whether_they_can_be_verified(client: httpx.Client) -> None:
+def test_models_have_the_hash_of_their_verifier(client: httpx.Client) -> None:
     sha256 = client.get("/models/anime-faces/2").json()["verifier_sha256"]
     file = MODELS / "anime-faces" / "2" / "verifier.onnx"
     assert sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -208,7 +206,7 @@ def smiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def test_a_verifier_that_does_not_fit_is_refused_and_its_model_served(smiles: Server) -> None:
+def test_invalid_verifier_is_rejected_and_its_model_served(smiles: Server) -> None:
     models = smiles.client.get("/models").json()
     assert [each["name"] for each in models["models"]] == [
         "bytes",
@@ -228,7 +226,7 @@ def test_a_verifier_that_does_not_fit_is_refused_and_its_model_served(smiles: Se
     assert generate(smiles.client, {"model": "fewer", "label": "Smiling"})["images"]
 
 
-def test_yes_no_attributes_are_verified_too(smiles: Server) -> None:
+def test_yes_no_attributes_are_verified(smiles: Server) -> None:
     body = {"model": "good", "label": ["Smiling, not Hat", "not Smiling"], "n": 4, "seed": 1}
     rows = generate(smiles.client, body | {"verify": 0.5})["images"]
     assert [row["verified"] for row in rows[:2]] == [{"Smiling": 0.5, "Hat": 0.5}, {"Smiling": 0.5}]

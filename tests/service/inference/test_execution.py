@@ -1,4 +1,4 @@
-"""The ways to run a batch, and that each gives the same images."""
+"""Executors: each gives the same images."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference import execution
+from service.inference import exactness, execution
+from service.inference.exactness import choose_executor
 from service.inference.execution import (
     BUCKETS,
     CHUNK,
     BucketedExecutor,
     FixedBatchExecutor,
     ThreadedExecutor,
-    choose_executor,
 )
 from service.inference.session import SessionFactory
 from tests.helpers.server import MODELS
@@ -31,7 +31,7 @@ def content() -> bytes:
 def feeds(content: bytes) -> execution.Feeds:
     """More rows than the largest bucket."""
     random = np.random.default_rng(0)
-    inputs = SessionFactory("cpu").open(content).get_inputs()
+    inputs = SessionFactory("cpu").create(content).get_inputs()
     return {
         node.name: random.standard_normal((70, node.shape[1]), dtype=np.float32) for node in inputs
     }
@@ -39,7 +39,7 @@ def feeds(content: bytes) -> execution.Feeds:
 
 @pytest.fixture(scope="module")
 def expected(content: bytes, feeds: execution.Feeds) -> Any:
-    (images,) = SessionFactory("cpu").open(content).run(["image"], dict(feeds))
+    (images,) = SessionFactory("cpu").create(content).run(["image"], dict(feeds))
     return images
 
 
@@ -47,29 +47,29 @@ def part(feeds: execution.Feeds, rows: slice) -> execution.Feeds:
     return {name: values[rows] for name, values in feeds.items()}
 
 
-@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("exclusive", [False, True])
 @pytest.mark.parametrize("cores", [1, 2])
-def test_on_threads(
-    content: bytes, feeds: execution.Feeds, expected: Any, cores: int, alone: bool
+def test_threaded_executor_is_exact(
+    content: bytes, feeds: execution.Feeds, expected: Any, cores: int, exclusive: bool
 ) -> None:
     runtime = SessionFactory("cpu", cores)
-    generator = choose_executor(runtime, content, runtime.open(content))
-    assert isinstance(generator, ThreadedExecutor)
+    executor = choose_executor(runtime, content, runtime.create(content))
+    assert isinstance(executor, ThreadedExecutor)
     for first, size in ((0, 1), (5, 1), (3, 7), (20, CHUNK)):
         rows = slice(first, first + size)
-        assert np.array_equal(generator(part(feeds, rows), alone=alone), expected[rows])
+        assert np.array_equal(executor(part(feeds, rows), exclusive=exclusive), expected[rows])
 
 
-def test_in_buckets_as_on_cuda(content: bytes, feeds: execution.Feeds, expected: Any) -> None:
+def test_bucketed_executor_is_exact(content: bytes, feeds: execution.Feeds, expected: Any) -> None:
     """On the CPU, which runs the same code but for the provider."""
     runtime = SessionFactory("cpu")
-    sessions = {size: runtime.open(content, batch=size) for size in BUCKETS}
-    generator = BucketedExecutor(sessions, "cpu")
-    assert generator.largest_batch == max(BUCKETS)
+    sessions = {size: runtime.create(content, batch=size) for size in BUCKETS}
+    executor = BucketedExecutor(sessions, "cpu")
+    assert executor.largest_batch == max(BUCKETS)
     kept = []
     for first, size in ((0, 1), (1, 2), (3, 8), (11, 9), (20, 16), (5, 64), (4, 1)):
         rows = slice(first, first + size)
-        images = generator(part(feeds, rows), alone=False)
+        images = executor(part(feeds, rows), exclusive=False)
         assert np.array_equal(images, expected[rows])
         kept.append((images, rows))
     # What came before is not overwritten by what comes after.
@@ -77,8 +77,8 @@ def test_in_buckets_as_on_cuda(content: bytes, feeds: execution.Feeds, expected:
         assert np.array_equal(images, expected[rows])
 
 
-def test_a_session_of_one_batch_size_takes_no_other(content: bytes, feeds: Any) -> None:
-    session = SessionFactory("cpu").open(content, batch=8)
+def test_session_of_one_batch_size_rejects_others(content: bytes, feeds: Any) -> None:
+    session = SessionFactory("cpu").create(content, batch=8)
     with pytest.raises(Exception, match="Expected: 8"):
         session.run(["image"], dict(part(feeds, slice(0, 7))))
 
@@ -86,7 +86,7 @@ def test_a_session_of_one_batch_size_takes_no_other(content: bytes, feeds: Any) 
 def test_buckets_that_round_differently_are_not_used(
     content: bytes, feeds: execution.Feeds, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "BUCKETS", (1, 16, 64))
+    monkeypatch.setattr(exactness, "BUCKETS", (1, 16, 64))
     monkeypatch.setattr(SessionFactory, "device", "cuda")
     bound = execution.BoundSession
 
@@ -103,29 +103,29 @@ def test_buckets_that_round_differently_are_not_used(
             images[-1, -1, -1, -1] ^= self.wrong
             return images
 
-    monkeypatch.setattr(execution, "_Bound", OnCpu)
+    monkeypatch.setattr(execution, "BoundSession", OnCpu)
     runtime = SessionFactory("cpu")
     for wrong, used in ((set(), [1, 16, 64]), ({1}, [16, 64])):
         broken = wrong
-        generator = choose_executor(runtime, content, runtime.open(content))
-        assert generator.describe() == {"batches": used}
+        executor = choose_executor(runtime, content, runtime.create(content))
+        assert executor.describe() == {"batches": used}
         rows = slice(2, 3)
-        assert np.array_equal(generator(part(feeds, rows), alone=False), expected[rows])
+        assert np.array_equal(executor(part(feeds, rows), exclusive=False), expected[rows])
 
 
-def test_where_the_size_of_a_batch_matters_there_is_one(
+def test_one_batch_size_is_used_if_images_depend_on_it(
     content: bytes, feeds: execution.Feeds, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Rounding(ThreadedExecutor):
-        def __call__(self, feeds: execution.Feeds, *, alone: bool) -> Any:
-            images = super().__call__(feeds, alone=alone)
+        def __call__(self, feeds: execution.Feeds, *, exclusive: bool) -> Any:
+            images = super().__call__(feeds, exclusive=exclusive)
             return images + (len(images) == 3)
 
-    monkeypatch.setattr(execution, "OnThreads", Rounding)
+    monkeypatch.setattr(exactness, "ThreadedExecutor", Rounding)
     runtime = SessionFactory("cpu")
-    generator = choose_executor(runtime, content, runtime.open(content))
-    assert isinstance(generator, FixedBatchExecutor)
-    assert generator.describe() == {"batches": [CHUNK]}
+    executor = choose_executor(runtime, content, runtime.create(content))
+    assert isinstance(executor, FixedBatchExecutor)
+    assert executor.describe() == {"batches": [CHUNK]}
     for first, size in ((0, 1), (3, 7), (20, CHUNK)):
         rows = slice(first, first + size)
-        assert np.array_equal(generator(part(feeds, rows), alone=False), expected[rows])
+        assert np.array_equal(executor(part(feeds, rows), exclusive=False), expected[rows])

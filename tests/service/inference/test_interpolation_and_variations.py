@@ -1,4 +1,4 @@
-"""Films of the way between two images, and the neighbours of one."""
+"""Interpolations and variations, over a real socket."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from service.core.latents import latents
 from service.inference.model import load_model
 from service.inference.session import SessionFactory
 from tests.helpers.server import MODELS
+
+pytestmark = pytest.mark.server
 
 Body = dict[str, Any]
 
@@ -45,7 +47,7 @@ def frames(film: Image.Image) -> list[npt.NDArray[np.uint8]]:
 
 
 @pytest.mark.parametrize(("format_", "lost"), [("webp", 0), ("gif", 24)])
-def test_a_film_shows_the_frames_of_the_json_answer(
+def test_animation_has_the_images_of_the_json_answer(
     client: httpx.Client, format_: str, lost: int
 ) -> None:
     """GIF has 256 colours a frame; WebP loses nothing."""
@@ -62,7 +64,7 @@ def test_a_film_shows_the_frames_of_the_json_answer(
     assert rows[0]["url"].encode() in answer.content
 
 
-def test_a_grey_film(client: httpx.Client) -> None:
+def test_grey_animation(client: httpx.Client) -> None:
     way = {"from": {"seed": 1, "label": "3"}, "to": {"seed": 2, "label": "8"}, "steps": 4}
     for format_ in ("gif", "webp"):
         body = way | {"model": "digits"}
@@ -72,7 +74,7 @@ def test_a_grey_film(client: httpx.Client) -> None:
             assert film.size == (28, 28)
 
 
-def test_neighbours_are_mixtures_of_two_latents_under_the_labels_of_the_image(
+def test_variations_mix_two_latents_with_the_labels_of_the_image(
     client: httpx.Client,
 ) -> None:
     answer = post(client, "/variations", AROUND | {"strength": 0.6}).json()
@@ -94,7 +96,7 @@ def test_neighbours_are_mixtures_of_two_latents_under_the_labels_of_the_image(
         assert np.abs(expected.astype(int) - pixels(row)).max() <= 1
 
 
-def test_neighbours_are_the_farther_the_stronger(client: httpx.Client) -> None:
+def test_variations_differ_more_with_strength(client: httpx.Client) -> None:
     address = "/images/anime-faces/2/3/4.png?label=red+eyes"
     with Image.open(io.BytesIO(client.get(address).content)) as image:
         centre = np.asarray(image).astype(int)
@@ -106,7 +108,7 @@ def test_neighbours_are_the_farther_the_stronger(client: httpx.Client) -> None:
     assert distances[0] < 2 < distances[-1]
 
 
-def test_neighbours_do_not_depend_on_their_number(client: httpx.Client) -> None:
+def test_variations_do_not_depend_on_their_number(client: httpx.Client) -> None:
     few = post(client, "/variations", AROUND).json()["images"]
     assert post(client, "/variations", AROUND | {"n": 40}).json()["images"][:5] == few
     sheet = post(client, "/variations?format=webp", AROUND)
@@ -114,7 +116,7 @@ def test_neighbours_do_not_depend_on_their_number(client: httpx.Client) -> None:
         assert np.array_equal(np.asarray(image)[:64, 64:128], pixels(few[1]))
 
 
-def test_a_seed_is_drawn_for_neighbours(client: httpx.Client) -> None:
+def test_seed_of_variations_is_drawn_if_missing(client: httpx.Client) -> None:
     body = {"of": {"seed": 3}, "n": 1}
     first, second = (post(client, "/variations", body).json() for _ in range(2))
     assert first["model"] == "anime-faces-free"
@@ -122,7 +124,7 @@ def test_a_seed_is_drawn_for_neighbours(client: httpx.Client) -> None:
     assert first == post(client, "/variations", body | {"seed": first["seed"]}).json()
 
 
-def test_neighbours_of_a_truncated_image_are_as_truncated(client: httpx.Client) -> None:
+def test_variations_of_a_truncated_image_are_truncated(client: httpx.Client) -> None:
     of = {"seed": 3, "label": "red eyes", "truncation": 0.01}
     near = {"of": of, "strength": 1, "n": 2, "seed": 1}
     one, other = post(client, "/variations", near).json()["images"]

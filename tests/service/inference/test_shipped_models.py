@@ -1,4 +1,4 @@
-"""The models that come with Figment are what their cards say."""
+"""Shipped models meet the measurements in their model cards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHIPPED = [
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.parent.name)
-def test_a_model_is_measured(folder: Path) -> None:
+def test_shipped_model_meets_its_quality_limits(folder: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     manifest = load_model(folder / "model.onnx", SessionFactory("cpu")).manifest
     assert [metric.model_dump() for metric in manifest.metrics] == report["metrics"]
@@ -39,7 +39,7 @@ def test_a_model_is_measured(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["anime-faces", "digits"])
-def test_labels_are_read_as_asked(name: str) -> None:
+def test_verifier_reads_the_requested_labels(name: str) -> None:
     """By the verifier that comes with the model, on images that its report has not seen."""
     (folder,) = (folder for folder in SHIPPED if folder.parent.name == name)
     options = {"providers": ["CPUExecutionProvider"]}

@@ -1,4 +1,4 @@
-"""What the service tells of itself: metrics, logs, traces."""
+"""Metrics, logs and traces of a running service."""
 
 from __future__ import annotations
 
@@ -15,26 +15,19 @@ import httpx
 import psutil
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import manifest
-from tests.helpers import onnx_files
-from tests.helpers.process_stats import until
+from tests.helpers.process_stats import metric
 from tests.helpers.server import Server, serve
+from tests.helpers.waiting import wait_until
 
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
-    return folder
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture(params=["1", "2"])
-def server(request: pytest.FixtureRequest, models: Path) -> Iterator[Server]:
-    options = ("--models", str(models), "--workers", request.param, "--max-wait", "30")
+def server(request: pytest.FixtureRequest, plain_models: Path) -> Iterator[Server]:
+    options = ("--models", str(plain_models), "--workers", request.param, "--max-wait", "30")
     with serve(*options, "--max-images", "64", "--log-format", "json") as running:
-        until(lambda: answers(running))
+        wait_until(lambda: answers(running))
         yield running
 
 
@@ -45,19 +38,8 @@ def answers(server: Server) -> bool:
         return False
 
 
-def metric(server: Server, name: str, **labels: str) -> float:
-    """The sum of all samples of that name with these labels."""
-    exposition = httpx.get(f"{server.url}/metrics").text
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(exposition)
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
-
-
-def test_metrics_are_true_with_several_workers(server: Server) -> None:
-    """Each request over a connection of its own, so that all workers get some."""
+def test_metrics_add_up_over_worker_processes(server: Server) -> None:
+    """Each request opens a connection, so that all workers get some."""
     for number in range(20):
         httpx.post(f"{server.url}/generate", json={"n": 3, "seed": number})
     assert httpx.post(f"{server.url}/generate", json={"n": 65}).status_code == 422
@@ -82,14 +64,14 @@ def test_metrics_are_true_with_several_workers(server: Server) -> None:
     assert metric(server, "figment_http_request_seconds_count", route="/generate") == 23
     batches = metric(server, "figment_inference_seconds_count")
     assert batches == metric(server, "figment_encode_seconds_count") >= 21
-    until(lambda: metric(server, "figment_images_per_second") > 0)
-    until(lambda: metric(server, "figment_queue_images") == 0)
+    wait_until(lambda: metric(server, "figment_images_per_second") > 0)
+    wait_until(lambda: metric(server, "figment_queue_images") == 0)
     assert metric(server, "figment_streams") == 0
 
 
-def test_metrics_survive_a_worker_that_is_killed(models: Path) -> None:
-    with serve("--models", str(models), "--workers", "2") as server:
-        until(lambda: answers(server))
+def test_metrics_survive_a_killed_worker(plain_models: Path) -> None:
+    with serve("--models", str(plain_models), "--workers", "2") as server:
+        wait_until(lambda: answers(server))
         for number in range(10):
             httpx.post(f"{server.url}/generate", json={"n": 3, "seed": number})
         (child, *_) = [
@@ -98,12 +80,12 @@ def test_metrics_survive_a_worker_that_is_killed(models: Path) -> None:
             if "spawn_main" in " ".join(child.cmdline())
         ]
         child.kill()
-        until(lambda: any(f"process {child.pid} ended" in line for line in server.log))
-        until(lambda: answers(server))
+        wait_until(lambda: any(f"process {child.pid} ended" in line for line in server.log))
+        wait_until(lambda: answers(server))
         assert metric(server, "figment_images_total") == 30
 
 
-def test_scanners_do_not_fill_the_metrics(server: Server) -> None:
+def test_unknown_paths_add_no_metric_labels(server: Server) -> None:
     for number in range(20):
         httpx.get(f"{server.url}/wp-admin/{number}")
         httpx.get(f"{server.url}/models/{number}")
@@ -114,18 +96,18 @@ def test_scanners_do_not_fill_the_metrics(server: Server) -> None:
     assert metric(server, requests, route="/models/{name}", status="404") == 20
 
 
-def test_a_stream_that_is_cut_is_counted(models: Path) -> None:
-    with serve("--models", str(models), "--timeout", "1") as server:
+def test_aborted_stream_is_counted(plain_models: Path) -> None:
+    with serve("--models", str(plain_models), "--timeout", "1") as server:
         ask = {"n": 1_000_000}
         with server.client.stream("POST", "/generate?format=zip", json=ask) as answer:
             parts = answer.iter_raw(1)
             next(parts)  # and no more
-            until(lambda: metric(server, "figment_streams_cut_total") == 1)
+            wait_until(lambda: metric(server, "figment_streams_cut_total") == 1)
         assert metric(server, "figment_streams_cut_total", reason="reader") == 1
         assert metric(server, "figment_streams") == 0
 
 
-def test_logs_name_the_request(server: Server) -> None:
+def test_log_lines_have_a_request_id(server: Server) -> None:
     answer = server.client.get("/nowhere", headers={"X-Request-ID": "from-the-caller.1"})
     assert answer.headers["X-Request-ID"] == "from-the-caller.1"
     odd = server.client.get("/nowhere", headers={"X-Request-ID": 'a"b {}' * 50})
@@ -136,13 +118,13 @@ def test_logs_name_the_request(server: Server) -> None:
 
 
 @pytest.mark.parametrize("format_", ["text", "json"])
-def test_every_request_is_logged_where_that_is_wanted(models: Path, format_: str) -> None:
-    options = ("--models", str(models), "--log-requests", "--log-format", format_)
+def test_log_requests_logs_every_request(plain_models: Path, format_: str) -> None:
+    options = ("--models", str(plain_models), "--log-requests", "--log-format", format_)
     with serve(*options) as server:
         headers = {"X-Request-ID": "mine"}
         path = "/images/plain/1/3/0.png?truncation=0.5"
         server.client.get(path, headers=headers).raise_for_status()
-        until(lambda: any("mine" in line for line in server.log))
+        wait_until(lambda: any("mine" in line for line in server.log))
         (line,) = [line for line in server.log if "mine" in line]
         if format_ == "json":
             told = json.loads(line)
@@ -155,7 +137,7 @@ def test_every_request_is_logged_where_that_is_wanted(models: Path, format_: str
 
 
 class Collector:
-    """Takes spans as OpenTelemetry's collector does."""
+    """Receives spans over HTTP, as OpenTelemetry's collector does."""
 
     def __init__(self) -> None:
         self.spans: list[Any] = []
@@ -180,13 +162,13 @@ class Collector:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
 
-def test_traces_go_where_opentelemetry_is_told(
-    models: Path, monkeypatch: pytest.MonkeyPatch
+def test_traces_are_sent_to_the_configured_endpoint(
+    plain_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collector = Collector()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    with serve("--models", str(models)) as server:
+    with serve("--models", str(plain_models)) as server:
         headers = {"traceparent": f"00-{trace}-{parent}-01", "X-Request-ID": "mine"}
         ask = {"n": 3, "seed": 3}
         server.client.post("/generate", json=ask, headers=headers).raise_for_status()

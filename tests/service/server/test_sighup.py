@@ -17,8 +17,8 @@ import pytest
 
 from tests.conftest import manifest
 from tests.helpers import onnx_files
-from tests.helpers.process_stats import until
 from tests.helpers.server import ROOT, Server, command, environment, serve
+from tests.helpers.waiting import wait_until
 
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
@@ -45,15 +45,15 @@ def statuses(server: Server, path: str, key: str | None = None) -> set[int]:
 @WORKERS
 def test_all_workers_take_up_new_models(models: Path, workers: str) -> None:
     with serve("--models", str(models), "--workers", workers) as server:
-        until(lambda: statuses(server, "/readyz") == {200})
+        wait_until(lambda: statuses(server, "/readyz") == {200})
         onnx_files.put(models, "plain", 2, onnx_files.model(manifest(name="plain")))
         assert statuses(server, "/models/plain/2") == {404}
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: statuses(server, "/models/plain/2") == {200})
+        wait_until(lambda: statuses(server, "/models/plain/2") == {200})
         # Asked of one of them, it reaches all.
         onnx_files.put(models, "plain", 3, onnx_files.model(manifest(name="plain")))
         assert server.client.post("/models/reload").json()["added"] == ["plain/3"]
-        until(lambda: statuses(server, "/models/plain/3") == {200})
+        wait_until(lambda: statuses(server, "/models/plain/3") == {200})
 
 
 @WORKERS
@@ -65,11 +65,11 @@ def test_keys_are_exchanged(models: Path, tmp_path: Path, workers: str) -> None:
     keys.write_text(entry("team", "old"))
     options = ("--models", str(models), "--workers", workers, "--api-keys-file", str(keys))
     with serve(*options) as server:
-        until(lambda: statuses(server, "/models", "old") == {200})
+        wait_until(lambda: statuses(server, "/models", "old") == {200})
         keys.write_text(entry("team", "new") + entry("more", "another"))
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: statuses(server, "/models", "new") == {200})
-        until(lambda: statuses(server, "/models", "old") == {401})
+        wait_until(lambda: statuses(server, "/models", "new") == {200})
+        wait_until(lambda: statuses(server, "/models", "old") == {401})
         # A bad file opens nothing and closes nothing.
         keys.write_text("no key at all\n")
         headers = {"Authorization": "Bearer new"}

@@ -107,8 +107,8 @@ def test_startup_says_in_a_line_what_it_chose_and_why() -> None:
     with serve("--models", str(MODELS), "--threads", "1") as server:
         (line,) = [line for line in server.log if "device" in line]
         assert (
-            "device cpu (asked for auto, but CUDA cannot be had: " in line
-            or "device cuda (asked for auto" in line
+            "device cpu (requested auto, but CUDA is not available: " in line
+            or "device cuda (requested auto" in line
         )
         assert "threads 1" in line
 
@@ -143,7 +143,7 @@ def test_an_empty_models_folder(tmp_path: Path) -> None:
     session.CUDA in ort.get_available_providers(), reason="CUDA may work with this wheel"
 )
 def test_cuda_is_refused_where_it_cannot_be_had() -> None:
-    assert "FIGMENT_DEVICE is cuda, but CUDA cannot be had" in refuse("--device", "cuda")
+    assert "FIGMENT_DEVICE is cuda, but CUDA is not available" in refuse("--device", "cuda")
 
 
 def test_a_port_that_is_taken() -> None:

@@ -94,4 +94,4 @@ def test_everything_wrong_is_reported_at_once(tmp_path: Path) -> None:
 
 def test_names_that_cannot_be_labels(tmp_path: Path) -> None:
     files = {f"{kind}/{n}.png": picture() for kind in ("red", "Red") for n in range(2)}
-    assert "which no label could tell apart" in problems(as_zip(tmp_path, files))[0]
+    assert "which are equal as labels" in problems(as_zip(tmp_path, files))[0]

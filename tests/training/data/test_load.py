@@ -111,12 +111,12 @@ def test_everything_wrong_is_reported_at_once_with_its_place(tmp_path: Path) -> 
         (
             csv("a.png,red,1", "b.png,Red,2", "sub/c.png,red,1", "d.png,Red,2"),
             None,
-            "the values 'Red' and 'red', which no label could tell apart",
+            "the values 'Red' and 'red', which are equal as labels",
         ),
         (
             csv("a.png,and,1", "b.png,red,2", "sub/c.png,red,1", "d.png,and,2"),
             None,
-            "'and' cannot be asked for",
+            "'and' cannot be used as a label",
         ),
         (csv(*ROWS, f"e.png,{'x' * 200_000},no"), None, "field larger than field limit"),
         (

@@ -106,8 +106,10 @@ def kept(run: Run) -> tuple[dict[str, list[float]], object, list[str]]:
     return weights, (run.scores.lines(), shown), snapshots
 
 
-def test_twenty_kills_change_nothing(tmp_path: Path, faces: Dataset) -> None:
-    # 1. A run that nobody disturbs.
+def test_run_killed_twenty_times_equals_an_uninterrupted_run(
+    tmp_path: Path, faces: Dataset
+) -> None:
+    # 1. An uninterrupted run.
     whole = lay_out(tmp_path / "whole", faces)
     process = started(whole.folder, faces)
     seconds = computing(process)
@@ -135,7 +137,7 @@ def test_twenty_kills_change_nothing(tmp_path: Path, faces: Dataset) -> None:
         assert not list(run.folder.rglob("*.tmp"))
 
 
-def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, faces: Dataset) -> None:
+def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path, faces: Dataset) -> None:
     # 1. A run has a checkpoint, and is stopped.
     run = lay_out(tmp_path / "run", faces)
     process = started(run.folder, faces)
