@@ -61,20 +61,20 @@ class Limits:
 class ImageBudget(Protocol):
     """Who may have only so many images per second."""
 
-    def spend(self, images: int) -> None:
+    def charge(self, images: int) -> None:
         """So many are about to be computed; raises a ``RequestError`` where they may not be."""
         ...
 
-    def take(self, images: int) -> float:
+    def charge_or_wait(self, images: int) -> float:
         """The same: 0, or the seconds until they may be."""
         ...
 
 
 class _Unlimited:
-    def spend(self, images: int) -> None:
+    def charge(self, images: int) -> None:
         pass
 
-    def take(self, images: int) -> float:
+    def charge_or_wait(self, images: int) -> float:
         return 0
 
 
@@ -156,7 +156,7 @@ class Engine:
         ``finish`` or ``payer`` raises.
         """
         self._admit(count, source, stream=False)
-        payer.spend(count)
+        payer.charge(count)
         job = self._submit(source, range(count), finish, receive)
         return await self._result(job), job.timing
 
@@ -191,7 +191,7 @@ class Engine:
                     source, span = batch
                     if not admitted:
                         self._admit(len(span), source, stream=True)
-                        payer.spend(len(span))
+                        payer.charge(len(span))
                         admitted = True
                     else:
                         while not self._has_room(len(span), more=bool(ahead)):
@@ -199,7 +199,7 @@ class Engine:
                                 yield await self._result(ahead.popleft())
                             else:
                                 await asyncio.sleep(POLL_SECONDS / 10)
-                        while (seconds := payer.take(len(span))) > 0:
+                        while (seconds := payer.charge_or_wait(len(span))) > 0:
                             if ahead:  # nothing that is there waits for what may come
                                 yield await self._result(ahead.popleft())
                             else:

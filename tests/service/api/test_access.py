@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from service.api.auth import api_keys
-from service.api.auth.access import PROBES
+from service.api.paths import PROBES
 from service.client import Figment
 from service.errors import RequestRejected, StartupError, Unauthorized
 from tests.conftest import attribute, manifest
@@ -226,9 +226,9 @@ def test_a_file_of_keys(models: Path, tmp_path: Path) -> None:
     ("entries", "problem"),
     [
         ("team:sha256:abc", "API key 1 is not of the form"),
-        ("team:sha256", "API key 1: what stands there for the key is no key"),
-        ("sha256:" + "0" * 64, "API key 1: what stands there for the key is no key"),
-        ("team:" + "0" * 64, "API key 1: what stands there for the key is no key"),
+        ("team:sha256", "API key 1 is shorter than 8 characters, or a hash without a name"),
+        ("sha256:" + "0" * 64, "API key 1 is shorter than 8 characters, or a hash without a name"),
+        ("team:" + "0" * 64, "API key 1 is shorter than 8 characters, or a hash without a name"),
         (entry("team", KEY) + "," + entry("team", SLOW), "two API keys have the name of 'team'"),
         (entry("a", KEY) + "," + entry("b", KEY), "two API keys have the digest of 'a'"),
         ("a b:sha256:" + "0" * 64, "API key 1 is not of the form"),
@@ -248,7 +248,7 @@ def test_what_is_no_key_is_refused_and_not_repeated(
 def test_a_key_in_the_clear_is_taken_with_a_warning(models: Path) -> None:
     with serve("--models", str(models), "--api-keys", f"me:{KEY}") as server:
         assert server.client.get("/models", headers=bearer(KEY)).status_code == 200
-        assert any("'me' is given as it is" in line for line in server.log)
+        assert any("'me' is given in plain text" in line for line in server.log)
 
 
 def test_the_command_makes_keys() -> None:

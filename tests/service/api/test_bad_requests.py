@@ -227,7 +227,7 @@ def test_variations(client: httpx.Client, change: dict[str, Any], status: int, s
         ("/images/digits/01/3/0.png", 422, "version: "),
         ("/images/digits/1/1_0/0.png", 422, "seed: "),
         ("/images/digits/1/3.0/0.png", 422, "seed: "),
-        ("/images/digits/1/3/0.png?label=7&label=8", 422, "label: stands twice in the query"),
+        ("/images/digits/1/3/0.png?label=7&label=8", 422, "label: appears twice in the query"),
         ("/images/digits/1/3/0.png?labl=7", 422, "labl: Extra inputs are not permitted"),
         ("/images/digits/1/3/0.png?label=eleven", 422, "unknown label 'eleven'"),
         ("/images/digits/1/3/0.png?label=", 422, "the label is empty"),
@@ -256,7 +256,7 @@ def test_formats(client: httpx.Client, path: str) -> None:
     body = BODIES.get(path, {})
     answer = problem(client.post(f"{path}?format=bmp", json=body), 406)
     twice = client.post(f"{path}?format=png&format=json", json=body)
-    assert "format: stands twice" in problem(twice, 422)["detail"]
+    assert "format: appears twice" in problem(twice, 422)["detail"]
     assert answer["formats"][:2] == ["json", "png"]
     assert "fromat: Extra" in problem(client.post(f"{path}?fromat=png", json=body), 422)["detail"]
     headers = {"Accept": "text/csv"}

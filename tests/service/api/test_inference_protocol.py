@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from service.api.oip.routes import MAX_BODY
-from service.api.oip.schemas import LENGTH, as_numbers, read, rows_of
+from service.api.oip.routes import MAX_BODY_BYTES as MAX_BODY
+from service.api.oip.schemas import LENGTH
+from service.api.oip.tensors import encode_json, parse_body, tensor_images
 from service.core import latents
 from service.errors import RequestError
 from service.inference.model import Model, load_model
@@ -156,7 +157,7 @@ def test_errors_reach_the_client(client: triton.InferenceServerClient) -> None:
         client.infer("plain", [tensor("latent", rows(65, 8))])
     assert raised.value.status() == "422"
     for algorithm in ("gzip", "deflate"):
-        with pytest.raises(InferenceServerException, match="send it as it is") as raised:
+        with pytest.raises(InferenceServerException, match="send it uncompressed") as raised:
             client.infer("plain", [latent], request_compression_algorithm=algorithm)
         assert raised.value.status() == "415"
     latent.set_shared_memory("region", 64)
@@ -285,7 +286,7 @@ def test_what_clients_send_besides_changes_nothing(small: Server) -> None:
 
 def test_every_level_is_written_as_it_is() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
-    assert json.loads(b"[%b]" % as_numbers(None, levels)) == list(range(256))  # type: ignore[arg-type]
+    assert json.loads(b"[%b]" % encode_json(None, levels)) == list(range(256))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -308,7 +309,7 @@ def test_every_level_is_written_as_it_is() -> None:
         (
             plain() | {"outputs": [{"name": "image", "parameters": {"classification": 3}}]},
             422,
-            "'classification' is not known here",
+            "'classification' is not a known parameter",
         ),
         (plain() | {"id": 5}, 422, "id: "),
         (plain() | {"parameters": {"binary_data_output": "yes"}}, 422, "binary_data_output: "),
@@ -351,7 +352,7 @@ def test_every_level_is_written_as_it_is() -> None:
         (
             plain() | {"outputs": [{"name": "image", "parameters": {"shared_memory_region": "x"}}]},
             422,
-            "'shared_memory_region' is not known here",
+            "'shared_memory_region' is not a known parameter",
         ),
     ],
 )
@@ -400,9 +401,9 @@ def test_lengths_that_are_wrong(small: Server, length: str | None, status: int, 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda body: body + b"\0", "65 bytes stand behind the JSON, which speaks of 64"),
+        (lambda body: body + b"\0", "65 bytes follow the JSON, which declares 64"),
         (lambda body: body[:-1], "binary_data_size is 64, and 63 bytes are left"),
-        (lambda body: body.replace(b": 64}", b": 63}"), "63 bytes are no whole numbers of FP32"),
+        (lambda body: body.replace(b": 64}", b": 63}"), "63 bytes are not a whole number of FP32"),
         (lambda body: body.replace(b": 64}", b": 60}"), "its data has 15 numbers"),
         (lambda body: body[:-4] + b"\0\0\xc0\x7f", "must be finite"),
         (lambda body: body[:-4] + b"\0\0\x80\xff", "must be finite"),
@@ -475,7 +476,7 @@ def test_a_body_of_many_faults_is_refused_soon(body: bytes) -> None:
     """The event loop reads it: others wait. Seconds are generous; each fault told took minutes."""
     before = time.process_time()
     with pytest.raises(RequestError):
-        read(body, None)
+        parse_body(body, None)
     assert time.process_time() - before < 2
 
 
@@ -568,7 +569,7 @@ bodies = st.one_of(
 @given(body=bodies, head=st.none() | st.integers(1, 400))
 def test_any_bytes_are_rows_or_refused(model: Model, body: bytes, head: int | None) -> None:
     try:
-        found = rows_of(read(body, head), model)
+        found = tensor_images(parse_body(body, head), model)
     except RequestError as error:
         assert 400 <= error.status < 500
         assert len(str(error)) < 3000
@@ -590,7 +591,7 @@ def test_rows_come_through_at_any_offset(
     body, head = binary_body(latent=given_, condition=conditions(len(latent)))
     length = int(head[LENGTH])
     shifted = body[:length] + b" " * blanks + body[length:]
-    found = rows_of(read(shifted, length + blanks), model)
+    found = tensor_images(parse_body(shifted, length + blanks), model)
     assert np.array_equal(found.latent, given_)
     assert np.array_equal(found.condition, conditions(len(latent)))
 

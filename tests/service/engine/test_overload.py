@@ -145,7 +145,7 @@ def test_a_reader_that_takes_nothing_is_given_up() -> None:
         send(server, {"n": 10_000_000}, "/generate?format=npy") as connection,
     ):
         deadline = time.monotonic() + 30
-        while not any("took nothing" in line for line in server.log):
+        while not any("read nothing" in line for line in server.log):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         received = 0
