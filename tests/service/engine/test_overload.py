@@ -23,8 +23,8 @@ from PIL import Image
 
 from tests.conftest import manifest
 from tests.helpers.onnx_files import model, put
+from tests.helpers.responses import pixels
 from tests.helpers.server import MODELS, ROOT, Server, serve
-from tests.service.api.test_http import pixels
 
 GOLDEN = ROOT / "tests" / "golden"
 JSON = {"Content-Type": "application/json"}
