@@ -168,9 +168,7 @@ def test_invalid_binary_data(small: Server, change: Any, said: str) -> None:
         ({"Content-Encoding": "gzip"}, 415),
     ],
 )
-def test_unsupported_content_types_and_encodings(
-    small: Server, headers: dict[str, str], status: int
-) -> None:
+def test_unsupported_media_types(small: Server, headers: dict[str, str], status: int) -> None:
     answer = small.client.post(PLAIN, content=json.dumps(plain()), headers=headers)
     problem(answer, status)
     assert answer.headers.get("Accept-Encoding") == ("identity" if status == 415 else None)
