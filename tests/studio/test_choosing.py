@@ -1,4 +1,4 @@
-"""What is chosen in the studio makes its images, its address and the set to take home."""
+"""Choices in the studio: the images, the page's URL and the set to download."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from service.api.routes.studio import FILES
 from tests.helpers.server import ROOT, Server, environment
 from tests.studio.pages import SHOTS, SHOWN, chip, open_studio, query, sources, until
+
+pytestmark = pytest.mark.browser
 
 
 def test_first_images_come_within_a_second_and_the_page_is_light(
@@ -131,7 +133,7 @@ def test_set_download_and_command(page: Page, server: Server, tmp_path: Path) ->
     page.fill("#count", "200")
     page.select_option("#format", "zip")
     page.locator("#balance").get_by_label("digit").check(force=True)
-    expect(page.locator("#estimate")).to_contain_text("10 labels, 20 or more of each.")
+    expect(page.locator("#estimate")).to_contain_text("10 labels, at least 20 images of each.")
     expect(page.locator("#estimate")).to_contain_text(re.compile(r"About [\d.]+ kB, in about 1 s"))
     with page.expect_download() as download:
         page.click("#download")
@@ -163,12 +165,13 @@ def test_set_download_and_command(page: Page, server: Server, tmp_path: Path) ->
     assert made["images"] == 200 and made["complete"]
 
     page.fill("#count", "1000000")
-    expect(page.locator("#estimate")).to_contain_text("Too many for a browser: use the command.")
+    expect(page.locator("#estimate")).to_contain_text(
+        "Too many for a browser: use the command line."
+    )
     expect(page.locator("#download")).to_be_disabled()
 
 
 def test_late_answer_does_not_replace_the_last_choice(page: Page, server: Server) -> None:
-    """Whichever answer comes first."""
     held: list[Route] = []
     open_studio(page, server)
     page.route("**/models/digits/2", lambda route: held.append(route))

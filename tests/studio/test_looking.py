@@ -1,4 +1,4 @@
-"""One image in the studio, the way between two, and a model; by mouse and by keyboard."""
+"""Views of the studio: one image, an interpolation, a model card; by mouse and keyboard."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.helpers.server import ROOT, Server
 from tests.studio.pages import SHOTS, open_studio, pin_two, query, until
+
+pytestmark = pytest.mark.browser
 
 
 def test_detail_of_an_image(page: Page, server: Server, tmp_path: Path) -> None:

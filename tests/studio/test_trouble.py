@@ -1,4 +1,4 @@
-"""What the studio does with servers, answers and texts that are not as they should be."""
+"""The studio with failing servers, incomplete answers, hostile texts and API keys."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import BrowserContext, Dialog, Page, Route, expect
 
 from tests.conftest import attribute, manifest
 from tests.helpers.onnx_files import model, put
 from tests.helpers.server import Server, serve
 from tests.studio.pages import SHOTS, SHOWN, chip, open_studio, sources, until
+
+pytestmark = pytest.mark.browser
 
 
 def test_rejected_request_shows_its_reason(context: BrowserContext, server: Server) -> None:
@@ -59,7 +62,7 @@ def test_busy_server_is_retried_after_retry_after(context: BrowserContext, serve
 
     page.route("**/images/**", answer)
     page.goto(f"{server.url}/")
-    expect(page.locator("#trouble")).to_contain_text("no room for 1 images Asking again in 1 s.")
+    expect(page.locator("#trouble")).to_contain_text("no room for 1 images Retrying in 1 s.")
     page.wait_for_timeout(1500)
     first = len(set(sources(page)))
     assert len(refused) <= first + 3  # each image once, and then one at a time
