@@ -6,8 +6,12 @@ import asyncio
 import gc
 import logging
 import math
+import multiprocessing
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import onnxruntime
@@ -33,7 +37,8 @@ from service.api.routes import (
     studio,
     variations,
 )
-from service.api.state import State, Streams
+from service.api.state import State
+from service.api.stream_limit import StreamLimit
 from service.core import cpus
 from service.core.manifest import Kind
 from service.engine.engine import Engine
@@ -75,7 +80,7 @@ def assemble(state: State) -> Gateway:
         gc.collect()
         gc.freeze()  # what is there by now stays: looking through it again takes 50 ms each time
         yield
-        state.catalogue.close()
+        state.registry.close()
         await state.engine.close()
         await asyncio.to_thread(tracing.stop)
 
@@ -89,7 +94,7 @@ def assemble(state: State) -> Gateway:
     )
     app.state.figment = state
     # Documents that a key is taken; who has one is checked at the gate.
-    takes_key = [Security(HTTPBearer(auto_error=False))] if access.needs_key else []
+    takes_key = [Security(HTTPBearer(auto_error=False))] if access.requires_key else []
     for routes in (generate, interpolate, variations, images, models, oip, info):
         app.include_router(routes.router, dependencies=takes_key)
     for routes in (health, studio):
@@ -131,9 +136,25 @@ def load(settings: Settings, vetter: ModelSandbox | None = None) -> State:
     )
     effective = _effective(runtime)
     _tell(effective, catalogue.library, settings)
-    streams = Streams(settings.max_streams, settings.timeout)
-    software = software_of(runtime.provider)
-    return State(settings, runtime, catalogue, engine, effective, access, streams, software)
+    return State(
+        settings=settings,
+        runtime=runtime,
+        registry=catalogue,
+        engine=engine,
+        effective=effective,
+        access=access,
+        streams=StreamLimit(settings.max_streams, settings.timeout),
+        software=software_of(runtime.provider),
+        reload_workers=partial(_signal_supervisor, settings.workers),
+    )
+
+
+def _signal_supervisor(workers: int) -> None:
+    """Have the parent process reload all workers (SIGHUP), if there are several."""
+    parent = multiprocessing.parent_process()
+    if workers > 1 and parent is not None and parent.is_alive():
+        assert parent.pid is not None
+        os.kill(parent.pid, signal.SIGHUP)
 
 
 def _render_one(library: ModelSet) -> None:

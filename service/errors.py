@@ -1,9 +1,9 @@
-"""Every error of the service, and the one place that says how each looks over HTTP.
+"""All errors of the service, and their HTTP status, title and headers.
 
 FigmentError
 ├── StartupError                    the process exits with this message
 ├── InvalidModel                    one model file is not served; the others are
-├── InvalidAlias                    aliases cannot be read, or set as asked
+├── InvalidAlias                    aliases cannot be read or set
 ├── ClientError                     the client cannot continue
 │   ├── RequestRejected             the server rejects the request
 │   ├── Unreachable                 no answer, or busy, for longer than the retry budget
@@ -42,35 +42,36 @@ FigmentError
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 KIND = "urn:figment:"
-"""What the types of all problems begin with."""
+"""Prefix of the ``type`` of every problem."""
 
 
 class FigmentError(Exception):
-    """Base of all errors that are told to a person in a sentence, never as a traceback."""
+    """Base of all errors that are shown as a sentence, never as a traceback."""
 
 
 class StartupError(FigmentError):
-    """The service cannot start as it was told to."""
+    """The service cannot start with these settings."""
 
 
 class InvalidModel(FigmentError):
-    """A model file is malformed, unsafe or contradicts itself."""
+    """A model file is malformed, unsafe or inconsistent."""
 
 
 class InvalidAlias(FigmentError):
-    """Names for a model's versions cannot be read, or set as asked."""
+    """Aliases of a model's versions cannot be read or set."""
 
 
 class ClientError(FigmentError):
-    """Fetching images cannot go on. What has come is kept."""
+    """The client cannot continue. Images received so far are kept."""
 
 
 class RequestRejected(ClientError):
-    """The server refuses the request. ``problem`` is its answer (RFC 9457)."""
+    """The server rejects the request. ``problem`` is its answer (RFC 9457)."""
 
     def __init__(self, problem: Mapping[str, Any]) -> None:
         super().__init__(str(problem.get("detail") or problem))
@@ -78,23 +79,26 @@ class RequestRejected(ClientError):
 
 
 class Unreachable(ClientError):
-    """The server cannot be reached, fails, or is busy, for too long."""
+    """The server is unreachable, failing or busy for longer than the retry budget."""
 
 
 class ModelChanged(ClientError):
-    """The server's model is not the one that the first images came from."""
+    """The server's model differs from the one that made the first images."""
 
 
 class FetchFailed(ClientError):
-    """A set cannot be fetched into this folder."""
+    """The folder cannot hold this set."""
 
 
 class DatasetError(FigmentError):
-    """A set cannot be made from model files. What is there already is kept."""
+    """A set cannot be built from model files. Finished files are kept."""
 
 
 class RequestError(FigmentError):
-    """A request cannot be answered. ``extra`` says what is allowed, for programs to read."""
+    """Base of all errors with an HTTP status.
+
+    ``extra``: further members of the problem, such as the values that are allowed.
+    """
 
     status: ClassVar[int]
     title: ClassVar[str]
@@ -105,20 +109,20 @@ class RequestError(FigmentError):
 
     @classmethod
     def kind(cls) -> str:
-        """The ``type`` of its problem."""
+        """``type`` of the problem, a URN."""
         return _kind(cls.title)
 
     @classmethod
     def reason(cls) -> str:
-        """The same in metrics."""
+        """Value of the ``reason`` label in metrics: the URN without its prefix."""
         return cls.kind().removeprefix(KIND)
 
     def problem(self) -> dict[str, Any]:
-        """The body of the answer, as RFC 9457 has it."""
+        """Body of the answer, an RFC 9457 problem."""
         return problem(self.status, self.title, str(self), **self.extra)
 
     def headers(self) -> dict[str, str]:
-        """What the answer has in its head."""
+        """Additional headers of the answer."""
         return {}
 
 
@@ -179,7 +183,10 @@ class BodyEncoded(RequestError):
 
 
 class InvalidRequest(RequestError):
-    """Not of the form that the OpenAPI document describes; its subclasses are, and yet go wrong."""
+    """A field does not match the OpenAPI document.
+
+    Requests that raise a subclass match it, and are rejected for another reason.
+    """
 
     status = 422
     title = "Invalid request"
@@ -206,9 +213,9 @@ class InvalidLabel(InvalidRequest):
 
 
 class LabelNotVerified(InvalidRequest):
-    """The verifier doubts all images of a label.
+    """The verifier rejected too many images of a label in a row.
 
-    ``found`` are the first addresses of the ``taken`` images.
+    ``found``: addresses of the first of the ``taken`` images.
     """
 
     title = "Label not seen"
@@ -216,11 +223,11 @@ class LabelNotVerified(InvalidRequest):
     def __init__(
         self, label: str | None, verify: float | None, tried: int, taken: int, found: list[str]
     ) -> None:
-        what = "the labels that were drawn" if label is None else repr(label)
+        missing = "the labels that were drawn" if label is None else repr(label)
         super().__init__(
-            f"verify: in a long row of images the verifier never saw {what} with a probability of "
-            f"{verify} or more. {taken} images were found among {tried} tried. Ask for less "
-            "certainty, or for another label",
+            f"verify: the verifier never saw {missing} with a probability of {verify} or more in "
+            f"a long row of images. {taken} images were found among {tried} tried. Use a lower "
+            "probability or another label",
             label=label,
             verify=verify,
             tried=tried,
@@ -229,7 +236,7 @@ class LabelNotVerified(InvalidRequest):
 
 
 class TooManyRequests(RequestError):
-    """The same request may succeed later. ``retry_after`` is in whole seconds."""
+    """The same request may succeed after ``retry_after`` whole seconds."""
 
     status = 429
 
@@ -283,13 +290,21 @@ class DeadlineExceeded(RequestError):
 
 
 def problem(status: int, title: str, detail: str, **extra: Any) -> dict[str, Any]:
-    """An RFC 9457 problem; ``type`` names the kind by its title."""
+    """RFC 9457 problem whose ``type`` is a URN made from ``title``."""
     return {
         "type": _kind(title),
         "title": title,
         "status": status,
         "detail": detail,
     } | extra
+
+
+def problem_bytes(body: Mapping[str, Any]) -> bytes:
+    """Encode a problem as ASCII JSON.
+
+    A detail may quote half a surrogate pair from a request, which UTF-8 cannot encode.
+    """
+    return json.dumps(body).encode("ascii")
 
 
 def _kind(title: str) -> str:

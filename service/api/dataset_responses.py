@@ -1,4 +1,4 @@
-"""Sets of any size as one streamed file, computed no faster than it is read."""
+"""Sets of any size as one streamed file, computed no faster than the client reads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.auth.access import client_of
-from service.api.image_responses import as_headers, until_disconnect
+from service.api.auth.rate_limit import client_of
+from service.api.disconnect import until_disconnect
 from service.api.middleware.gateway import abort
+from service.api.response_headers import as_headers
 from service.api.state import State
 from service.core.image_info import ImageInfo, Pixels
 from service.engine.queue import Encode
@@ -34,40 +35,41 @@ log = logging.getLogger(__name__)
 
 
 class _Stream(StreamingResponse):
-    """A stream that is cut where its reader takes nothing for ``timeout`` seconds, or it fails."""
+    """Streaming response that aborts its connection if it fails or the client stops reading."""
 
     timeout: float
-    held: AsyncExitStack
-    """What is let go at the end, however it comes."""
+    """Seconds that the client may take to read one part."""
+    resources: AsyncExitStack
+    """Released when the response ends, for whatever reason."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        whole, reason = False, ClientDisconnected.reason()
+        complete, reason = False, ClientDisconnected.reason()
 
-        async def in_time(message: Message) -> None:
-            nonlocal whole
+        async def send_in_time(message: Message) -> None:
+            nonlocal complete
             async with asyncio.timeout(self.timeout):
                 await send(message)
-            whole = not message.get("more_body", True)
+            complete = not message.get("more_body", True)
 
-        async with self.held:
+        async with self.resources:
             try:
-                await super().__call__(scope, receive, in_time)
+                await super().__call__(scope, receive, send_in_time)
             except TimeoutError:
-                log.info("a reader took nothing for %g s: its stream is cut", self.timeout)
+                log.info("aborted a stream: the client read nothing for %g s", self.timeout)
                 reason = "reader"
                 abort(scope)
             except RequestError as error:
-                log.warning("a stream is cut: %s", error)
+                log.warning("aborted a stream: %s", error)
                 reason = error.reason()
                 abort(scope)
             except asyncio.CancelledError:
                 reason = "ending"
                 raise
-            except Exception:  # which is logged, and its stream cut, at the gate
+            except Exception:  # the gateway logs it and aborts the connection
                 reason = "internal-error"
                 raise
             finally:
-                if not whole:
+                if not complete:
                     metrics.STREAMS_CUT.labels(reason).inc()
 
 
@@ -80,36 +82,38 @@ async def set_answer(
     state: State,
     request: Request,
 ) -> Response:
-    """All ``samples``, or those that ``search`` finds, sent as they are computed."""
-    finish: Encode = _pixels if format_ == "npy" else images.png_record
+    """Stream all ``samples``, or those that ``search`` finds, as they are computed.
+
+    Raises ``RequestError`` before the answer starts if the first batch fails.
+    """
+    encode: Encode = _pixels if format_ == "npy" else images.png_record
     count = len(samples.indices)
-    payer = client_of(request)
+    client = client_of(request)
     if search is None:
-        batches = state.engine.stream(samples, count, finish, payer)
+        batches = state.engine.stream(samples, count, encode, client)
     else:
-        batches = search_images(state.engine, samples, search, threshold, finish, payer)
+        batches = search_images(state.engine, samples, search, threshold, encode, client)
     model, manifest = samples.model, samples.model.manifest
     names = [attribute.name for attribute in manifest.attributes]
     shape = (count, *manifest.image_shape)
     async with AsyncExitStack() as stack:
         stack.enter_context(state.streams)
         await stack.enter_async_context(aclosing(batches))
-        # What is refused is refused before the answer has begun, and so is a label not seen.
         first = await until_disconnect(request.receive, _first(batches))
-        file = await _in_thread(open_writer, format_, names, shape)
-        stack.callback(file.close)
+        writer = await _in_thread(open_writer, format_, names, shape)
+        stack.callback(writer.close)
 
-        made = metrics.IMAGES_MADE.labels(model.name, model.version, format_)
+        sent = metrics.IMAGES_MADE.labels(model.name, model.version, format_)
 
         async def body() -> AsyncIterator[bytes]:
-            yield await _in_thread(file.add, first)
-            made.inc(len(first))
+            yield await _in_thread(writer.add, first)
+            sent.inc(len(first))
             async for batch in batches:
-                yield await _in_thread(file.add, batch)
-                made.inc(len(batch))
-            rest = file.end()
-            while piece := await _in_thread(next, rest, b""):
-                yield piece
+                yield await _in_thread(writer.add, batch)
+                sent.inc(len(batch))
+            rest = writer.end()
+            while part := await _in_thread(next, rest, b""):
+                yield part
 
         name = f"{model.name}-{model.version}-{samples.seed}-{samples.indices[0]}"
         headers = as_headers({**head, "model_sha256": model.sha256, "software": state.software})
@@ -119,12 +123,12 @@ async def set_answer(
         if format_ == "npy":
             headers["Content-Length"] = str(len(header(shape)) + math.prod(shape))
         answer = _Stream(body(), headers=headers, media_type=MEDIA_TYPES[format_])
-        answer.timeout, answer.held = state.settings.timeout, stack.pop_all()
+        answer.timeout, answer.resources = state.settings.timeout, stack.pop_all()
         return answer
 
 
 async def _in_thread(step: Callable[..., Any], *arguments: Any) -> Any:
-    """Run ``step`` of making a file. Raises ``InsufficientStorage`` if a temporary file fails."""
+    """Run a step of writing the file. Raises ``InsufficientStorage`` if a temporary file fails."""
     try:
         return await asyncio.to_thread(step, *arguments)
     except OSError as error:
@@ -134,11 +138,11 @@ async def _in_thread(step: Callable[..., Any], *arguments: Any) -> Any:
 
 
 async def _first(batches: AsyncGenerator[list[Any], None]) -> list[Any]:
-    """The first batch that holds anything."""
+    """The first batch that is not empty: a search may find nothing in some."""
     while not (batch := await anext(batches)):
         pass
     return batch
 
 
-def _pixels(frame: ImageInfo, pixels: Pixels) -> bytes:
+def _pixels(info: ImageInfo, pixels: Pixels) -> bytes:
     return pixels.tobytes()

@@ -1,12 +1,12 @@
-"""Headers and limits that the HTTP server, the gateway and Ray's proxies have in common."""
+"""Headers and limits shared by the HTTP server, the gateway and Ray's proxies."""
 
 from __future__ import annotations
 
 SECURITY_HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
-"""For every answer."""
+"""Headers of every answer."""
 NOTHING_ACTIVE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-"""For answers that are data: a browser that shows one runs and loads nothing."""
+"""Header of answers that are data: a browser that shows one runs and loads nothing."""
 MAX_RAW = 8 << 20
-"""Bytes of a request as they come: a body in chunks of one byte has six times its size."""
+"""Bytes of a request on the wire: a body in chunks of one byte takes six times its size."""
 PROBLEM_MEDIA_TYPE = "application/problem+json"
-"""Of errors (RFC 9457)."""
+"""Media type of errors (RFC 9457)."""

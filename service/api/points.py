@@ -1,10 +1,22 @@
-"""A point of a request as the image that it means."""
+"""Points of a request, resolved to the model and the images they stand for."""
 
 from __future__ import annotations
 
-from service.api.responses import Point
+from service.api.requests import InterpolateRequest, Point, VariationsRequest
 from service.inference.model import Model
 from service.inference.seeds import SeedImages
+from service.models.model_set import ModelSet
+
+
+def choose_model(
+    models: ModelSet, body: InterpolateRequest | VariationsRequest, *points: Point
+) -> Model:
+    """Model of a request; by default the conditional one if a point has a label.
+
+    Raises ``UnknownModel``.
+    """
+    labelled = any(point.label is not None for point in points)
+    return models.choose(body.model, body.version, labelled=labelled)
 
 
 def sample(model: Model, point: Point) -> SeedImages:

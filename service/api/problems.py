@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +12,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from service.api.http_constants import PROBLEM_MEDIA_TYPE
-from service.errors import KIND, InvalidRequest, OutOfMemory, RequestError, problem
+from service.api.paths import OIP
+from service.errors import KIND, InvalidRequest, OutOfMemory, RequestError, problem, problem_bytes
 from service.observability import metrics
-
-PROTOCOL = "/v2"
-"""Below it, clients look for what went wrong under ``error``, too: see ``routes/protocol.py``."""
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +30,12 @@ def install(app: FastAPI) -> None:
 
 
 def answer(error: Exception, request: Request) -> Response:
-    """The answer to a request that ended in ``error``; one that nobody expected is logged."""
+    """Answer to a request that raised ``error``. Unexpected errors are logged."""
     if isinstance(error, RequestValidationError):
-        # FastAPI says first whether it was in the path, the query or the body.
+        # FastAPI puts "path", "query" or "body" in front of each location.
         error = explain([{**fault, "loc": fault["loc"][1:]} for fault in error.errors()])
     if isinstance(error, MemoryError):
-        log.error("%s %s: memory is short", request.method, request.url.path)
+        log.error("%s %s: out of memory", request.method, request.url.path)
         error = OutOfMemory("there is not enough memory for this answer now; ask for fewer images")
     if isinstance(error, RequestError):
         return _answer(request, error.problem(), error.headers())
@@ -52,7 +49,7 @@ def answer(error: Exception, request: Request) -> Response:
 
 
 def explain(faults: Sequence[Mapping[str, Any]]) -> InvalidRequest:
-    """Pydantic's list of faults in a sentence each."""
+    """Pydantic's list of faults as one error, a sentence for each."""
     listed = [{"field": _field(fault["loc"]), "problem": fault["msg"]} for fault in faults]
     sentences = list(dict.fromkeys(f"{item['field']}: {item['problem']}" for item in listed))
     return InvalidRequest("; ".join(sentences)[:2000], errors=listed[:20])
@@ -67,7 +64,6 @@ def _answer(
     request: Request, body: dict[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
     metrics.REJECTIONS.labels(body["type"].removeprefix(KIND)).inc()
-    if f"{request.scope['path']}/".startswith(f"{PROTOCOL}/"):
-        body = {**body, "error": body["detail"]}
-    # In ASCII: a request may hold half a surrogate pair, which has no UTF-8.
-    return Response(json.dumps(body), body["status"], headers, media_type=PROBLEM_MEDIA_TYPE)
+    if f"{request.scope['path']}/".startswith(f"{OIP}/"):
+        body = {**body, "error": body["detail"]}  # the protocol's member for errors
+    return Response(problem_bytes(body), body["status"], headers, media_type=PROBLEM_MEDIA_TYPE)

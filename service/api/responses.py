@@ -1,47 +1,12 @@
-"""The bodies of requests and answers: fields, types and ranges."""
+"""Bodies of the answers in JSON."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WrapValidator
+from pydantic import BaseModel, ConfigDict, Field
 
-from service.core.image_request import (
-    Count,
-    Index,
-    Method,
-    OneLabel,
-    RequestBody,
-    Seed,
-    Truncation,
-    Version,
-    label_in_one_sentence,
-)
 from service.core.manifest import Attribute, Kind, Manifest
-
-MAX_STEPS = 256
-Strength = Annotated[float, Field(gt=0, le=1)]
-
-
-class Point(RequestBody):
-    """One image of a seed."""
-
-    seed: Seed
-    index: Index = 0
-    label: Annotated[OneLabel | None, WrapValidator(label_in_one_sentence)] = None
-    truncation: Truncation = 1
-
-
-class InterpolateRequest(RequestBody):
-    """From one image to another. The ends are exactly the images at those addresses."""
-
-    start: Point = Field(alias="from")
-    end: Point = Field(alias="to")
-    steps: Annotated[int, Field(ge=2, le=MAX_STEPS)] = Field(16, description="Frames.")
-    method: Method = Field("slerp", description="Along the great arc, or the straight line.")
-    loop: bool = Field(False, description="There and back in as many frames.")
-    model: str | None = None
-    version: Version | None = None
 
 
 class GeneratedImage(BaseModel):
@@ -49,9 +14,9 @@ class GeneratedImage(BaseModel):
     labels: dict[str, str] | None
     url: str
     verified: dict[str, float] | None = Field(
-        None, description="With `verify`: the probability of each value that was asked for."
+        None, description="With `verify`: probability of each requested value."
     )
-    data: str = Field(description="PNG, in base64.")
+    data: str = Field(description="PNG in base64.")
 
 
 class GenerateAnswer(BaseModel):
@@ -59,31 +24,18 @@ class GenerateAnswer(BaseModel):
     version: int
     seed: int
     latent_recipe: int
-    tried: int | None = Field(None, description="With `verify`: images that were looked at.")
+    tried: int | None = Field(None, description="With `verify`: number of images checked.")
     images: list[GeneratedImage]
-
-
-class VariationsRequest(RequestBody):
-    """Neighbours of one image, under its labels."""
-
-    of: Point
-    strength: Strength = Field(
-        0.2, description="How far they are: the share of another latent, up to 1, nothing of it."
-    )
-    n: Count = Field(16, description="Images.")
-    seed: Seed | None = Field(None, description="Left out, one is drawn and returned.")
-    model: str | None = None
-    version: Version | None = None
 
 
 class InterpolatedImage(BaseModel):
     index: int
     t: float
     labels: dict[str, str | dict[str, float]] | None = Field(
-        description="A value, or between two values the share of each."
+        description="Value of each attribute, or the shares of two values."
     )
-    url: str | None = Field(description="Only the two ends have an address of their own.")
-    data: str = Field(description="PNG, in base64.")
+    url: str | None = Field(description="Address of the image. Only the two ends have one.")
+    data: str = Field(description="PNG in base64.")
 
 
 class InterpolateAnswer(BaseModel):
@@ -96,8 +48,8 @@ class InterpolateAnswer(BaseModel):
 class Variation(BaseModel):
     index: int
     labels: dict[str, str] | None
-    url: None = Field(description="They have no address of their own.")
-    data: str = Field(description="PNG, in base64.")
+    url: None = Field(description="Variations have no address.")
+    data: str = Field(description="PNG in base64.")
 
 
 class VariationsAnswer(BaseModel):
@@ -105,7 +57,7 @@ class VariationsAnswer(BaseModel):
     version: int
     latent_recipe: int
     seed: int
-    of: str = Field(description="The address of the image that they surround.")
+    of: str = Field(description="Address of the image that the variations surround.")
     images: list[Variation]
 
 
@@ -113,9 +65,9 @@ class ModelSummary(BaseModel):
     name: str
     kind: Kind
     versions: list[int]
-    version: int = Field(description="Taken by requests that name none.")
-    aliases: dict[str, int] = Field(description="And the versions that they mean.")
-    default: bool = Field(description="Taken by requests of this kind that name no model.")
+    version: int = Field(description="Version used if a request names none.")
+    aliases: dict[str, int] = Field(description="Aliases, and the version that each stands for.")
+    default: bool = Field(description="True if requests of this kind that name no model use it.")
     url: str
 
 
@@ -132,18 +84,16 @@ class ModelsAnswer(BaseModel):
 
 
 class ReloadAnswer(BaseModel):
-    """Versions are told as `NAME/VERSION`."""
+    """Result of a reload. Versions are written `NAME/VERSION`."""
 
     model_config = ConfigDict(from_attributes=True)
 
     added: list[str]
-    changed: list[str] = Field(description="Their files are not what they were.")
+    changed: list[str] = Field(description="Versions whose files changed.")
     removed: list[str]
-    refused: list[RefusedModel] = Field(
-        description="All that is not served as it lies in the folder, and why."
-    )
-    warnings: list[str] = Field(description="Why nothing was changed, or what lacks now.")
-    aliases: dict[str, dict[str, int]] = Field(description="Of each model, those in effect now.")
+    refused: list[RefusedModel] = Field(description="Files that are not served, and why.")
+    warnings: list[str] = Field(description="Why nothing was changed, or what is missing now.")
+    aliases: dict[str, dict[str, int]] = Field(description="Aliases of each model after it.")
 
 
 class ModelVersion(BaseModel):
@@ -151,7 +101,7 @@ class ModelVersion(BaseModel):
     sha256: str
     url: str
     verifier_sha256: str | None = Field(
-        description="Of the verifier, where there is one, and `verify` can be asked for."
+        description="SHA-256 of the verifier; null if there is none and `verify` is not available."
     )
     manifest: Manifest
 
@@ -159,8 +109,8 @@ class ModelVersion(BaseModel):
 class ModelAnswer(BaseModel):
     name: str
     kind: Kind
-    version: int = Field(description="Taken by requests that name none.")
-    aliases: dict[str, int] = Field(description="And the versions that they mean.")
+    version: int = Field(description="Version used if a request names none.")
+    aliases: dict[str, int] = Field(description="Aliases, and the version that each stands for.")
     versions: list[ModelVersion]
 
 
@@ -180,8 +130,8 @@ class AliveAnswer(BaseModel):
 
 class ReadyAnswer(BaseModel):
     status: Literal["ready"]
-    device: str = Field(description="cuda or cpu: what is used, whatever was asked for.")
-    reason: str = Field(description="Why that device.")
+    device: str = Field(description="Device in use, cuda or cpu, whatever the settings say.")
+    reason: str = Field(description="Why this device was chosen.")
     models: dict[str, list[int]]
 
 
@@ -190,21 +140,21 @@ class InfoAnswer(BaseModel):
     device: str
     reason: str
     provider: str
-    provider_options: dict[str, str] = Field(description="As ONNX Runtime reports them.")
+    provider_options: dict[str, str] = Field(description="Options that ONNX Runtime reports.")
     onnxruntime: str
-    threads: int = Field(description="That compute images at the same time, in this worker.")
-    encoders: int = Field(description="That only encode; 0 where those that compute do it.")
+    threads: int = Field(description="Threads that compute images, in this worker process.")
+    encoders: int = Field(description="Threads that only encode; 0 if the compute threads encode.")
     batches: dict[str, dict[str, Any]] = Field(
-        description="For each model and version, the sizes of its batches, and whether several "
-        "cores make a lone image."
+        description="For each model and version: its batch sizes, and whether several cores "
+        "compute a single image."
     )
     admitted_images: int = Field(description="Images queued or running.")
-    images_per_second: float | None = Field(description="That can be made, as measured last.")
+    images_per_second: float | None = Field(description="Throughput, as last measured.")
     settings: dict[str, Any]
 
 
 class Problem(BaseModel):
-    """RFC 9457. Further members say what is allowed; below `/v2`, `error` is the detail again."""
+    """RFC 9457 problem. Further members list allowed values; below `/v2`, `error` is `detail`."""
 
     model_config = ConfigDict(extra="allow")
 

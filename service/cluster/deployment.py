@@ -67,7 +67,7 @@ def fitted(settings: Settings, resources: dict[str, float]) -> Settings:
     )
 
 
-def refer_to_config(settings: Settings) -> None:
+def refer_to_config() -> None:
     """Raises ``ReloadUnsupported``: replicas are told of new models together."""
     raise ReloadUnsupported(
         "this reaches one replica of several. Have all reload by another value in user_config of "
@@ -86,7 +86,7 @@ class Figment:
         log_to_stderr(settings.log_format)
         # Ray gives some of its functions no types; below as well.
         resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
-        self._state = replace(load(fitted(settings, resources)), tell_all=refer_to_config)
+        self._state = replace(load(fitted(settings, resources)), reload_workers=refer_to_config)
         self._queue = Gauge("figment_queue_images", "Images queued or running.")
         self._rate = Gauge("figment_images_per_second", "Images that can be made per second.")
         self._images = Counter("figment_images_asked", "Images that were asked for.")

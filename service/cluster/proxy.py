@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import http
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -20,13 +19,21 @@ from collections.abc import Iterable, Iterator
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.body import read_body
 from service.api.http_constants import (
     MAX_RAW,
     NOTHING_ACTIVE,
     PROBLEM_MEDIA_TYPE,
     SECURITY_HEADERS,
 )
-from service.errors import BodyTooLarge, NotReady, RequestError, RequestTimeout, problem
+from service.errors import (
+    ClientDisconnected,
+    NotReady,
+    RequestError,
+    RequestTimeout,
+    problem,
+    problem_bytes,
+)
 from service.observability.logging import request_id
 
 TAKEN = "figment.taken"
@@ -169,7 +176,7 @@ class _ProxiedRequest:
         await self._answer(problem(status, http.HTTPStatus(status).phrase, detail), fields)
 
     async def _answer(self, body: dict[str, object], fields: Iterable[tuple[str, str]]) -> None:
-        content = json.dumps(body).encode()
+        content = problem_bytes(body)
         status = body["status"]
         given = dict(fields)
         if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
@@ -198,24 +205,13 @@ def _parts(message: Message) -> Iterator[Message]:
 
 async def _whole_body(scope: Scope, receive: Receive) -> bytes | None:
     """None if the caller leaves before it has come. Raises ``BodyTooLarge``, ``RequestTimeout``."""
-    too_large = BodyTooLarge(f"the body may have at most {MAX_RAW} bytes")
-    declared = dict(scope["headers"]).get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > MAX_RAW:
-        raise too_large  # and who asks whether to send it is not told to
-    parts: list[bytes] = []
-    size = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            while (message := await receive())["type"] == "http.request":
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > MAX_RAW:  # routes have narrower bounds of their own
-                    raise too_large
-                if not message.get("more_body", False):
-                    return b"".join(parts)
+            return await read_body(scope, receive, MAX_RAW)  # routes have narrower bounds
+    except ClientDisconnected:
+        return None
     except TimeoutError:
         raise RequestTimeout(f"the body did not come in within {BODY_SECONDS:g} s") from None
-    return None
 
 
 class Paced:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import operator
 import select
 import socket
@@ -20,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from service.api.http_constants import MAX_RAW, PROBLEM_MEDIA_TYPE
 from service.api.middleware.gateway import ABORT
-from service.errors import KIND, RequestTimeout, problem
+from service.errors import KIND, RequestTimeout, problem, problem_bytes
 from service.observability import metrics
 
 AT_ONCE = 1 << 16
@@ -230,7 +229,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         answer = problem(status, title, detail)
         metrics.REJECTIONS.labels(answer["type"].removeprefix(KIND)).inc()
         if self._may_answer():
-            body = json.dumps(answer).encode()
+            body = problem_bytes(answer)
             head = STATUS_LINE[status] + b"".join(
                 b"%b: %b\r\n" % field for field in self.server_state.default_headers
             )

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from service import __version__
-from service.api.auth.access import OPEN
+from service.api.paths import PUBLIC
 from service.api.routes import health
 from service.server.listening import LAST
 from service.server.server import CLOSING
@@ -173,7 +173,7 @@ def test_probes_ask_what_is_there_and_takes_no_key(documents: list[Document]) ->
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         probe = container[name]["httpGet"]
         assert ports[probe["port"]] == int(listens)
-        assert probe["path"] in routes & set(OPEN)
+        assert probe["path"] in routes & set(PUBLIC)
         asked[name] = probe["path"]
     assert asked == {
         "startupProbe": "/readyz",

@@ -1,4 +1,4 @@
-"""What Schemathesis is not to take for a fault: it loads this module (see ``test_openapi.py``)."""
+"""Hooks of Schemathesis that drop false positives (loaded by ``test_openapi.py``)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ BEYOND_SCHEMAS = {
         TensorsUnfit,
     )
 }
-"""Problems of requests whose every field is as documented. They depend on the models, on the format
-that the ``Accept`` header chooses, or on other fields."""
+"""Problem types of requests that match the OpenAPI document. They depend on the models, on the
+format that the ``Accept`` header selects, or on other fields."""
 
 
 @schemathesis.hook
@@ -42,13 +42,13 @@ def filter_failure(
     case: schemathesis.Case[Any],
     response: Response,
 ) -> bool:
-    """Whether ``failure`` is one."""
+    """False for a false positive."""
     if not isinstance(failure, RejectedPositiveData):
         return True
-    # It looks for the extension behind the last dot of our addresses, which may be in their query.
+    # Schemathesis takes the text after the last dot of an address for the extension.
     if case.path_parameters.get("extension", "png") not in EXTENSIONS:
         return False
-    # No schema can say that so many bytes are JSON, and that bytes follow of which it speaks.
+    # No schema can describe JSON followed by the bytes that it declares.
     if case.media_type == BYTES:
         return False
     return response.json()["type"] not in BEYOND_SCHEMAS

@@ -1,4 +1,4 @@
-"""A real browser. Each file of tests shares one."""
+"""A real browser, shared by all tests of the studio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from tests.studio.pages import SHOTS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# What keeps a browser from looking for hosts of its own.
+# Without sandbox and GPU, and without connections that the browser opens by itself.
 OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -23,7 +23,7 @@ OPTIONS = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("NOT TESTED in a browser: no chromium; install Debian's package of that name")
@@ -36,21 +36,21 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    # A low window, which asks for fewer images.
-    made = browser.new_context(viewport={"width": 1280, "height": 600}, accept_downloads=True)
-    yield made
-    made.close()
+    # A low window needs fewer images.
+    created = browser.new_context(viewport={"width": 1280, "height": 600}, accept_downloads=True)
+    yield created
+    created.close()
 
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
-    """A page that must not complain."""
-    made = context.new_page()
-    complaints: list[str] = []
-    made.on("pageerror", lambda error: complaints.append(str(error)))
-    made.on(
+    """A page whose console must stay free of errors."""
+    created = context.new_page()
+    errors: list[str] = []
+    created.on("pageerror", lambda error: errors.append(str(error)))
+    created.on(
         "console",
-        lambda message: complaints.append(message.text) if message.type == "error" else None,
+        lambda message: errors.append(message.text) if message.type == "error" else None,
     )
-    yield made
-    assert complaints == []
+    yield created
+    assert errors == []

@@ -1,4 +1,4 @@
-"""What is done on a page of the studio, and seen there. Screenshots go to test-output/studio."""
+"""Actions on pages of the studio. Screenshots go to test-output/studio."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ SHOWN = (
 )
 
 
-def until(page: Page, question: str, seconds: float = 10) -> Any:
-    """Playwright's own waiting evaluates strings in the page, which its security policy forbids."""
+def until(page: Page, condition: str, seconds: float = 10) -> Any:
+    """Wait for a JavaScript condition, and return its value.
+
+    Playwright's own waiting evaluates strings in the page, which its security policy forbids.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if answer := page.evaluate(question):
+        if answer := page.evaluate(condition):
             return answer
         page.wait_for_timeout(20)
-    raise AssertionError(f"never: {question}")
+    raise AssertionError(f"never: {condition}")
 
 
 def open_studio(page: Page, server: Server, query: str = "") -> None:
@@ -33,7 +36,7 @@ def open_studio(page: Page, server: Server, query: str = "") -> None:
 
 
 def sources(page: Page) -> list[str]:
-    """The addresses of the images in the grid."""
+    """Addresses of the images in the grid."""
     found: list[str] = page.evaluate(
         "() => [...document.querySelectorAll('#grid img')].map((i) => i.getAttribute('src'))"
     )
@@ -45,7 +48,7 @@ def query(page: Page) -> dict[str, list[str]]:
 
 
 def chip(page: Page, attribute_: str, value: str) -> None:
-    """Choose a value."""
+    """Choose a value of an attribute."""
     page.locator("#attributes fieldset", has_text=attribute_).get_by_label(value, exact=True).check(
         force=True
     )

@@ -1,4 +1,4 @@
-"""What is chosen in the studio makes its images, its address and the set to take home."""
+"""Choices in the studio: the images, the page's URL and the set to download."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from service.api.routes.studio import FILES
 from tests.helpers.server import ROOT, Server, environment
 from tests.studio.pages import SHOTS, SHOWN, chip, open_studio, query, sources, until
+
+pytestmark = pytest.mark.browser
 
 
 def test_first_images_come_within_a_second_and_the_page_is_light(
@@ -46,7 +48,7 @@ def test_first_images_come_within_a_second_and_the_page_is_light(
     assert 10_000 < sum(sizes.values()) + len(httpx.get(f"{server.url}/").content) < 100_000
 
 
-def test_nothing_foreign_may_run(server: Server) -> None:
+def test_content_security_policy_and_files(server: Server) -> None:
     answer = server.client.get("/")
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "script-src 'self'" in policy
@@ -66,7 +68,7 @@ def test_nothing_foreign_may_run(server: Server) -> None:
     assert server.client.get("/studio/..%2fapp.py").status_code == 404
 
 
-def test_choices_make_the_images_and_the_pages_address(page: Page, server: Server) -> None:
+def test_choices_set_the_images_and_the_page_url(page: Page, server: Server) -> None:
     open_studio(page, server)
     assert sources(page)[0] == "/images/anime-faces/2/1/0.png"
     chip(page, "eyes", "red")
@@ -96,7 +98,7 @@ def test_choices_make_the_images_and_the_pages_address(page: Page, server: Serve
     expect(page.locator("#verify-row")).to_be_hidden()
 
 
-def test_more_images_come_as_one_scrolls(page: Page, server: Server) -> None:
+def test_scrolling_loads_more_images(page: Page, server: Server) -> None:
     open_studio(page, server)
     page.wait_for_timeout(500)
     before = len(sources(page))
@@ -126,12 +128,12 @@ def test_verified_images(page: Page, server: Server) -> None:
     assert query(page)["verify"] == ["0.99"]
 
 
-def test_a_set_to_take_home(page: Page, server: Server, tmp_path: Path) -> None:
+def test_set_download_and_command(page: Page, server: Server, tmp_path: Path) -> None:
     open_studio(page, server, "?model=digits&seed=5")
     page.fill("#count", "200")
     page.select_option("#format", "zip")
     page.locator("#balance").get_by_label("digit").check(force=True)
-    expect(page.locator("#estimate")).to_contain_text("10 labels, 20 or more of each.")
+    expect(page.locator("#estimate")).to_contain_text("10 labels, at least 20 images of each.")
     expect(page.locator("#estimate")).to_contain_text(re.compile(r"About [\d.]+ kB, in about 1 s"))
     with page.expect_download() as download:
         page.click("#download")
@@ -163,12 +165,13 @@ def test_a_set_to_take_home(page: Page, server: Server, tmp_path: Path) -> None:
     assert made["images"] == 200 and made["complete"]
 
     page.fill("#count", "1000000")
-    expect(page.locator("#estimate")).to_contain_text("Too many for a browser: use the command.")
+    expect(page.locator("#estimate")).to_contain_text(
+        "Too many for a browser: use the command line."
+    )
     expect(page.locator("#download")).to_be_disabled()
 
 
-def test_what_was_chosen_last_is_shown(page: Page, server: Server) -> None:
-    """Whichever answer comes first."""
+def test_late_answer_does_not_replace_the_last_choice(page: Page, server: Server) -> None:
     held: list[Route] = []
     open_studio(page, server)
     page.route("**/models/digits/2", lambda route: held.append(route))
@@ -184,7 +187,7 @@ def test_what_was_chosen_last_is_shown(page: Page, server: Server) -> None:
     expect(page.locator("#model")).to_have_value("anime-faces-free")
 
 
-def test_nothing_can_be_chosen_before_there_is_a_model(page: Page, server: Server) -> None:
+def test_controls_are_inert_before_models_are_loaded(page: Page, server: Server) -> None:
     held: list[Route] = []
     page.route("**/models", lambda route: held.append(route))
     page.goto(f"{server.url}/?model=digits&version=1")
@@ -197,7 +200,7 @@ def test_nothing_can_be_chosen_before_there_is_a_model(page: Page, server: Serve
     assert sources(page)[0] == "/images/digits/1/1/0.png"
 
 
-def test_links_that_say_nothing_sensible(page: Page, server: Server) -> None:
+def test_invalid_links_fall_back_to_defaults(page: Page, server: Server) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     strange = (

@@ -1,4 +1,4 @@
-"""One image in the studio, the way between two, and a model; by mouse and by keyboard."""
+"""Views of the studio: one image, an interpolation, a model card; by mouse and keyboard."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from playwright.sync_api import Browser, Page, expect
 from tests.helpers.server import ROOT, Server
 from tests.studio.pages import SHOTS, open_studio, pin_two, query, until
 
+pytestmark = pytest.mark.browser
 
-def test_an_image_can_be_looked_at_and_made_again(
-    page: Page, server: Server, tmp_path: Path
-) -> None:
+
+def test_detail_of_an_image(page: Page, server: Server, tmp_path: Path) -> None:
     open_studio(page, server, "?label.eyes=red&truncation=0.8&seed=5")
     page.click("#grid a >> nth=3")
     expect(page.locator("#detail-title")).to_have_text("Image 3 of seed 5")
@@ -84,7 +84,7 @@ def frame(page: Page, position: int) -> Any:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def test_the_way_between_two_images(page: Page, server: Server, tmp_path: Path) -> None:
+def test_interpolation_between_two_images(page: Page, server: Server, tmp_path: Path) -> None:
     pin_two(page, server)
     for position, index in ((0, 0), (63, 1)):
         content = server.client.get(f"/images/anime-faces/2/5/{index}.png").content
@@ -139,7 +139,7 @@ def test_back_closes_an_image(page: Page, server: Server) -> None:
     expect(page.locator("#detail-title")).to_have_text("Image 2 of seed 1")
 
 
-def test_the_card_of_a_model(page: Page, server: Server) -> None:
+def test_model_card(page: Page, server: Server) -> None:
     open_studio(page, server)
     page.click("#show-card")
     expect(page.locator("#card-title")).to_have_text("anime-faces, version 2")
@@ -152,7 +152,7 @@ def test_the_card_of_a_model(page: Page, server: Server) -> None:
     page.screenshot(path=SHOTS / "card.png")
 
 
-def test_everything_works_by_keyboard(page: Page, server: Server) -> None:
+def test_keyboard_navigation(page: Page, server: Server) -> None:
     open_studio(page, server)
     page.locator("#attributes input").first.focus()
     page.keyboard.press("ArrowRight")
@@ -178,7 +178,7 @@ def test_everything_works_by_keyboard(page: Page, server: Server) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_it_is_accessible_and_fits(
+def test_accessibility_and_layout(
     browser: Browser, server: Server, scheme: Any, width: int
 ) -> None:
     context = browser.new_context(

@@ -1,4 +1,4 @@
-"""What the studio does with servers, answers and texts that are not as they should be."""
+"""The studio with failing servers, incomplete answers, hostile texts and API keys."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import BrowserContext, Dialog, Page, Route, expect
 
 from tests.conftest import attribute, manifest
@@ -13,8 +14,10 @@ from tests.helpers.onnx_files import model, put
 from tests.helpers.server import Server, serve
 from tests.studio.pages import SHOTS, SHOWN, chip, open_studio, sources, until
 
+pytestmark = pytest.mark.browser
 
-def test_what_is_refused_is_told(context: BrowserContext, server: Server) -> None:
+
+def test_rejected_request_shows_its_reason(context: BrowserContext, server: Server) -> None:
     page = context.new_page()  # which complains to its console of a 422
     open_studio(page, server)
     page.evaluate(
@@ -28,9 +31,7 @@ def test_what_is_refused_is_told(context: BrowserContext, server: Server) -> Non
     until(page, f"() => ({SHOWN})() >= 12")
 
 
-def test_a_server_that_is_away_is_told_and_waited_for(
-    context: BrowserContext, tmp_path: Path
-) -> None:
+def test_unreachable_server_is_shown_and_retried(context: BrowserContext, tmp_path: Path) -> None:
     page = context.new_page()  # which complains to its console that nobody answers
     put(tmp_path, "tiny", 1, model(manifest()))
     with serve("--models", str(tmp_path)) as first:
@@ -46,9 +47,7 @@ def test_a_server_that_is_away_is_told_and_waited_for(
         assert shown == "/images/tiny/1/9/0.png"
 
 
-def test_a_busy_server_is_told_and_asked_when_it_says(
-    context: BrowserContext, server: Server
-) -> None:
+def test_busy_server_is_retried_after_retry_after(context: BrowserContext, server: Server) -> None:
     page = context.new_page()
     busy = True
     refused: list[float] = []
@@ -63,7 +62,7 @@ def test_a_busy_server_is_told_and_asked_when_it_says(
 
     page.route("**/images/**", answer)
     page.goto(f"{server.url}/")
-    expect(page.locator("#trouble")).to_contain_text("no room for 1 images Asking again in 1 s.")
+    expect(page.locator("#trouble")).to_contain_text("no room for 1 images Retrying in 1 s.")
     page.wait_for_timeout(1500)
     first = len(set(sources(page)))
     assert len(refused) <= first + 3  # each image once, and then one at a time
@@ -72,7 +71,7 @@ def test_a_busy_server_is_told_and_asked_when_it_says(
     expect(page.locator("#trouble")).to_be_hidden()
 
 
-def test_an_answer_that_is_cut_is_asked_for_again(page: Page, server: Server) -> None:
+def test_incomplete_answer_is_retried(page: Page, server: Server) -> None:
     open_studio(page, server)
     cuts: list[str] = []
 
@@ -89,7 +88,7 @@ def test_an_answer_that_is_cut_is_asked_for_again(page: Page, server: Server) ->
     assert len(cuts) == 1
 
 
-def test_a_pin_of_another_model_is_told_once(context: BrowserContext, server: Server) -> None:
+def test_pin_of_another_model_is_not_retried(context: BrowserContext, server: Server) -> None:
     page = context.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -102,7 +101,7 @@ def test_a_pin_of_another_model_is_told_once(context: BrowserContext, server: Se
 HOSTILE = "<img src=x onerror=alert(1)>", "\"'`; alert(2) //", "</option><script>alert(3)</script>"
 
 
-def test_texts_of_models_and_links_are_never_markup(page: Page, tmp_path: Path) -> None:
+def test_texts_of_models_and_links_are_escaped(page: Page, tmp_path: Path) -> None:
     put(tmp_path, "odd", 1, model(manifest(attribute("<b>name</b>", *HOSTILE), name="odd")))
     dialogs: list[str] = []
 
@@ -130,7 +129,7 @@ def test_texts_of_models_and_links_are_never_markup(page: Page, tmp_path: Path) 
     assert dialogs == []
 
 
-def test_where_a_key_is_wanted_it_asks_for_one(context: BrowserContext, tmp_path: Path) -> None:
+def test_key_dialog(context: BrowserContext, tmp_path: Path) -> None:
     eyes = attribute("eyes", "red", "blue")
     put(tmp_path, "tiny", 1, model(manifest(eyes)))
     page = context.new_page()  # which complains to its console of a 401

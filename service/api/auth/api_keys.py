@@ -1,7 +1,7 @@
-"""API keys: who may ask.
+"""API keys: reading, creating and comparing them.
 
-Only hashes are kept. A key that ``make`` has made is 256 random bits, too many to be found by
-trying, so a plain SHA-256 is enough.
+Only hashes are kept. A key from ``make`` is 256 random bits, too many for a brute-force search,
+so a plain SHA-256 is enough.
 """
 
 from __future__ import annotations
@@ -17,34 +17,37 @@ from pathlib import Path
 from service.errors import StartupError, Unauthorized
 
 PREFIX = "figment_"
-"""What keys begin with, so that whoever finds one knows what it opens."""
-BYTES = 32
+"""Prefix of every key, so that people and secret scanners recognise one."""
+SECRET_BYTES = 32
 MIN_PLAIN_CHARACTERS = 8
-"""Characters of a key that is given as it is: a word that was left over is not to open anything."""
+"""Length of a key in plain text, so that no leftover word of a list becomes a key."""
 HEX = re.compile("[0-9a-fA-F]{64}")
 ENTRY = re.compile(
     r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:@(?P<rate>[1-9][0-9]{0,8}))?:)?"
     r"(?:sha256:(?P<hash>[0-9a-fA-F]{64})|(?P<plain>[!\"$-+\--9;-~]+))"
 )
-"""``NAME:sha256:HEX``, with ``@RATE`` behind the name or without, or the key itself."""
+"""``NAME:sha256:HEX`` or ``NAME@RATE:sha256:HEX``, or the key in plain text instead of a hash."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """``name`` is told in logs and metrics; ``rate`` is in images per second, None for no limit."""
+    """An API key. Logs and metrics show its ``name``.
+
+    ``rate`` is in images per second, None without a limit.
+    """
 
     name: str
     digest: bytes
     rate: int | None
     plain: bool = False
-    """It was not given as a hash."""
+    """True if it was given in plain text, not as a hash."""
 
 
 class ApiKeys:
-    """The keys that open the service; without any it is open."""
+    """Set of API keys; empty if the service needs none."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
-        """Raises ``StartupError`` where two are the same, or have the same name."""
+        """Raises ``StartupError`` if two keys have the same name or hash."""
         self.keys = tuple(keys)
         for what in ("name", "digest"):
             values = [getattr(key, what) for key in self.keys]
@@ -54,20 +57,20 @@ class ApiKeys:
 
     def find(self, authorization: str) -> Key:
         """The key in an ``Authorization`` header. Raises ``Unauthorized``."""
-        scheme, _, given = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not given.strip():
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
             raise Unauthorized("send an API key: Authorization: Bearer KEY")
-        digest = hashlib.sha256(given.strip().encode("utf-8", "surrogatepass")).digest()
-        # All are compared, each in constant time: how long it takes tells nothing.
-        found = [key for key in self.keys if hmac.compare_digest(key.digest, digest)]
+        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogatepass")).digest()
+        # Compare all, each in constant time, so that the duration reveals nothing.
+        found = [each for each in self.keys if hmac.compare_digest(each.digest, digest)]
         if not found:
             raise Unauthorized("there is no such API key")
         return found[0]
 
 
 def make(name: str, rate: int | None = None) -> tuple[str, str]:
-    """A new key, and the entry with its hash that lets it in. Raises ``StartupError``."""
-    key = PREFIX + secrets.token_urlsafe(BYTES)
+    """Create a key. Returns it and its entry for ``FIGMENT_API_KEYS``. Raises ``StartupError``."""
+    key = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     limit = "" if rate is None else f"@{rate}"
     entry = f"{name}{limit}:sha256:{hashlib.sha256(key.encode()).hexdigest()}"
     parse([entry], None)
@@ -75,9 +78,9 @@ def make(name: str, rate: int | None = None) -> tuple[str, str]:
 
 
 def read(entries: str | None, file: Path | None, rate: int | None) -> ApiKeys:
-    """The keys in ``entries``, separated by commas, and those in ``file``, one in each line.
+    """Read keys from ``entries``, separated by commas, and from ``file``, one a line.
 
-    ``rate`` is for those that have none of their own. Raises ``StartupError``.
+    ``rate`` is the limit of keys without their own. Raises ``StartupError``.
     """
     found = [part.strip() for part in (entries or "").split(",")]
     if file is not None:
@@ -87,29 +90,28 @@ def read(entries: str | None, file: Path | None, rate: int | None) -> ApiKeys:
             raise StartupError(f"FIGMENT_API_KEYS_FILE {file} cannot be read: {error}") from error
         found += [line.partition("#")[0].strip() for line in lines]
     keys = parse([entry for entry in found if entry], rate)
-    if not keys and (entries is not None or file is not None):  # one that was lost opens nothing
+    if not keys and (entries is not None or file is not None):  # a lost secret opens nothing
         raise StartupError("there is no API key in FIGMENT_API_KEYS or FIGMENT_API_KEYS_FILE")
     return ApiKeys(keys)
 
 
 def parse(entries: Iterable[str], rate: int | None) -> list[Key]:
-    """Raises ``StartupError`` for what is no entry, without repeating it: it may be a key."""
+    """Parse entries. The ``StartupError`` of an invalid one does not quote it: it may be a key."""
     keys = []
     for number, entry in enumerate(entries, 1):
         match = ENTRY.fullmatch(entry)
         if match is None:
             raise StartupError(
-                f"API key {number} is not of the form NAME:sha256:HEX, with @RATE behind the name "
-                "or without; `python -m service key NAME` makes one"
+                f"API key {number} is not of the form NAME:sha256:HEX or NAME@RATE:sha256:HEX; "
+                "`python -m service key NAME` makes one"
             )
         plain = match["plain"]
         if plain and (
             len(plain) < MIN_PLAIN_CHARACTERS or HEX.fullmatch(plain) or match["name"] == "sha256"
         ):
             raise StartupError(
-                f"API key {number}: what stands there for the key is no key: it is shorter than "
-                f"{MIN_PLAIN_CHARACTERS} characters, or a hash without a name; NAME:sha256:HEX is "
-                "what is meant"
+                f"API key {number} is shorter than {MIN_PLAIN_CHARACTERS} characters, or a hash "
+                "without a name; write NAME:sha256:HEX"
             )
         digest = hashlib.sha256(plain.encode()).digest() if plain else bytes.fromhex(match["hash"])
         own = match["rate"]

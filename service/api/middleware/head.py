@@ -1,4 +1,4 @@
-"""What happens to every request before a route sees it."""
+"""HEAD requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class HeadAsGet:
-    """Answer HEAD wherever GET is answered; the server leaves the body out (RFC 9110, 9.3.2)."""
+    """Answer HEAD like GET. The HTTP server omits the body (RFC 9110, 9.3.2)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -15,8 +15,8 @@ class HeadAsGet:
         if scope.get("method") != "HEAD":
             await self._app(scope, receive, send)
             return
-        asked = {**scope, "method": "GET"}
+        as_get = {**scope, "method": "GET"}
         try:
-            await self._app(asked, receive, send)
+            await self._app(as_get, receive, send)
         finally:
-            scope["route"] = asked.get("route")  # for the metrics
+            scope["route"] = as_get.get("route")  # for the metrics

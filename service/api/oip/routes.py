@@ -1,7 +1,7 @@
-"""``/v2``: the Open Inference Protocol, for the clients of KServe and Triton.
+"""Routes of the Open Inference Protocol below ``/v2``, for clients of KServe and Triton.
 
-Its probes of the server are in ``health.py``. Errors carry an ``error`` beside what all of ours
-have: see ``problems.py``.
+The server's probes are in ``routes/health.py``. Errors have the additional member ``error``, which
+``problems.py`` adds.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from fastapi import APIRouter, Request, Response
 
 from service import __version__
 from service.api.fast_path import receive_body
-from service.api.image_responses import PROBLEM, PROBLEMS, check_size, run, server_timing
-from service.api.oip import schemas
+from service.api.oip import tensors
 from service.api.oip.schemas import (
     BINARY,
     BYTE,
     LENGTH,
-    MAX_NUMBERS,
     PLATFORM,
     InferAnswer,
     InferRequest,
     ModelMetadata,
     ModelReady,
     ServerMetadata,
+    metadata,
 )
-from service.api.problems import PROTOCOL
+from service.api.openapi_tables import PROBLEM, PROBLEMS, Responses
+from service.api.paths import OIP
+from service.api.render import check_size, run
+from service.api.response_headers import server_timing
 from service.api.routes.health import NOT_READY, check_ready
 from service.api.routes.models import NOT_FOUND
 from service.api.state import CurrentState, State
@@ -40,10 +42,12 @@ from service.formats.negotiation import MEDIA_TYPES
 from service.inference.model import Model
 from service.observability import metrics
 
-router = APIRouter(prefix=PROTOCOL, tags=["open inference protocol"])
+router = APIRouter(prefix=OIP, tags=["open inference protocol"])
 BYTES = "application/octet-stream"
-MAX_BODY = (4 << 20) + (64 << 10)
-"""Bytes: 1,024 rows of 1,024 numbers and their JSON; all in JSON, of some 170."""
+MAX_BODY_BYTES = (4 << 20) + (64 << 10)
+"""1,024 binary rows of 1,024 numbers with their JSON, or 1,024 rows of 170 numbers in JSON."""
+MAX_NUMBERS = 1 << 20
+"""Levels in a JSON answer, where each takes four bytes: 85 images of 64x64 in colour."""
 _BINARY_BODY = {BYTES: {"schema": {"type": "string", "format": "binary"}}}
 _BODY = {
     "requestBody": {
@@ -58,22 +62,22 @@ _BODY = {
 }
 _HEADERS = {
     "Server-Timing": {
-        "description": "Where the time went, in milliseconds.",
+        "description": "Milliseconds in the queue, in inference and in encoding.",
         "schema": {"type": "string"},
         "required": True,
     },
     LENGTH: {
-        "description": "Bytes of JSON in front of binary data.",
+        "description": "Bytes of JSON before the binary data.",
         "schema": {"type": "integer"},
     },
 }
-_ANSWERS: dict[int | str, dict[str, Any]] = {
+_ANSWERS: Responses = {
     200: {"model": InferAnswer, "content": _BINARY_BODY, "headers": _HEADERS},
     **{status: PROBLEMS[status] for status in PROBLEMS if status != 406},
     415: {"description": "The body is compressed.", "content": PROBLEM},
     422: {
-        "description": "The tensors are not those of the model, or too many rows. `inputs` and "
-        "`outputs` say which they are.",
+        "description": "The tensors do not match the model, or there are too many rows. `inputs` "
+        "and `outputs` describe the model's tensors.",
         "content": PROBLEM,
     },
 }
@@ -101,99 +105,99 @@ async def show_tensors_of_version(
 
 @router.get("/models/{name}/ready", responses=NOT_FOUND | NOT_READY)
 async def model_ready(name: str, state: CurrentState) -> ModelReady:
-    """The model is loaded and warmed, and can be computed."""
+    """The model is loaded, warmed up and ready for inference."""
     return _ready(name, None, state)
 
 
 @router.get("/models/{name}/versions/{version}/ready", responses=NOT_FOUND | NOT_READY)
 async def version_ready(name: str, version: Version, state: CurrentState) -> ModelReady:
-    """This version is loaded and warmed, and can be computed."""
+    """This version is loaded, warmed up and ready for inference."""
     return _ready(name, version, state)
 
 
 @router.post("/models/{name}/infer", responses=_ANSWERS, openapi_extra=_BODY)
 async def infer(name: str, request: Request, state: CurrentState) -> Response:
-    """The images of latents, and of conditions where the model takes labels.
+    """Images of the given latents, and of conditions if the model takes labels.
 
-    Tensors come and go as numbers in JSON, or as bytes behind it: then the header
-    `Inference-Header-Content-Length` tells how many bytes of JSON there are.
+    Tensors are numbers in the JSON, or bytes after it. In the second case, the header
+    `Inference-Header-Content-Length` has the number of bytes of JSON.
     """
-    return await _infer(state.library.get(name), state, request)
+    return await _infer(state.models.get(name), state, request)
 
 
 @router.post("/models/{name}/versions/{version}/infer", responses=_ANSWERS, openapi_extra=_BODY)
 async def infer_by_version(
     name: str, version: Version, request: Request, state: CurrentState
 ) -> Response:
-    """As without a version."""
-    return await _infer(state.library.get(name, version), state, request)
+    """Same with a version."""
+    return await _infer(state.models.get(name, version), state, request)
 
 
 def _describe(name: str, version: int | str | None, state: State) -> ModelMetadata:
-    model = state.library.get(name, version)
+    model = state.models.get(name, version)
     return ModelMetadata(
         name=name,
-        versions=[str(number) for number in sorted(state.library.versions(name))],
+        versions=[str(number) for number in sorted(state.models.versions(name))],
         platform=PLATFORM,
-        **schemas.metadata(model.manifest),
+        **metadata(model.manifest),
     )
 
 
 def _ready(name: str, version: int | str | None, state: State) -> ModelReady:
-    state.library.get(name, version)
+    state.models.get(name, version)
     check_ready(state)
     return ModelReady(name=name, ready=True)
 
 
 async def _infer(model: Model, state: State, request: Request) -> Response:
     _check_type(request)
-    head = _length_of_json(request)
-    asked = schemas.read(await receive_body(request, MAX_BODY), head)
-    rows = schemas.rows_of(asked, model)
-    count = len(rows.latent)
+    json_bytes = _json_bytes(request)
+    parsed = tensors.parse_body(await receive_body(request, MAX_BODY_BYTES), json_bytes)
+    source = tensors.tensor_images(parsed, model)
+    count = len(source.latent)
     check_size("inputs", count, state)
 
-    binary = asked.request.binary
-    _check_answer(model, count, binary)
-    finish = schemas.as_bytes if binary else schemas.as_numbers
-    made = await run(state, rows, count, request)(finish)
+    binary = parsed.request.binary
+    _check_answer_size(model, count, binary)
+    encode = tensors.encode_binary if binary else tensors.encode_json
+    rendered = await run(state, source, count, request)(encode)
     metrics.IMAGES_MADE.labels(model.name, model.version, "tensor").inc(count)
 
     shape = [count, *model.manifest.image_shape]
     output: dict[str, Any] = {"name": IMAGE, "datatype": BYTE, "shape": shape}
     answer: dict[str, Any] = {"model_name": model.name, "model_version": str(model.version)}
-    if asked.request.id is not None:
-        answer["id"] = asked.request.id
+    if parsed.request.id is not None:
+        answer["id"] = parsed.request.id
     answer["outputs"] = [output]
-    assert made.timing is not None
-    headers = server_timing(made.timing)
+    assert rendered.timing is not None
+    headers = server_timing(rendered.timing)
     if not binary:
         text = json.dumps(answer).encode("ascii").removesuffix(b"}]}")
-        body = b'%b, "data": [%b]}]}' % (text, b",".join(made.results))
+        body = b'%b, "data": [%b]}]}' % (text, b",".join(rendered.results))
         return Response(body, headers=headers, media_type=MEDIA_TYPES["json"])
-    output["parameters"] = {"binary_data_size": sum(map(len, made.results))}
+    output["parameters"] = {"binary_data_size": sum(map(len, rendered.results))}
     text = json.dumps(answer).encode("ascii")
     headers[LENGTH] = str(len(text))
-    return Response(b"".join([text, *made.results]), headers=headers, media_type=BYTES)
+    return Response(b"".join([text, *rendered.results]), headers=headers, media_type=BYTES)
 
 
-def _check_answer(model: Model, count: int, binary: bool) -> None:
-    """Raise ``TensorsUnfit`` for an answer that would be too long as JSON."""
+def _check_answer_size(model: Model, count: int, binary: bool) -> None:
+    """Raise ``TensorsUnfit`` for an answer too long for JSON."""
     levels = count * math.prod(model.manifest.image_shape)
     if not binary and levels > MAX_NUMBERS:
         raise TensorsUnfit(
             f"inputs: {count} rows make {levels:,} numbers, and JSON may have {MAX_NUMBERS:,}: "
-            "set binary_data of the output, or ask for fewer at a time"
+            "set binary_data of the output, or send fewer rows at a time"
         )
 
 
 def _check_type(request: Request) -> None:
-    """Raise ``BodyEncoded`` or ``InvalidRequest`` for a body that cannot be read."""
+    """Raise ``BodyEncoded`` for a compressed body, ``InvalidRequest`` for another media type."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise BodyEncoded(
-            f"the body is sent as {encoding[:80]}: send it as it is. Latents are noise, of which "
-            "compression saves little"
+            f"the body has Content-Encoding {encoding[:80]}: send it uncompressed. "
+            "Compression hardly shrinks latents, which are noise"
         )
     media = request.headers.get("content-type", BYTES)
     if media.partition(";")[0].strip().lower() not in (MEDIA_TYPES["json"], BYTES):
@@ -203,11 +207,14 @@ def _check_type(request: Request) -> None:
         )
 
 
-def _length_of_json(request: Request) -> int | None:
-    """In front of binary data; None where all of the body is JSON. Raises ``InvalidRequest``."""
-    told = request.headers.get(LENGTH)
-    if told is None:
+def _json_bytes(request: Request) -> int | None:
+    """Bytes of JSON before binary data; None if the whole body is JSON.
+
+    Raises ``InvalidRequest`` for an invalid header.
+    """
+    length = request.headers.get(LENGTH)
+    if length is None:
         return None
-    if not re.fullmatch("[0-9]{1,10}", told) or not int(told):
-        raise InvalidRequest(f"{LENGTH}: is {told[:20]}, and must be the length of the JSON")
-    return int(told)
+    if not re.fullmatch("[0-9]{1,10}", length) or not int(length):
+        raise InvalidRequest(f"{LENGTH}: is {length[:20]}, and must be the length of the JSON")
+    return int(length)

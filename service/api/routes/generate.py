@@ -8,15 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.api.dataset_responses import SETS, set_answer
 from service.api.fast_path import FastRoute, FormatQuery
-from service.api.image_responses import (
-    PROBLEM,
-    documented,
-    image_answer,
-    json_answer,
-    model_fields,
-    run,
-    run_search,
-)
+from service.api.image_responses import image_answer, json_answer
+from service.api.openapi_tables import PROBLEM, image_answers
+from service.api.render import run, run_search
+from service.api.response_headers import model_fields
 from service.api.responses import GenerateAnswer
 from service.api.state import State, state_of
 from service.core.image_request import GenerateRequest
@@ -24,13 +19,13 @@ from service.core.latents import MAX_INDEX, draw_seed
 from service.core.quotas import quotas
 from service.engine.search import Search
 from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
-from service.formats import images, negotiation
+from service.formats import images
 from service.inference.model import Model
 from service.inference.seeds import SeedImages
 
 router = APIRouter(tags=["generate"], route_class=FastRoute)
 FORMATS = ("json", *images.EXTENSIONS, *SETS)
-ANSWERS = documented(
+ANSWERS = image_answers(
     GenerateAnswer,
     FORMATS,
     "Figment-Seed",
@@ -40,7 +35,7 @@ ANSWERS = documented(
     "Figment-Software",
     "Content-Disposition",
     "Content-Location",
-) | {503: {"description": "There is no room for a set's temporary files.", "content": PROBLEM}}
+) | {503: {"description": "No space for the temporary files of a set.", "content": PROBLEM}}
 
 
 @router.post("/generate", responses=ANSWERS)
@@ -53,7 +48,7 @@ async def generate(
     """
     state = state_of(request)
     labelled = body.label is not None or body.verify is not None
-    model = state.library.choose(body.model, body.version, labelled=labelled)
+    model = state.models.choose(body.model, body.version, labelled=labelled)
     return await _answer(model, body, query, state, request)
 
 
@@ -61,15 +56,15 @@ async def generate(
 async def generate_conditional(
     body: GenerateRequest, query: Annotated[FormatQuery, Query()], request: Request
 ) -> Response:
-    """Images of a conditional model under labels; what a label leaves open is drawn."""
+    """Images of a conditional model. Attributes that a label does not name are drawn."""
     state = state_of(request)
-    library = state.library
-    model = library.choose(body.model, body.version, labelled=True)
+    models = state.models
+    model = models.choose(body.model, body.version, labelled=True)
     if model.manifest.kind != "conditional":
         raise ModelUnfit(
             f"model {model.name!r} is unconditional; use POST /generate, or name one of: "
-            f"{', '.join(library.names('conditional'))}",
-            models=library.names("conditional"),
+            f"{', '.join(models.names('conditional'))}",
+            models=models.names("conditional"),
         )
     return await _answer(model, body, query, state, request)
 
@@ -77,14 +72,14 @@ async def generate_conditional(
 async def _answer(
     model: Model, body: GenerateRequest, query: FormatQuery, state: State, request: Request
 ) -> Response:
-    chosen = negotiation.choose(request.headers.get("accept", ""), query.format, FORMATS)
-    most = state.settings.max_set if chosen in SETS else state.settings.max_images
+    chosen = query.choose(request, FORMATS)
+    limit = state.settings.max_set if chosen in SETS else state.settings.max_images
     count = body.count
-    if count > most:
+    if count > limit:
         raise AnswerTooLarge(
-            f"n: {count} images do not fit into one {chosen} answer; at most {most}. Ask for "
-            "more with offset",
-            max_images=most,
+            f"n: {count} images do not fit into one {chosen} answer; at most {limit}. Use "
+            "offset to get more",
+            max_images=limit,
         )
     if isinstance(body.n, list) and len(body.n) != max(len(body.labels), 1):
         raise FieldsDisagree(
@@ -94,11 +89,11 @@ async def _answer(
     if body.offset + count - 1 > MAX_INDEX:
         raise FieldsDisagree(f"offset: the last index may be at most {MAX_INDEX}")
     if body.verify is not None and model.verifier is None:
-        able = state.library.verified()
+        verifiable = state.models.verified()
         raise ModelUnfit(
             f"verify: {model.name} version {model.version} has no verifier; "
-            f"{', '.join(able) or 'none'} can be verified",
-            models=able,
+            f"{', '.join(verifiable) or 'none'} can be verified",
+            models=verifiable,
         )
     samples = SeedImages(
         model=model,
@@ -116,9 +111,9 @@ async def _answer(
     if chosen in SETS:
         return await set_answer(chosen, head, samples, search, body.verify, state, request)
     if search is None:
-        making = run(state, samples, count, request)
+        render = run(state, samples, count, request)
     else:
-        making = run_search(state, samples, search, body.verify, request)
+        render = run_search(state, samples, search, body.verify, request)
     if chosen == "json":
-        return await json_answer(making, head)
-    return await image_answer(making, head, chosen, count)
+        return await json_answer(render, head)
+    return await image_answer(render, head, chosen, count)

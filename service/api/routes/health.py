@@ -1,55 +1,54 @@
-"""``GET /healthz`` and ``GET /readyz``, and what the Open Inference Protocol calls them."""
+"""Liveness and readiness probes, by their own names and by those of the Open Inference Protocol."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 
-from service.api.image_responses import PROBLEM
 from service.api.oip.schemas import ServerLive, ServerReady
+from service.api.openapi_tables import PROBLEM, Responses
+from service.api.paths import LIVE, OIP_LIVE, OIP_READY, READY
 from service.api.responses import AliveAnswer, ReadyAnswer
 from service.api.state import CurrentState, State
 from service.errors import NotReady
 
 router = APIRouter(tags=["health"])
-NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not now.", "content": PROBLEM}}
+NOT_READY: Responses = {503: {"description": "The service is not ready.", "content": PROBLEM}}
 
 
 def check_ready(state: State) -> None:
-    """Raise ``NotReady`` unless a thread that computes has lately said that it lives."""
+    """Raise ``NotReady`` unless a worker thread has sent a recent heartbeat."""
     if not state.engine.ready:
         raise NotReady(
             f"no worker thread has sent a heartbeat within {state.engine.heartbeat_timeout:g} s"
         )
 
 
-@router.get("/healthz")
+@router.get(LIVE)
 async def alive() -> AliveAnswer:
-    """The process answers."""
+    """The process answers requests."""
     return AliveAnswer(status="alive")
 
 
-@router.get("/readyz", responses=NOT_READY)
+@router.get(READY, responses=NOT_READY)
 async def ready(state: CurrentState) -> ReadyAnswer:
-    """Models are loaded and warmed, and a thread that computes has lately said that it lives."""
+    """Models are loaded and warmed up, and a worker thread has sent a recent heartbeat."""
     check_ready(state)
     return ReadyAnswer(
         status="ready",
         device=state.runtime.device,
         reason=state.runtime.reason,
-        models={name: sorted(versions) for name, versions in state.library.models.items()},
+        models={name: sorted(versions) for name, versions in state.models.models.items()},
     )
 
 
-@router.get("/v2/health/live")
+@router.get(OIP_LIVE)
 async def server_live() -> ServerLive:
-    """As `/healthz`."""
+    """Same as `/healthz`."""
     return ServerLive(live=True)
 
 
-@router.get("/v2/health/ready", responses=NOT_READY)
+@router.get(OIP_READY, responses=NOT_READY)
 async def server_ready(state: CurrentState) -> ServerReady:
-    """As `/readyz`."""
+    """Same as `/readyz`."""
     check_ready(state)
     return ServerReady(ready=True)

@@ -11,15 +11,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from service.api.fast_path import refuse_repeats
-from service.api.image_responses import (
-    PROBLEMS,
-    as_headers,
-    described,
-    image_answer,
-    model_fields,
-    run,
-)
+from service.api.fast_path import reject_repeats
+from service.api.image_responses import image_answer
+from service.api.openapi_tables import PROBLEMS, described
+from service.api.render import run
+from service.api.response_headers import as_headers, model_fields
 from service.api.state import CurrentState, State
 from service.core.image_request import MAX_LABEL_CHARACTERS, Index, Seed, Truncation, VersionNumber
 from service.formats import images
@@ -28,26 +24,29 @@ from service.inference.model import Model
 from service.inference.seeds import SeedImages
 
 router = APIRouter(prefix="/images", tags=["images"])
-WHOSE = ("public", "private")
-"""Caches that may keep an image: what takes a key is not for one that would give it to all."""
+CACHES = ("public", "private")
+"""Caches that may keep an image: with API keys only private ones, which serve one client."""
 
 
-def _caching(whose: str) -> str:
-    return f"{whose}, max-age=31536000, immutable"
+def _cache_control(caches: str) -> str:
+    return f"{caches}, max-age=31536000, immutable"
 
 
-def _one_spelling(text: str) -> str:
-    """An address that can be written in two ways is cached twice."""
+def _canonical(text: str) -> str:
+    """Reject numbers such as ``007``: a cache would keep one image under two addresses."""
     if not re.fullmatch("0|[1-9][0-9]*", text):
         raise PydanticCustomError("number", "should be a whole number such as 0 or 17")
     return text
 
 
-Spelled = BeforeValidator(_one_spelling)
+Canonical = BeforeValidator(_canonical)
 
 
 class _Query(BaseModel):
-    """An unknown parameter is refused: a misspelt one would give another image, for ever."""
+    """Query of an address.
+
+    Unknown parameters are rejected, as a misspelt one would give another image for ever.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -60,7 +59,7 @@ CACHING: dict[str, Any] = {
     "ETag": {"required": True, "schema": {"type": "string"}},
     "Cache-Control": {
         "required": True,
-        "schema": {"type": "string", "enum": [*map(_caching, WHOSE)]},
+        "schema": {"type": "string", "enum": [*map(_cache_control, CACHES)]},
     },
 }
 
@@ -73,24 +72,24 @@ CACHING: dict[str, Any] = {
             "content": BINARY,
             "headers": CACHING | described("Figment-Seed", "Content-Location"),
         },
-        304: {"description": "The caller has it already.", "headers": CACHING},
+        304: {"description": "The client has the image already.", "headers": CACHING},
         **{status: PROBLEMS[status] for status in (401, 404, 422, 429, 500, 504)},
     },
 )
 async def show_image(
     model: str,
-    version: Annotated[VersionNumber, Spelled],
-    seed: Annotated[Seed, Spelled],
-    index: Annotated[Index, Spelled],
+    version: Annotated[VersionNumber, Canonical],
+    seed: Annotated[Seed, Canonical],
+    index: Annotated[Index, Canonical],
     extension: images.Extension,
     state: CurrentState,
     query: Annotated[_Query, Query()],
     request: Request,
     if_none_match: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
-    """The same bytes for ever, on one provider: cache it as long as you like."""
-    refuse_repeats(request)
-    found = state.library.get(model, version)
+    """One image. Its bytes never change on one execution provider, so caches may keep it."""
+    reject_repeats(request)
+    found = state.models.get(model, version)
     samples = SeedImages(
         model=found,
         seed=seed,
@@ -100,8 +99,8 @@ async def show_image(
     )
     url = samples.address(index).url(extension)
     head = model_fields(found) | {"seed": seed}
-    whose = WHOSE[state.access.needs_key]
-    caching = {"ETag": _etag(found, state, url), "Cache-Control": _caching(whose)}
+    caches = CACHES[state.access.requires_key]
+    caching = {"ETag": _etag(found, state, url), "Cache-Control": _cache_control(caches)}
     if _matches(caching["ETag"], if_none_match):
         return Response(status_code=304, headers=caching | as_headers(head))
     answer = await image_answer(run(state, samples, 1, request), head, extension, 1)
@@ -110,7 +109,7 @@ async def show_image(
 
 
 def _etag(model: Model, state: State, url: str) -> str:
-    """Changes with whatever of ours may change the bytes; so no image is made to compare it."""
+    """Hash of everything that determines the bytes, so that 304 needs no computation."""
     parts = (model.sha256, state.software, url)
     return f'"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"'
 

@@ -8,19 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api.fast_path import FastRoute, FormatQuery
-from service.api.image_responses import (
-    animation_answer,
-    check_size,
-    documented,
-    image_answer,
-    json_answer,
-    model_fields,
-    run,
-)
-from service.api.points import sample
-from service.api.responses import InterpolateAnswer, InterpolateRequest
+from service.api.image_responses import animation_answer, image_answer, json_answer
+from service.api.openapi_tables import image_answers
+from service.api.points import choose_model, sample
+from service.api.render import check_size, run
+from service.api.requests import InterpolateRequest
+from service.api.response_headers import model_fields
+from service.api.responses import InterpolateAnswer
 from service.api.state import state_of
-from service.formats import images, negotiation
+from service.formats import images
 from service.inference.interpolation import Interpolation
 
 router = APIRouter(tags=["generate"], route_class=FastRoute)
@@ -28,20 +24,19 @@ ANIMATED = ("gif", "webp")
 FORMATS = ("json", "png", *ANIMATED)
 
 
-@router.post("/interpolate", responses=documented(InterpolateAnswer, FORMATS))
+@router.post("/interpolate", responses=image_answers(InterpolateAnswer, FORMATS))
 async def interpolate(
     body: InterpolateRequest, query: Annotated[FormatQuery, Query()], request: Request
 ) -> Response:
-    """Frames from one image to another; as PNG a film strip, as GIF or WebP a film.
+    """Frames of the interpolation between two images. PNG is a film strip, GIF and WebP animate.
 
     The default model is the conditional one if an end has a label.
     """
     state = state_of(request)
-    chosen = negotiation.choose(request.headers.get("accept", ""), query.format, FORMATS)
+    chosen = query.choose(request, FORMATS)
     check_size("steps", body.steps, state)
-    labelled = body.start.label is not None or body.end.label is not None
-    model = state.library.choose(body.model, body.version, labelled=labelled)
-    way = Interpolation(
+    model = choose_model(state.models, body, body.start, body.end)
+    interpolation = Interpolation(
         start=sample(model, body.start),
         end=sample(model, body.end),
         steps=body.steps,
@@ -49,10 +44,10 @@ async def interpolate(
         loop=body.loop,
     )
     head = model_fields(model)
-    making = run(state, way, body.steps, request)
+    render = run(state, interpolation, body.steps, request)
     if chosen == "json":
-        return await json_answer(making, head)
+        return await json_answer(render, head)
     strip = partial(images.contact_sheet, columns=body.steps)
     if chosen in ANIMATED:
-        return await animation_answer(making, head, chosen)
-    return await image_answer(making, head, chosen, body.steps, strip)
+        return await animation_answer(render, head, chosen)
+    return await image_answer(render, head, chosen, body.steps, strip)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header
 
-from service.api.image_responses import PROBLEM, PROBLEMS
+from service.api.openapi_tables import PROBLEM, PROBLEMS, Responses
 from service.api.responses import (
     AttributeAnswer,
     LabelsAnswer,
@@ -23,61 +23,61 @@ from service.errors import CrossSite
 from service.inference.model import Model
 
 router = APIRouter(prefix="/models", tags=["models"])
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: PROBLEMS[404]}
+NOT_FOUND: Responses = {404: PROBLEMS[404]}
 
 
 @router.get("")
 async def list_models(state: CurrentState) -> ModelsAnswer:
-    """What is served, and which files are not, with the reason."""
-    library = state.library
+    """Served models, and files that are not served, with the reason."""
+    models = state.models
     summaries = [
         ModelSummary(
             name=name,
-            kind=(kind := library.get(name).manifest.kind),
+            kind=(kind := models.get(name).manifest.kind),
             versions=sorted(versions),
-            version=library.get(name).version,
-            aliases=library.meanings(name),
-            default=library.default(kind).name == name,
+            version=models.get(name).version,
+            aliases=models.meanings(name),
+            default=models.default(kind).name == name,
             url=f"/models/{name}",
         )
-        for name, versions in library.models.items()
+        for name, versions in models.models.items()
     ]
-    refused = [RefusedModel.model_validate(item) for item in library.refused]
+    refused = [RefusedModel.model_validate(item) for item in models.refused]
     return ModelsAnswer(models=summaries, refused=refused)
 
 
-ELSEWHERE: dict[int | str, dict[str, Any]] = {
-    403: {"description": "Asked for by a page on another site.", "content": PROBLEM},
+NOT_RELOADED: Responses = {
+    403: {"description": "The request comes from a page on another site.", "content": PROBLEM},
     409: {"description": "On a cluster, whose replicas reload together.", "content": PROBLEM},
 }
 
 
-@router.post("/reload", responses=ELSEWHERE)
+@router.post("/reload", responses=NOT_RELOADED)
 async def reload_models(
     state: CurrentState, sec_fetch_site: Annotated[str, Header(include_in_schema=False)] = "none"
 ) -> ReloadAnswer:
-    """Look through the models folder again, and serve what is there now.
+    """Read the models folder again, and serve its current files.
 
-    What is new or changed is tried out, loaded and warmed before anything is exchanged; requests
-    under way end on the version that they began with.
+    New and changed models are checked, loaded and warmed up before the exchange. Requests in
+    progress finish on the version they started with.
     """
-    # Browsers send it, whatever a page on another site would have them do.
+    # Browsers set this header; a page cannot change it.
     if sec_fetch_site not in ("same-origin", "none"):
-        raise CrossSite("models are not reloaded for a page on another site")
+        raise CrossSite("a page on another site may not reload the models")
     return ReloadAnswer.model_validate(await state.reload_all())
 
 
 @router.get("/{name}", responses=NOT_FOUND)
 async def show_model(name: str, state: CurrentState) -> ModelAnswer:
     """All versions of a model, with their manifests."""
-    library = state.library
-    versions = library.versions(name)
-    usual = library.get(name)
+    models = state.models
+    versions = models.versions(name)
+    default = models.get(name)
     return ModelAnswer(
         name=name,
-        kind=usual.manifest.kind,
-        version=usual.version,
-        aliases=library.meanings(name),
+        kind=default.manifest.kind,
+        version=default.version,
+        aliases=models.meanings(name),
         versions=[_describe(versions[number]) for number in sorted(versions)],
     )
 
@@ -86,8 +86,8 @@ async def show_model(name: str, state: CurrentState) -> ModelAnswer:
 async def show_labels(
     name: str, state: CurrentState, version: Version | None = None
 ) -> LabelsAnswer:
-    """The attributes of a model, their values, and a phrase for each."""
-    model = state.library.get(name, version)
+    """Attributes of a model, their values, and a phrase for each value."""
+    model = state.models.get(name, version)
     return LabelsAnswer(
         model=name,
         version=model.version,
@@ -101,7 +101,7 @@ async def show_labels(
 @router.get("/{name}/{version}", responses=NOT_FOUND)
 async def show_version(name: str, version: Version, state: CurrentState) -> ModelVersion:
     """One version of a model, with its manifest."""
-    return _describe(state.library.get(name, version))
+    return _describe(state.models.get(name, version))
 
 
 def _describe(model: Model) -> ModelVersion:

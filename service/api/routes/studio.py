@@ -1,4 +1,4 @@
-"""``GET /``: the page on which a person explores the models, and its files."""
+"""``GET /``: the studio, a page for exploring the models, and its files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 router = APIRouter(include_in_schema=False)
 PAGE = "index.html"
 HEADERS = {
-    # Nothing but our own files, and pictures that the page holds already.
+    # Only files of this origin, and images that the page has in memory.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",

@@ -1,4 +1,4 @@
-// The way between two pinned images: all of its frames are fetched once, then scrubbed or played.
+// Interpolation between two pinned images: all frames are fetched once, then scrubbed or played.
 
 import { $, make, png, save } from "./page.js";
 import { attempt, blob, json, show } from "./server.js";
@@ -17,7 +17,7 @@ export class Between {
     }
   }
 
-  /** Show the way between two ends, either of which may be missing still. */
+  /** Show the interpolation between two ends; either may be missing. */
   async start(model, start, end) {
     this.stop?.abort();
     this.stop = new AbortController();
@@ -68,9 +68,9 @@ export class Between {
       return `${name}: ${shares.join(", ")}`;
     });
     $("position-said").textContent = `${Math.round(100 * frame.t)} %`;
-    const said = [`${Math.round(100 * frame.t)} % of the way`, ...labels].join("; ");
-    $("frame").setAttribute("aria-label", said);
-    $("position").setAttribute("aria-valuetext", said);
+    const text = [`${Math.round(100 * frame.t)} % of the way`, ...labels].join("; ");
+    $("frame").setAttribute("aria-label", text);
+    $("position").setAttribute("aria-valuetext", text);
     $("film-said").textContent = labels.join("; ");
   }
 

@@ -1,4 +1,4 @@
-// What a model says of itself: how good it is, what it learnt from, what that allows.
+// Model card: quality, training data, licence.
 
 import { $, make } from "./page.js";
 import { attempt, blob } from "./server.js";
@@ -16,8 +16,8 @@ export async function showCard(model) {
   const facts = {
     Images: `${manifest.width} by ${manifest.height}, ${manifest.channels === 1 ? "grey" : "colour"}`,
     Labels: manifest.attributes.map(({ name, values }) => `${name} (${values.length})`).join(", ") || "none",
-    "Learnt from": `${dataset.name}, ${dataset.images.toLocaleString("en")} images`,
-    Rights: dataset.licence,
+    "Training data": `${dataset.name}, ${dataset.images.toLocaleString("en")} images`,
+    Licence: dataset.licence,
     "Data's SHA-256": dataset.sha256,
     "Model's SHA-256": model.sha256,
     Made: `${date}, by Figment ${code}, latent recipe ${manifest.latent_recipe}`,
@@ -37,7 +37,7 @@ export async function showCard(model) {
       make("td", {}, against),
     ),
   );
-  if (!rows.length) rows.push(make("tr", {}, make("td", { colSpan: 5 }, "Nothing was measured.")));
+  if (!rows.length) rows.push(make("tr", {}, make("td", { colSpan: 5 }, "No metrics.")));
   $("metrics").tBodies[0].replaceChildren(...rows);
   $("card").showModal();
   stop?.abort();

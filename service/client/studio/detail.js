@@ -1,25 +1,25 @@
-// One image, large: its address, its labels, what the verifier thinks, how to make it again, and
-// its neighbours.
+// One image, large: its address, its labels with the verifier's probabilities, code that makes it
+// again, and its variations.
 
 import { $, make, png, save, shell } from "./page.js";
 import { key } from "./key.js";
 import { attempt, blob, json, pause, show } from "./server.js";
 
 const NEIGHBOURS = 10;
-const STAY_SECONDS = 0.15;
-const ANY = 1e-300; // lets every image through, with the verifier's opinion
+const SETTLE_SECONDS = 0.15;
+const ANY = 1e-300; // every image passes, and the answer has the probabilities
 
 export class Detail {
   /**
-   * `moved` is called with the index that is shown, null when closed; `pin` with an end, a point
-   * and its model; `beside` gives the index before or after another one.
+   * `moved(index)`: the image shown changed, null when closed. `pin(end, point, model)`: an image
+   * was pinned. `beside(index, by)`: index of the previous or next image.
    */
   constructor(moved, pin, beside) {
     this.moved = moved;
     this.beside = beside;
     $("detail").addEventListener("close", () => {
       this.stop?.abort();
-      this.surrounding?.abort();
+      this.varying?.abort();
       this.moved(null);
     });
     $("detail").addEventListener("keydown", (event) => {
@@ -32,8 +32,8 @@ export class Detail {
     $("strength").addEventListener("input", () => {
       $("strength-said").textContent = $("strength").value;
     });
-    $("strength").addEventListener("change", () => this.surround());
-    // A link takes no key along: where there is one, the image is fetched and saved from here.
+    $("strength").addEventListener("change", () => this.showVariations());
+    // A link sends no key: with one, the image is fetched and saved by script.
     for (const link of [$("address"), $("save")]) {
       link.addEventListener("click", (event) => {
         if (!key()) return;
@@ -60,7 +60,7 @@ export class Detail {
 
   async open(model, state, index) {
     this.stop?.abort();
-    this.surrounding?.abort();
+    this.varying?.abort();
     this.stop = new AbortController();
     Object.assign(this, { model, state: structuredClone(state), index });
     const url = model.address(state, index);
@@ -80,28 +80,28 @@ export class Detail {
     if (!$("detail").open) $("detail").showModal();
     this.moved(index);
     const { signal } = this.stop;
-    const stays = await attempt($("trouble-detail"), async () => {
-      await pause(STAY_SECONDS, signal); // whoever leafs through does not wait for each
+    const settled = await attempt($("trouble-detail"), async () => {
+      await pause(SETTLE_SECONDS, signal); // load nothing for images that are skipped quickly
       return true;
     });
-    if (stays) await Promise.all([this.look(), this.surround()]);
+    if (settled) await Promise.all([this.showLabels(), this.showVariations()]);
   }
 
   program() {
     const { model, version, seed, label, truncation } = this.model.request(this.state);
     const named = { model, version, seed, offset: this.index, label, truncation };
-    const given = Object.entries(named)
+    const keywords = Object.entries(named)
       .filter(([, value]) => value !== undefined)
       .map(([name, value]) => `${name}=${JSON.stringify(value)}`);
     return (
       "from service.client import Figment\n\n" +
       `images, labels = Figment(${JSON.stringify(location.origin)}).generate(\n` +
-      `    1, ${given.join(", ")}\n)`
+      `    1, ${keywords.join(", ")}\n)`
     );
   }
 
-  /** The labels that the image has, and how sure the verifier is of each. */
-  async look() {
+  /** Show the labels of the image, with the verifier's probability of each. */
+  async showLabels() {
     const { signal } = this.stop;
     const body = { ...this.model.request(this.state), offset: this.index };
     delete body.verify;
@@ -109,19 +109,19 @@ export class Detail {
       const { images } = await json("/generate", { body, signal });
       const [{ labels }] = images;
       if (!labels || !this.model.verifiable) return { labels, verified: {} };
-      // Under all of its labels, it is the same image.
-      const asked = { ...body, label: labels, verify: ANY };
-      const [row] = (await json("/generate", { body: asked, signal })).images;
+      // With all of its labels, the request gives the same image.
+      const labelled = { ...body, label: labels, verify: ANY };
+      const [row] = (await json("/generate", { body: labelled, signal })).images;
       return row.index === this.index ? row : { labels, verified: {} };
     });
     if (!labels || signal.aborted) return;
     const rows = Object.entries(labels.labels ?? {}).map(([name, value]) => {
       const row = make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value));
-      const sure = labels.verified[name];
-      if (sure !== undefined) {
-        const meter = make("meter", { min: 0, max: 1, value: sure });
+      const probability = labels.verified[name];
+      if (probability !== undefined) {
+        const meter = make("meter", { min: 0, max: 1, value: probability });
         meter.setAttribute("aria-label", `The verifier's probability of ${value}`);
-        const percent = `${(100 * sure).toFixed(1)} %`;
+        const percent = `${(100 * probability).toFixed(1)} %`;
         row.append(make("td", {}, meter), make("td", { className: "number" }, percent));
       }
       return row;
@@ -130,10 +130,10 @@ export class Detail {
     $("labels").tBodies[0].replaceChildren(...rows);
   }
 
-  async surround() {
-    this.surrounding?.abort();
-    this.surrounding = new AbortController();
-    const { signal } = this.surrounding;
+  async showVariations() {
+    this.varying?.abort();
+    this.varying = new AbortController();
+    const { signal } = this.varying;
     const body = {
       of: this.point(),
       strength: Number($("strength").value),
@@ -146,7 +146,7 @@ export class Detail {
     if (!answer || signal.aborted) return;
     $("neighbours").replaceChildren(
       ...answer.images.map(({ index, data }) =>
-        make("li", {}, make("img", { src: png(data), alt: `Neighbour ${index}` })),
+        make("li", {}, make("img", { src: png(data), alt: `Variation ${index}` })),
       ),
     );
   }

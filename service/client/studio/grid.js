@@ -1,14 +1,14 @@
-// The endless grid: images of a seed, more of them as one scrolls.
+// Endless grid of images of a seed; scrolling loads more.
 
 import { $, make } from "./page.js";
 import { attempt, json, show } from "./server.js";
 
 const FIRST = 24;
 const MORE = 48;
-const AHEAD = 300; // pixels below what is seen
+const AHEAD = 300; // pixels below the visible part
 
 export class Grid {
-  /** `open` is called with the index of an image that was chosen, `link` gives its address. */
+  /** `open(index)`: an image was chosen. `link(index)`: URL that opens it. */
   constructor(open, link) {
     this.open = open;
     this.link = link;
@@ -19,7 +19,7 @@ export class Grid {
     $("grid").addEventListener("keydown", (event) => this.move(event));
   }
 
-  /** The image beside another one, of those that are taken; null where there is none (yet). */
+  /** Index of the image `by` places from another; null if there is none yet. */
   beside(index, by) {
     const found = this.indices.indexOf(index);
     if (found >= 0 && this.indices[found + by] !== undefined) return this.indices[found + by];
@@ -27,7 +27,7 @@ export class Grid {
     return verified || index + by < 0 ? null : index + by;
   }
 
-  /** Arrow keys go from image to image; to all others, the grid is one stop. */
+  /** Arrow keys move between images; for the Tab key, the grid is one stop. */
   move(event) {
     const links = [...$("grid").querySelectorAll("a")];
     const at = links.indexOf(event.target.closest("a"));
@@ -41,7 +41,7 @@ export class Grid {
     target.focus();
   }
 
-  /** Begin anew. */
+  /** Clear the grid and load the first images. */
   start(model, state) {
     this.stop?.abort();
     this.stop = new AbortController();
@@ -64,12 +64,12 @@ export class Grid {
     if (rows && this.tried) {
       $("found").textContent = `${this.indices.length} verified, ${this.tried} tried`;
     }
-    // The page may be taller than all of it: then nothing scrolls into view.
+    // In a tall window, the end of the grid stays visible and no scrolling loads more.
     const { top } = $("more").getBoundingClientRect();
     if (rows && top < innerHeight + AHEAD) requestAnimationFrame(() => this.grow(MORE));
   }
 
-  /** The next images; the service is asked only where some are left out. */
+  /** The next images. Only verified ones need a request; others have known addresses. */
   async rows(count, signal) {
     const first = this.next;
     if (!this.model.request(this.state).verify) {
@@ -87,9 +87,9 @@ export class Grid {
   }
 
   add(index, url) {
-    const said = this.model.phrase(this.state.labels) ?? "labels as drawn";
+    const labels = this.model.phrase(this.state.labels) ?? "labels as drawn";
     const { width, height } = this.model.manifest;
-    const image = make("img", { alt: `Image ${index}, ${said}`, width, height });
+    const image = make("img", { alt: `Image ${index}, ${labels}`, width, height });
     const anchor = make("a", { href: this.link(index), tabIndex: this.indices.length ? -1 : 0 }, image);
     this.indices.push(index);
     anchor.addEventListener("click", (event) => {

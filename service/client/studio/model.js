@@ -1,4 +1,4 @@
-// A version of a model: how its labels are said, and the addresses of its images.
+// A version of a model: phrases for its labels, and addresses of its images.
 
 import { json } from "./server.js";
 
@@ -21,7 +21,7 @@ export class Model {
     return new Model(name, about, labels);
   }
 
-  /** Those of `labels` that the model knows. */
+  /** The subset of `labels` that the model knows. */
   known(labels) {
     return Object.fromEntries(
       this.attributes
@@ -30,17 +30,17 @@ export class Model {
     );
   }
 
-  /** `{eyes: "red"}` as "red eyes"; null where nothing is chosen. */
+  /** `{eyes: "red"}` as "red eyes"; null if nothing is chosen. */
   phrase(labels) {
     const chosen = this.attributes.filter(({ name }) => Object.hasOwn(labels, name));
     return (
       chosen
-        .map(({ name, values, labels: said }) => said[values.indexOf(labels[name])])
+        .map(({ name, values, labels: phrases }) => phrases[values.indexOf(labels[name])])
         .join(", ") || null
     );
   }
 
-  /** What all requests for images under these choices have in common. */
+  /** Fields that all requests for images with these choices share. */
   request(state) {
     const body = { model: this.name, version: this.version, seed: state.seed };
     const label = this.phrase(state.labels);
@@ -50,7 +50,7 @@ export class Model {
     return body;
   }
 
-  /** The permanent address of an image, as the service spells it. */
+  /** The permanent address of an image, spelled as the service does. */
   address(state, index) {
     const query = new URLSearchParams();
     const label = this.phrase(state.labels);

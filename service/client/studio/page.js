@@ -1,4 +1,4 @@
-// Small help with the document. Texts are set as text, never as HTML.
+// Helpers for the document. Texts are set as text, never as HTML.
 
 export const $ = (id) => document.getElementById(id);
 

@@ -1,20 +1,20 @@
-// Requests to the service. Whatever passes by itself (a restart, a full queue, a cut connection) is
-// waited for, and told meanwhile; what does not is thrown as a Problem.
+// Requests to the service. Temporary failures (a restart, a full queue, a lost connection) are
+// retried and shown meanwhile; others are thrown as a Problem.
 
-import { askForKey, authorization, key } from "./key.js";
+import { requestKey, authorization, key } from "./key.js";
 
-const LOCKED = 401;
-const PASSING = [429, 502, 503, 504];
-const LONGEST_WAIT = 8;
-const TOO_LATE = 504;
-const MOST_TOO_LATE = 2;
+const UNAUTHORIZED = 401;
+const RETRIED = [429, 502, 503, 504];
+const MAX_WAIT_SECONDS = 8;
+const TIMEOUT = 504;
+const MAX_TIMEOUTS = 2;
 
 export class Problem extends Error {}
 
 const banner = document.getElementById("trouble");
 let waiting = 0;
 
-function tell(message) {
+function showTrouble(message) {
   banner.textContent = message;
   banner.hidden = !message;
 }
@@ -29,7 +29,7 @@ export const pause = (seconds, signal) =>
     });
   });
 
-/** What `read` makes of one answer; `why` there is none, and whether it is worth asking again. */
+/** One attempt: `found` is the result of `read`, otherwise `why` it failed and whether to retry. */
 async function once(path, options, read) {
   const sent = key();
   try {
@@ -37,22 +37,22 @@ async function once(path, options, read) {
     const answer = await fetch(path, { ...options, headers });
     if (answer.ok) return { found: await read(answer) };
     const { detail } = await answer.json().catch(() => ({}));
-    if (answer.status === LOCKED) return { locked: true, why: detail, sent };
+    if (answer.status === UNAUTHORIZED) return { locked: true, why: detail, sent };
     return {
       why: detail ?? `The service answered ${answer.status}.`,
-      passes: PASSING.includes(answer.status),
-      late: answer.status === TOO_LATE,
+      retry: RETRIED.includes(answer.status),
+      timeout: answer.status === TIMEOUT,
       seconds: Number(answer.headers.get("Retry-After")),
     };
   } catch {
-    return { why: "The service cannot be reached.", passes: true };
+    return { why: "The service cannot be reached.", retry: true };
   } finally {
     options.signal?.throwIfAborted();
   }
 }
 
-/** What `read` makes of the answer to a GET, or to a POST of `body`. Throws a Problem. */
-export async function ask(path, { body, signal, read = (answer) => answer } = {}) {
+/** Result of `read` on the answer to a GET, or to a POST of `body`. Throws a Problem. */
+export async function request(path, { body, signal, read = (answer) => answer } = {}) {
   const options = { signal };
   if (body !== undefined) {
     options.method = "POST";
@@ -60,36 +60,36 @@ export async function ask(path, { body, signal, read = (answer) => answer } = {}
     options.body = JSON.stringify(body);
   }
   let wait = 0.5;
-  let late = 0;
+  let timeouts = 0;
   let waits = false;
   try {
     for (;;) {
       const outcome = await once(path, options, read);
       if ("found" in outcome) return outcome.found;
       if (outcome.locked) {
-        if (key() === outcome.sent) await askForKey(outcome.sent ? outcome.why : ""); // else there is a newer one
+        if (key() === outcome.sent) await requestKey(outcome.sent ? outcome.why : ""); // otherwise retry with the newer key
         continue;
       }
-      late += Boolean(outcome.late);
-      if (!outcome.passes || late === MOST_TOO_LATE) throw new Problem(outcome.why);
-      wait = outcome.seconds || Math.min(2 * wait, LONGEST_WAIT);
+      timeouts += Boolean(outcome.timeout);
+      if (!outcome.retry || timeouts === MAX_TIMEOUTS) throw new Problem(outcome.why);
+      wait = outcome.seconds || Math.min(2 * wait, MAX_WAIT_SECONDS);
       waiting += !waits;
       waits = true;
-      tell(`${outcome.why} Asking again in ${wait} s.`);
+      showTrouble(`${outcome.why} Retrying in ${wait} s.`);
       await pause(wait, signal);
     }
   } finally {
     waiting -= waits;
-    if (waits && !waiting) tell("");
+    if (waits && !waiting) showTrouble("");
   }
 }
 
-export const json = (path, options) => ask(path, { ...options, read: (answer) => answer.json() });
-export const blob = (path, options) => ask(path, { ...options, read: (answer) => answer.blob() });
+export const json = (path, options) => request(path, { ...options, read: (answer) => answer.json() });
+export const blob = (path, options) => request(path, { ...options, read: (answer) => answer.blob() });
 
 let recovering = Promise.resolve();
 
-/** Show an image. One that does not come is asked for again, after those that failed before it. */
+/** Show an image. Failed images are loaded again one at a time, in order. */
 export function show(image, source) {
   image.dataset.source = source;
   image.classList.remove("missing");
@@ -107,7 +107,7 @@ async function recover(image, source) {
   if (image.dataset.source === source && image.isConnected) await load(image, source);
 }
 
-/** Show an image by a request of our own, which takes the key along, and is patient. */
+/** Show an image through `request`, which sends the key and retries. */
 async function load(image, source) {
   try {
     const url = URL.createObjectURL(await blob(source));
@@ -120,16 +120,16 @@ async function load(image, source) {
   }
 }
 
-/** Run what a person asked for; what is wrong with it is told in `place`. */
-export async function attempt(place, work) {
+/** Run `work` and show the message of a Problem in `element`. */
+export async function attempt(element, work) {
   try {
     const result = await work();
-    place.textContent = "";
+    element.textContent = "";
     return result;
   } catch (error) {
     if (error.name === "AbortError") return undefined;
     if (!(error instanceof Problem)) throw error;
-    place.textContent = error.message;
+    element.textContent = error.message;
     return undefined;
   }
 }

@@ -1,4 +1,4 @@
-// What a person has chosen. It is kept in the page's address, so that a link shows the same.
+// The choices on the page. They are kept in its URL, so that a link shows the same.
 
 const LABEL = "label.";
 
@@ -12,7 +12,7 @@ const whole = (text, fallback) => {
   return value === null ? null : Math.floor(value);
 };
 
-/** An image of a seed, as its address says it; null for what is none. */
+/** Parse an image of a seed from the URL; null if invalid. */
 const readPoint = (text) => {
   const query = new URLSearchParams(text);
   const seed = whole(query.get("seed"), null);

@@ -1,4 +1,4 @@
-// The page: what is chosen, and what follows from it.
+// The page: choices, and the parts that show them.
 
 import { Between } from "./between.js";
 import { showCard } from "./card.js";
@@ -16,7 +16,7 @@ const state = read(location.search);
 let models = [];
 let model;
 let settling;
-let turns = 0;
+let choices = 0;
 
 const detail = new Detail(
   (index) => {
@@ -41,14 +41,14 @@ const grid = new Grid(
 const between = new Between();
 const take = new Take();
 
-/** The choices go into the page's address. */
+/** Write the choices to the page's URL. */
 function keep() {
   history.replaceState(null, "", write(state));
 }
 
-/** Make what was chosen, once nothing has changed for a moment. */
+/** Show the images of the choices, after a short time without changes. */
 function settle() {
-  say();
+  showValues();
   keep();
   clearTimeout(settling);
   settling = setTimeout(() => {
@@ -57,7 +57,7 @@ function settle() {
   }, SETTLE_MS);
 }
 
-function say() {
+function showValues() {
   $("truncation-said").textContent = state.truncation;
   $("verify-said").textContent = state.verify ? `${state.verify} or more` : "off";
 }
@@ -79,12 +79,12 @@ function chips({ name, values }) {
 
 const option = (value) => make("option", { value }, String(value));
 
-/** Load a version of a model, its usual one if it has no such; false if another was chosen since. */
+/** Load a version of a model, or its default version; false if another was chosen meanwhile. */
 async function choose(name, version) {
-  const turn = (turns += 1);
-  const { versions, version: usual } = models.find((each) => each.name === name);
-  const loaded = await Model.load(name, versions.includes(version) ? version : usual);
-  if (turn !== turns) return false;
+  const choice = (choices += 1);
+  const { versions, version: fallback } = models.find((each) => each.name === name);
+  const loaded = await Model.load(name, versions.includes(version) ? version : fallback);
+  if (choice !== choices) return false;
   model = loaded;
   Object.assign(state, { model: name, version: model.version, labels: model.known(state.labels) });
   $("model").value = name;
@@ -104,7 +104,7 @@ async function change(name, version) {
     between.start(model, null, null);
     settle();
   } else if (chosen === undefined) {
-    $("model").value = model.name; // as before
+    $("model").value = model.name; // restore the previous choice
     $("version").value = model.version;
   }
 }
@@ -118,7 +118,7 @@ async function begin() {
   $("seed").value = state.seed;
   $("truncation").value = state.truncation;
   $("verify").value = state.verify;
-  say();
+  showValues();
   grid.start(model, state);
   if (state.image !== null) detail.open(model, state, state.image);
   between.start(model, state.start, state.end);

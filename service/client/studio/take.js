@@ -1,11 +1,11 @@
-// A set to take home: how large, how long, by which command, or at once.
+// Download of a set: estimated size and duration, command line, download in the browser.
 
 import { $, make, save, shell } from "./page.js";
-import { ask, attempt, json } from "./server.js";
+import { attempt, json, request } from "./server.js";
 
 const SUFFIXES = { webdataset: "tar", zip: "zip", parquet: "parquet", npy: "npy" };
-const MOST_HERE = 20_000; // images in the memory of a browser
-const MOST_LABELS = 1024;
+const MAX_IN_BROWSER = 20_000; // images, all in memory
+const MAX_LABELS = 1024;
 const SAMPLE = 16;
 
 const megabytes = (bytes) =>
@@ -33,7 +33,7 @@ export class Take {
     Object.assign(this, { model, state: structuredClone(state), sample: null });
     if (other) {
       $("balance").replaceChildren(
-        make("legend", {}, "As many of each"),
+        make("legend", {}, "Balance by"),
         ...model.attributes.map(({ name }) =>
           make(
             "label",
@@ -60,14 +60,14 @@ export class Take {
     if (!signal.aborted && this.sample) this.describe();
   }
 
-  /** The labels whose images take turns, none where all is drawn; null for too many. */
+  /** Labels of the set, in rotation; empty if all are drawn, null if there are too many. */
   labels() {
     const balanced = [...$("balance").querySelectorAll("input:checked")].map(({ value }) => value);
     const free = this.model.attributes.filter(
       ({ name }) => balanced.includes(name) && !Object.hasOwn(this.state.labels, name),
     );
     const count = free.reduce((product, { values }) => product * values.length, 1);
-    if (count > MOST_LABELS) return null;
+    if (count > MAX_LABELS) return null;
     let rows = [this.state.labels];
     for (const { name, values } of free) {
       rows = rows.flatMap((row) => values.map((value) => ({ ...row, [name]: value })));
@@ -84,13 +84,13 @@ export class Take {
 
   describe() {
     if (!this.model || !$("count").validity.valid) {
-      $("estimate").textContent = "Between 1 and 10,000,000 images.";
+      $("estimate").textContent = "Enter a number from 1 to 10,000,000.";
       return;
     }
     if (this.labels() === null) {
       $("download").disabled = true;
       $("command").textContent = "";
-      $("estimate").textContent = `Too many combinations of labels: at most ${MOST_LABELS}.`;
+      $("estimate").textContent = `Too many combinations of labels: at most ${MAX_LABELS}.`;
       return;
     }
     const { n, label, truncation, verify, seed, model, version } = this.request();
@@ -105,15 +105,15 @@ export class Take {
       ...(labels.length ? ["--", ...labels.map(shell)] : []),
     ];
     $("command").textContent = words.join(" ");
-    $("download").disabled = this.loading || n > MOST_HERE;
-    const said = [];
-    if (labels.length > 1) said.push(`${labels.length} labels, ${Math.floor(n / labels.length)} or more of each.`);
+    $("download").disabled = this.loading || n > MAX_IN_BROWSER;
+    const sentences = [];
+    if (labels.length > 1) sentences.push(`${labels.length} labels, at least ${Math.floor(n / labels.length)} images of each.`);
     if (this.sample) {
       const seconds = (n * this.sample.tries) / this.sample.rate;
-      said.push(`About ${megabytes(this.size(n, format))}, in about ${duration(seconds)}.`);
+      sentences.push(`About ${megabytes(this.size(n, format))}, in about ${duration(seconds)}.`);
     }
-    if (n > MOST_HERE) said.push("Too many for a browser: use the command.");
-    $("estimate").textContent = said.join(" ");
+    if (n > MAX_IN_BROWSER) sentences.push("Too many for a browser: use the command line.");
+    $("estimate").textContent = sentences.join(" ");
   }
 
   size(n, format) {
@@ -133,14 +133,14 @@ export class Take {
     $("cancel").hidden = $("progress").hidden = false;
     $("progress").value = 0;
     const answer = await attempt($("progress-said"), () =>
-      ask(`/generate?format=${format}`, { body, signal }),
+      request(`/generate?format=${format}`, { body, signal }),
     );
-    // Not asked again where it is cut: that is the command's work.
+    // No resume after a lost connection: the command line does that.
     const parts = answer && (await this.receive(answer.body.getReader(), total).catch(() => null));
     if (signal.aborted) $("progress-said").textContent = "Cancelled.";
     else if (parts === null) {
       $("progress-said").textContent =
-        "The connection was cut. The command goes on where it is cut; this button does not.";
+        "The connection was lost. The command line can resume a download; this button cannot.";
     } else if (parts) save(new Blob(parts), `${body.model}-${body.seed}.${SUFFIXES[format]}`);
     $("cancel").hidden = $("progress").hidden = true;
     this.loading = false;
@@ -150,15 +150,15 @@ export class Take {
   async receive(reader, total) {
     const parts = [];
     let bytes = 0;
-    let told = 0;
+    let shown = 0;
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
       parts.push(value);
       bytes += value.length;
       $("progress").value = Math.min(bytes / total, 1);
-      if (performance.now() - told > 1000) {
-        told = performance.now();
+      if (performance.now() - shown > 1000) {
+        shown = performance.now();
         $("progress-said").textContent = `${megabytes(bytes)} of about ${megabytes(total)}`;
       }
     }

@@ -1,4 +1,4 @@
-"""Who is let in, and how much they may have."""
+"""API keys, rate limits, CORS and the protection against DNS rebinding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from service.api.auth import api_keys
-from service.api.auth.access import PROBES
+from service.api.paths import PROBES
 from service.client import Figment
 from service.errors import RequestRejected, StartupError, Unauthorized
 from tests.conftest import attribute, manifest
@@ -69,7 +69,7 @@ GUARDED = [
 
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
-def test_without_a_key_nothing_is_told(guarded: Server, method: str, path: str) -> None:
+def test_requests_without_a_valid_key_get_401(guarded: Server, method: str, path: str) -> None:
     wrong: list[dict[str, str]] = [
         {},
         {"Authorization": "Bearer"},
@@ -87,7 +87,7 @@ def test_without_a_key_nothing_is_told(guarded: Server, method: str, path: str) 
         assert answer.json()["status"] == 401
 
 
-def test_a_key_opens_everything(guarded: Server) -> None:
+def test_valid_key_gives_access_to_all_routes(guarded: Server) -> None:
     answer = guarded.client.post("/generate", json={"n": 2, "seed": 3}, headers=bearer(KEY))
     assert answer.status_code == 200
     url = answer.json()["images"][0]["url"]
@@ -104,7 +104,7 @@ def test_probes_and_pages_take_no_key(guarded: Server) -> None:
         assert guarded.client.get(path).status_code == 200, path
 
 
-def test_the_document_says_what_takes_a_key(guarded: Server, models: Path) -> None:
+def test_openapi_declares_which_routes_require_a_key(guarded: Server, models: Path) -> None:
     document = guarded.client.get("/openapi.json").json()
     assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     for path, operations in document["paths"].items():
@@ -114,7 +114,7 @@ def test_the_document_says_what_takes_a_key(guarded: Server, models: Path) -> No
         assert "securitySchemes" not in free.client.get("/openapi.json").json()["components"]
 
 
-def test_no_key_comes_to_light(guarded: Server) -> None:
+def test_keys_appear_in_no_log_answer_or_metric(guarded: Server) -> None:
     guarded.client.post("/generate", json={"n": 1}, headers=bearer(KEY))
     guarded.client.get(f"/models?key={KEY}", headers=bearer(KEY))
     info = guarded.client.get("/info", headers=bearer(KEY)).text
@@ -126,8 +126,8 @@ def test_no_key_comes_to_light(guarded: Server) -> None:
     assert 'figment_key_images_total{key="team"}' in metrics
 
 
-def test_a_key_has_its_rate(guarded: Server) -> None:
-    """Of 20 images a second, and 64 at once."""
+def test_rate_limit_of_a_key(guarded: Server) -> None:
+    """20 images per second, and 64 at once."""
     ask = {"n": 64, "model": "plain"}
     assert guarded.client.post("/generate", json=ask, headers=bearer(SLOW)).status_code == 200
     refused = guarded.client.post("/generate", json=ask, headers=bearer(SLOW))
@@ -141,7 +141,7 @@ def test_a_key_has_its_rate(guarded: Server) -> None:
     assert guarded.client.post("/generate", json=ask, headers=bearer(SLOW)).status_code == 200
 
 
-def test_a_set_is_sent_at_the_rate_of_its_key(guarded: Server) -> None:
+def test_set_is_streamed_at_the_rate_of_its_key(guarded: Server) -> None:
     ask = {"n": 120, "model": "plain"}
     url = "/generate?format=npy"
     while True:
@@ -154,7 +154,7 @@ def test_a_set_is_sent_at_the_rate_of_its_key(guarded: Server) -> None:
     assert time.monotonic() - started > (120 - 64) / 20 - 0.5
 
 
-def test_browsers_of_configured_origins_only(guarded: Server, models: Path) -> None:
+def test_cors_allows_configured_origins_only(guarded: Server, models: Path) -> None:
     asks = {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type",
@@ -167,7 +167,7 @@ def test_browsers_of_configured_origins_only(guarded: Server, models: Path) -> N
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-def test_answers_tell_browsers_to_do_nothing_with_them(guarded: Server) -> None:
+def test_security_headers(guarded: Server) -> None:
     for path in ("/models", "/nowhere", "/", "/docs"):
         headers = guarded.client.get(path, headers=bearer(KEY)).headers
         assert headers["X-Content-Type-Options"] == "nosniff"
@@ -197,7 +197,7 @@ def start(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "figment.example"])
-def test_it_does_not_lie_open_to_others_by_accident(models: Path, host: str) -> None:
+def test_public_host_without_keys_does_not_start(models: Path, host: str) -> None:
     ended = start("--models", str(models), "--host", host)
     assert ended.returncode == 1
     assert "FIGMENT_API_KEYS" in ended.stderr
@@ -206,14 +206,14 @@ def test_it_does_not_lie_open_to_others_by_accident(models: Path, host: str) -> 
 
 
 @pytest.mark.parametrize("way", [("--allow-anonymous",), ("--api-keys", entry("me", KEY))])
-def test_others_are_let_in_on_purpose(models: Path, way: tuple[str, ...]) -> None:
+def test_public_host_starts_on_purpose(models: Path, way: tuple[str, ...]) -> None:
     with serve("--models", str(models), "--host", "0.0.0.0", *way) as server:
         port = httpx.URL(server.url).port
         found = httpx.get(f"http://127.0.0.1:{port}/readyz")
         assert found.status_code == 200
 
 
-def test_a_file_of_keys(models: Path, tmp_path: Path) -> None:
+def test_keys_from_a_file(models: Path, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# who asks\n{entry('a', KEY)}  # the first\n\n{entry('b@5', SLOW)}\n")
     with serve("--models", str(models), "--api-keys-file", str(file)) as server:
@@ -226,9 +226,9 @@ def test_a_file_of_keys(models: Path, tmp_path: Path) -> None:
     ("entries", "problem"),
     [
         ("team:sha256:abc", "API key 1 is not of the form"),
-        ("team:sha256", "API key 1: what stands there for the key is no key"),
-        ("sha256:" + "0" * 64, "API key 1: what stands there for the key is no key"),
-        ("team:" + "0" * 64, "API key 1: what stands there for the key is no key"),
+        ("team:sha256", "API key 1 is shorter than 8 characters, or a hash without a name"),
+        ("sha256:" + "0" * 64, "API key 1 is shorter than 8 characters, or a hash without a name"),
+        ("team:" + "0" * 64, "API key 1 is shorter than 8 characters, or a hash without a name"),
         (entry("team", KEY) + "," + entry("team", SLOW), "two API keys have the name of 'team'"),
         (entry("a", KEY) + "," + entry("b", KEY), "two API keys have the digest of 'a'"),
         ("a b:sha256:" + "0" * 64, "API key 1 is not of the form"),
@@ -236,7 +236,7 @@ def test_a_file_of_keys(models: Path, tmp_path: Path) -> None:
         ("", "there is no API key"),
     ],
 )
-def test_what_is_no_key_is_refused_and_not_repeated(
+def test_invalid_key_entries_are_rejected_and_not_quoted(
     models: Path, entries: str, problem: str
 ) -> None:
     ended = start("--models", str(models), "--api-keys", entries)
@@ -245,13 +245,13 @@ def test_what_is_no_key_is_refused_and_not_repeated(
     assert not entries or entries not in ended.stderr
 
 
-def test_a_key_in_the_clear_is_taken_with_a_warning(models: Path) -> None:
+def test_plain_text_key_works_with_a_warning(models: Path) -> None:
     with serve("--models", str(models), "--api-keys", f"me:{KEY}") as server:
         assert server.client.get("/models", headers=bearer(KEY)).status_code == 200
-        assert any("'me' is given as it is" in line for line in server.log)
+        assert any("'me' is given in plain text" in line for line in server.log)
 
 
-def test_the_command_makes_keys() -> None:
+def test_key_command_creates_keys() -> None:
     command = [sys.executable, "-m", "service", "key", "team", "--rate", "50"]
     told = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True).stdout
     secret = next(line.strip() for line in told.splitlines() if line.startswith("  figment_"))
@@ -270,7 +270,7 @@ def metric(server: Server, line: str) -> float:
     return float(next(row.split()[-1] for row in told.splitlines() if row.startswith(line)))
 
 
-def test_a_reload_forgives_nothing(models: Path) -> None:
+def test_reload_does_not_reset_rate_limits(models: Path) -> None:
     ask = {"n": 60, "model": "plain"}
     options = ("--models", str(models), "--max-images", "60", "--api-keys", entry("a@1", KEY))
     with serve(*options) as server:
@@ -280,7 +280,7 @@ def test_a_reload_forgives_nothing(models: Path) -> None:
         assert server.client.post("/generate", json=ask).status_code == 429
 
 
-def test_sets_that_are_left_are_paid_for_as_far_as_they_were_computed(models: Path) -> None:
+def test_aborted_sets_are_charged_for_computed_images(models: Path) -> None:
     ask = {"n": 10_000, "model": "plain"}
     options = ("--models", str(models), "--max-images", "64", "--api-keys", entry("a@5", KEY))
     with serve(*options) as server:
@@ -295,7 +295,7 @@ def test_sets_that_are_left_are_paid_for_as_far_as_they_were_computed(models: Pa
         assert metric(server, 'figment_key_images_total{key="a"}') == made
 
 
-def test_what_is_refused_is_not_paid_for(guarded: Server) -> None:
+def test_rejected_requests_are_not_charged(guarded: Server) -> None:
     before = metric(guarded, 'figment_key_images_total{key="team"}')
     for body in ({"n": 65}, {"n": 5, "label": "blue hair"}, {"model": "none"}):
         answer = guarded.client.post("/generate", json=body, headers=bearer(KEY))
@@ -303,8 +303,8 @@ def test_what_is_refused_is_not_paid_for(guarded: Server) -> None:
     assert metric(guarded, 'figment_key_images_total{key="team"}') == before
 
 
-def test_a_page_of_another_site_cannot_ask_under_a_name_of_its_own(models: Path) -> None:
-    """Or through a browser on this machine it could read what nobody needs a key for."""
+def test_dns_rebinding_is_rejected(models: Path) -> None:
+    """Otherwise a page could read all answers through a browser on this machine."""
     with serve("--models", str(models)) as server:
         for host, status in (
             ("evil.example", 421),
@@ -321,7 +321,7 @@ def test_a_page_of_another_site_cannot_ask_under_a_name_of_its_own(models: Path)
         assert answer.status_code == 200
 
 
-def test_a_caller_cannot_write_lines_into_the_log(guarded: Server) -> None:
+def test_request_paths_cannot_forge_log_lines(guarded: Server) -> None:
     guarded.client.get("/x%0aERROR%20forged%1b[2J", headers={"X-Request-ID": "forger"})
     for _ in range(100):
         if lines := [line for line in guarded.log if "forger" in line]:

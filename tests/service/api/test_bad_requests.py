@@ -1,4 +1,4 @@
-"""What the service answers to requests that are wrong: a reason, what is allowed, no traceback."""
+"""Answers to invalid requests: a reason, allowed values, no traceback."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from service.errors import InvalidRequest
 from service.formats.images import encode
+from tests.helpers.responses import problem
 
 JSON = {"Content-Type": "application/json"}
 PATHS = ["/generate", "/generate/conditional", "/interpolate", "/variations"]
@@ -18,19 +19,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "/interpolate": {"from": {"seed": 1}, "to": {"seed": 2}},
     "/variations": {"of": {"seed": 1}},
 }
-
-
-def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
-    """The body of an error, whose shape is the same for all of them (RFC 9457)."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = answer.json()
-    assert {"type", "title", "status", "detail"} <= body.keys()
-    assert body["status"] == status
-    assert body["type"].startswith("urn:figment:")
-    assert "Traceback" not in answer.text
-    assert len(answer.text) < 10_000
-    return body
 
 
 @pytest.mark.parametrize(
@@ -139,9 +127,7 @@ def test_bodies(client: httpx.Client, path: str, content: bytes, status: int, sa
         ("/generate", {"label": "purple elephant"}, "unknown-or-ambiguous-label"),
     ],
 )
-def test_the_type_of_a_problem_says_whether_another_model_or_size_would_do(
-    client: httpx.Client, path: str, body: dict[str, Any], kind: str
-) -> None:
+def test_problem_types(client: httpx.Client, path: str, body: dict[str, Any], kind: str) -> None:
     assert problem(client.post(path, json=body), 422)["type"] == f"urn:figment:{kind}"
 
 
@@ -151,7 +137,7 @@ def test_a_body_that_is_not_declared_as_json(client: httpx.Client) -> None:
     assert "Content-Type: application/json" in problem(answer, 422)["detail"]
 
 
-def test_label_mistakes_carry_the_nearest_matches_and_where_all_labels_are(
+def test_unknown_label_lists_closest_matches_and_link(
     client: httpx.Client,
 ) -> None:
     body = problem(client.post("/generate", json={"label": "red eys"}), 422)
@@ -227,7 +213,7 @@ def test_variations(client: httpx.Client, change: dict[str, Any], status: int, s
         ("/images/digits/01/3/0.png", 422, "version: "),
         ("/images/digits/1/1_0/0.png", 422, "seed: "),
         ("/images/digits/1/3.0/0.png", 422, "seed: "),
-        ("/images/digits/1/3/0.png?label=7&label=8", 422, "label: stands twice in the query"),
+        ("/images/digits/1/3/0.png?label=7&label=8", 422, "label: appears twice in the query"),
         ("/images/digits/1/3/0.png?labl=7", 422, "labl: Extra inputs are not permitted"),
         ("/images/digits/1/3/0.png?label=eleven", 422, "unknown label 'eleven'"),
         ("/images/digits/1/3/0.png?label=", 422, "the label is empty"),
@@ -256,7 +242,7 @@ def test_formats(client: httpx.Client, path: str) -> None:
     body = BODIES.get(path, {})
     answer = problem(client.post(f"{path}?format=bmp", json=body), 406)
     twice = client.post(f"{path}?format=png&format=json", json=body)
-    assert "format: stands twice" in problem(twice, 422)["detail"]
+    assert "format: appears twice" in problem(twice, 422)["detail"]
     assert answer["formats"][:2] == ["json", "png"]
     assert "fromat: Extra" in problem(client.post(f"{path}?fromat=png", json=body), 422)["detail"]
     headers = {"Accept": "text/csv"}
@@ -283,5 +269,5 @@ def test_a_sheet_that_is_too_large_for_its_format() -> None:
     assert encode(strip, "png", None)
 
 
-def test_the_service_still_works_after_all_that(client: httpx.Client) -> None:
+def test_service_works_after_invalid_requests(client: httpx.Client) -> None:
     assert client.post("/generate", json={"n": 4}).status_code == 200

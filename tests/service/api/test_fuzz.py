@@ -1,4 +1,4 @@
-"""Label phrases and addresses of any kind: what is taken is right, and the rest is told why."""
+"""Random labels and addresses: accepted ones are answered correctly, others get a problem."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def problem(status: int, headers: http.client.HTTPMessage, content: bytes) -> di
 
 @fuzzed
 @given(labels)
-def test_a_label_is_understood_or_refused(label: Label) -> None:
+def test_any_label_is_parsed_or_rejected(label: Label) -> None:
     try:
         choice = FACES.parse(label)
     except InvalidLabel as error:
@@ -158,7 +158,7 @@ good = said().map(lambda pair: pair[1])
 
 @fuzzed
 @given(said())
-def test_a_label_gives_what_it_names(pair: tuple[Choice, str]) -> None:
+def test_phrases_give_the_values_they_name(pair: tuple[Choice, str]) -> None:
     choice, phrase = pair
     assert FACES.parse(phrase) == choice
 
@@ -184,7 +184,7 @@ def vocabularies(draw: st.DrawFn) -> Vocabulary:
 
 @fuzzed
 @given(vocabularies())
-def test_the_label_of_an_address_means_what_was_asked_for(vocabulary: Vocabulary) -> None:
+def test_canonical_phrase_gives_the_same_values(vocabulary: Vocabulary) -> None:
     sizes = [range(len(attribute.values)) for attribute in vocabulary.attributes]
     for values in product(*sizes):
         choice = dict(enumerate(values))
@@ -193,9 +193,7 @@ def test_the_label_of_an_address_means_what_was_asked_for(vocabulary: Vocabulary
 
 @fuzzed
 @given(labels | good | st.lists(labels | good | good, max_size=3), st.integers(1, 3))
-def test_a_request_with_a_label_gives_what_its_urls_give(
-    call: Caller, label: Label | list[Label], n: int
-) -> None:
+def test_labelled_images_equal_their_urls(call: Caller, label: Label | list[Label], n: int) -> None:
     status, headers, content = call("POST", "/generate", {"label": label, "n": n, "seed": 3})
     if status != 200:
         found = problem(status, headers, content)
@@ -257,7 +255,7 @@ def targets(draw: st.DrawFn) -> str:
 
 @fuzzed
 @given(targets())
-def test_an_address_gives_its_image_or_says_why_not(call: Caller, target: str) -> None:
+def test_any_address_gives_its_image_or_a_problem(call: Caller, target: str) -> None:
     status, headers, content = call("GET", target)
     if status != 200:
         problem(status, headers, content)

@@ -1,4 +1,4 @@
-"""What the service answers to requests that are right, over a real socket."""
+"""Answers to valid requests, over a real socket."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
+
+from tests.helpers.responses import pixels
 
 Body = dict[str, Any]
 
@@ -29,11 +30,6 @@ def images(client: httpx.Client, path: str, body: Body) -> list[Body]:
 
 def files(client: httpx.Client, path: str, body: Body) -> list[bytes]:
     return [base64.b64decode(image["data"]) for image in images(client, path, body)]
-
-
-def pixels(content: bytes) -> npt.NDArray[np.uint8]:
-    with Image.open(io.BytesIO(content)) as image:
-        return np.asarray(image)
 
 
 def test_generate(client: httpx.Client) -> None:
@@ -60,20 +56,20 @@ def test_digits(client: httpx.Client) -> None:
     assert pixels(base64.b64decode(found["data"])).shape == (28, 28)
 
 
-def test_without_a_seed_one_is_drawn_and_returned(client: httpx.Client) -> None:
+def test_missing_seed_is_drawn_and_returned(client: httpx.Client) -> None:
     first, second = (ask(client, "/generate", {}).json() for _ in range(2))
     assert first["seed"] != second["seed"]
     again = ask(client, "/generate", {"seed": first["seed"]}).json()
     assert again == first
 
 
-def test_a_label_without_a_model_means_the_conditional_one(client: httpx.Client) -> None:
+def test_label_selects_the_conditional_model(client: httpx.Client) -> None:
     assert ask(client, "/generate", {"label": "red eyes"}).json()["model"] == "anime-faces"
     named = {"model": "anime-faces", "label": {"eyes": "red"}}
     assert ask(client, "/generate", named).json()["images"][0]["labels"]["eyes"] == "red"
 
 
-def test_a_list_of_labels_gives_a_balanced_set_that_addresses_agree_with(
+def test_list_of_labels_gives_a_balanced_set(
     client: httpx.Client,
 ) -> None:
     labels = ["red eyes", {"eyes": "blue", "hair": "black"}, "green eyes"]
@@ -93,7 +89,7 @@ def test_naming_one_attribute_does_not_change_the_others(client: httpx.Client) -
 
 
 @pytest.mark.parametrize("path", ["/generate", "/generate/conditional"])
-def test_an_image_is_the_same_in_any_request(client: httpx.Client, path: str) -> None:
+def test_image_is_the_same_in_any_request(client: httpx.Client, path: str) -> None:
     together = files(client, path, {"n": 40, "seed": 5})
     assert len(set(together)) == 40
     assert files(client, path, {"n": 7, "seed": 5, "offset": 33}) == together[33:]
@@ -143,7 +139,7 @@ def test_several_images_as_a_contact_sheet(client: httpx.Client) -> None:
         assert np.array_equal(part, pixels(content))
 
 
-def test_files_say_that_they_are_synthetic_and_where_they_are_from(client: httpx.Client) -> None:
+def test_file_metadata_has_address_and_synthetic_mark(client: httpx.Client) -> None:
     address = "/images/anime-faces/2/3/0.png?label=red+eyes&truncation=0.8"
     with Image.open(io.BytesIO(client.get(address).content)) as image:
         assert isinstance(image.info, dict)
@@ -155,7 +151,7 @@ def test_files_say_that_they_are_synthetic_and_where_they_are_from(client: httpx
             assert {"synthetic", address} <= exif
 
 
-def test_images_can_be_cached_for_ever(client: httpx.Client) -> None:
+def test_image_caching_headers(client: httpx.Client) -> None:
     address = "/images/anime-faces/2/3/0.png?label=red+eyes"
     first = client.get(address)
     assert first.headers["cache-control"] == "public, max-age=31536000, immutable"
@@ -246,7 +242,7 @@ def test_models_are_listed_with_their_manifests(client: httpx.Client) -> None:
             assert version["manifest"]["provenance"]["dataset"]["licence"]
 
 
-def test_a_whole_number_is_one_however_it_is_written(client: httpx.Client) -> None:
+def test_integers_may_be_written_as_floats(client: httpx.Client) -> None:
     written = '{"n": 2.0, "seed": 3e0, "offset": 0.0, "truncation": 1.0, "version": 1.0}'
     answer = client.post("/generate", content=written, headers={"Content-Type": "application/json"})
     body = {"n": 2, "seed": 3, "offset": 0, "truncation": 1, "version": 1}

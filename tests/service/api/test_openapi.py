@@ -1,4 +1,4 @@
-"""The service and its OpenAPI document, held against each other."""
+"""The service and its OpenAPI document, compared with each other."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.helpers.server import ROOT, Server, environment, serve
 
 KEY = "figment_for-schemathesis"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
-"""What every request carries, but for those that try without."""
+"""Headers of every request, except those that test access without a key."""
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 CASES = 2000
-"""At the least."""
+"""Minimum number of generated requests."""
 CONDITIONAL = manifest(
     attribute("hair", "red", "black"), attribute("eyes", "red", "blue"), name="faces"
 )
@@ -28,7 +28,7 @@ CONDITIONAL = manifest(
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Tiny models and small bounds, so that thousands of answers take a minute."""
+    """Tiny models and low limits, so that thousands of answers take a minute."""
     folder = tmp_path_factory.mktemp("models")
     put(folder, "faces", 1, model(CONDITIONAL))
     path = put(folder, "faces", 2, model(CONDITIONAL))
@@ -40,8 +40,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.mark.slow
 def test_schemathesis_finds_no_fault(small: Server, tmp_path: Path) -> None:
-    """All checks on all operations, with requests that are as documented, and others."""
+    """All checks on all operations, with valid and invalid requests."""
     report = tmp_path / "report.json"
     options = {
         "checks": "all",
@@ -115,7 +116,7 @@ def test_formats_are_named(small: Server) -> None:
     }
 
 
-def test_examples_are_answered_here(small: Server) -> None:
+def test_examples_work_on_this_server(small: Server) -> None:
     found = document(small)
     (example,) = found["components"]["schemas"]["GenerateRequest"]["examples"]
     assert example["label"] == "red eyes"
@@ -130,7 +131,7 @@ def test_examples_are_answered_here(small: Server) -> None:
     assert small.client.get("/models/{name}/{version}".format(**shown)).status_code == 200
 
 
-def test_errors_are_documented_as_they_look(small: Server) -> None:
+def test_errors_are_documented_as_problems(small: Server) -> None:
     for path, item in document(small)["paths"].items():
         for method, operation in item.items():
             for status, answer in operation["responses"].items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import io
 import json
 import random
 import re
@@ -19,12 +18,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from tests.conftest import manifest
 from tests.helpers.onnx_files import model, put
+from tests.helpers.responses import pixels
 from tests.helpers.server import MODELS, ROOT, Server, serve
 from tests.helpers.waiting import wait_until
 
@@ -49,11 +48,6 @@ def admitted(server: Server) -> int:
 def images_per_second(server: Server) -> float:
     found: float = server.client.get("/info").json()["images_per_second"]
     return found
-
-
-def pixels(content: bytes) -> npt.NDArray[np.uint8]:
-    with Image.open(io.BytesIO(content)) as image:
-        return np.asarray(image)
 
 
 def send(server: Server, body: dict[str, object], path: str = "/generate") -> socket.socket:

@@ -391,4 +391,4 @@ def test_a_set_that_fails_half_way_is_cut_and_counted(tmp_path: Path) -> None:
         told = server.client.get("/metrics").text
         reason = "no-room-for-temporary-files"
         assert f'figment_streams_cut_total{{reason="{reason}"}} 1.0' in told
-        assert any("a stream is cut: the temporary files" in line for line in server.log)
+        assert any("aborted a stream: the temporary files" in line for line in server.log)
