@@ -209,7 +209,11 @@ def test_a_graph_that_does_not_give_what_it_declares_is_refused(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("name", "version", "said"),
-    [("Tiny", "1", "no model name"), ("tiny", "0", "no version"), ("tiny", "latest", "no version")],
+    [
+        ("Tiny", "1", "not a model name"),
+        ("tiny", "0", "not a version"),
+        ("tiny", "latest", "not a version"),
+    ],
 )
 def test_folders_that_are_misnamed_are_refused(
     tmp_path: Path, name: str, version: str, said: str
