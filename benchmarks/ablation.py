@@ -156,7 +156,7 @@ def _measure(
     seconds = time.process_time() - began
     if not trainer.is_finite():
         return {"diverged": True}
-    trainer.settle()
+    trainer.recalibrate_batch_norm()
     grid = grids.grid(sampling.fixed_samples(trainer.ema, dataset.attributes, GRID))
     write_atomically(target.with_suffix(".png"), grid)
     trainer.save(target.with_suffix(".safetensors"))

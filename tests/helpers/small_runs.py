@@ -9,7 +9,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from training.__main__ import main
+from training.cli import main
 from training.config import TrainingConfig
 from training.data import Dataset, avatars
 from training.runs.run import DatasetDescription, Run
@@ -48,9 +48,9 @@ def small_config(**options: object) -> TrainingConfig:
     return TrainingConfig.model_validate(settings | options)
 
 
-def lay_out(folder: Path, dataset: Dataset, **options: object) -> Run:
+def create_run(folder: Path, dataset: Dataset, **options: object) -> Run:
     run = Run.plan(folder, small_config(**options), DatasetDescription.of(dataset, "MIT"))
-    run.lay_out()
+    run.create()
     return run
 
 

@@ -62,7 +62,7 @@ def lay_out(folder: Path, faces: Dataset) -> Run:
         }
     )
     run = Run.plan(folder, config, DatasetDescription.of(faces, "MIT"))
-    run.lay_out()
+    run.create()
     return run
 
 
@@ -73,7 +73,7 @@ def go_on(folder: Path, faces: Dataset, largest_file: int | None = None) -> None
     if largest_file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond it is an error, no signal
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-    train(Run.open(folder), faces, judge=False)
+    train(Run.open(folder), faces, stop_on_failure=False)
 
 
 def started(*arguments: object) -> ForkServerProcess:

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.helpers.small_runs import lay_out, small_config, small_faces
-from training.__main__ import resume, train_command
+from tests.helpers.small_runs import create_run, small_config, small_faces
+from training.cli import resume
+from training.cli import train as train_command
 from training.config import TrainingConfig
 from training.core.pixels import to_networks
 from training.data import Dataset
@@ -270,7 +271,7 @@ def test_a_run_that_collapses_is_stopped_and_can_go_on_all_the_same(
 ) -> None:
     monkeypatch.setattr(diagnosis, "GRACE_KIMG", 0)  # or it would take a minute
     # 1. At such a learning rate a generator draws one picture for ever.
-    run = lay_out(tmp_path / "run", faces, lr=3)
+    run = create_run(tmp_path / "run", faces, lr=3)
     with pytest.raises(Failed, match="has collapsed") as stopped:
         train(run, faces)
     # 2. It was stopped at the second snapshot after the grace period, with all that is worth
@@ -289,7 +290,7 @@ def test_a_run_that_collapses_is_stopped_and_can_go_on_all_the_same(
     # 3. Resumed, it is stopped again, but without the judge it goes on to the end.
     with pytest.raises(Failed, match="stopped after 3008 images"):
         train(run, faces)
-    train(run, faces, judge=False)
+    train(run, faces, stop_on_failure=False)
     assert [line["shown"] for line in run.scores.lines()] == [1024, 2016, 3008, 4000]
 
 
@@ -297,17 +298,17 @@ def test_a_run_that_has_collapsed_by_its_end_has_nothing_to_go_on_with(
     faces: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diagnosis, "GRACE_KIMG", 0)  # or it would take a minute
-    run = lay_out(tmp_path / "run", faces, lr=3, kimg=2)
+    run = create_run(tmp_path / "run", faces, lr=3, kimg=2)
     with pytest.raises(Failed, match=r"stopped after 2016 images: .* is kept\.$"):
         train(run, faces)
 
 
 def test_a_run_that_diverges_keeps_what_it_had(faces: Dataset, tmp_path: Path) -> None:
-    run = lay_out(tmp_path / "run", faces, kimg=1)
+    run = create_run(tmp_path / "run", faces, kimg=1)
     train(run, faces)
     before = run.checkpoint.read_bytes()
     hopeless = replace(run, config=run.config.model_copy(update={"lr": 1e30, "kimg": 2}))
-    with pytest.raises(Diverged, match="not a number; the last checkpoint is kept"):
+    with pytest.raises(Diverged, match="NaN or infinite; the last checkpoint is kept"):
         train(hopeless, faces)
     assert run.checkpoint.read_bytes() == before
     assert run.load_snapshot("best")[1] == 1024

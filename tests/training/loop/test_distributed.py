@@ -99,7 +99,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
 def test_a_batch_that_cannot_be_spread_is_refused(tmp_path: Path) -> None:
     ended, said = train(tmp_path / "run", "--batch", "20")
     assert 0 not in ended
-    assert "a batch of 20 cannot be spread over 2 processes in groups of 4" in said
+    assert "a batch of 20 cannot be split over 2 processes in groups of 4" in said
     assert not (tmp_path / "run").exists()
 
 
@@ -114,7 +114,7 @@ def test_a_run_that_came_to_a_bad_end_is_not_begun_again(tmp_path: Path) -> None
         process = training_process(said, "train", *OPTIONS, *more, environment=restarted)
         process.join(120)
         assert process.exitcode == 1
-        assert "a loss or weight is not a number" in said.read_text()
+        assert "a loss or weight is NaN or infinite" in said.read_text()
     assert "timing a few steps" not in said.read_text()
 
 

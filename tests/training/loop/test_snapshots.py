@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 
 from service.inference.model import load_model
 from service.inference.session import SessionFactory
-from tests.helpers.small_runs import lay_out, small_faces, training
+from tests.helpers.small_runs import create_run, small_faces, training
 from training.data import Dataset
 from training.errors import RunError
-from training.loop.loop import KEPT, train
+from training.loop.loop import train
+from training.loop.recorder import KEPT
 from training.loop.tensorboard import TensorBoardLog
 from training.runs.run import Run
 
@@ -32,8 +33,8 @@ def faces() -> Dataset:
 @pytest.fixture(scope="module")
 def trained(faces: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with six snapshots whose scores go up and down."""
-    run = lay_out(tmp_path_factory.mktemp("runs") / "run", faces, kimg=6, lr=0.05, batch=64)
-    train(run, faces, judge=False)
+    run = create_run(tmp_path_factory.mktemp("runs") / "run", faces, kimg=6, lr=0.05, batch=64)
+    train(run, faces, stop_on_failure=False)
     return run
 
 
@@ -113,7 +114,7 @@ def test_without_scores_the_last_snapshot_is_the_best(run: Run) -> None:
 def test_without_held_out_images_only_the_last_snapshot_is_kept(
     faces: Dataset, tmp_path: Path
 ) -> None:
-    run = lay_out(tmp_path / "run", faces, kimg=2, hold_out=0.05)  # fewer than measuring needs
+    run = create_run(tmp_path / "run", faces, kimg=2, hold_out=0.05)  # fewer than measuring needs
     train(run, faces)
     assert not run.scores.path.exists()
     assert kept(run) == ["000002016"]
@@ -121,7 +122,7 @@ def test_without_held_out_images_only_the_last_snapshot_is_kept(
 
 
 def test_a_run_without_snapshots_has_none_to_take(faces: Dataset, tmp_path: Path) -> None:
-    run = lay_out(tmp_path / "run", faces)
+    run = create_run(tmp_path / "run", faces)
     with pytest.raises(RunError, match="has no snapshot yet"):
         run.load_snapshot("best")
 
@@ -173,8 +174,8 @@ def test_tensorboard_gets_the_logs_and_the_samples(faces: Dataset, tmp_path: Pat
     pytest.importorskip("tensorboard", reason="TensorBoard is an extra")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = lay_out(tmp_path / "run", faces, kimg=2)
-    train(run, faces, judge=False, board=TensorBoardLog(run.folder, 0))
+    run = create_run(tmp_path / "run", faces, kimg=2)
+    train(run, faces, stop_on_failure=False, tensorboard=TensorBoardLog(run.folder, 0))
     events = EventAccumulator(str(run.folder))
     events.Reload()
     for log in (run.log, run.scores):

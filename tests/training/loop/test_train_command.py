@@ -14,7 +14,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from tests.helpers.small_runs import small_config, small_faces
-from training.__main__ import main, train_command
+from training.cli import main
+from training.cli import train as train_command
 from training.config import TrainingConfig
 from training.core.durations import duration
 from training.loop.estimate import images_per_second
@@ -142,12 +143,12 @@ def test_an_unknown_preset_is_told_those_there_are() -> None:
         ("--loss wgan-gp", "gradient penalties"),
         ("--d-condition input", "could be read off the input: label_weight must be 0"),
         ("--preset dcgan --label-weight 1", "label_weight must be 0"),
-        ("--d-condition none", "cannot tell wrong labels: mismatched_weight must be 0"),
+        ("--d-condition none", "cannot recognise wrong labels: mismatched_weight must be 0"),
         ("--label-ramp-kimg 5 --kimg 4", "label_ramp_kimg is longer than the run"),
         ("--minibatch discrimination --batch 24", "needs a batch that 16 divides"),
         ("--attributes hair,hair", "--attributes: an attribute is named twice"),
         ("--augment blur", "--augment: "),
-        ("--augment colour", "'colour' would change what 'hair' says"),
+        ("--augment colour", "'colour' would change what 'hair' describes"),
         ("--attributes nose", "nose"),
         ("--lr 0 --batch 1", "--batch: "),
         ("--lr 0 --batch 1", "--lr: "),

@@ -45,7 +45,7 @@ def faces() -> Dataset:
 
 def laid_out(folder: Path, config: TrainingConfig, dataset: Dataset) -> Run:
     run = Run.plan(folder, config, DatasetDescription.of(dataset, "MIT"))
-    run.lay_out()
+    run.create()
     return run
 
 
@@ -349,7 +349,7 @@ def test_weights_that_are_no_numbers_are_neither_measured_nor_kept(
 
 def test_a_run_that_diverges_ends_and_keeps_its_checkpoint(start: Start, faces: Dataset) -> None:
     run = start(lr=1e30, tick_kimg=1)
-    with pytest.raises(Diverged, match="not a number; there is no checkpoint"):
+    with pytest.raises(Diverged, match="NaN or infinite; there is no checkpoint"):
         train(run, faces)
     assert not run.checkpoint.exists()
     trainer_of(run).save(run.checkpoint)
@@ -388,7 +388,7 @@ def test_settled_average_has_the_statistics_of_what_it_will_draw(
 ) -> None:
     trainer = trainer_of(start())
     trainer.step(*data(faces))
-    trainer.settle()
+    trainer.recalibrate_batch_norm()
     convolution, norm = trainer.ema.blocks[0].convolution, trainer.ema.blocks[0].norm
     assert isinstance(norm, BatchNorm) and norm.running_mean is not None
     assert norm.running_var is not None

@@ -10,7 +10,7 @@ from service.core.manifest import Attribute
 from tests.conftest import attribute
 from training.core.pixels import to_networks
 from training.data import avatars
-from training.networks.augment import DRAWS, OPERATIONS, augment, grey_share, unfit
+from training.networks.augment import DRAWS, OPERATIONS, augment, conflicts_with_labels, grey_share
 
 ALL = list(OPERATIONS)
 ALWAYS = 1 - 1e-6
@@ -175,25 +175,25 @@ GLASSES = attribute("glasses", "no", "yes")
     ids=lambda a: a.name,
 )
 def test_colour_is_refused_where_labels_are_colours(coloured: Attribute) -> None:
-    (problem,) = unfit(["translation", "colour"], True, [GLASSES, coloured])
-    assert f"'colour' would change what {coloured.name!r} says" in problem
-    assert unfit(["translation", "cutout"], True, [GLASSES, coloured]) == []
+    (problem,) = conflicts_with_labels(["translation", "colour"], True, [GLASSES, coloured])
+    assert f"'colour' would change what {coloured.name!r} describes" in problem
+    assert conflicts_with_labels(["translation", "cutout"], True, [GLASSES, coloured]) == []
 
 
 @pytest.mark.parametrize(
     "lettered", [DIGITS, attribute("letter", *"abcdefgh")], ids=lambda a: a.name
 )
 def test_a_mirror_is_refused_where_labels_are_digits_or_letters(lettered: Attribute) -> None:
-    (problem,) = unfit([], True, [GLASSES, lettered])
+    (problem,) = conflicts_with_labels([], True, [GLASSES, lettered])
     assert problem.startswith(f"mirror: {lettered.name!r} is digits or letters")
-    assert unfit(["colour", "translation", "cutout"], False, [lettered]) == []
+    assert conflicts_with_labels(["colour", "translation", "cutout"], False, [lettered]) == []
 
 
 def test_a_mirror_is_refused_where_labels_say_which_side() -> None:
     for sided in (attribute("gaze", "Left", "right"), attribute("left_eye", "open", "closed")):
-        (problem,) = unfit([], True, [sided])
+        (problem,) = conflicts_with_labels([], True, [sided])
         assert f"{sided.name!r} says which side" in problem
-        assert unfit([], False, [sided]) == []
+        assert conflicts_with_labels([], False, [sided]) == []
 
 
 @pytest.mark.parametrize(
@@ -206,12 +206,12 @@ def test_a_mirror_is_refused_where_labels_say_which_side() -> None:
     ids=lambda a: a.name,
 )
 def test_all_is_accepted_where_labels_allow_it(coded: Attribute) -> None:
-    assert unfit(ALL, True, [GLASSES, coded]) == []
-    assert unfit(ALL, True, []) == []
+    assert conflicts_with_labels(ALL, True, [GLASSES, coded]) == []
+    assert conflicts_with_labels(ALL, True, []) == []
 
 
 def test_each_problem_has_a_sentence() -> None:
-    assert len(unfit(ALL, True, [HAIR, DIGITS, GLASSES])) == 2
+    assert len(conflicts_with_labels(ALL, True, [HAIR, DIGITS, GLASSES])) == 2
 
 
 @pytest.mark.parametrize(("name", "least"), [("cutout", 0.95), ("translation", 0.9)])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from service.core.manifest import Attribute
 from service.inference.model import load_model
 from service.inference.session import SessionFactory
-from tests.helpers.small_runs import lay_out, small_faces
+from tests.helpers.small_runs import create_run, small_faces
 from training.errors import RunError
 from training.evaluation.command import evaluate_run
 from training.export.export import export
@@ -46,7 +46,7 @@ def test_values_are_drawn_by_frequency_and_apart() -> None:
 
 def test_a_conditional_run_is_exported_as_an_unconditional_model(tmp_path: Path) -> None:
     faces = small_faces(300)
-    run = lay_out(tmp_path / "run", faces, kimg=1)
+    run = create_run(tmp_path / "run", faces, kimg=1)
     train(run, faces)
     generator, shown = run.load_snapshot("last")
     folder = export(run, generator, shown, tmp_path / "models", None, "small-free")
@@ -68,7 +68,7 @@ def test_a_conditional_run_is_exported_as_an_unconditional_model(tmp_path: Path)
 def test_what_is_unconditional_already_is_not_made_so_again(tmp_path: Path) -> None:
     faces = small_faces(300)
     bare = type(faces)(faces.name, faces.images, faces.labels[:, :0], ())
-    run = lay_out(tmp_path / "run", bare, attributes=(), kimg=0.1)
+    run = create_run(tmp_path / "run", bare, attributes=(), kimg=0.1)
     train(run, bare)
     generator, shown = run.load_snapshot("last")
     with pytest.raises(RunError, match="unconditional already"):
@@ -93,7 +93,7 @@ def test_a_name_that_cannot_be_is_refused_before_anything_is_written(
     tmp_path: Path, name: str, said: str
 ) -> None:
     faces = small_faces(300)
-    run = lay_out(tmp_path / "run", faces, kimg=0.1)
+    run = create_run(tmp_path / "run", faces, kimg=0.1)
     train(run, faces)
     generator, shown = run.load_snapshot("last")
     before = sorted(tmp_path.rglob("*"))
