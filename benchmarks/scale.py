@@ -268,19 +268,19 @@ def cached(rates: Rates, assumed: Assumed, seed: int) -> list[list[str]]:
     return [["any", "none", "0.00", "0%", f"{cores:,.0f}", f"{cores / assumed.cores:,.1f}"], *rows]
 
 
-def hit_rate(asked: Sequence[int], size: int) -> float:
-    """Of the second half of ``asked``; the first fills the cache."""
-    held: OrderedDict[int, None] = OrderedDict()
+def hit_rate(addresses: Sequence[int], size: int) -> float:
+    """Hit rate over the second half of ``addresses``; the first half fills the cache."""
+    cache: OrderedDict[int, None] = OrderedDict()
     hits = 0
-    for turn, address in enumerate(asked):
-        if address in held:
-            held.move_to_end(address)
-            hits += turn >= len(asked) // 2
+    for position, address in enumerate(addresses):
+        if address in cache:
+            cache.move_to_end(address)
+            hits += position >= len(addresses) // 2
         else:
-            held[address] = None
-            if len(held) > size:
-                held.popitem(last=False)
-    return hits / (len(asked) - len(asked) // 2)
+            cache[address] = None
+            if len(cache) > size:
+                cache.popitem(last=False)
+    return hits / (len(addresses) - len(addresses) // 2)
 
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -108,7 +108,7 @@ def _discriminator_won(
     if best > since or sum(line["shown"] > best for line in scores) < 2:
         return None  # the samples improve, or may still improve
     return (
-        f"the discriminator has won: for {patience:,.0f} images it has told apart nearly all "
+        f"the discriminator has won: for {patience:,.0f} images it has recognised nearly all "
         "real and generated images, and the samples have not improved. Try --d-norm "
         "spectral with --r1-gamma 0.1, --augment translation,cutout, or a lower --d-lr"
     )

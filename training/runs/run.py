@@ -204,8 +204,8 @@ class Run:
         self.check_marginal(name)
         own = self.manifest(shown)
         report = self.report(shown, name)
-        drawn = {"labels_drawn": [attribute.name for attribute in own.attributes]}
-        training = own.provenance.training | drawn
+        labels = {"labels_drawn": [attribute.name for attribute in own.attributes]}
+        training = own.provenance.training | labels
         changes = {
             "name": name,
             "kind": "unconditional",

@@ -240,7 +240,7 @@ def test_real_images_score_as_good_samples(faces: Dataset, scorer: Scorer) -> No
     assert min(scores.precision, scores.recall, scores.coverage) > 0.7
     assert scores.duplicates < 0.06
     assert scores.grey == scorer.real_grey < 0.05
-    # Labels are read as asked, far more often than by chance: eyes 1/10, glasses 1/2.
+    # Requested labels are recognised, far more often than by chance: eyes 1/10, glasses 1/2.
     assert scores.attributes_right["eyes"] > 0.3 > untrained.attributes_right["eyes"]
     assert scores.attributes_right["glasses"] > 0.55
     assert scores.labels_right is not None

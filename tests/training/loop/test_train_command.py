@@ -118,9 +118,9 @@ def test_options_override_a_preset(preset: str) -> None:
     expected = PRESETS[preset] | {"width": 4, "batch": 16, "augment": ()}
     assert {name: getattr(config, name) for name in expected} == expected
 
-    # What is given wins, even where it is what it would be without a preset.
-    given = "--lr 0.001 --d-condition mix --d-norm none --ema-halflife-kimg 10"
-    config = planned("--preset", preset, *given.split())
+    # Options override the preset, even with the value of no preset.
+    overrides = "--lr 0.001 --d-condition mix --d-norm none --ema-halflife-kimg 10"
+    config = planned("--preset", preset, *overrides.split())
     assert (config.lr, config.d_condition, config.d_norm) == (0.001, "mix", "none")
     assert config.ema_halflife_kimg == 10
     assert config.network == preset

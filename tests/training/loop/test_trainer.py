@@ -27,7 +27,7 @@ def written_out(
     generator = copy.deepcopy(trainer.generator)
     discriminator = copy.deepcopy(trainer.discriminator)
 
-    def drawn(purpose: str) -> torch.Generator:
+    def generator_for(purpose: str) -> torch.Generator:
         return stream(config.seed, purpose, shown, CPU)
 
     def label_losses(logits: Tensor) -> Tensor:
@@ -44,12 +44,12 @@ def written_out(
     right = labels[chosen]
     condition = condition_rows(right, sizes)
     known = torch.ones_like(right, dtype=torch.bool)
-    wrong = condition_rows(mismatch(right, known, sizes, drawn("mismatch"))[0], sizes)
+    wrong = condition_rows(mismatch(right, known, sizes, generator_for("mismatch"))[0], sizes)
     real = to_networks(images[chosen])
-    coins = torch.rand(config.batch, generator=drawn("mirror"))
+    coins = torch.rand(config.batch, generator=generator_for("mirror"))
     real[coins < 0.5] = real[coins < 0.5].flip(-1)
     fake = generator(
-        torch.randn(config.batch, config.latent_size, generator=drawn("latent")), condition
+        torch.randn(config.batch, config.latent_size, generator=generator_for("latent")), condition
     )
 
     (on_right, on_wrong), read = discriminator(real, condition, wrong)

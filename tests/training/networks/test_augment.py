@@ -222,7 +222,7 @@ def test_augmented_images_are_detected(faces: Tensor, name: str, least: float) -
     changed = augment(faces, [name], ALWAYS, uniform(len(faces), [name]))
     assert grey_share(faces, [name]) <= 0.02
     assert grey_share(changed, [name]) >= least
-    # Nobody looks for what was not asked for.
+    # Only marks of the given operations are counted.
     assert grey_share(changed, []) == 0
     assert grey_share(changed, ["colour"]) == 0
 

@@ -44,7 +44,7 @@ def test_unknown_labels_are_zeros_and_wrong_labels_are_known() -> None:
     assert (changed.sum(dim=1) == 1).all()
     assert now_known[changed].all()  # or the row would be right after all
     some = known.any(dim=1)
-    assert torch.equal(now_known[some], known[some])  # nor told by how much is open
+    assert torch.equal(now_known[some], known[some])
 
 
 def test_pixels_survive_conversion_to_the_networks_and_back() -> None:
