@@ -1,1 +1,1 @@
-"""Timings and memory, each beside the ceiling of the same run: machines differ, ratios less."""
+"""Benchmarks: each result stands beside the ceiling of the same run, since ratios are portable."""

@@ -1,10 +1,10 @@
-"""Train the same network in many ways, one change at a time, and measure each.
+"""Ablation: train one network with one change of options at a time, and score each run.
 
     python -m benchmarks.ablation --data anime-faces-64.zip --out runs/ablation
 
-Every run is shown as many images as the base, at the same seed. A run that is done is not done
-again, so the command can be stopped and repeated, and several can work on one folder side by side.
-The table is printed at the end, and with ``--table`` alone.
+Each run is shown as many images as the base, with the same seed. Finished runs are skipped, so the
+command can be stopped and repeated, and several processes can share one folder. Prints the table
+at the end; with ``--table``, only the table.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "relativistic, no norm, R1 and R2 0.1": BARE
     | {"loss": "relativistic", "r1_gamma": 0.1, "r2_gamma": 0.1},
     "WGAN-GP, no norm": BARE | {"loss": "wgan-gp"},
-    # What helped, put together, and what helps or hurts then.
+    # Combinations of changes that helped.
     "augment, minibatch deviation": AUGMENT | DEVIATION,
     "projection, augment": PROJECTION | AUGMENT,
     "projection, augment, lr 8e-4": PROJECTION | AUGMENT | {"lr": 8e-4},
@@ -102,9 +102,9 @@ COLUMNS = ("frechet", "precision", "recall", "coverage", "labels_right")
 @click.option("--data", required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--kimg", type=float, default=60, show_default=True)
-@click.option("--seeds", default="0", show_default=True, help="As '0,1,2'.")
-@click.option("--only", multiple=True, help="The name of a change; may be repeated.")
-@click.option("--table", is_flag=True, help="Only print what has been measured.")
+@click.option("--seeds", default="0", show_default=True, help="Such as '0,1,2'.")
+@click.option("--only", multiple=True, help="Name of a change; can be repeated.")
+@click.option("--table", is_flag=True, help="Only print the table.")
 def main(data: str, out: Path, kimg: float, seeds: str, only: tuple[str, ...], table: bool) -> None:
     """Ablate on DATA, a labelled set."""
     if not table:
@@ -130,7 +130,7 @@ def _run(data: str, out: Path, kimg: float, seeds: list[int], names: tuple[str, 
 
 
 def _claim(target: Path) -> bool:
-    """Whether nobody has done this run or is at it."""
+    """Claim a run; return False if it is done or another process runs it."""
     if target.exists():
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def _claim(target: Path) -> bool:
     except FileExistsError:
         if Path(f"/proc/{claim.read_text()}").exists():
             return False
-        write_atomically(claim, str(os.getpid()))  # of one that was stopped
+        write_atomically(claim, str(os.getpid()))  # left by a process that was stopped
     return True
 
 
@@ -156,7 +156,7 @@ def _measure(
     seconds = time.process_time() - began
     if not trainer.is_finite():
         return {"diverged": True}
-    trainer.settle()
+    trainer.recalibrate_batch_norm()
     grid = grids.grid(sampling.fixed_samples(trainer.ema, dataset.attributes, GRID))
     write_atomically(target.with_suffix(".png"), grid)
     trainer.save(target.with_suffix(".safetensors"))
@@ -167,7 +167,7 @@ def _measure(
 
 
 def _floor(out: Path, trained: Dataset, scorer: Scorer) -> None:
-    """Real training images measured as if they were samples."""
+    """Score real training images as if they were samples."""
     target = out / "floor.json"
     if target.exists():
         return
@@ -184,7 +184,7 @@ def _floor(out: Path, trained: Dataset, scorer: Scorer) -> None:
 
 
 def _table(out: Path) -> Iterator[str]:
-    """Markdown: the mean over the seeds, and the range of the Frechet distance."""
+    """Markdown table: means over the seeds, and the range of the Frechet distance."""
     yield f"| change | seeds | {' | '.join(COLUMNS)} | images per CPU second |"
     yield "| --- |" + " --- |" * (len(COLUMNS) + 2)
     if (out / "floor.json").exists():

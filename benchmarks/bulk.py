@@ -1,15 +1,15 @@
-"""``make-dataset`` beside the runtime beneath it: processes of this machine, and a Ray cluster.
+"""``make-dataset`` with local processes and on a Ray cluster, compared with the runtime alone.
 
     python -m benchmarks.bulk [--rounds 3] [--images 4000]
     unshare -rn bash -c 'ip link set lo up && exec .venv/bin/python -m benchmarks.bulk --ray'
 
-In turn, round by round, ratios within a round: the model in ONNX Runtime and the PNG encoder on a
-thread for each core, without anything else (``ceiling.py``, which writes JSON as well); the whole
-command; the same on a cluster of one node, which is up already. What a command takes that makes one
-image, its start, is told apart. The model is an untrained DCGAN of width 64 for 64x64 images.
+Each round measures, in order: the model in ONNX Runtime and the PNG encoder on one thread per core
+(``ceiling.py``, which also writes JSON); the command; the command on a running cluster of one node.
+Ratios are taken within a round. Start-up, measured as a command for one image, is subtracted and
+reported separately. The model is an untrained DCGAN of width 64 for 64x64 images.
 
-The ratio is of images for each second of computing, all processes together, Ray's own among them:
-it is the same on a machine that others use as well.
+The ratio is of images per CPU second of all processes, including Ray's own, so other load on the
+machine does not change it.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 class Cost(NamedTuple):
     wall: float
     cores: float
-    """Seconds of computing, of everything that this benchmark has started."""
+    """CPU seconds of all processes that this benchmark has started."""
 
     def __sub__(self, other: Cost) -> Cost:
         return Cost(self.wall - other.wall, self.cores - other.cores)
 
 
 class Meter:
-    """Adds up what processes compute: often, for what Ray has ended is told of nowhere."""
+    """Sums the CPU time of child processes; polls, since Ray reports none for ended ones."""
 
     def __init__(self) -> None:
         self._spent: dict[psutil.Process, float] = {}
@@ -69,7 +69,7 @@ class Meter:
 
 
 def cost(meter: Meter, folder: Path, images: int, *options: str) -> Cost:
-    """Of one command, start and all."""
+    """Cost of one command, including its start-up."""
     plan = {"model": "bench", "n": images, "seed": 3, "images_per_file": max(images // 16, 1)}
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
     command = [PYTHON, "-m", "service", "make-dataset", str(folder / "plan.yaml")]

@@ -1,7 +1,7 @@
-"""Callers by the hundred in one thread: connections of asyncio that ask, and see how it ends.
+"""Hundreds of asyncio clients in one thread, which observe how each request ends.
 
-``load.py`` is lighter still, but knows one kind of caller: who asks again as soon as it is
-answered, and is never cut off.
+``load.py`` is lighter still, but has only closed-loop clients, and does not survive aborted
+connections.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from typing import Any
 import httptools
 
 FRESH = 3.0
-"""Seconds that a connection may have been idle; the server closes it after five."""
+"""Idle seconds after which a connection is not reused; the server closes it after five."""
 LIMIT = 60.0
-"""Seconds after which an answer is taken for lost."""
+"""Seconds after which a response counts as lost."""
 
 
 class Refused(Exception):
-    """No connection could be made: nothing was accepted."""
+    """Connection refused: the server has accepted nothing."""
 
 
 class Cut(Exception):
-    """The connection ended before its answer was whole."""
+    """The connection closed before its response was complete."""
 
     def __init__(self, *, begun: bool) -> None:
         super().__init__("the connection was cut")
         self.begun = begun
-        """Some of the answer had come."""
+        """True if part of the response had arrived."""
 
 
 @dataclass
 class Answer:
-    """``seconds``: since it was asked for."""
+    """Response; ``seconds`` since its request was sent."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -44,18 +44,18 @@ class Answer:
     size: int = 0
     seconds: float = 0
     last: bool = False
-    """On its connection."""
+    """True if the server closes the connection after it."""
 
     @property
     def retry_after(self) -> int:
-        """Seconds."""
+        """Retry-After in seconds."""
         return int(self.headers["retry-after"])
 
 
 def request(
     path: str, body: Any = None, *, key: str | None = None, headers: str = "", close: bool = False
 ) -> bytes:
-    """A POST of ``body`` in JSON (bytes go as they are), or a GET where it is None."""
+    """Encode a POST of ``body`` as JSON (bytes are sent unchanged), or a GET if it is None."""
     if not (body is None or isinstance(body, bytes)):
         body = json.dumps(body).encode()
     lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", "Host: localhost"]
@@ -69,11 +69,11 @@ def request(
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time."""
+    """HTTP connection with one request at a time."""
 
     @classmethod
     async def open(cls, port: int) -> Connection:
-        """Raises ``Refused``."""
+        """Connect. Raises ``Refused``."""
         try:
             loop = asyncio.get_running_loop()
             _, made = await loop.create_connection(cls, "127.0.0.1", port)
@@ -83,16 +83,18 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.closed = False
-        """By the other side, or by ``close``."""
+        """True after the server or ``close`` closed the connection."""
         self._answer: asyncio.Future[Answer] | None = None
         self._keep = True
         self._most: int | None = None
 
-    async def ask(self, content: bytes, *, keep: bool = True, most: int | None = None) -> Answer:
-        """The whole answer to a request. Raises ``Cut``.
+    async def exchange(
+        self, content: bytes, *, keep: bool = True, most: int | None = None
+    ) -> Answer:
+        """Send a request and return its complete response. Raises ``Cut``.
 
-        keep: have its body, not only the size of it.
-        most: bytes after which the connection is closed, as by a caller who has seen enough.
+        keep: store the body, not only its size.
+        most: close the connection after this many bytes, like a client that disconnects.
         """
         if self.closed:
             raise Cut(begun=False)
@@ -100,20 +102,20 @@ class Connection(asyncio.Protocol):
         self._got, self._parts, self._begun = Answer(), list[bytes](), False
         self._keep, self._most = keep, most
         self._answer = asyncio.get_running_loop().create_future()
-        self._asked = time.perf_counter()
+        self._sent = time.perf_counter()
         self._transport.write(content)
         async with asyncio.timeout(LIMIT):
             return await self._answer
 
     def send(self, content: bytes) -> None:
-        """What is no whole request, and is not answered."""
+        """Send bytes that are no complete request; no response is awaited."""
         self._transport.write(content)
 
     def close(self) -> None:
         self.closed = True
         self._transport.close()
 
-    # What asyncio calls.
+    # Callbacks of asyncio.
 
     # asyncio types the transport as its base class, which cannot write.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -130,7 +132,7 @@ class Connection(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(Cut(begun=self._begun))
 
-    # What the parser calls.
+    # Callbacks of the parser.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._got.headers[name.decode().lower()] = value.decode()
@@ -153,23 +155,23 @@ class Connection(asyncio.Protocol):
         got = self._got
         got.status = self._parser.get_status_code()
         got.body = b"".join(self._parts)
-        got.seconds = time.perf_counter() - self._asked
+        got.seconds = time.perf_counter() - self._sent
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(got)
 
 
 class Pool:
-    """Connections that are kept, and taken again while the server is sure to keep them too."""
+    """Idle connections, reused only while the server certainly keeps them open."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._idle: list[tuple[float, Connection]] = []
-        """Since when."""
+        """(Time of becoming idle, connection)."""
 
-    async def ask(self, content: bytes, **options: Any) -> Answer:
-        """Raises ``Refused`` and ``Cut``."""
+    async def exchange(self, content: bytes, **options: Any) -> Answer:
+        """Send a request over a pooled or new connection. Raises ``Refused`` and ``Cut``."""
         connection = await self._take()
-        answer = await connection.ask(content, **options)
+        answer = await connection.exchange(content, **options)
         if not connection.closed:
             self._idle.append((time.perf_counter(), connection))
         return answer
@@ -189,6 +191,6 @@ class Pool:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """NaN of nothing."""
+    """Percentile of ``values`` at ``share`` in [0, 1]; NaN if empty."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")

@@ -1,8 +1,8 @@
-"""The same images without a server: the model's session and the encoder, on as many threads.
+"""Ceiling for the service: the model's session and the encoder on threads, without a server.
 
     python -m benchmarks.ceiling MODEL_FILE
 
-Reads lines such as ``bulk 4`` and answers each with images per second over so many seconds.
+Reads lines such as ``bulk 4`` (kind, seconds) and answers each with images per second.
 ``lone`` is one image at a time, by one thread or by all of them, whichever is faster this time;
 ``bulk`` is batches, on one calling thread for each core, as answered in JSON; ``npy`` is the same,
 pixels only. On CUDA, the threads take turns at a session of the largest bucket.
@@ -43,7 +43,7 @@ def as_npy(images: Images) -> bytes:
 def rate(
     make: Callable[[], Images], encode: Callable[[Images], Any], threads: int, s: float
 ) -> float:
-    """Images per second of so many threads, over ``s`` seconds."""
+    """Images per second of several threads over ``s`` seconds."""
     started = time.perf_counter()
 
     def loop(_: int) -> int:
@@ -60,7 +60,7 @@ def rate(
 
 
 def ways(model: bytes, cores: int) -> dict[str, Callable[[float], float]]:
-    """Each kind of ceiling as a function of seconds."""
+    """Kinds of ceiling, each a function of seconds to images per second."""
     runtime = SessionFactory("auto", cores)
     runtime.probe_cuda([model])
     session = runtime.create(model)

@@ -1,11 +1,11 @@
-"""What Ray costs beside a plain server, and how long it stalls where something dies.
+"""Overhead of Ray compared with a plain server, and outages after losing a replica or node.
 
     unshare -n bash -c 'ip link set lo up; python -m benchmarks.cluster [--rounds 3] [--seconds 4]'
 
 Starts both on this machine: a plain server, and a cluster of two nodes with a replica of one thread
-on each, as many threads as the plain server gets. They are measured in turn, round by round; then a
-replica is killed under load, and then a node. Ray listens on all addresses: hence the network of
-its own. The model is an untrained DCGAN of width 64.
+on each, as many threads as the plain server gets. They are measured alternately; then a
+replica is killed under load, and then a node. Ray listens on all addresses, hence the separate
+network namespace. The model is an untrained DCGAN of width 64.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SCENARIOS = (Scenario(1, 1), Scenario(32, 1), Scenario(1, 16), Scenario(8, 16))
 
 
 class Nodes:
-    """``benchmarks.nodes``, which runs."""
+    """Running ``benchmarks.nodes`` process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -72,7 +72,7 @@ class Nodes:
 
 
 def here(port: int, variables: dict[str, str]) -> dict[str, Any]:
-    """The Serve config that we ship, with what must differ for two small nodes on one machine."""
+    """Shipped Serve config, adapted to two small nodes on one machine."""
     found: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     found["http_options"] = {"host": "127.0.0.1", "port": port}
     (application,) = found["applications"]
@@ -85,8 +85,8 @@ def here(port: int, variables: dict[str, str]) -> dict[str, Any]:
 
 @contextmanager
 def nodes(config: dict[str, Any]) -> Iterator[Nodes]:
-    """A cluster that serves by ``config``, until the end."""
-    # Names of sockets must be short, so this is not below any folder of anybody's.
+    """Run a cluster with ``config`` within the context."""
+    # Socket paths must be short, so this is not below the user's folders.
     folder = tempfile.mkdtemp(prefix="figment-ray-")
     path = Path(folder) / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -116,7 +116,7 @@ def nodes(config: dict[str, Any]) -> Iterator[Nodes]:
 
 
 def load(url: str, scenario: Scenario, seconds: float) -> Load:
-    """From a process of its own."""
+    """Run ``benchmarks.load`` in a process of its own."""
     command = [PYTHON, "-m", "benchmarks.load", f"{url}/generate?format=png"]
     body = json.dumps({"n": scenario.n, "seed": 3})
     options = [f"--connections={scenario.connections}", f"--seconds={seconds}"]
@@ -144,7 +144,7 @@ def report(found: dict[tuple[str, Scenario], list[Load]]) -> None:
         shares = [
             b.requests_per_second / a.requests_per_second for a, b in zip(plain, ray, strict=True)
         ]
-        # With all busy, a core's time for each; alone, the time on the way.
+        # Busy: CPU time per request; alone: added latency.
         cores = 1 if scenario.connections == 1 else THREADS
         adds = 1000 * cores * (1 / rates[1] - 1 / rates[0])
         times = [_median(loads, name) for loads in (plain, ray) for name in ("p50", "p99")]
@@ -162,7 +162,7 @@ def _median(loads: list[Load], name: str) -> float:
 
 
 def replicas_metrics(url: str, headers: dict[str, str] | None = None, count: int = 2) -> list[str]:
-    """``GET /metrics`` of each replica. They are told apart by the time of their start."""
+    """``GET /metrics`` of each replica. Start times identify them."""
     found: dict[str, str] = {}
     end = time.monotonic() + 60
     with httpx.Client(timeout=60, headers=headers) as client:
@@ -176,7 +176,7 @@ def replicas_metrics(url: str, headers: dict[str, str] | None = None, count: int
 
 
 def mean_batch(seconds: float) -> float:
-    """Images in a batch of a replica, while 32 ask for one each."""
+    """Mean images per batch of a replica, with 32 clients of one image each."""
 
     def counted() -> tuple[float, float]:
         texts = replicas_metrics(URLS["Ray"])
@@ -197,9 +197,9 @@ def mean_batch(seconds: float) -> float:
 
 
 def disturb(cluster: Nodes, what: str, *command: Any, seconds: float) -> None:
-    """Print what 32 callers, each on a connection of its own, see of a loss."""
+    """Print what 32 clients on separate connections observe during a loss."""
     crowd = Crowd(f"{URLS['Ray']}/generate?format=png", b'{"n": 1, "seed": 3}')
-    with crowd.asking(32):
+    with crowd.running(32):
         time.sleep(3)
         cluster.ask(*command)
         time.sleep(seconds)
@@ -216,7 +216,7 @@ def main(rounds: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = untrained(Path(folder)).parent.parent.parent
         variables = {"FIGMENT_MODELS": str(models), "FIGMENT_ALLOW_ANONYMOUS": "true"}
-        # Both take all that comes: what they refuse is none of this.
+        # Wait limit above any wait here, so that no request is rejected.
         variables["FIGMENT_MAX_WAIT"] = "30"
         plain = [PYTHON, "-m", "service", "--models", str(models), "--max-wait", "30"]
         plain += ["--threads", str(THREADS), "--port", str(PORTS["figment"])]

@@ -1,4 +1,4 @@
-"""Many callers at once, each asking again as soon as it is answered, and what of it failed."""
+"""Concurrent closed-loop clients on a background thread, with counts of failures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from benchmarks.load import Connection
 
 
 class Crowd:
-    """``answers``: how many. ``failed``: all requests but those answered with 200, by what came.
+    """Clients that send again after each response, or over a new connection after an error.
 
-    ``longest``: seconds that a single request took at most, answered or not. One that is not
-    answered within ``patience`` seconds has failed.
+    ``answers`` counts responses, ``failed`` requests without status 200, by status or error.
+    ``longest`` is the duration of the slowest request in seconds, failed ones included. A request
+    fails after ``patience`` seconds.
     """
 
     def __init__(self, url: str, body: bytes, key: str = "none", patience: float = 60) -> None:
@@ -32,16 +33,17 @@ class Crowd:
         self.answers = 0
         self.longest = 0.0
         self.failed: Counter[str] = Counter()
-        self._over = threading.Event()
+        self._stop = threading.Event()
 
     @contextmanager
-    def asking(self, connections: int) -> Iterator[Crowd]:
+    def running(self, connections: int) -> Iterator[Crowd]:
+        """Send requests over ``connections`` connections within the context."""
         thread = threading.Thread(target=self._run, args=(connections,))
         thread.start()
         try:
             yield self
         finally:
-            self._over.set()
+            self._stop.set()
             thread.join()
 
     def _run(self, connections: int) -> None:
@@ -50,53 +52,53 @@ class Crowd:
                 self._join(selector)
             while waiting := selector.get_map():
                 for key, _ in selector.select(timeout=1):
-                    self._hear(selector, key.data)
+                    self._receive(selector, key.data)
                 for connection in [key.data for key in waiting.values()]:
-                    if time.perf_counter() - connection.asked > self._patience:
-                        self._lose(selector, connection, f"no answer in {self._patience:g} s")
+                    if time.perf_counter() - connection.sent > self._patience:
+                        self._fail(selector, connection, f"no answer in {self._patience:g} s")
 
     def _join(self, selector: selectors.BaseSelector) -> None:
-        """One more caller; none if there is nobody to ask."""
+        """Open one more connection, unless the server refuses it."""
         try:
             connection = Connection(*self._address, self._request)
         except OSError as error:
             self.failed[repr(error)] += 1
             return
         selector.register(connection.socket, selectors.EVENT_READ, connection)
-        self._ask(selector, connection)
+        self._send(selector, connection)
 
-    def _ask(self, selector: selectors.BaseSelector, connection: Connection) -> None:
+    def _send(self, selector: selectors.BaseSelector, connection: Connection) -> None:
         try:
-            connection.ask()
+            connection.send()
         except OSError as error:
-            self._lose(selector, connection, repr(error))
+            self._fail(selector, connection, repr(error))
 
-    def _hear(self, selector: selectors.BaseSelector, connection: Connection) -> None:
+    def _receive(self, selector: selectors.BaseSelector, connection: Connection) -> None:
         try:
             if not connection.receive():
                 return
-        except (OSError, SystemExit) as error:  # which is what it raises at the end of a connection
-            self._lose(selector, connection, repr(error))
+        except (OSError, SystemExit) as error:  # SystemExit: connection closed
+            self._fail(selector, connection, repr(error))
             return
         self.answers += 1
-        self._took(connection)
+        self._record(connection)
         if not connection.ok:
             self.failed[connection.status] += 1
-        if self._over.is_set():
+        if self._stop.is_set():
             self._close(selector, connection)
         else:
-            self._ask(selector, connection)
+            self._send(selector, connection)
 
-    def _lose(self, selector: selectors.BaseSelector, connection: Connection, why: str) -> None:
-        """Its request has failed; another caller takes its place."""
+    def _fail(self, selector: selectors.BaseSelector, connection: Connection, why: str) -> None:
+        """Count a failed request and replace its connection."""
         self.failed[why] += 1
-        self._took(connection)
+        self._record(connection)
         self._close(selector, connection)
-        if not self._over.is_set():
+        if not self._stop.is_set():
             self._join(selector)
 
-    def _took(self, connection: Connection) -> None:
-        self.longest = max(self.longest, time.perf_counter() - connection.asked)
+    def _record(self, connection: Connection) -> None:
+        self.longest = max(self.longest, time.perf_counter() - connection.sent)
 
     def _close(self, selector: selectors.BaseSelector, connection: Connection) -> None:
         selector.unregister(connection.socket)

@@ -1,8 +1,8 @@
-"""What the choices for CUDA rest on, measured: batch sizes, exactness, graphs, copies, memory.
+"""Measurements behind the CUDA settings: batch sizes, exactness, graphs, copies, memory.
 
     python -m benchmarks.cuda [--model FILE] [--device cuda]
 
-``--device cpu`` tries the script itself, where there is no GPU; its figures then say nothing.
+``--device cpu`` tests the script on a machine without a GPU; its figures are then meaningless.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REQUESTS = 1000
 
 
 def session(model: bytes, device: str, size: int | None, **changes: str) -> ort.InferenceSession:
-    """As the service opens it, but for ``changes`` of the provider's options."""
+    """Open a session as the service does, with ``changes`` to the provider's options."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     if size is not None:
@@ -36,7 +36,7 @@ def session(model: bytes, device: str, size: int | None, **changes: str) -> ort.
     provider = (CUDA, CUDA_OPTIONS | changes) if device == "cuda" else (CPU, {})
     found = ort.InferenceSession(model, options, providers=[provider], enable_fallback=0)
     if found.get_providers()[0] != provider[0]:
-        raise SystemExit(f"{device} cannot be had: {found.get_providers()}")
+        raise SystemExit(f"{device} is not available: {found.get_providers()}")
     return found
 
 
@@ -51,7 +51,7 @@ def part(feeds: Feeds, first: int, count: int) -> Feeds:
 
 
 def rate(run: Callable[[], int]) -> float:
-    """Images per second of ``run``, which says how many it made."""
+    """Images per second of ``run``, which returns how many it made."""
     run()
     made, started = 0, time.perf_counter()
     while time.perf_counter() < started + SECONDS:
@@ -106,7 +106,7 @@ def graphs(model: bytes, device: str) -> None:
             {size: session(model, device, size, enable_cuda_graph="1")}, device
         )
         for _ in range(3):
-            graph(feeds)  # captured on the way
+            graph(feeds)  # captures the graph
         times = [1000 * size / rate(lambda: len(run(feeds))) for run in (plain, graph)]  # noqa: B023
         same = np.array_equal(plain(feeds), graph(feeds))
         print(f"  {size:<4}{times[0]:8.3f}{times[1]:8.3f}  {'same' if same else 'other'} images")
@@ -139,7 +139,9 @@ def used(device: str) -> str:
 
 
 @click.command()
-@click.option("--model", type=click.Path(exists=True, path_type=Path), help="An unconditional one.")
+@click.option(
+    "--model", type=click.Path(exists=True, path_type=Path), help="Unconditional model file."
+)
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda")
 def main(model: Path | None, device: str) -> None:
     if device == "cuda":

@@ -1,16 +1,16 @@
-"""What callers lose when the service ends, and when a worker of it is killed.
+"""Requests lost when the service shuts down, and when a worker process is killed.
 
     python -m benchmarks.ending [--drains 100] [--kills 20] [--model FILE]
 
-Drains: the service is sent SIGTERM while callers ask without a pause, over connections that they
-keep and over new ones; half of the times it has two workers. A request is lost if it was sent over
-a connection that was open as far as its caller could tell, and was not answered whole.
+Drains: the service gets SIGTERM under continuous load, over keep-alive and new connections; half
+of the times it has two workers. A request is lost if it was sent over a connection that its client
+had not seen closed, and got no complete response.
 
-Kills: one of two workers is sent SIGKILL. Its connections are cut, which nothing can prevent, and
-whoever was cut asks again. A request is lost if it is not answered in the end with the very bytes
-that it had before, or if its connection was to the other worker and was cut nevertheless.
+Kills: one of two workers gets SIGKILL. Its connections are cut, and their clients retry. A request
+is lost if no retry returns the same bytes as before, or if a connection to the other worker was
+cut.
 
-Ends with status 1 where anything was lost.
+Exits with 1 if anything was lost.
 """
 
 from __future__ import annotations
@@ -39,50 +39,50 @@ from service.errors import ClientError
 
 PORT = PORTS["figment"]
 KEPT, FRESH, PAUSING = 12, 6, 6
-"""Callers: over connections that they keep, over a new one each time, and with pauses between."""
+"""Clients: with keep-alive connections, with a new one per request, and with pauses."""
 LONGEST_PAUSE = 0.5
 PAUSE = 0.05
-"""Seconds; the latter after a refusal, before another request."""
+"""Seconds; ``PAUSE`` is the pause after a rejected request."""
 REQUESTS = [{"n": n, "seed": seed} for seed, n in enumerate((1, 3, 8, 16))]
 PER_CONNECTION = 20
-"""Requests, after which a caller takes another, so that workers share the load."""
+"""Requests per connection, so that workers share the load."""
 OF_ONE = 4
-"""Workers of one service that are killed: after more, the pauses before others start grow long."""
+"""Workers killed per service; after more, the restart backoff grows long."""
 GIVEN_UP = 60.0
-"""Seconds in which a request was not answered."""
+"""Seconds after which a request counts as lost."""
 
 
 class Callers:
-    """``counted``: what came of their requests."""
+    """Clients of one service; ``counted`` holds the outcomes of their requests."""
 
     def __init__(self) -> None:
         self.counted: Counter[str] = Counter()
         self.cuts: list[int] = []
-        """The local ports of connections that were cut."""
+        """Local ports of cut connections."""
         self.longest = 0.0
-        """Seconds from the first try of a request to its answer, at most."""
+        """Longest time from the first try of a request to its response, in seconds."""
         self.over = False
         self.expected: list[bytes] = []
-        """Bodies of the answers to REQUESTS."""
+        """Expected response bodies of ``REQUESTS``."""
         self._random = random.Random(7)
 
     async def learn(self) -> None:
         connection = await Connection.open(PORT)
         for body in REQUESTS:
-            while (answer := await connection.ask(request("/generate", body))).status != 200:
+            while (answer := await connection.exchange(request("/generate", body))).status != 200:
                 await asyncio.sleep(answer.retry_after)
             self.expected.append(answer.body)
         connection.close()
 
     def start(self, *, again: bool) -> list[asyncio.Task[None]]:
-        """``again``: they ask again after a cut, and until they are told to end."""
+        """``again``: clients retry after a cut, until they are stopped."""
         most = [PER_CONNECTION] * KEPT + [1] * FRESH + [PER_CONNECTION] * PAUSING
         return [
-            asyncio.create_task(self._ask(each, again, pauses=place >= KEPT + FRESH))
+            asyncio.create_task(self._send_requests(each, again, pauses=place >= KEPT + FRESH))
             for place, each in enumerate(most)
         ]
 
-    async def _ask(self, most: int, again: bool, *, pauses: bool) -> None:
+    async def _send_requests(self, most: int, again: bool, *, pauses: bool) -> None:
         while not self.over:
             try:
                 connection = await Connection.open(PORT)
@@ -96,18 +96,18 @@ class Callers:
                 if pauses:
                     await asyncio.sleep(self._random.uniform(0, LONGEST_PAUSE))
                 if connection.closed or self.over:
-                    break  # as its caller sees before it asks
+                    break  # seen before the request was sent
                 await self._one(connection, again)
             connection.close()
 
     async def _one(self, connection: Connection, again: bool) -> None:
-        """One request, and the same again over other connections as long as it is cut."""
+        """Send one request, and retry over new connections while it is cut."""
         number = self._random.randrange(len(REQUESTS))
         content = request("/generate", REQUESTS[number])
         started = time.perf_counter()
         while time.perf_counter() < started + GIVEN_UP:
             try:
-                answer = await connection.ask(content)
+                answer = await connection.exchange(content)
             except (Cut, TimeoutError) as error:
                 self.counted["cut" if isinstance(error, Cut) else "not answered"] += 1
                 self.cuts.append(connection.port)
@@ -142,7 +142,7 @@ GOOD = ("answered", "told to come back")
 
 
 async def drain(process: psutil.Process) -> tuple[Callers, float]:
-    """What its callers saw, and the seconds from the signal to the end."""
+    """Outcomes of one shutdown, and the seconds from the signal to the exit."""
     callers = Callers()
     await callers.learn()
     tasks = callers.start(again=False)
@@ -161,7 +161,7 @@ async def drain(process: psutil.Process) -> tuple[Callers, float]:
 
 
 def drains(command: list[str], rounds: int) -> int:
-    """How many requests were lost."""
+    """Number of lost requests."""
     lost = 0
     print(
         f"{'':<12}{'drains':>8}{'answered':>10}{'refused':>9}{'lost':>6}{'end, s: p50':>13}"
@@ -188,13 +188,13 @@ def drains(command: list[str], rounds: int) -> int:
 
 
 class Workers:
-    """Of a service with two."""
+    """Worker processes of a service with two."""
 
     def __init__(self, supervisor: psutil.Process) -> None:
         self._supervisor = supervisor
 
     def all(self) -> list[psutil.Process]:
-        """Its processes that serve; multiprocessing has one of its own beside them."""
+        """Worker processes, without the resource tracker of multiprocessing."""
         return [
             child
             for child in self._supervisor.children()
@@ -202,7 +202,7 @@ class Workers:
         ]
 
     async def both_serve(self) -> list[psutil.Process]:
-        """Waits until each has callers."""
+        """Wait until each worker has clients."""
         while True:
             found = self.all()
             if len(found) == 2 and all(_ports(worker) for worker in found):
@@ -211,7 +211,7 @@ class Workers:
 
 
 def _ports(worker: psutil.Process) -> set[int]:
-    """Of the callers that are connected to it."""
+    """Local ports of the clients connected to a worker."""
     return {
         connection.raddr.port
         for connection in worker.net_connections("tcp")
@@ -220,7 +220,7 @@ def _ports(worker: psutil.Process) -> set[int]:
 
 
 class Client:
-    """``service.client``, which knows by itself what to do."""
+    """Loop of ``service.client``, which retries by itself."""
 
     def __init__(self) -> None:
         self.counted: Counter[str] = Counter()
@@ -241,13 +241,13 @@ class Client:
 
 @dataclass
 class Kills:
-    """What came of them, over several services."""
+    """Outcomes of all kills."""
 
     counted: Counter[str] = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)
-    """Seconds until there were two workers again, with callers each."""
+    """Seconds until two workers had clients again."""
     elsewhere: int = 0
-    """Connections that were cut, and not those of the worker that was killed."""
+    """Cut connections of the worker that was not killed."""
     longest: float = 0.0
 
     @property
@@ -256,7 +256,7 @@ class Kills:
         return self.elsewhere + sum(self.counted[kind] for kind in kinds)
 
     async def go(self, process: psutil.Process, rounds: int) -> None:
-        """Kill so many workers of a service."""
+        """Kill this many workers of one service, one after another."""
         workers = Workers(process)
         callers, client = Callers(), Client()
         await callers.learn()
@@ -267,7 +267,7 @@ class Kills:
             victims = await workers.both_serve()
             await asyncio.sleep(random.uniform(0.2, 0.6))
             victim = victims[number % 2]
-            victim.send_signal(signal.SIGSTOP)  # so that it is known whom it serves
+            victim.send_signal(signal.SIGSTOP)  # so that its set of clients stays fixed
             theirs |= _ports(victim)
             victim.kill()
             started = time.perf_counter()

@@ -1,8 +1,8 @@
-"""Closed-loop load over keep-alive connections, light enough not to slow down what it measures.
+"""Closed-loop load generator over keep-alive connections, too light to slow the server down.
 
     python -m benchmarks.load URL '{"n": 1}' --connections 32 --seconds 4
 
-One thread and no HTTP library: a request costs about 30 microseconds here, a hundredth of an image.
+One thread and no HTTP library: about 30 microseconds per request, a hundredth of an image.
 Prints JSON: requests per second, latency percentiles in milliseconds, errors.
 """
 
@@ -22,6 +22,8 @@ READ = 1 << 18
 
 @dataclass
 class Load:
+    """Results of one load: latency percentiles in milliseconds."""
+
     requests_per_second: float
     p50: float
     p95: float
@@ -30,7 +32,7 @@ class Load:
 
 
 class Connection:
-    """One request at a time. ``answers`` holds when each was complete."""
+    """Keep-alive connection with one request at a time; ``answers`` holds completion times."""
 
     def __init__(self, host: str, port: int, request: bytes) -> None:
         self.socket = socket.create_connection((host, port))
@@ -38,14 +40,15 @@ class Connection:
         self._request = request
         self.answers: list[float] = []
 
-    def ask(self) -> None:
+    def send(self) -> None:
+        """Send the request."""
         self._head = b""
         self._missing: int | None = None
-        self.asked = time.perf_counter()
+        self.sent = time.perf_counter()
         self.socket.sendall(self._request)
 
     def receive(self) -> bool:
-        """Whether the answer is complete."""
+        """Read once; return True if the response is complete."""
         data = self.socket.recv(READ)
         if not data:
             raise SystemExit("the server closed a connection")
@@ -64,7 +67,7 @@ class Connection:
 
 
 def drive(url: str, body: bytes, connections: int, seconds: float) -> Load:
-    """Ask over so many connections, each as soon as it has its answer."""
+    """Load ``url`` for ``seconds``; each connection sends again after each response."""
     parts = urlsplit(url)
     assert parts.hostname is not None and parts.port is not None
     target = parts.path + (f"?{parts.query}" if parts.query else "")
@@ -78,9 +81,9 @@ def drive(url: str, body: bytes, connections: int, seconds: float) -> Load:
         for _ in range(connections):
             connection = Connection(parts.hostname, parts.port, request)
             selector.register(connection.socket, selectors.EVENT_READ, connection)
-            connection.ask()
+            connection.send()
         all_of_them = [key.data for key in selector.get_map().values()]
-        started = min(connection.asked for connection in all_of_them)
+        started = min(connection.sent for connection in all_of_them)
         end = started + seconds
         while selector.get_map():
             for key, _ in selector.select():
@@ -88,11 +91,11 @@ def drive(url: str, body: bytes, connections: int, seconds: float) -> Load:
                 if not connection.receive():
                     continue
                 now = time.perf_counter()
-                latencies.append(now - connection.asked)
+                latencies.append(now - connection.sent)
                 errors += not connection.ok
                 connection.answers.append(now)
                 if now < end:
-                    connection.ask()
+                    connection.send()
                 else:
                     selector.unregister(connection.socket)
                     connection.socket.close()
@@ -102,7 +105,7 @@ def drive(url: str, body: bytes, connections: int, seconds: float) -> Load:
         return 1000 * latencies[min(int(share * len(latencies)), len(latencies) - 1)]
 
     return Load(
-        # Each up to its own last answer: at the end, others rest sooner.
+        # Each connection up to its own last response, since they stop at different times.
         sum(len(each.answers) / (each.answers[-1] - started) for each in all_of_them),
         percentile(0.5),
         percentile(0.95),

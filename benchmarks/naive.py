@@ -1,4 +1,4 @@
-"""What the service is compared with: FastAPI, ONNX Runtime and Pillow, as in any tutorial.
+"""Baseline of the benchmarks: a tutorial's endpoint with FastAPI, ONNX Runtime and Pillow.
 
 python -m benchmarks.naive MODEL_FILE PORT
 """

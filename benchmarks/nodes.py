@@ -2,8 +2,8 @@
 
     python -m benchmarks.nodes CONFIG.yaml
 
-A process of its own, for whoever tries out a cluster: it does what it reads, a line of JSON each,
-and answers in lines of JSON. It ends with its input.
+Runs as a process of its own: reads commands as lines of JSON, answers each with a line of JSON, and
+exits at the end of its input.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ray.serve._private.api import serve_start
 from ray.serve.schema import ServeDeploySchema
 
 OBJECTS = 100 * 1024 * 1024
-"""Bytes of memory for objects, of each node. Answers are small."""
+"""Object store memory of each node, in bytes; results are small."""
 
 
 class Nodes:
-    """The cluster. What its methods return is answered."""
+    """Cluster; each public method is a command, and its result the answer."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
@@ -50,14 +50,14 @@ class Nodes:
         self.deploy()
 
     def deploy(self, user_config: Any = None) -> list[int]:
-        """Deploy the config, with another ``user_config`` if given; the replicas' processes."""
+        """Deploy the config, optionally with another ``user_config``; return the replicas' pids."""
         if user_config is not None:
             self._config["applications"][0]["deployments"][0]["user_config"] = user_config
         self._client.deploy_apps(ServeDeploySchema.model_validate(self._config), _blocking=True)
         return self.replicas()
 
     def replicas(self) -> list[int]:
-        """Process ids of all that serve."""
+        """Process ids of all running replicas."""
         found = self._client.get_serve_details()["applications"]["figment"]["deployments"]
         return [
             replica["pid"]
@@ -69,12 +69,12 @@ class Nodes:
         os.kill(pid, signal.SIGKILL)
 
     def remove_node(self) -> None:
-        """At once, with all its processes."""
+        """Kill the second node with all its processes."""
         self._cluster.remove_node(self._second, allow_graceful=False)
 
     def end(self) -> None:
         ray.shutdown()
-        # Ray gives some of its functions no types.
+        # Some of Ray's functions have no types.
         self._cluster.shutdown()  # type: ignore[no-untyped-call]
 
 

@@ -1,11 +1,10 @@
-"""What becomes of requests when far more come than can be answered.
+"""Behaviour under overload: latency, rejected requests, Retry-After, recovery.
 
     python -m benchmarks.overload [--model FILE] [--times 10] [--seconds 60] [--n 16]
 
-Starts the service, finds what it can do at most, and then asks for just that, and for ``--times``
-as much. Those who ask come at random times (a Poisson process) and never come back, but for some
-who do what a refusal tells them, and ask once more when it says. Every caller asks for images of
-its own. Ends with status 1 where one of the targets is missed.
+Starts the service, measures its capacity, then offers that load and ``--times`` as much. Requests
+arrive at random times (a Poisson process) and are not retried, except by some clients that retry
+after Retry-After. Each request has its own seed. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -28,63 +27,64 @@ from benchmarks.serve import PORTS, PYTHON, server, untrained
 
 PORT = PORTS["figment"]
 SATURATING = 128
-"""Images that are under way while the capacity is found."""
+"""Concurrent images while the capacity is measured."""
 PAUSE = 0.05
-"""Seconds, should one of them be refused."""
+"""Seconds to pause after a rejected request."""
 LATENCY = 2.0
-"""At most so many times that at capacity: the 99th percentile of those that are accepted."""
+"""Largest allowed 99th percentile of accepted requests, relative to that at capacity."""
 FACTOR = 2.0
 PROVEN = 0.95
-"""The share of promises that prove right within that factor."""
+"""Required share of Retry-After values that are right within ``FACTOR``."""
 RECOVERY = 2.0
-"""Seconds."""
+"""Largest allowed recovery time in seconds."""
 IDLE_PROBES = 30
 AFTER = 6.0
-"""Seconds in which the server is watched afterwards."""
+"""Seconds of observation after the load."""
 
 _seeds = itertools.count()
 
 
 @dataclass
 class Wait:
-    """Of one caller who comes back as told."""
+    """Retry-After of one client that honours it."""
 
-    told: float
-    """At the first refusal."""
+    delay: float
+    """Retry-After at the first rejection, in seconds."""
     truth: float | None = None
-    """From there until it asked and was accepted."""
+    """Seconds from the first rejection to the accepted request."""
     refusals: int = 1
 
 
 @dataclass
 class Seen:
-    """What came of the requests of a phase."""
+    """Outcomes of the requests of one phase."""
 
     latencies: list[float] = field(default_factory=list)
-    """Of those that were accepted, in seconds since they were due."""
+    """Latencies of accepted requests, in seconds since they were due."""
     statuses: dict[str, int] = field(default_factory=dict)
-    told: list[int] = field(default_factory=list)
+    delay: list[int] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
     seconds: float = 0
     busy: float = 0
-    """Share of a core that those who ask took."""
+    """Share of a core used by the load generator."""
 
     @property
-    def asked(self) -> int:
+    def offered(self) -> int:
+        """Number of requests sent."""
         return sum(self.statuses.values())
 
     @property
     def refused(self) -> float:
-        return self.statuses.get("429", 0) / self.asked
+        return self.statuses.get("429", 0) / self.offered
 
     @property
     def failed(self) -> int:
-        """Neither accepted nor told to come back."""
+        """Requests neither accepted nor rejected with Retry-After."""
         return sum(count for kind, count in self.statuses.items() if kind not in ("200", "429"))
 
 
 class Callers:
-    """All who ask for ``n`` images each."""
+    """Load generator of requests for ``n`` images."""
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -93,14 +93,14 @@ class Callers:
         self.seen = Seen()
 
     def fresh(self) -> bytes:
-        """A request that nobody has made before."""
+        """New request with a fresh seed."""
         return request("/generate", {"n": self._n, "seed": next(_seeds)})
 
-    async def ask(self, content: bytes, due: float) -> int | None:
-        """Seconds to wait; 0 where it was accepted, None where it failed."""
+    async def attempt(self, content: bytes, due: float) -> int | None:
+        """Seconds to wait before a retry; 0 if accepted, None if failed."""
         seen = self.seen
         try:
-            answer = await self._pool.ask(content, keep=False)
+            answer = await self._pool.exchange(content, keep=False)
             kind = str(answer.status)
         except (Cut, Refused, TimeoutError) as error:
             kind = type(error).__name__
@@ -109,12 +109,12 @@ class Callers:
             seen.latencies.append(time.perf_counter() - due)
             return 0
         if kind == "429":
-            seen.told.append(answer.retry_after)
+            seen.delay.append(answer.retry_after)
             return answer.retry_after
         return None
 
     async def at_random(self, rate: float, seconds: float) -> None:
-        """So many requests a second, whatever becomes of them."""
+        """Open-loop load in requests per second, regardless of outcomes."""
         due = time.perf_counter()
         end = due + seconds
         tasks: set[asyncio.Task[int | None]] = set()
@@ -122,13 +122,13 @@ class Callers:
             early = due - time.perf_counter()
             if early > 0:
                 await asyncio.sleep(early)
-            task = asyncio.create_task(self.ask(self.fresh(), due))
+            task = asyncio.create_task(self.attempt(self.fresh(), due))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
 
     async def patiently(self, seconds: float) -> None:
-        """One caller who does as it is told, with another request after each that is answered."""
+        """Closed-loop client that honours Retry-After."""
         started = time.perf_counter()
         end = started + seconds
         await asyncio.sleep(self._random.random())
@@ -136,31 +136,31 @@ class Callers:
             content = self.fresh()
             wait: Wait | None = None
             refused = 0.0
-            while (asked := time.perf_counter()) < end:
-                told = await self.ask(content, asked)
-                if told is None:
+            while (sent := time.perf_counter()) < end:
+                delay = await self.attempt(content, sent)
+                if delay is None:
                     break
-                if told == 0:
+                if delay == 0:
                     if wait is not None:
-                        wait.truth = asked - refused
+                        wait.truth = sent - refused
                     break
                 now = time.perf_counter()
                 if wait is None:
-                    wait, refused = Wait(told), now
-                    if now + FACTOR * told < end:  # else the end comes before the proof
+                    wait, refused = Wait(delay), now
+                    if now + FACTOR * delay < end:  # otherwise the phase ends before the retry
                         self.seen.waits.append(wait)
                 else:
                     wait.refusals += 1
-                await asyncio.sleep(min(told, max(0, end - now)))
+                await asyncio.sleep(min(delay, max(0, end - now)))
 
     async def saturate(self, connections: int, seconds: float) -> float:
-        """Requests answered in a second to callers who ask again as soon as they are."""
+        """Capacity: responses per second to closed-loop clients."""
         self.seen = Seen()
         started = time.perf_counter()
 
         async def again_and_again() -> None:
             while (now := time.perf_counter()) < started + seconds:
-                if await self.ask(self.fresh(), now) != 0:
+                if await self.attempt(self.fresh(), now) != 0:
                     await asyncio.sleep(PAUSE)
 
         await asyncio.gather(*(again_and_again() for _ in range(connections)))
@@ -177,13 +177,13 @@ class Callers:
         return self.seen
 
     async def alone(self) -> float | None:
-        """Seconds of one request; None if it was not accepted."""
-        asked = time.perf_counter()
-        told = await self.ask(self.fresh(), asked)
-        return None if told != 0 else time.perf_counter() - asked
+        """Latency of one request in seconds; None if it was not accepted."""
+        sent = time.perf_counter()
+        delay = await self.attempt(self.fresh(), sent)
+        return None if delay != 0 else time.perf_counter() - sent
 
     async def recovery(self, normal: float) -> float:
-        """Seconds until no request is refused any more, nor takes longer than ``normal``.
+        """Seconds until no request is rejected or takes longer than ``normal``.
 
         One slow request among many is not counted: it comes from what else the machine does.
         """
@@ -203,7 +203,7 @@ class Callers:
 @dataclass
 class Figures:
     capacity: float
-    """Requests per second."""
+    """Capacity in requests per second."""
     idle: float
     at: Seen
     over: Seen
@@ -216,14 +216,14 @@ class Figures:
         return [
             (f"p99 of the accepted is {ratio:.2f} times that at capacity", ratio <= LATENCY),
             (f"{failed} were neither accepted nor refused", failed == 0),
-            (f"{proven:.1%} of the waits were as told, within {FACTOR:g}", proven >= PROVEN),
+            (f"{proven:.1%} of the waits were as delay, within {FACTOR:g}", proven >= PROVEN),
             (f"as idle again {self.recovery:.2f} s after the end", self.recovery < RECOVERY),
         ]
 
 
 def _proven(waits: list[Wait]) -> float:
     right = [
-        wait.truth is not None and wait.told / FACTOR <= wait.truth <= wait.told * FACTOR
+        wait.truth is not None and wait.delay / FACTOR <= wait.truth <= wait.delay * FACTOR
         for wait in waits
     ]
     return sum(right) / len(right) if right else float("nan")
@@ -247,24 +247,24 @@ def report(figures: Figures, n: int) -> None:
         f"alone {1000 * figures.idle:.0f} ms; load average {os.getloadavg()[0]:.1f}\n"
     )
     print(
-        f"{'':<14}{'asked/s':>9}{'refused':>9}{'accepted/s':>12}{'of capacity':>13}{'p50 ms':>9}"
-        f"{'p99':>7}{'failed':>8}{'asking, cores':>15}"
+        f"{'':<14}{'sent/s':>9}{'refused':>9}{'accepted/s':>12}{'of capacity':>13}{'p50 ms':>9}"
+        f"{'p99':>7}{'failed':>8}{'clients, cores':>15}"
     )
     for name, seen in (("at capacity", figures.at), ("overload", figures.over)):
         accepted = len(seen.latencies) / seen.seconds
         print(
-            f"{name:<14}{seen.asked / seen.seconds:9.0f}{seen.refused:9.1%}{accepted:12.1f}"
+            f"{name:<14}{seen.offered / seen.seconds:9.0f}{seen.refused:9.1%}{accepted:12.1f}"
             f"{accepted / figures.capacity:13.2f}{1000 * percentile(seen.latencies, 0.5):9.0f}"
             f"{1000 * percentile(seen.latencies, 0.99):7.0f}{seen.failed:8}{seen.busy:15.2f}"
             + "".join(f"  {n} {k}" for k, n in seen.statuses.items() if k not in ("200", "429"))
         )
-    told = [float(seconds) for seconds in figures.over.told]
+    delay = [float(seconds) for seconds in figures.over.delay]
     waits = figures.over.waits
     again = [float(wait.refusals) for wait in waits]
-    factors = [wait.truth / wait.told for wait in waits if wait.truth is not None]
+    factors = [wait.truth / wait.delay for wait in waits if wait.truth is not None]
     print(
-        f"\ntold to wait, s: p50 {percentile(told, 0.5):.0f}, p99 {percentile(told, 0.99):.0f}; "
-        f"{len(waits)} who came back when told waited p5 {percentile(factors, 0.05):.2f}, "
+        f"\ntold to wait, s: p50 {percentile(delay, 0.5):.0f}, p99 {percentile(delay, 0.99):.0f}; "
+        f"{len(waits)} who came back when delay waited p5 {percentile(factors, 0.05):.2f}, "
         f"p50 {percentile(factors, 0.5):.2f}, p95 {percentile(factors, 0.95):.2f} times as long; "
         f"refused once more {sum(count > 1 for count in again)}, "
         f"never accepted {sum(wait.truth is None for wait in waits)}\n"
@@ -278,7 +278,7 @@ def report(figures: Figures, n: int) -> None:
 @click.option("--n", default=16, help="Images in each request.")
 @click.option("--times", default=10.0, help="Of its capacity.")
 @click.option("--seconds", default=60.0, help="Of overload.")
-@click.option("--patient", default=100, help="Callers who come back when they are told to.")
+@click.option("--patient", default=100, help="Callers who come back when they are delay to.")
 def main(model: Path | None, n: int, times: float, seconds: float, patient: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = model or untrained(Path(folder))

@@ -1,11 +1,11 @@
-"""How far it goes beyond one machine: what is measured here, and arithmetic from there.
+"""Cost and limits at scale: measured rates of one core, and arithmetic from them.
 
     python -m benchmarks.scale [--model anime-faces-free] [--core-hour 0.04]
 
-Rates of one core and sizes of files are measured. Prices, the network and how often machines are
-taken away are assumptions, which options change. From both follow what so many images cost and
-what binds first, and two simulations: of shards on machines that are taken away, and of a cache in
-front of addresses that never change. ``docs/scale.md`` reads the tables.
+Rates of one core and file sizes are measured. Prices, network speed and the rate of preemptions are
+assumptions, set by options. From both follow the cost of images, the first bottleneck, and two
+simulations: shards on preemptible machines, and a cache in front of permanent addresses.
+``docs/scale.md`` explains the tables.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from service.inference.source import run_batch
 ROOT = Path(__file__).parent.parent
 PER_SHARD = 10_000
 IN_ALL = 2e9
-"""Images that are made while workers are killed."""
+"""Images generated in the simulation of preemptions."""
 REPLACED = 60
-"""Seconds after which a worker that was killed is."""
+"""Seconds until a preempted worker is replaced."""
 HOUR, YEAR = 3600.0, 365.25 * 24 * 3600
 SERVED = (Scenario("n=1", 32, 1, "bulk"), Scenario("n=16", 8, 16, "bulk"))
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Measured, of one core: images per second, and bytes per image."""
+    """Measured rates of one core (images per second) and sizes (bytes per image)."""
 
     compute: float
     encode: float
@@ -59,16 +59,16 @@ class Rates:
     tar: float
     json: float
     served: dict[str, float]
-    """Over HTTP, by what a request asks for."""
+    """Images per second over HTTP, by scenario."""
 
     @property
     def bulk(self) -> float:
-        """Computed, encoded and packed."""
+        """Rate of computing, encoding and packing together."""
         return 1 / (1 / self.compute + 1 / self.encode + 1 / self.pack)
 
 
 def rate(work: Callable[[], int], seconds: float) -> float:
-    """Images per second of ``work``, which says how many it made."""
+    """Images per second of ``work``, which returns how many it made."""
     work()
     made, started = 0, time.perf_counter()
     while time.perf_counter() < started + seconds:
@@ -77,7 +77,7 @@ def rate(work: Callable[[], int], seconds: float) -> float:
 
 
 def measure(folder: Path, seconds: float) -> Rates:
-    """Of the model in ``folder``, the first 256 images of seed 3 over and over."""
+    """Measure the model in ``folder`` on the first 256 images of seed 3, repeated."""
     model = load_model(folder / MODEL_FILE, SessionFactory("cpu", 1))
     source, size = SeedImages(model, seed=3, indices=range(256)), model.largest_batch
     batches = [range(first, first + size) for first in range(0, 256, size)]
@@ -116,14 +116,14 @@ def measure(folder: Path, seconds: float) -> Rates:
 
 
 def as_json(record: ImageRecord) -> str:
-    """An image as an answer in JSON has it."""
+    """Image as in a JSON response."""
     data = base64.b64encode(record.image).decode()
     told = {"index": record.index, "labels": record.labels, "url": record.url, "data": data}
     return json.dumps(told)
 
 
 def serve(folder: Path, seconds: float) -> dict[str, float]:
-    """Images per second and core over HTTP, with nothing else to serve but the model."""
+    """Images per second and core over HTTP, with only this model loaded."""
     with tempfile.TemporaryDirectory() as models:
         version = Path(models) / folder.parent.name / folder.name
         version.parent.mkdir()
@@ -143,20 +143,22 @@ def serve(folder: Path, seconds: float) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Assumed:
+    """Assumed prices and machines."""
+
     core_hour: float
-    """USD."""
+    """Price of a core for an hour in USD."""
     gb_month: float
-    """USD, to keep."""
+    """Price of storing a GB for a month in USD."""
     gb_out: float
-    """USD, to send out of a cloud."""
+    """Price of sending a GB out of a cloud in USD."""
     gbit: float
-    """Of a machine's network."""
+    """Network speed of a machine in Gbit/s."""
     cores: int
-    """Of a machine."""
+    """Cores of a machine."""
 
 
 def bill(rates: Rates, assumed: Assumed) -> list[list[str]]:
-    """What so many images take, made in bulk."""
+    """Resources for a number of images made in bulk."""
     rows = []
     for images in (1e6, 1e8, 1e10, 1e12):
         hours = images / rates.bulk / HOUR
@@ -178,7 +180,7 @@ def bill(rates: Rates, assumed: Assumed) -> list[list[str]]:
 
 
 def limits(rates: Rates, assumed: Assumed) -> list[list[str]]:
-    """Images per second of a machine at which each part of the way is full."""
+    """Images per second of a machine at which each stage saturates."""
     network = assumed.gbit * 1e9 / 8
     everything = assumed.cores * rates.bulk
     full = {
@@ -194,7 +196,7 @@ def limits(rates: Rates, assumed: Assumed) -> list[list[str]]:
 
 
 def an_image(rates: Rates, assumed: Assumed) -> list[list[str]]:
-    """What an image costs, and what keeping it or sending it costs beside making it."""
+    """Costs of generating, storing and sending an image."""
     gigabytes = rates.tar / 1e9
     making = assumed.core_hour / HOUR / rates.bulk
     costs = {
@@ -213,7 +215,7 @@ def an_image(rates: Rates, assumed: Assumed) -> list[list[str]]:
 
 
 def interrupted(rates: Rates, workers: int, kills_an_hour: float, seed: int) -> list[list[str]]:
-    """The same images in shards of several sizes, on workers that are killed.
+    """Generation of the same images in shards of several sizes on preemptible workers.
 
     Each is replaced after a minute, and a shard is begun anew by whoever takes it. How much longer
     workers are at it than undisturbed: by events, and by (exp(k t) - 1) (1 / k + 60 s) / t, the
@@ -249,7 +251,7 @@ def interrupted(rates: Rates, workers: int, kills_an_hour: float, seed: int) -> 
 
 
 def cached(rates: Rates, assumed: Assumed, seed: int) -> list[list[str]]:
-    """A cache of the addresses asked for last, where popularity falls as 1 / rank^s."""
+    """LRU cache of addresses, whose popularity falls as 1 / rank^s."""
     addresses, asked, wanted = 1_000_000, 1_000_000, 100_000
     per_core = rates.served["n=1"]
     rows = []
@@ -267,23 +269,23 @@ def cached(rates: Rates, assumed: Assumed, seed: int) -> list[list[str]]:
     return [["any", "none", "0.00", "0%", f"{cores:,.0f}", f"{cores / assumed.cores:,.1f}"], *rows]
 
 
-def hit_rate(asked: Sequence[int], size: int) -> float:
-    """Of the second half of ``asked``; the first fills the cache."""
-    held: OrderedDict[int, None] = OrderedDict()
+def hit_rate(addresses: Sequence[int], size: int) -> float:
+    """Hit rate over the second half of ``addresses``; the first half fills the cache."""
+    cache: OrderedDict[int, None] = OrderedDict()
     hits = 0
-    for turn, address in enumerate(asked):
-        if address in held:
-            held.move_to_end(address)
-            hits += turn >= len(asked) // 2
+    for position, address in enumerate(addresses):
+        if address in cache:
+            cache.move_to_end(address)
+            hits += position >= len(addresses) // 2
         else:
-            held[address] = None
-            if len(held) > size:
-                held.popitem(last=False)
-    return hits / (len(asked) - len(asked) // 2)
+            cache[address] = None
+            if len(cache) > size:
+                cache.popitem(last=False)
+    return hits / (len(addresses) - len(addresses) // 2)
 
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """As Markdown."""
+    """Format as Markdown."""
     print(f"\n{title}\n\n| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     for row in rows:
         print(f"| {' | '.join(row)} |")

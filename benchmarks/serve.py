@@ -1,10 +1,10 @@
-"""Throughput, latency and memory of the service, beside the runtime beneath it.
+"""Throughput, latency and memory of the service, compared with the runtime alone.
 
     python -m benchmarks.serve [--model FILE] [--rounds 3] [--seconds 4]
 
 Starts everything itself, on this machine: the service, a naive endpoint (naive.py), and the
-ceiling, which is the same work without a server (ceiling.py). They are measured in turn, round by
-round, and ratios are taken within a round, so that what else the machine does falls on all alike.
+ceiling, which is the same work without a server (ceiling.py). They are measured alternately,
+and ratios are taken within a round, so that other load on the machine affects all alike.
 Without ``--model``, it is an untrained DCGAN of width 64 for 64x64 images.
 """
 
@@ -54,7 +54,7 @@ SCENARIOS = (
 
 
 def untrained(folder: Path) -> Path:
-    """A model file as the service loads it, with weights as they are before training."""
+    """Write a model file with untrained weights, and return its path."""
     from service.core.manifest import DatasetInfo, Manifest, Provenance
     from training.config import TrainingConfig
     from training.export.export import to_onnx
@@ -81,7 +81,7 @@ def untrained(folder: Path) -> Path:
 
 @contextmanager
 def server(name: str, command: list[str]) -> Iterator[tuple[psutil.Process, float]]:
-    """A running server, and the seconds from its process's start to its first image."""
+    """Run a server; yield its process and the seconds from its start to its first image."""
     url = f"http://127.0.0.1:{PORTS[name]}"
     started = time.perf_counter()
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
@@ -100,14 +100,14 @@ def server(name: str, command: list[str]) -> Iterator[tuple[psutil.Process, floa
 
 
 def peak_memory(process: psutil.Process) -> float:
-    """Megabytes; the most that was resident at any time, which only Linux tells."""
+    """Peak resident memory in megabytes; only on Linux."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
 
 
 def load(name: str, scenario: Scenario, seconds: float) -> Load:
-    """From a process of its own."""
+    """Run ``benchmarks.load`` in a process of its own."""
     url = f"http://127.0.0.1:{PORTS[name]}/generate{scenario.query}"
     body = json.dumps({"n": scenario.n, "seed": 3})
     command = [PYTHON, "-m", "benchmarks.load", url, body]
@@ -118,7 +118,7 @@ def load(name: str, scenario: Scenario, seconds: float) -> Load:
 
 @contextmanager
 def runtime_alone(model: Path) -> Iterator[Callable[[str, float], float]]:
-    """The ceiling in a process of its own: images/s of a kind of work over so many seconds."""
+    """Run ``benchmarks.ceiling``; yield a function of (kind, seconds) to images per second."""
     command = [PYTHON, "-m", "benchmarks.ceiling", str(model)]
     with subprocess.Popen(
         command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -137,7 +137,7 @@ def runtime_alone(model: Path) -> Iterator[Callable[[str, float], float]]:
 
 @dataclass
 class Measured:
-    """Of one scenario, a number for each round; loads are of the service."""
+    """Results of one scenario, one per round; ``loads`` are those of the service."""
 
     ceiling: list[float]
     loads: list[Load]

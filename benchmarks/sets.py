@@ -1,11 +1,11 @@
-"""Sets beside the JSON path and the runtime beneath; the server's memory while one is streamed.
+"""Sets compared with JSON responses and the runtime alone; server memory during a stream.
 
     python -m benchmarks.sets [--rounds 3] [--images 3000]
     python -m benchmarks.sets memory [--images 1000000] [--format zip]
 
-Throughput: one stream of each format, JSON answers of 256 images over two connections, and the same
-model in ONNX Runtime alone, in turn; ratios are taken within a round. Memory: resident, above what
-the server had before, while a set is read at full speed, slowly, and not at all.
+Throughput: one stream of each format, JSON responses of 256 images over two connections, and the
+model in ONNX Runtime alone, alternately; ratios are taken within a round. Memory: growth of the
+server's resident memory while a set is read at full speed, slowly, and not at all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SLOW = MEGABYTE / 4
 
 
 class Stream:
-    """A set being read."""
+    """Streamed set."""
 
     def __init__(self, format_: str, body: dict[str, object]) -> None:
         content = json.dumps(body).encode()
@@ -46,14 +46,14 @@ class Stream:
         )
 
     def read(self, buffer: int = MEGABYTE) -> Iterator[int]:
-        """Bytes, as they come."""
+        """Yield the sizes of received chunks, in bytes."""
         with self.socket:
             while got := self.socket.recv(buffer):
                 yield len(got)
 
 
 def images_per_second(format_: str, images: int) -> float:
-    """Of one stream read to its end."""
+    """Images per second of one stream, read to its end."""
     started = time.perf_counter()
     for _ in Stream(format_, {"n": images, "seed": 3}).read():
         pass
@@ -87,13 +87,13 @@ def _ratio(rates: list[float], others: list[float]) -> float:
 
 
 def memory(formats: tuple[str, ...], images: int, seconds: float) -> None:
-    """Of the shipped digits, which are the fastest to make."""
+    """Measure with the shipped digits, the fastest model."""
     command = [PYTHON, "-m", "service", "--port", str(PORTS["figment"])]
     print(f"megabytes above those before; a set of {images:,} images")
     print(f"{'':<12}{'before':>8}{'read':>8}{'slowly':>8}{'stopped':>9}{'images/s':>10}")
     for format_ in formats:
         with server("figment", command) as (process, _):
-            # What the first images and the first file of a format leave behind is there by then.
+            # Exclude memory allocated once, by the first images and the first file of a format.
             images_per_second(format_, 5000)
             before = process.memory_info().rss / MEGABYTE
             started = time.perf_counter()
@@ -114,7 +114,7 @@ def _peak(
     between: Callable[[], None],
     seconds: float = float("inf"),
 ) -> float:
-    """The most that was resident while a set was read for so long, pausing ``between`` reads."""
+    """Peak resident megabytes during ``seconds`` of a set, calling ``between`` between reads."""
     peaks = [0.0]
     done = threading.Event()
 

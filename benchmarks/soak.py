@@ -1,13 +1,12 @@
-"""Ten minutes of everything at once: does the service stay as it was?
+"""Ten minutes of mixed load: memory, handles, threads and latency must stay stable.
 
     python -m benchmarks.soak [--seconds 600] [--warm-up 120] [--callers 12]
 
-Starts the service on a copy of the shipped models. Callers ask for images in every way there is,
-with pauses between; they leave sets half-way, ask for what is wrong, and come and go. Every few
-seconds a version is put into the folder or taken out of it, and the models are reloaded. Tells for
-each minute how long a single image took, memory, handles and threads. Ends with status 1 where
-memory grows by a megabyte a minute after the warm-up, or something failed that was not refused on
-purpose.
+Starts the service on a copy of the shipped models. Clients use all endpoints, with pauses; they
+abandon sets, send invalid requests, connect and disconnect. Every few seconds a model version is
+added or removed, and the models are reloaded. Prints per minute the latency of a single image,
+memory, handles and threads. Exits with 1 if memory grows by a megabyte per minute after the
+warm-up, or if a valid request failed.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from benchmarks.serve import PORTS, PYTHON, ROOT, server
 
 PORT = PORTS["figment"]
 SLOPE = 1.0
-"""Megabytes a minute."""
+"""Largest allowed growth of memory, in megabytes per minute."""
 MEGABYTE = 1 << 20
 PAUSE = 0.25
-"""Seconds between two requests of a caller, in the mean."""
+"""Mean seconds between two requests of a client."""
 RELOAD = 5.0
 """Seconds between two reloads."""
 SETS = ("zip", "webdataset", "parquet", "npy")
@@ -47,12 +46,12 @@ LABELS = ("red eyes", "blue eyes", "blonde hair", "black hair, green eyes")
 GET = ("/", "/docs", "/openapi.json", "/models", f"/models/{FACES}/labels", "/info", "/metrics")
 GARBAGE = (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"POST /generate HTTP/1.1\r\nHos")
 ALONE = "one image"
-"""The kind of request whose latency is told."""
+"""Kind of request whose latency is reported."""
 
 
 @dataclass
 class Sample:
-    """Of the service's process. ``at``: seconds since the start; ``memory`` in megabytes."""
+    """State of the server process. ``at``: seconds since the start; ``memory`` in megabytes."""
 
     at: float
     memory: float
@@ -65,10 +64,10 @@ class Soak:
     seconds: float
     chance: random.Random = field(default_factory=lambda: random.Random(11))
     counted: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By kind of request and what came of it."""
+    """Counts by kind of request and outcome."""
     unexpected: Counter[str] = field(default_factory=Counter)
     latencies: list[tuple[float, float]] = field(default_factory=list)
-    """When a single image was asked for, and how long it took."""
+    """(Start, duration) of each request for a single image, in seconds."""
     samples: list[Sample] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -106,7 +105,7 @@ class Soak:
             await asyncio.sleep(self.chance.expovariate(1 / PAUSE))
 
     async def reload(self, models: Path) -> None:
-        """Another version of the digits, which comes and goes."""
+        """Version of the digits that is added and removed."""
         source, target = models / DIGITS / "2", models / DIGITS / "3"
         while self.now < self.seconds:
             await asyncio.sleep(RELOAD)
@@ -126,14 +125,14 @@ class Soak:
             await asyncio.sleep(1)
 
     async def _expect(self, kind: str, content: bytes, *statuses: int, **options: Any) -> Answer:
-        """Ask; to be told to come back is always right."""
+        """Send a request; a rejection with Retry-After is always valid."""
         options = {"keep": False} | options
         if self.chance.random() < 0.3:
             connection = await Connection.open(PORT)
-            answer = await connection.ask(content, **options)
+            answer = await connection.exchange(content, **options)
             connection.close()
         else:
-            answer = await self._pool.ask(content, **options)
+            answer = await self._pool.exchange(content, **options)
         self.counted[kind, str(answer.status)] += 1
         if answer.status not in (*statuses, 429):
             self.unexpected[f"{kind}: {answer.status}"] += 1
@@ -189,14 +188,14 @@ class Soak:
         await self._expect("set", self._set_of(self.chance.randint(1, 300)), 200)
 
     async def _set_left(self) -> None:
-        """Half-way, or before anything has come."""
+        """Disconnect half-way, or before the response starts."""
         content = self._set_of(100_000)
         if self.chance.random() < 0.3:
             connection = await Connection.open(PORT)
-            asking = asyncio.create_task(connection.ask(content, keep=False))
+            task = asyncio.create_task(connection.exchange(content, keep=False))
             await asyncio.sleep(self.chance.uniform(0, 0.1))
             connection.close()
-            await asyncio.gather(asking, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)
             self.counted["set, left", "at once"] += 1
         else:
             most = self.chance.randint(1, MEGABYTE)
@@ -222,7 +221,7 @@ class Soak:
         await self._expect("wrong", content, status)
 
     async def _garbage(self) -> None:
-        """What is no request, or only half of one; and connections on which nothing comes."""
+        """Send invalid or partial requests, and open idle connections."""
         connection = await Connection.open(PORT)
         connection.send(self.chance.choice((b"", *GARBAGE)))
         await asyncio.sleep(self.chance.uniform(0, 1))
@@ -238,7 +237,7 @@ async def soak(process: psutil.Process, models: Path, seconds: float, callers: i
 
 
 def slope(samples: list[Sample], warm_up: float) -> float:
-    """Megabytes a minute: the straight line through the memory after the warm-up."""
+    """Growth in megabytes per minute: slope of a linear fit after the warm-up."""
     later = [sample for sample in samples if sample.at >= warm_up]
     at = [sample.at / 60 for sample in later]
     return float(np.polyfit(at, [sample.memory for sample in later], 1)[0])

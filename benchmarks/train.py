@@ -1,10 +1,10 @@
-"""Time training against the loop that PyTorch's DCGAN tutorial made known.
+"""Training speed compared with the loop of PyTorch's DCGAN tutorial.
 
     python -m benchmarks.train [--data DATA]
 
 The same network (unconditional, 64 channels at half the image's size), the same images, batches of
-128, no labels. Each contender is a process of its own; they take turns, and the ratio is that of
-their best rounds, all in one run.
+128, no labels. Each contender runs in its own process, alternately; the ratio compares their
+best rounds of one run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CONTENDERS = {
 
 
 def measured(step: Callable[[], None], steps: int, wait: Callable[[], None]) -> float:
-    """Images per second over ``steps`` steps, after a few that do not count."""
+    """Images per second over ``steps`` steps, after a warm-up."""
     for _ in range(WARM_UP):
         step()
     wait()
@@ -106,7 +106,7 @@ def tutorial(folder: Path, steps: int) -> float:
 
 
 class TutorialImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Its ImageFolder with its transforms, less the two that do nothing to images of 64x64."""
+    """The tutorial's ImageFolder and transforms, but for the two without effect on 64x64."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.glob("*/*.png"))
@@ -122,7 +122,7 @@ class TutorialImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 def tutorial_networks() -> tuple[nn.Module, nn.Module]:
-    """Its Generator and Discriminator: ngf = ndf = 64, nz = 100."""
+    """The tutorial's Generator and Discriminator: ngf = ndf = 64, nz = 100."""
     up: list[nn.Module] = []
     for inputs, outputs in ((100, 512), (512, 256), (256, 128), (128, 64)):
         stride, padding = (1, 0) if not up else (2, 1)
@@ -141,7 +141,7 @@ def tutorial_networks() -> tuple[nn.Module, nn.Module]:
 
 
 def ours(data: str, steps: int, precision: str) -> float:
-    """One of our steps after another, data and all."""
+    """Images per second of ``Trainer.step``, including data."""
     dataset = load(data, attributes=())
     config = TrainingConfig.model_validate(
         {"data": data, "name": "bench", "width": 64, "batch": BATCH, "precision": precision}
@@ -189,7 +189,7 @@ def main(
 
 
 def _write_images(data: str, folder: Path) -> None:
-    """What the tutorial reads: a folder of PNG files."""
+    """Write the folder of PNG files that the tutorial reads."""
     folder.mkdir()
     for index, image in enumerate(load(data, attributes=()).images[:IMAGES]):
         Image.fromarray(image).save(folder / f"{index:05d}.png")

@@ -1,4 +1,4 @@
-"""What a run is told: one frozen object, the only list of training's options.
+"""Options of a run: one frozen object.
 
 The command line, the run folder's ``config.json`` and the manifest's provenance all come from it.
 """
@@ -13,7 +13,7 @@ from service.core.manifest import NAME_PATTERN
 from training.data import ACCEPTED
 
 MINIBATCH_GROUPS = {"none": 1, "stddev": 4, "discrimination": 16}
-"""How many images are compared: for the deviation as in Karras et al. 2018, section 3."""
+"""Images that a minibatch layer compares; 4 for stddev as in Karras et al. 2018, section 3."""
 
 
 def _split(value: object) -> object:
@@ -23,27 +23,27 @@ def _split(value: object) -> object:
 
 
 Split = BeforeValidator(_split)
-"""Names as the command line gives them: ``"hair,eyes"``, or ``"none"``."""
+"""Validator for lists of names from the command line: ``"hair,eyes"``, or ``"none"``."""
 
 
 class DataConfig(BaseModel):
-    """What is learnt from: a source, and what of it."""
+    """Data source, and the part of it that is used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: str = Field(description=f"{ACCEPTED[0].upper()}{ACCEPTED[1:]}.")
     attributes: Annotated[tuple[str, ...] | None, Split] = Field(
         None,
-        description="Labels to learn, as 'hair,eyes'. Left out, all that the data has; 'none' for "
-        "an unconditional model.",
+        description="Labels to learn, such as 'hair,eyes'; 'none' for an unconditional model. "
+        "Without this option, all labels of the data.",
     )
     size: Annotated[int, Field(ge=16, le=1024, multiple_of=4)] | None = Field(
         None,
-        description="Side in pixels at which images are drawn, out of their largest central square "
-        "or out of --crop. Left out, they keep their size, and all must have the same.",
+        description="Side in pixels to which the largest central square of each image, or --crop, "
+        "is resized. Without this option, images keep their size and must all have the same.",
     )
     crop: Annotated[int, Field(ge=16)] | None = Field(
-        None, description="Side in pixels of the central square that is kept of each image."
+        None, description="Side in pixels of the central square cut out of each image."
     )
 
     @field_validator("attributes")
@@ -55,7 +55,7 @@ class DataConfig(BaseModel):
 
 
 class TrainingConfig(DataConfig):
-    """Every option, its range and its default."""
+    """All training options, with ranges and defaults."""
 
     name: str = Field(
         pattern=NAME_PATTERN,
@@ -65,121 +65,125 @@ class TrainingConfig(DataConfig):
         None,
         min_length=1,
         max_length=200,
-        description="Licence of the data, as the model's card states it.",
+        description="Licence of the data, stated in the model card.",
     )
     mirror: bool = Field(
         False,
-        description="Show every other image mirrored: right for faces, wrong for digits.",
+        description="Mirror each image with probability 1/2: right for faces, wrong for digits.",
     )
     hold_out: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.1,
-        description="Share of the images that is kept from training, to measure samples against.",
+        description="Share of the images held out from training, to measure samples against.",
     )
     kimg: Annotated[float, Field(gt=0)] = Field(
-        1000, description="How long to train, in thousands of images shown."
+        1000, description="Length of the run, in thousands of images shown."
     )
-    batch: Annotated[int, Field(ge=2)] = Field(128, description="Images in a step.")
-    latent_size: Annotated[int, Field(ge=1, le=4096)] = Field(100, description="Z.")
+    batch: Annotated[int, Field(ge=2)] = Field(128, description="Images per step.")
+    latent_size: Annotated[int, Field(ge=1, le=4096)] = Field(
+        100, description="Size of the latent vector."
+    )
     network: Literal["dcgan", "dcgan-mnist"] = Field(
         "dcgan",
-        description="'dcgan': 4x4 convolutions; 'dcgan-mnist': 5x5, one more at the generator's "
-        "start, and dropout in the discriminator.",
+        description="'dcgan': 4x4 convolutions; 'dcgan-mnist': 5x5 convolutions, one more at the "
+        "start of the generator, and dropout in the discriminator.",
     )
     width: Annotated[int, Field(ge=1)] = Field(
         64,
-        description="Channels at half the image's size; 32 trains about 4 times as fast and draws "
-        "less finely.",
+        description="Channels at half the image's size; 32 trains about 4 times as fast, with less "
+        "detail.",
     )
     loss: Literal["non-saturating", "hinge", "least-squares", "wgan-gp", "relativistic"] = Field(
-        "non-saturating", description="The adversarial loss."
+        "non-saturating", description="Adversarial loss."
     )
     lr: Annotated[float, Field(gt=0)] = Field(2e-4, description="Adam's learning rate.")
     d_lr: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="The discriminator's learning rate. Left out, the same."
+        None, description="Learning rate of the discriminator [default: --lr]."
     )
     lr_hold: Annotated[float, Field(ge=0, le=1)] = Field(
         1.0,
-        description="Share of the run at the full learning rate; over the rest it falls to 0 along "
-        "a cosine.",
+        description="Share of the run at the full learning rate; afterwards it falls to 0 along a "
+        "cosine.",
     )
     beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Adam's beta 1.")
     beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="Adam's beta 2.")
     d_steps: Annotated[int, Field(ge=1)] = Field(
-        1, description="The discriminator's steps for each of the generator's."
+        1, description="Discriminator steps per generator step."
     )
     ema_halflife_kimg: Annotated[float, Field(ge=0)] = Field(
         10,
-        description="Half-life of the generator's average, in thousands of images; 0 for no "
-        "average.",
+        description="Half-life of the generator's moving average, in thousands of images; 0 turns "
+        "it off.",
     )
     d_norm: Literal["batch", "spectral", "none"] = Field(
         "batch", description="Normalisation in the discriminator."
     )
     r1_gamma: Annotated[float, Field(ge=0)] = Field(
-        0, description="Weight of the gradient penalty on real images."
+        0, description="Weight of the gradient penalty on real images (R1)."
     )
     r2_gamma: Annotated[float, Field(ge=0)] = Field(
-        0, description="Weight of the gradient penalty on generated images."
+        0, description="Weight of the gradient penalty on generated images (R2)."
     )
     penalty_every: Annotated[int, Field(ge=1)] = Field(
         1,
-        description="Compute the penalties in every so manieth step only, with so many times "
-        "their weight.",
+        description="Apply the gradient penalties every N steps, scaled by N (lazy "
+        "regularisation).",
     )
     minibatch: Literal["none", "stddev", "discrimination"] = Field(
         "none", description="How the discriminator compares the images of a batch."
     )
     augment: Annotated[tuple[Literal["translation", "cutout", "colour"], ...], Split] = Field(
         (),
-        description="Changes made to all that the discriminator sees, as 'translation,cutout': "
-        "for data of fewer than some 30,000 images. None may touch what a label says.",
+        description="Augmentations of all images that the discriminator sees, such as "
+        "'translation,cutout': for data of fewer than about 30,000 images. They must not change "
+        "what a label describes.",
     )
     augment_probability: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.7, description="Probability of each of these changes; near 1 they leak into the samples."
+        0.7, description="Probability of each augmentation; near 1 they appear in the samples."
     )
     g_condition: Literal["input", "norm"] = Field(
         "input",
-        description="Where the generator reads labels: beside the latent, or in every batch norm.",
+        description="Where the generator reads labels: beside the latent, or in each batch norm.",
     )
     d_condition: Literal["input", "mix", "projection", "none"] = Field(
         "mix",
-        description="Where the discriminator reads labels: as maps beside the image, mixed into "
-        "its last features, projected onto them, or nowhere.",
+        description="Where the discriminator reads labels: as extra image channels, mixed into its "
+        "last features, projected onto them, or nowhere.",
     )
     mismatched_weight: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.5,
-        description="What real images under wrong labels count among all that is to be told from "
-        "real ones.",
+        description="Weight of (real image, wrong label) pairs in the discriminator's fake loss; "
+        "generated images get the rest.",
     )
     label_weight: Annotated[float, Field(ge=0)] = Field(
         0.5,
-        description="Weight of reading the asked labels off the images. More makes small details, "
-        "such as eyes, obey sooner, and images more typical of their label; 0 leaves labels to "
-        "the judgement of the whole image.",
+        description="Weight of the label classification loss. Higher values make small details, "
+        "such as eyes, follow their labels sooner, and images more typical of their label; with 0 "
+        "labels affect only the adversarial loss.",
     )
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0, description="Share of labels that training leaves open."
+        0, description="Share of labels hidden from the networks in training."
     )
     label_ramp_kimg: Annotated[float, Field(ge=0)] = Field(
-        0, description="Over so many thousand images labels fade in, from none at all."
+        0, description="Thousands of images over which labels fade in from nothing."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Of convolutions; 'auto' is bfloat16 where the processor computes with it.",
+        description="Precision of convolutions; 'auto' is bfloat16 if the processor supports it.",
     )
-    compile: bool | None = Field(None, description="Compile the networks. Left out, on CUDA only.")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of everything random.")
+    compile: bool | None = Field(None, description="Compile the networks [default: on CUDA only].")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of all randomness.")
     tick_kimg: Annotated[float, Field(gt=0)] = Field(
-        4, description="A line of the log every so many thousand images."
+        4, description="Thousands of images between two log lines."
     )
     snapshot_kimg: Annotated[float, Field(gt=0)] = Field(
-        50, description="A sample grid and a checkpoint every so many thousand images."
+        50,
+        description="Thousands of images between snapshots: sample grid, scores, checkpoint.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device to compute on.")
 
     @property
     def is_penalised(self) -> bool:
-        """Whether the discriminator has a gradient penalty."""
+        """True if the discriminator has a gradient penalty."""
         return bool(self.r1_gamma or self.r2_gamma) or self.loss == "wgan-gp"
 
     @model_validator(mode="after")
@@ -196,7 +200,7 @@ class TrainingConfig(DataConfig):
             )
         if self.d_condition == "none" and self.mismatched_weight:
             raise ValueError(
-                "with d_condition none the discriminator cannot tell wrong labels: "
+                "with d_condition none the discriminator cannot recognise wrong labels: "
                 "mismatched_weight must be 0"
             )
         if self.label_ramp_kimg > self.kimg:

@@ -1,18 +1,19 @@
-"""Every error of training that is told to a person in a sentence.
+"""Errors of training that the user can act on; the command line prints them without a traceback.
 
 TrainingError
-├── DataError           the data cannot be used; all problems at once
+├── DataError           the data cannot be used; lists all problems
 ├── RunError            a run's folder or device cannot be used
 ├── CheckpointError     a checkpoint is damaged or belongs to other networks
-├── Failed              training went wrong and was stopped
-│   └── Diverged        a loss or a weight is no longer a number
-├── Interrupted         a signal ended a run, which can be resumed
-└── ExportError         the model file would not be what was trained
+├── Failed              training failed and was stopped
+│   └── Diverged        a loss or a weight is NaN or infinite
+├── Interrupted         a signal stopped the run, which can be resumed
+└── ExportError         the exported model differs from the trained one
 """
 
 from __future__ import annotations
 
-SHOWN = 50
+MAX_LISTED = 50
+"""Problems listed in a message; the rest are counted."""
 
 
 class TrainingError(Exception):
@@ -20,14 +21,14 @@ class TrainingError(Exception):
 
 
 class DataError(TrainingError):
-    """The data cannot be used. ``problems`` holds one sentence for each fault, with its place."""
+    """The data cannot be used. ``problems`` holds a sentence for each fault, with its location."""
 
     def __init__(self, source: str, problems: list[str]) -> None:
         self.source = source
         self.problems = problems
-        shown = [f"  {problem}" for problem in problems[:SHOWN]]
-        if len(problems) > SHOWN:
-            shown.append(f"  ... and {len(problems) - SHOWN} more")
+        shown = [f"  {problem}" for problem in problems[:MAX_LISTED]]
+        if len(problems) > MAX_LISTED:
+            shown.append(f"  ... and {len(problems) - MAX_LISTED} more")
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__("\n".join([f"{source}: {count}", *shown]))
 
@@ -41,15 +42,15 @@ class CheckpointError(TrainingError):
 
 
 class Failed(TrainingError):
-    """Training went wrong in a way that no further step would mend."""
+    """Training failed in a way that further steps do not repair."""
 
 
 class Diverged(Failed):
-    """A loss or a weight is no longer a number; a checkpoint, if there is one, is from before."""
+    """A loss or a weight is NaN or infinite. The checkpoint, if any, is from before that."""
 
 
 class Interrupted(TrainingError):
-    """A signal ended a run after its last whole step; ``signal`` is its number."""
+    """A signal stopped the run after a complete step; ``signal`` is its number."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -57,4 +58,4 @@ class Interrupted(TrainingError):
 
 
 class ExportError(TrainingError):
-    """The model file would not be what was trained."""
+    """The exported model differs from the trained one."""

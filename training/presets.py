@@ -1,4 +1,4 @@
-"""Named configurations: options that go together. What is given beside a preset wins over it."""
+"""Named sets of training options. Options on the command line override a preset."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PAPER: dict[str, Any] = {
     "label_weight": 0.0,
     "augment": "none",
 }
-"""What the historical presets share: labels as in Mirza and Osindero 2014, nothing since."""
+"""Shared by the historical presets: labels as in Mirza and Osindero 2014, no later method."""
 
-FOUND: dict[str, Any] = {
+ABLATED: dict[str, Any] = {
     "loss": "non-saturating",
     "batch": 64,
     "lr": 4e-4,
@@ -32,15 +32,15 @@ FOUND: dict[str, Any] = {
     "label_weight": 0.2,
     "minibatch": "discrimination",
 }
-"""What the ablation found, for all that is not the data's own (docs/training.md)."""
+"""Best options of the ablation, but for those that depend on the data (docs/training.md)."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Radford et al. 2016, section 4 and figure 1.
     "dcgan": PAPER | {"network": "dcgan", "width": 128, "d_norm": "batch"},
     # The networks of https://www.tensorflow.org/tutorials/generative/dcgan.
     "dcgan-mnist": PAPER | {"network": "dcgan-mnist", "width": 64, "d_norm": "none"},
-    "faces": FOUND | {"augment": "translation,cutout", "mirror": True},
-    "digits": FOUND | {"augment": "translation", "mirror": False},
-    # 200,000 images are no small set: no augmentation. The faces fill the middle of 178x218.
-    "celeba": FOUND | {"crop": 148, "size": 64, "mirror": True, "batch": 128, "kimg": 10_000},
+    "faces": ABLATED | {"augment": "translation,cutout", "mirror": True},
+    "digits": ABLATED | {"augment": "translation", "mirror": False},
+    # No augmentation: 200,000 images are enough without. The faces fill the centre of 178x218.
+    "celeba": ABLATED | {"crop": 148, "size": 64, "mirror": True, "batch": 128, "kimg": 10_000},
 }

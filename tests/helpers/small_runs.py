@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import torch
 from click.testing import CliRunner, Result
+from torch import Tensor, nn
 
-from training.__main__ import main
+from training.cli import main
 from training.config import TrainingConfig
 from training.data import Dataset, avatars
+from training.loop.trainer import Trainer
 from training.runs.run import DatasetDescription, Run
 
-# Processes that need not import PyTorch, nor what it imports itself with the first step.
+# Forks of a server that has imported PyTorch, and what it imports with its first step.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.helpers.small_runs", "torch._dynamo"])
+
+CPU = torch.device("cpu")
+Start = Callable[..., Run]
+"""Type of the fixture ``start``: (folder name, **options) to a run."""
 
 
 def small_faces(count: int) -> Dataset:
@@ -31,7 +39,7 @@ def small_faces(count: int) -> Dataset:
 
 
 def small_config(**options: object) -> TrainingConfig:
-    """Of a run of 4,000 images, a snapshot every 1,000."""
+    """Configuration of a run of 4,000 images with a snapshot every 1,000."""
     settings: dict[str, object] = {
         "data": "avatars",
         "name": "small",
@@ -48,16 +56,42 @@ def small_config(**options: object) -> TrainingConfig:
     return TrainingConfig.model_validate(settings | options)
 
 
-def lay_out(folder: Path, dataset: Dataset, **options: object) -> Run:
-    run = Run.plan(folder, small_config(**options), DatasetDescription.of(dataset, "MIT"))
-    run.lay_out()
+def create_run(folder: Path, dataset: Dataset, **options: object) -> Run:
+    """Create the run of ``small_config`` in ``folder``."""
+    return run_of(folder, small_config(**options), dataset)
+
+
+def run_of(folder: Path, config: TrainingConfig, dataset: Dataset) -> Run:
+    """Create a run in ``folder``."""
+    run = Run.plan(folder, config, DatasetDescription.of(dataset, "MIT"))
+    run.create()
     return run
 
 
-def training(*arguments: object) -> Result:
-    """``python -m training``, here: a process of its own would import PyTorch anew.
+def trainer_of(run: Run) -> Trainer:
+    """Trainer at the start of ``run``."""
+    return Trainer(run.config, run.dataset)
 
-    An error that it does not tell in a sentence is raised.
+
+def data(faces: Dataset) -> tuple[Tensor, Tensor]:
+    """Images and labels as ``Trainer.step`` takes them."""
+    return torch.from_numpy(faces.images), torch.from_numpy(faces.labels)
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers."""
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """True if both hold the same names with bit-identical tensors."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def training(*arguments: object) -> Result:
+    """Run ``python -m training`` in this process: a new one would import PyTorch again.
+
+    Raises errors that the command line does not print as a sentence.
     """
     return CliRunner().invoke(main, [str(each) for each in arguments], catch_exceptions=False)
 
@@ -65,20 +99,20 @@ def training(*arguments: object) -> Result:
 def training_process(
     output: Path, *arguments: object, environment: dict[str, str]
 ) -> ForkServerProcess:
-    """The same in a process of its own; what it says goes to the end of ``output``."""
+    """Start ``python -m training`` in a process of its own; appends its output to ``output``."""
     process = FORKS.Process(target=_command, args=(output, [*map(str, arguments)], environment))
     process.start()
     return process
 
 
 def _command(output: Path, arguments: list[str], environment: dict[str, str]) -> None:
-    say_into(output)
+    redirect_output(output)
     os.environ |= environment
     main(arguments)
 
 
-def say_into(output: Path) -> None:
-    """What this process says from now on goes to the end of ``output``."""
+def redirect_output(output: Path) -> None:
+    """Append stdout and stderr of this process to ``output`` from now on."""
     descriptor = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

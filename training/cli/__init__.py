@@ -1,1 +1,18 @@
-"""The commands of `python -m training`, one module each."""
+"""The command line: ``python -m training train|resume|sample|evaluate|export|audit|demo``.
+
+One module a command; ``options.py`` holds the options that several commands share.
+"""
+
+from training.cli.audit import audit
+from training.cli.demo import demo
+from training.cli.evaluate import evaluate
+from training.cli.export import export
+from training.cli.group import main
+from training.cli.resume import resume
+from training.cli.sample import sample
+from training.cli.train import train
+
+for command in (train, resume, sample, evaluate, export, audit, demo):
+    main.add_command(command)
+
+__all__ = ["audit", "demo", "evaluate", "export", "main", "resume", "sample", "train"]

@@ -1,4 +1,4 @@
-"""Where to compute, and in what precision."""
+"""Choice of device and precision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from training.errors import RunError
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one. Raises ``RunError`` where ``cuda`` cannot be had."""
+    """Resolve ``auto``, ``cpu`` or ``cuda``; ``auto`` prefers CUDA.
+
+    Raises ``RunError`` if ``cuda`` is not available.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         raise RunError("device is cuda, but PyTorch finds no CUDA device here")
     if name == "auto":
@@ -19,7 +22,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """``auto`` is ``bfloat16`` where the hardware multiplies in it, else ``float32``."""
+    """Resolve ``auto`` to ``bfloat16`` if the hardware multiplies in it, else to ``float32``."""
     if name == "auto":
         return "bfloat16" if _multiplies_bfloat16(device) else "float32"
     return name
@@ -33,7 +36,7 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def convolutions_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """A context in which networks compute in ``float32`` or ``bfloat16``."""
+    """Context in which networks compute in ``float32`` or ``bfloat16``."""
     if precision == "bfloat16":
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
     return nullcontext()

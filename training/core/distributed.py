@@ -1,9 +1,9 @@
-"""One run on several processes, started by ``torchrun``: each computes its share of every batch.
+"""Data-parallel training on the processes started by ``torchrun``.
 
-All draw what a single process would draw, for the whole batch, and take their rows of it; batch
-norm and gradients are averaged over all. So a run gives the same images, but for rounding, on one
-process and on eight. The process of rank 0 alone reads and writes the run's folder, and sends the
-others what they need of it: hosts share nothing but a copy of the data.
+Each process draws the random numbers of the whole batch and computes its share of the rows; batch
+norm statistics and gradients are averaged over all processes. So a run on one process and on eight
+gives the same images, except for rounding. Only rank 0 reads and writes the run's folder, and it
+broadcasts its contents: hosts need no shared storage, only a copy of the data.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from training.errors import RunError
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the group that ``torchrun`` describes in the environment; alone, do nothing.
+    """Join the process group that ``torchrun`` describes in the environment, if any.
 
-    Raises ``RunError`` where the processes could not find each other after a restart.
+    Raises ``RunError`` if the processes could not find each other after a restart.
     """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         yield
@@ -33,8 +33,8 @@ def process_group() -> Iterator[None]:
     if restarts() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise RunError(
             "with --max-restarts on several hosts, start torchrun with "
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: else processes that are started again may be "
-            "told the addresses of those that died (pytorch/pytorch#135712)"
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1; otherwise restarted processes may get the "
+            "addresses of dead ones (pytorch/pytorch#135712)"
         )
     cuda = torch.cuda.is_available()
     if cuda:
@@ -47,21 +47,22 @@ def process_group() -> Iterator[None]:
 
 
 def world_size() -> int:
-    """The number of processes."""
+    """Number of processes; 1 without a group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """Rank of this process; 0 without a group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def share(rows: Tensor) -> Tensor:
-    """This process's rows of a whole batch."""
+    """Rows of this process, out of those of the whole batch."""
     return rows if world_size() == 1 else rows.chunk(world_size())[rank()]
 
 
 def mean(value: Tensor) -> Tensor:
-    """The mean of ``value`` over the processes; gradients pass through."""
+    """Mean of ``value`` over the processes; differentiable. Collective."""
     return value if world_size() == 1 else _Mean.apply(value)
 
 
@@ -74,11 +75,11 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        return _Mean.forward(context, gradient)  # every process has used the mean
+        return _Mean.forward(context, gradient)  # each process's loss depends on the mean
 
 
 def average_gradients(network: nn.Module) -> None:
-    """Replace each gradient by its mean over the processes, in one message."""
+    """Replace each gradient by its mean over the processes, in one all-reduce. Collective."""
     if world_size() == 1:
         return
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
@@ -91,7 +92,7 @@ def average_gradients(network: nn.Module) -> None:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether ``flag`` is set in any process. All must ask at the same time."""
+    """True if ``flag`` is set on any rank. Collective: every rank must call it."""
     if world_size() == 1:
         return flag
     total = torch.tensor(float(flag), device=_device())
@@ -100,7 +101,7 @@ def any_rank(flag: bool) -> bool:
 
 
 def broadcast_bytes(content: bytes) -> bytes:
-    """What the process of rank 0 gives; what others give does not count. All must ask."""
+    """Broadcast bytes from rank 0. Collective: every rank must call it."""
     if world_size() == 1:
         return content
     length = torch.tensor(len(content), device=_device())
@@ -112,10 +113,10 @@ def broadcast_bytes(content: bytes) -> bytes:
 
 
 def restarts() -> bool:
-    """Whether ``torchrun`` starts all processes again when one fails (``--max-restarts``)."""
+    """True if ``torchrun`` restarts all processes when one fails (``--max-restarts``)."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
 def _device() -> torch.device:
-    """Where messages lie."""
+    """Device of the tensors that the backend sends."""
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

@@ -1,4 +1,4 @@
-"""Stopping between two steps rather than in the middle of one."""
+"""SIGINT and SIGTERM stop a run after the current step."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from types import FrameType
 
 
 class Interrupt:
-    """Set by the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Signal handler: the first signal sets ``is_set``, a second raises ``KeyboardInterrupt``."""
 
     number: int = signal.SIGTERM
-    """The signal, where there was one; another process of the run may have got it instead."""
+    """Number of the signal received; SIGTERM if only another process received one."""
     is_set = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.is_set:
             raise KeyboardInterrupt
         self.number, self.is_set = number, True
-        sys.stderr.write("\nstopping after this step; once more to stop at once\n")
+        sys.stderr.write("\nstopping after this step; send the signal again to stop at once\n")
 
 
 @contextmanager
 def watch_signals() -> Iterator[Interrupt]:
+    """Handle SIGINT and SIGTERM within the context, and restore the old handlers after it."""
     interrupt = Interrupt()
     signals = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, interrupt) for number in signals}

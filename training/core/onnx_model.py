@@ -1,4 +1,4 @@
-"""PyTorch modules as ONNX models that say nothing of the machine they were made on."""
+"""Export of PyTorch modules to ONNX, without traces of the exporting machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPSET = 20
 def convert(
     module: nn.Module, examples: Sequence[Tensor], inputs: Sequence[str], outputs: Sequence[str]
 ) -> onnx.ModelProto:
-    """``module`` in evaluation mode, over any number of rows: the first dimension of all inputs."""
+    """Convert ``module`` in inference mode; the first dimension of all inputs, rows, is dynamic."""
     rows = torch.export.Dim("N", min=1, max=65536)
     with warnings.catch_warnings():
         # The exporter warns of deprecations in its own code and of operators not used here.
@@ -34,20 +34,20 @@ def convert(
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto  # made anew at every access
+    model = program.model_proto  # each access builds a new one
     _strip(model)
     _rename(model, inputs, outputs)
     return model
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
-    """The file. Raises ``onnx.checker.ValidationError`` where it would be none."""
+    """Serialise the model. Raises ``onnx.checker.ValidationError`` if it is invalid."""
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop what the exporter notes about the source code: paths, lines, class names."""
+    """Remove the exporter's notes on the source code: paths, lines, class names."""
     for part in (
         model.graph,
         *model.graph.node,
@@ -62,7 +62,10 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def _rename(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Give outputs their names, which may be anybody's words, and all else names unlike them."""
+    """Rename the outputs, and prefix all internal names so that none collides with them.
+
+    Outputs are named after users' attributes, so their names can be any words.
+    """
     graph, prefix = model.graph, "_"
     while any(name.startswith(prefix) for name in (*inputs, *outputs)):
         prefix += "_"

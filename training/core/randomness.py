@@ -1,7 +1,7 @@
-"""All randomness of a run, as a pure function of its seed and of the images shown so far.
+"""Randomness of a run: a pure function of its seed and the number of images shown so far.
 
-Nothing draws from global state and no generator lives from one step to the next, so a resumed run
-draws exactly what an uninterrupted one would have drawn.
+Nothing draws from global state and no generator outlives a step, so a resumed run draws the same
+numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def stream(seed: int, purpose: str, position: int, device: torch.device) -> torch.Generator:
-    """A generator for one purpose at one position of the run (images shown, or an epoch)."""
+    """Generator for one purpose at one position of the run (images shown, or an epoch)."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{position}".encode()).digest()
     generator = torch.Generator(device=device)
     generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
@@ -25,7 +25,10 @@ def stream(seed: int, purpose: str, position: int, device: torch.device) -> torc
 
 @contextmanager
 def scoped_seed(seed: int, purpose: str, position: int, device: torch.device) -> Iterator[None]:
-    """Seed the global state, for initialisation and dropout can draw from nothing else."""
+    """Seed the global state within the context, for initialisation and dropout.
+
+    They cannot draw from a generator that is passed in. The previous state is restored.
+    """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(stream(seed, purpose, position, device).initial_seed())
@@ -33,9 +36,9 @@ def scoped_seed(seed: int, purpose: str, position: int, device: torch.device) ->
 
 
 def batch_indices(seed: int, size: int, shown: int, batch: int, device: torch.device) -> Tensor:
-    """Which of ``size`` images stand at positions ``shown .. shown+batch-1`` of the run.
+    """Indices ``[batch]`` of the images at positions ``shown .. shown+batch-1`` of the run.
 
-    The run is one permutation of the images after another, each image once in every epoch.
+    Each epoch is a permutation of all ``size`` images.
     """
     pieces = []
     while batch > 0:
@@ -46,6 +49,6 @@ def batch_indices(seed: int, size: int, shown: int, batch: int, device: torch.de
     return torch.cat(pieces)
 
 
-@functools.lru_cache(maxsize=2)  # a batch may lie across two epochs
+@functools.lru_cache(maxsize=2)  # a batch may span two epochs
 def _order(seed: int, epoch: int, size: int, device: torch.device) -> Tensor:
     return torch.randperm(size, generator=stream(seed, "epoch", epoch, device), device=device)

@@ -46,6 +46,10 @@ class Dataset:
         """How a person finds image ``index``."""
         return f"image {index}" if self.names is None else self.names[index]
 
+    def spread(self, count: int) -> npt.NDArray[np.intp]:
+        """Indices of at most ``count`` images, evenly spaced: data may be sorted by label."""
+        return np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.intp)
+
     def take(self, rows: npt.NDArray[np.bool_]) -> Dataset:
         """The images where ``rows [N]`` is true, under the same vocabulary."""
         names = None if self.names is None else tuple(compress(self.names, rows))

@@ -21,7 +21,7 @@ from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
 from training.data import Dataset
 from training.evaluation.features import FeatureNetwork, new_network, train_step
-from training.networks.augment import DRAWS, augment
+from training.networks.augment import DRAWS, augment, mirror
 
 STEPS, BATCH, LR = 400, 64, 1e-3
 OPERATIONS, PROBABILITY = ("translation", "cutout"), 0.7  # never colour: labels may tell it
@@ -137,8 +137,7 @@ class Experiment:
         generator = stream(seed, "augment", step, self.device)
         uniform = torch.rand(shape, generator=generator, device=self.device)
         if self.mirror:
-            coins = uniform[:, -1, 0, None, None, None]
-            images = torch.where(coins < 0.5, images.flip(3), images)
+            images = mirror(images, uniform[:, -1, 0])
         return augment(images, OPERATIONS, PROBABILITY, uniform[:, :-1])
 
     def test(self, network: FeatureNetwork) -> dict[str, float]:

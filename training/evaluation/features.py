@@ -22,6 +22,7 @@ from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
 from training.data import Dataset
 from training.networks.augment import DRAWS, augment
+from training.networks.augment import mirror as mirrored
 from training.networks.losses import label_loss
 from training.networks.networks import halvings
 from training.runs import checkpoint
@@ -121,7 +122,7 @@ def train_network(
             targets = labels[chosen].to(device)
             coins = torch.rand(len(batch), generator=stream(seed, "mirror", shown, device))
             if mirror:
-                batch = torch.where(coins[:, None, None, None] < 0.5, batch.flip(3), batch)
+                batch = mirrored(batch, coins)
             if schedule.translate:
                 chance = stream(seed, "translation", shown, device)
                 uniform = torch.rand(len(batch), 1, DRAWS, generator=chance, device=device)

@@ -148,8 +148,7 @@ def evaluate(
     """
     device = next(generator.parameters()).device
     count = min(len(held_out), len(trained), MOST)
-    # Spread over the data, which may be sorted by label.
-    real = _images(held_out, np.linspace(0, len(held_out) - 1, count).astype(int), device)
+    real = _images(held_out, held_out.spread(count), device)
     others = _images(trained, batch_indices(0, len(trained), 0, count, CPU).numpy(), device)
     progress(f"drawing {count} samples")
     conditional = generator.condition_size > 0

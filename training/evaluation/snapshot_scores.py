@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,9 +65,7 @@ class Scorer:
         self.device = next(network.parameters()).device
         self.attributes = held_out.attributes
         self.augmentations = augmentations
-        # Spread over the data, which may be sorted by label.
-        spread = np.linspace(0, len(held_out) - 1, min(MOST, len(held_out))).astype(int)
-        real = torch.from_numpy(held_out.images[spread]).to(self.device)
+        real = torch.from_numpy(held_out.images[held_out.spread(MOST)]).to(self.device)
         self.count = len(real)
         self.real = network.features(real)
         self.real_thumbnails = thumbnails(real)

@@ -1,7 +1,7 @@
-"""What goes wrong in adversarial training, told from the logs and said in plain words.
+"""Diagnosis of failing runs from their logs: collapse, leaking augmentation, lost balance.
 
-No network and no I/O here: lines of the log in, a sentence out. A number that is no number is the
-loop's own affair, since it must not even be saved.
+Pure functions of log lines to a sentence. NaN is detected by the recorder instead, before anything
+is saved.
 """
 
 from __future__ import annotations
@@ -11,31 +11,32 @@ from collections.abc import Mapping, Sequence
 from training.config import TrainingConfig
 
 Line = Mapping[str, float]
-"""A line of ``log.jsonl`` or of ``scores.jsonl``, by the names there; ``shown`` is in images."""
+"""Line of ``log.jsonl`` or ``scores.jsonl``; ``shown`` is in images."""
 
 PATIENCE, PATIENCE_KIMG = 0.2, 50
-"""A discriminator must be ahead for this share of the run, and for so many thousand images, with no
-better snapshot, to have won. Ahead it is in many good runs, whose samples may become better once
-the learning rate falls, so nothing is said where snapshots are not measured."""
+"""The discriminator has won if it was ahead, and no snapshot was better, for this share of the run
+and at least this many thousand images. It is ahead in many good runs, too, whose samples improve
+once the learning rate falls, so runs without scores get no such diagnosis."""
 ALWAYS_AHEAD = 0.999
+"""Share of (real, generated) pairs that the discriminator ranks correctly when it is ahead."""
 GRACE, GRACE_KIMG = 0.1, 20
-"""Early samples are all alike: nothing is said of them in this share of the run, and not before so
-many thousand images."""
+"""Early samples are all similar, so snapshots are ignored in this share of the run, at least in
+the first 20,000 images."""
 NO_COVERAGE = 0.01
 MANY_DUPLICATES = 0.5
 LOST_RECALL = 1 / 3
 RECALL_WORTH_LOSING = 0.1
 LEAK = 0.1
-"""Share of samples that look augmented, beyond that of the real images."""
+"""Tolerated excess of augmented-looking samples over augmented-looking real images, as shares."""
 
 
 def diagnose(
     ticks: Sequence[Line], scores: Sequence[Line], config: TrainingConfig, real_grey: float
 ) -> str | None:
-    """What is wrong with a run and what to try, or None.
+    """Return a sentence that names the fault of a run and a remedy, or None.
 
-    ``ticks`` and ``scores`` hold the whole run so far. ``real_grey`` is the share of real images
-    that look augmented. A fault of the samples counts once two snapshots in a row have it.
+    ``ticks`` and ``scores`` hold all lines of the run so far. ``real_grey`` is the share of real
+    images that look augmented. A fault of the samples must occur in two successive snapshots.
     """
     grace = max(GRACE * config.kimg, GRACE_KIMG) * 1000
     late = [line for line in scores if line["shown"] >= grace][-2:]
@@ -66,8 +67,8 @@ def _collapsed(pair: Sequence[Line], scores: Sequence[Line]) -> str | None:
     )
     if all(line["duplicates"] >= MANY_DUPLICATES for line in pair):
         return (
-            f"the generator has collapsed: {pair[-1]['duplicates']:.0%} of its samples are nearly "
-            f"copies of another one (of real images, 1%). {advice}"
+            f"the generator has collapsed: {pair[-1]['duplicates']:.0%} of its samples are near-"
+            f"duplicates of another one (real images: 1%). {advice}"
         )
     best = max(line["recall"] for line in scores)
     nearest = min(line["frechet"] for line in scores)
@@ -85,8 +86,8 @@ def _leaking(pair: Sequence[Line], config: TrainingConfig, real_grey: float) -> 
     if not pair or not all(line["grey"] > real_grey + LEAK for line in pair):
         return None
     return (
-        f"the augmentation leaks: {pair[-1]['grey']:.0%} of the samples have grey areas as "
-        f"{' and '.join(config.augment)} leave them (of real images, {real_grey:.0%}). Try a lower "
+        f"the augmentation leaks: {pair[-1]['grey']:.0%} of the samples have grey areas like "
+        f"those of {' and '.join(config.augment)} (real images: {real_grey:.0%}). Try a lower "
         f"--augment-probability than {config.augment_probability:g}, or fewer operations"
     )
 
@@ -102,12 +103,12 @@ def _discriminator_won(
     if since < grace or any(line["d_ahead"] < ALWAYS_AHEAD for line in recent):
         return None
     if not scores:
-        return None  # far ahead it is in good runs, too
+        return None  # good runs are far ahead, too
     best = min(scores, key=lambda line: line["frechet"])["shown"]
     if best > since or sum(line["shown"] > best for line in scores) < 2:
-        return None  # the samples get better all the same, or may do so yet
+        return None  # the samples improve, or may still improve
     return (
-        f"the discriminator has won: for {patience:,.0f} images it has told nearly every real "
-        "image from a generated one, and the samples have not become better. Try --d-norm "
+        f"the discriminator has won: for {patience:,.0f} images it has recognised nearly all "
+        "real and generated images, and the samples have not improved. Try --d-norm "
         "spectral with --r1-gamma 0.1, --augment translation,cutout, or a lower --d-lr"
     )

@@ -1,4 +1,4 @@
-"""How long a run will take, measured on a few steps of it."""
+"""Estimate of a run's speed from a few timed steps."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from training.data import Dataset
 from training.loop.trainer import Trainer
 from training.runs.run import DatasetDescription
 
-WARM_UP = 2
-FEWEST = 3
+WARM_UP_STEPS = 2
+MIN_TIMED_STEPS = 3
 
 
 def images_per_second(config: TrainingConfig, dataset: Dataset) -> float:
-    """The rate of training, snapshots apart, on networks that are thrown away after.
+    """Training speed in images per second without snapshots. Collective.
 
-    Not all steps are alike, so whole periods of them are timed.
+    Trains temporary networks. Times whole periods of ``d_steps`` and ``penalty_every``, since the
+    steps within a period differ in cost.
     """
     trainer = Trainer(config, DatasetDescription.of(dataset, "unknown"))
     few = np.arange(min(len(dataset), config.batch))
     images = torch.from_numpy(dataset.images[few]).to(trainer.device)
     labels = torch.from_numpy(dataset.labels[few]).to(trainer.device)
-    for _ in range(WARM_UP):
+    for _ in range(WARM_UP_STEPS):
         trainer.step(images, labels)
-    _wait_for(trainer.device)
+    _synchronise(trainer.device)
     began = time.perf_counter()
     period = math.lcm(config.d_steps, config.penalty_every if config.is_penalised else 1)
-    steps = period * math.ceil(FEWEST / period)
+    steps = period * math.ceil(MIN_TIMED_STEPS / period)
     for _ in range(steps):
         trainer.step(images, labels)
-    _wait_for(trainer.device)
+    _synchronise(trainer.device)
     rate = steps * config.batch / (time.perf_counter() - began)
-    # One figure for all processes, since they act on it.
+    # The mean over all processes, so that all take the same decision.
     return float(distributed.mean(torch.tensor(rate, device=trainer.device)))
 
 
-def _wait_for(device: torch.device) -> None:
+def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""The logs once more, for TensorBoard: an extra that is imported only where it is asked for."""
+"""Logs for TensorBoard, an optional dependency that is imported on use."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from training.errors import RunError
 
 
 def check_installed() -> None:
-    """Raise ``RunError`` where TensorBoard is not installed."""
+    """Raise ``RunError`` if TensorBoard is not installed."""
     _summary_writer()
 
 
 class TensorBoardLog:
-    def __init__(self, folder: Path, shown: int) -> None:
-        """Write event files to ``folder``, and let those after ``shown`` images be forgotten.
+    """Writer of scalars and sample grids as TensorBoard event files."""
 
-        Raises ``RunError`` where TensorBoard is not installed.
+    def __init__(self, folder: Path, shown: int) -> None:
+        """Write event files to ``folder``; TensorBoard discards events after ``shown`` images.
+
+        Raises ``RunError`` if TensorBoard is not installed.
         """
         self._writer = _summary_writer()(str(folder), purge_step=shown + 1)
 
     def add_scalars(self, line: Mapping[str, float]) -> None:
-        """A line of the log or of the scores; the axis is images shown."""
+        """Add a line of the log or of the scores; the x axis is images shown."""
         for name, value in line.items():
             if name != "shown":
                 self._writer.add_scalar(name, value, int(line["shown"]))
         self._writer.flush()
 
     def add_grid(self, images: npt.NDArray[np.uint8], shown: int) -> None:
-        """Samples ``[N, H, W, C]``, as one picture."""
+        """Add samples, uint8 ``[N, H, W, C]``, as one picture."""
         sheet = contact_sheet(list(images), None)
         self._writer.add_image("samples", sheet, shown, dataformats="HWC")
         self._writer.flush()

@@ -1,4 +1,4 @@
-"""Both networks, their optimizers and one step of adversarial training."""
+"""Networks, optimizers, and one step of adversarial training."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
 from training.errors import RunError
 from training.networks import ema, regularisers
-from training.networks.augment import DRAWS, augment
+from training.networks.augment import DRAWS, augment, mirror
 from training.networks.conditioning import condition_rows, mismatch
 from training.networks.losses import LOSSES, label_loss, matching_aware
 from training.networks.networks import STYLES, Discriminator, Generator
-from training.networks.norms import spread_over_processes
+from training.networks.norms import synchronise_batch_norm
 from training.runs import checkpoint
 from training.runs.run import DatasetDescription
 
-SETTLING_BATCHES = 64
+RECALIBRATION_BATCHES = 64
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process sees of one step's data."""
+    """Data of one step on one process."""
 
     real: Tensor
-    """``[N, channels, H, W]`` in [-1, 1], as the discriminator is shown them."""
+    """``[N, channels, H, W]`` in [-1, 1], mirrored and augmented."""
     labels: Tensor
-    """``[N, A]``."""
+    """Value indices ``[N, A]``."""
     known: Tensor
-    """bool ``[N, A]``: the labels that are not left open."""
+    """bool ``[N, A]``; false for labels hidden by ``label_dropout``."""
     condition: Tensor
-    """``[N, C]``."""
+    """One-hot rows ``[N, C]``."""
     wrong_condition: Tensor | None
-    """``[N, C]``, in which one attribute is wrong."""
+    """``[N, C]`` with one wrong attribute per row; None without such a loss."""
 
 
 class Trainer:
-    """The state of a run. It is a function of the configuration, the data and ``shown``."""
+    """State of a run: a function of the configuration, the data and ``shown``, in images."""
 
     def __init__(self, config: TrainingConfig, dataset: DatasetDescription) -> None:
-        """Raises ``RunError`` where the device cannot be had or the batch cannot be spread."""
+        """Raises ``RunError`` if the device is missing or the batch cannot be split."""
         self.config = config
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
@@ -69,44 +69,46 @@ class Trainer:
             self.generator = Generator(config, **sizes)
             self.discriminator = Discriminator(config, **sizes)
         for network in (self.generator, self.discriminator):
-            # PyTorch's types leave out the overload that takes a device and a memory format.
+            # PyTorch's types lack the overload with a device and a memory format.
             network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ema.copy_of(self.generator)
         if distributed.world_size() > 1:
-            self._spread()
+            self._check_and_synchronise()
         self.g_adam = self._adam(self.generator, config.lr)
         self.d_adam = self._adam(self.discriminator, config.d_lr or config.lr)
         compiles = self.device.type == "cuda" if config.compile is None else config.compile
         self._generate = torch.compile(self.generator) if compiles else self.generator
-        # A compiled network would not honour the cache that keeps spectral norm to one step of
-        # power iteration in an update.
+        # A compiled network ignores `parametrize.cached`, which limits spectral norm to one power
+        # iteration per update.
         compiles = compiles and config.d_norm != "spectral"
         self._judge = torch.compile(self.discriminator) if compiles else self.discriminator
         self.shown = 0
 
     def save(self, path: Path) -> None:
+        """Write the state as a checkpoint."""
         tensors = checkpoint.collect(self._networks(), self._optimizers())
         checkpoint.write(path, self.shown, tensors)
 
     def load(self, path: Path) -> None:
-        """Become what ``save`` saved. Raises ``CheckpointError``."""
+        """Restore the state from a checkpoint. Raises ``CheckpointError``."""
         self.shown = checkpoint.read(path, self._networks(), self._optimizers())
 
     def is_finite(self) -> bool:
-        """Whether all that ``save`` would save are numbers."""
+        """True if no value of the state is NaN or infinite."""
         tensors = checkpoint.collect(self._networks(), self._optimizers())
         return all(bool(tensor.isfinite().all()) for tensor in tensors.values())
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Show the next batch of the data, uint8 ``images [M, H, W, C]`` and ``labels [M, A]``.
+        """Train on the next batch of uint8 ``images [M, H, W, C]`` with ``labels [M, A]``.
 
-        Returns the losses and what the discriminator made of the images, still on the device.
+        M is the size of the data. Returns losses and mean discriminator outputs as scalars that
+        stay on the device. Collective.
         """
         # Draw the batch.
         self._schedule()
         batch = self._batch(images, labels)
-        generators_turn = (self.shown // self.config.batch) % self.config.d_steps == 0
-        with torch.set_grad_enabled(generators_turn), self._convolving():
+        updates_generator = (self.shown // self.config.batch) % self.config.d_steps == 0
+        with torch.set_grad_enabled(updates_generator), self._convolving():
             fake = self._generate(self._latents("latent"), batch.condition).float()
             fake = self._augmented("augment-fake", fake)
 
@@ -114,8 +116,8 @@ class Trainer:
         with self._dropout("d-dropout"):
             statistics = self._update_discriminator(batch, fake.detach())
 
-        # Update the generator, through a discriminator that takes no gradients of its own.
-        if generators_turn:
+        # Update the generator, through a frozen discriminator.
+        if updates_generator:
             with self._dropout("g-dropout"):
                 statistics |= self._update_generator(batch, fake)
 
@@ -130,14 +132,14 @@ class Trainer:
         )
         return {name: value.detach() for name, value in statistics.items()}
 
-    def settle(self) -> None:
-        """Fit the average's batch-norm statistics to latents and labels as the service draws them.
+    def recalibrate_batch_norm(self) -> None:
+        """Measure the batch-norm statistics of ``ema``, with inputs as the service draws them.
 
-        That is, each attribute by its frequencies, apart from the others. A function of the
-        configuration and of ``shown``, so it can be done at any time after.
+        Each attribute is drawn by its frequencies, independently of the others. A function of the
+        configuration, the weights and ``shown``, so it can run at any time after the step.
         """
         generator = self._stream("settle-labels")
-        count = self.config.batch * SETTLING_BATCHES
+        count = self.config.batch * RECALIBRATION_BATCHES
         columns = [
             torch.multinomial(shares, count, replacement=True, generator=generator)
             for shares in self.frequencies
@@ -152,7 +154,7 @@ class Trainer:
         ema.recalibrate_batch_norm(self.ema, pairs)
 
     def _batch(self, images: Tensor, labels: Tensor) -> Batch:
-        """Draw for all processes, and take this one's share."""
+        """Draw the whole batch and return this process's share."""
         config = self.config
         chosen = batch_indices(config.seed, len(images), self.shown, config.batch, self.device)
         right = labels[chosen]
@@ -176,7 +178,7 @@ class Trainer:
         conditions = [batch.condition]
         if batch.wrong_condition is not None:
             conditions.append(batch.wrong_condition)
-        # One step of power iteration in an update, however often the weights are read.
+        # One power iteration per update, however often the weights are read.
         with parametrize.cached(), self._convolving():
             logits, label_logits = self._judge(batch.real, *conditions)
             (fake_logits,), _ = self._judge(fake, batch.condition)
@@ -221,7 +223,7 @@ class Trainer:
             return logits
 
         penalties = {}
-        self.discriminator.eval()  # spectral norm's power iteration rests
+        self.discriminator.eval()  # no power iteration of spectral norm
         if config.r1_gamma:
             penalties["r1"] = config.r1_gamma * regularisers.zero_centred(judge, batch.real)
         if config.r2_gamma:
@@ -233,7 +235,7 @@ class Trainer:
         return {name: config.penalty_every * value for name, value in penalties.items()}
 
     def _label_loss(self, name: str, logits: Tensor | None, batch: Batch) -> dict[str, Tensor]:
-        """Nothing where there are no labels or they have no weight."""
+        """Weighted label loss under ``name``; empty without a label head."""
         if logits is None:
             return {}
         loss = label_loss(logits, batch.labels, batch.known, self.sizes)
@@ -249,17 +251,17 @@ class Trainer:
 
     @contextmanager
     def _frozen_discriminator(self) -> Iterator[None]:
-        """Neither its weights' gradients nor its power iterations: the generator's step needs
-        none, and to leave them out is a fifth of a step."""
+        """Disable its weight gradients and power iterations, which the generator's step does not
+        need; that saves a fifth of the step's time."""
         self.discriminator.requires_grad_(False).eval()
         yield
         self.discriminator.requires_grad_(True).train()
 
     def _schedule(self) -> None:
-        """Set what depends on how far the run is: the learning rates, how far labels are in."""
+        """Set the learning rates and the strength of the labels for the current position."""
         hold, done = self.config.lr_hold, self.shown / (self.config.kimg * 1000)
-        falling = max(done - hold, 0) / (1 - hold) if hold < 1 else 0.0
-        decay = (1 + math.cos(math.pi * min(falling, 1))) / 2
+        progress = max(done - hold, 0) / (1 - hold) if hold < 1 else 0.0
+        decay = (1 + math.cos(math.pi * min(progress, 1))) / 2
         for optimizer in self._optimizers().values():
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * decay
@@ -271,8 +273,7 @@ class Trainer:
     def _mirrored(self, images: Tensor) -> Tensor:
         if not self.config.mirror:
             return images
-        coins = self._uniform("mirror")[:, None, None, None]
-        return torch.where(coins < 0.5, images.flip(3), images)
+        return mirror(images, self._uniform("mirror"))
 
     def _augmented(self, purpose: str, images: Tensor) -> Tensor:
         operations = self.config.augment
@@ -291,7 +292,7 @@ class Trainer:
         return distributed.share(whole)
 
     def _uniform(self, purpose: str, *shape: int) -> Tensor:
-        """``[N, *shape]`` in [0, 1)."""
+        """Uniform numbers ``[N, *shape]`` in [0, 1), N being this process's share."""
         whole = torch.rand(
             self.config.batch, *shape, generator=self._stream(purpose), device=self.device
         )
@@ -316,16 +317,17 @@ class Trainer:
             group["initial_lr"] = lr
         return adam
 
-    def _spread(self) -> None:
+    def _check_and_synchronise(self) -> None:
+        """Synchronise batch norms. Raises ``RunError`` if the batch cannot be split evenly."""
         share = self.config.batch / distributed.world_size()
         group = MINIBATCH_GROUPS[self.config.minibatch]
         if share % group:
             raise RunError(
-                f"a batch of {self.config.batch} cannot be spread over {distributed.world_size()} "
+                f"a batch of {self.config.batch} cannot be split over {distributed.world_size()} "
                 f"processes" + (f" in groups of {group}" if group > 1 else "")
             )
-        spread_over_processes(self.generator)
-        spread_over_processes(self.discriminator)
+        synchronise_batch_norm(self.generator)
+        synchronise_batch_norm(self.discriminator)
 
     def _networks(self) -> dict[str, nn.Module]:
         return {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema}

@@ -1,9 +1,9 @@
-"""Differentiable augmentation: the discriminator only ever sees images that were changed at random.
+"""Differentiable augmentation of all images that the discriminator sees.
 
-Real and generated images are changed alike and gradients pass through, so a small data set cannot
-be learnt by heart, and the generator still learns images that were not changed (Zhao et al. 2020,
-https://arxiv.org/abs/2006.10738). Each operation is applied to an image with a probability below
-1, or the changes would leak into what is generated (Karras et al. 2020,
+Real and generated images are augmented alike and gradients pass through, so the discriminator
+cannot memorise a small data set, and the generator still learns images without augmentation (Zhao
+et al. 2020, https://arxiv.org/abs/2006.10738). Each operation is applied to an image with a
+probability below 1, or augmentations would leak into the samples (Karras et al. 2020,
 https://arxiv.org/abs/2006.06676, section 2.2).
 """
 
@@ -18,30 +18,31 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from service.core.manifest import Attribute, normalise
 
-LARGEST_SHIFT = 1 / 8
+MAX_SHIFT = 1 / 8
 CUTOUT_SIDE = 1 / 2
 DRAWS = 5
-"""Uniform numbers that one operation takes for one image: whether, and how."""
+"""Uniform numbers per operation and image: one decides if it applies, four decide how."""
 
 FLATNESS = 0.08
-"""How far from grey a pixel may be, in [-1, 1], to count as greyed out."""
+"""Largest distance from grey (0), in [-1, 1], of a pixel that counts as grey."""
 FLAT_SHARE = 0.9
+"""Share of grey pixels from which an area counts as grey."""
 
 COLOURS = frozenset(
     {"aqua", "beige", "black", "blond", "blonde", "blue", "brown", "cyan", "gold", "golden"}
     | {"gray", "green", "grey", "magenta", "orange", "pink", "purple", "red", "silver", "tan"}
     | {"teal", "turquoise", "violet", "white", "yellow", "color", "colour", "coloured"}
 )
-CODES = 5
-"""So few single characters are codes, such as 0 and 1 or f and m: the images do not show them."""
+MAX_CODES = 5
+"""Up to this many single-character values are codes (0 and 1, f and m), not drawn characters."""
 
 
 def augment(
     images: Tensor, operations: Sequence[str], probability: float, uniform: Tensor
 ) -> Tensor:
-    """Change ``images [N, channels, H, W]`` in [-1, 1] by each of ``operations`` in turn.
+    """Apply ``operations`` in order to ``images [N, channels, H, W]`` in [-1, 1].
 
-    ``uniform [N, len(operations), DRAWS]`` in [0, 1) is all the chance there is.
+    ``uniform [N, len(operations), DRAWS]`` in [0, 1) is the only randomness.
     """
     for position, name in enumerate(operations):
         draws = uniform[:, position]
@@ -50,34 +51,44 @@ def augment(
     return images
 
 
-def unfit(operations: Sequence[str], mirror: bool, attributes: Sequence[Attribute]) -> list[str]:
-    """Why changes would destroy what these labels say, a sentence for each; none if all is well."""
+def mirror(images: Tensor, coins: Tensor) -> Tensor:
+    """Swap left and right of the ``images [N, channels, H, W]`` whose coin is below 0.5.
+
+    ``coins [N]`` are uniform in [0, 1).
+    """
+    return torch.where(coins[:, None, None, None] < 0.5, images.flip(3), images)
+
+
+def conflicts_with_labels(
+    operations: Sequence[str], mirror: bool, attributes: Sequence[Attribute]
+) -> list[str]:
+    """Reasons why augmentation would contradict these labels, one sentence each."""
     problems = []
     for attribute in attributes:
         texts = (attribute.name, *attribute.values)
         words = {word for text in texts for word in normalise(text).split()}
         if "colour" in operations and len(words & COLOURS) > 0:
             problems.append(
-                f"augment: 'colour' would change what {attribute.name!r} says "
+                f"augment: 'colour' would change what {attribute.name!r} describes "
                 f"({', '.join(sorted(words & COLOURS)[:3])} ...); use translation,cutout"
             )
         if mirror and "left" in words:
             problems.append(
-                f"mirror: {attribute.name!r} says which side, and a mirror swaps them; leave it out"
+                f"mirror: {attribute.name!r} names a side, and mirroring swaps sides; leave it out"
             )
-        if mirror and len(attribute.values) > CODES and max(map(len, attribute.values)) == 1:
+        if mirror and len(attribute.values) > MAX_CODES and max(map(len, attribute.values)) == 1:
             problems.append(
                 f"mirror: {attribute.name!r} is digits or letters ({attribute.values[0]} ... "
-                f"{attribute.values[-1]}), which read otherwise in a mirror; leave it out"
+                f"{attribute.values[-1]}), which mirroring changes; leave it out"
             )
     return problems
 
 
 def _translation(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
-    """Shift by up to an eighth of each side; what comes in is grey (0)."""
+    """Shift by up to 1/8 of each side; uncovered areas are grey (0)."""
     theta = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
     for axis, side in enumerate((images.shape[3], images.shape[2])):  # x, then y
-        furthest = round(side * LARGEST_SHIFT)
+        furthest = round(side * MAX_SHIFT)
         pixels = ((2 * furthest + 1) * draws[:, axis]).floor() - furthest
         theta[:, axis, 2] = 2 * pixels * chosen / side  # in the units of affine_grid
     # Whole pixels, so "nearest" is exact.
@@ -86,7 +97,7 @@ def _translation(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
 
 
 def _cutout(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
-    """Grey (0) out a rectangle of half of each side, centred anywhere."""
+    """Fill a rectangle of half of each side, centred anywhere, with grey (0)."""
     inside = []
     for size, draw in zip(images.shape[2:], draws.T, strict=False):
         centre = (size * draw).floor()
@@ -98,7 +109,7 @@ def _cutout(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
 
 
 def _colour(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
-    """Brightness by up to 0.5 of 2, saturation times 0 to 2, contrast times 0.5 to 1.5."""
+    """Brightness +-0.5 in [-1, 1], saturation times 0 to 2, contrast times 0.5 to 1.5."""
     apply = chosen[:, None, None, None]
     draws = draws.to(images.dtype)[:, :, None, None, None]
     images = images + apply * (draws[:, 0] - 0.5)
@@ -112,15 +123,15 @@ OPERATIONS = {"translation": _translation, "cutout": _cutout, "colour": _colour}
 
 
 def grey_share(images: Tensor, operations: Sequence[str]) -> float:
-    """Share of ``images [N, channels, H, W]`` that look as if an operation had changed them.
+    """Share of ``images [N, channels, H, W]`` in [-1, 1] that look augmented.
 
-    That is, which hold a flat grey rectangle as cutout leaves, or a flat grey band at an edge as a
-    translation leaves. Samples that have more of these than the data show that augmentation leaks.
+    They hold a flat grey rectangle, as after a cutout, or a flat grey band at an edge, as after a
+    translation. If samples have more of these than the data, the augmentation leaks.
     """
     flat = images.abs().amax(dim=1) < FLATNESS
     marks = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     if "cutout" in operations:
-        # Half of what is cut out, since a hole may lie partly beyond the edge.
+        # Half the size of a cutout, which may lie partly outside the image.
         height, width = (math.ceil(side * CUTOUT_SIDE / 2) for side in images.shape[2:])
         windows = flat.unfold(1, height, max(height // 4, 1)).unfold(2, width, max(width // 4, 1))
         marks |= (windows.float().mean(dim=(3, 4)) > FLAT_SHARE).flatten(1).any(dim=1)

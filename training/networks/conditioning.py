@@ -1,4 +1,4 @@
-"""Labels as condition rows, and labels that are wrong on purpose."""
+"""Labels as condition rows, and wrong labels for the matching-aware loss."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.nn.functional import one_hot
 
 
 def condition_rows(labels: Tensor, sizes: Sequence[int], known: Tensor | None = None) -> Tensor:
-    """Value indices ``[N, A]`` to float32 one-hot vectors side by side ``[N, C]``, C = sum(sizes).
+    """Convert value indices ``[N, A]`` to concatenated one-hot rows ``[N, C]``, C = sum(sizes).
 
-    ``sizes`` holds the number of values of each attribute. With no attributes C is 0. Attributes
-    that are not ``known`` (bool ``[N, A]``) are left open: zeros.
+    Returns float32. ``sizes`` holds the number of values of each attribute; C is 0 without
+    attributes. Attributes that are not ``known`` (bool ``[N, A]``) are zeros.
     """
     if not sizes:
         return torch.zeros(len(labels), 0, device=labels.device)
@@ -27,17 +27,17 @@ def condition_rows(labels: Tensor, sizes: Sequence[int], known: Tensor | None = 
 def mismatch(
     labels: Tensor, known: Tensor, sizes: Sequence[int], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Copies of ``labels`` and ``known`` (both ``[N, A]``) where one known attribute is wrong.
+    """Copies of ``labels`` and ``known`` (both ``[N, A]``) with one wrong attribute per row.
 
-    Which one, and what it becomes, is drawn uniformly. Where no attribute is known one becomes so,
-    lest the row be right after all.
+    The attribute, one of the known ones, and its wrong value are drawn uniformly. In a row without
+    known attributes, one becomes known, or the row would not be wrong.
     """
     device = labels.device
     rows = torch.arange(len(labels), device=device)
     scores = torch.rand(labels.shape, generator=generator, device=device)
     attribute = (scores + known).argmax(dim=1)
     size = _sizes(tuple(sizes), device)[attribute]
-    # A shift of 1 to size-1, modulo size, reaches every other value and never the right one.
+    # A shift by 1 to size-1, modulo size, gives every value but the right one.
     uniform = torch.rand(len(labels), generator=generator, device=device)
     shift = 1 + (uniform * (size - 1)).long().clamp(max=size - 2)
     wrong, known = labels.clone(), known.clone()
@@ -46,6 +46,6 @@ def mismatch(
     return wrong, known
 
 
-@functools.cache  # to copy them to a GPU in every step would make it wait
+@functools.cache  # a copy to the GPU in every step would synchronise with it
 def _sizes(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(sizes, device=device)

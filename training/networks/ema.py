@@ -1,4 +1,4 @@
-"""The exponential moving average of the generator: what is sampled and exported."""
+"""Exponential moving average of the generator; samples and exports come from it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from training.networks.networks import Generator
 
 RAMP_UP = 0.05
-"""The half-life is at most this share of the images shown, so that early weights are forgotten."""
+"""Largest half-life as a share of the images shown, so that early weights fade quickly."""
 
 
 def copy_of(generator: Generator) -> Generator:
-    """A copy of ``generator`` that no gradient reaches."""
+    """Return a copy of ``generator`` in inference mode, without gradients."""
     return copy.deepcopy(generator).eval().requires_grad_(False)
 
 
@@ -25,8 +25,8 @@ def update(
 ) -> None:
     """Move the average one step of ``batch`` images towards ``generator``.
 
-    ``shown`` and ``halflife`` are in images. Batch-norm statistics are not averaged, for they would
-    belong to no network: ``recalibrate_batch_norm`` measures them anew.
+    ``shown`` and ``halflife`` are in images. Batch-norm statistics are not averaged, since averaged
+    ones fit no network: ``recalibrate_batch_norm`` measures them.
     """
     beta = 0.5 ** (batch / max(min(halflife, shown * RAMP_UP), 1e-8))
     torch._foreach_lerp_(list(ema.parameters()), list(generator.parameters()), 1 - beta)
@@ -34,15 +34,15 @@ def update(
 
 @torch.no_grad()
 def recalibrate_batch_norm(ema: Generator, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Set the batch-norm statistics to those over ``batches`` of (latent, condition).
+    """Set the batch-norm statistics to the means over ``batches`` of (latent, condition).
 
-    ``ema`` is left in inference mode, in which an image does not depend on its batch.
+    Leaves ``ema`` in inference mode, in which an image does not depend on its batch.
     """
     norms = [module for module in ema.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all batches
+        norm.momentum = None  # None: unweighted mean over all batches
     ema.train()
     for latent, condition in batches:
         ema(latent, condition)

@@ -1,6 +1,6 @@
 """Adversarial losses: logits ``[N]`` in, a scalar out. No networks, no I/O.
 
-Row i of the real and of the generated logits belong together: the relativistic loss compares them.
+The relativistic loss compares row i of the real logits with row i of the generated ones.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch.nn.functional import cross_entropy, relu, softplus
 
 @dataclass(frozen=True)
 class Loss:
-    """What the two networks minimise, each of (real logits, generated logits)."""
+    """Functions of (real logits, generated logits) that the two networks minimise."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
     generator_reads_real: bool = False
-    """Whether the generator's loss depends on the real logits at all."""
+    """True if the generator's loss depends on the real logits."""
 
 
 # Goodfellow et al. 2014 (https://arxiv.org/abs/1406.2661), section 3, the non-saturating form.
@@ -69,10 +69,10 @@ LOSSES = {
 def matching_aware(
     loss: Loss, real: Tensor, fake: Tensor, mismatched: Tensor | None, weight: float
 ) -> Tensor:
-    """The discriminator's loss where real images under wrong labels count as generated ones.
+    """Discriminator loss that treats real images under wrong labels as generated ones.
 
-    ``mismatched`` are their logits; they get the share ``weight`` of what generated images count
-    (Reed et al. 2016, https://arxiv.org/abs/1605.05396, algorithm 1: a half).
+    ``mismatched`` holds their logits; ``weight`` is their share of the fake loss (Reed et al. 2016,
+    https://arxiv.org/abs/1605.05396, algorithm 1, has 1/2).
     """
     if mismatched is None:
         return loss.discriminator(real, fake)
@@ -81,11 +81,11 @@ def matching_aware(
 
 
 def label_loss(logits: Tensor, labels: Tensor, known: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Cross-entropy of the labels read off images, the sum over the attributes.
+    """Cross-entropy of the label logits, summed over the attributes.
 
-    ``logits [N, C]`` hold those of all attributes side by side, ``sizes`` the number of values of
-    each, ``labels [N, A]`` the indices of the right ones; those that are not ``known [N, A]`` do
-    not count (Odena et al. 2017, https://arxiv.org/abs/1610.09585, equation 3).
+    ``logits [N, C]`` concatenates the logits of all attributes, ``sizes`` holds the number of
+    values of each, ``labels [N, A]`` the indices of the right values. Labels that are not
+    ``known [N, A]`` are ignored (Odena et al. 2017, https://arxiv.org/abs/1610.09585, equation 3).
     """
     heads = logits.split(list(sizes), dim=1)
     losses = [cross_entropy(head, labels[:, a], reduction="none") for a, head in enumerate(heads)]

@@ -1,4 +1,4 @@
-"""A conditional generator as an unconditional one: its labels are drawn, too."""
+"""Unconditional generator made of a conditional one, which draws the labels itself."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from service.core.manifest import Attribute
 
 
 class Marginal(nn.Module):
-    """``generator`` with one more latent for each attribute, which draws its value by frequency.
+    """``generator`` with one additional latent per attribute, which selects the attribute's value.
 
-    A standard normal latent is cut where the cumulative frequencies are reached, so every value has
-    its share, and attributes are drawn apart, as the service draws those that a request leaves
-    open. On the way between two latents a label changes at once, where a cut is crossed.
+    The standard normal distribution is cut at the quantiles of the cumulative frequencies, so each
+    value has its frequency. Attributes are independent, as in the service, which draws the
+    attributes that a request leaves open. Between two latents a label changes at once, at a cut.
     """
 
     condition_size = 0
@@ -24,7 +24,7 @@ class Marginal(nn.Module):
     def __init__(
         self, generator: nn.Module, latent_size: int, attributes: Sequence[Attribute]
     ) -> None:
-        """``latent_size`` is that of ``generator``, which takes a latent and a condition."""
+        """``latent_size`` is the latent size of ``generator``, which takes (latent, condition)."""
         super().__init__()
         self.generator = generator
         self.inner_size = latent_size
@@ -36,17 +36,17 @@ class Marginal(nn.Module):
         self.attributes = len(attributes)
 
     def forward(self, latent: Tensor, condition: Tensor | None = None) -> Tensor:
-        """``latent [N, Z + A]``; there is nothing to ask for, so ``condition`` is ``[N, 0]``."""
-        inner, drawn = latent[:, : self.inner_size], latent[:, self.inner_size :]
+        """``latent [N, Z + A]`` to images. ``condition`` is ``[N, 0]`` or None, and ignored."""
+        inner, selectors = latent[:, : self.inner_size], latent[:, self.inner_size :]
         rows = [
-            _one_hot(drawn[:, a : a + 1] > self.get_buffer(f"cuts{a}"))
+            _one_hot(selectors[:, a : a + 1] > self.get_buffer(f"cuts{a}"))
             for a in range(self.attributes)
         ]
         return self.generator(inner, torch.cat(rows, dim=1))
 
 
-def _one_hot(passed: Tensor) -> Tensor:
-    """Which cuts were passed, ``[N, K - 1]``, to the one-hot rows ``[N, K]`` of the values."""
-    steps = passed.float()
+def _one_hot(above: Tensor) -> Tensor:
+    """Convert "latent is above cut k", ``[N, K - 1]``, to one-hot rows ``[N, K]``."""
+    steps = above.float()
     end = torch.ones_like(steps[:, :1])
     return torch.cat([end, steps], dim=1) - torch.cat([steps, 0 * end], dim=1)

@@ -1,11 +1,11 @@
 """The DCGAN of Radford, Metz and Chintala 2016 (https://arxiv.org/abs/1511.06434, section 3).
 
-Strided and transposed convolutions of 4x4, no pooling, no fully connected hidden layers on the way
-of the image, batch norm except where images enter or leave, ReLU and tanh in the generator,
+Strided and transposed 4x4 convolutions, no pooling, no fully connected hidden layers between image
+and features, batch norm except where images enter or leave, ReLU and tanh in the generator,
 LeakyReLU in the discriminator. Convolutions start as N(0, 0.02).
 
-A condition is a row of one-hot vectors, one for each attribute, side by side: attributes are never
-multiplied into one class per combination.
+A condition is the concatenation of one one-hot vector per attribute; combinations of attributes are
+never separate classes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from training.config import MINIBATCH_GROUPS, TrainingConfig
 from training.networks.minibatch import MinibatchDiscrimination, MinibatchStddev
 from training.networks.norms import BatchNorm, ConditionalBatchNorm, discriminator_norm
 
-SMALLEST_SIDE = 4
-LARGEST_FACTOR = 8
+MIN_SIDE = 4
+"""Shortest side of the smallest feature map, in pixels."""
+MAX_FACTOR = 8
+"""Most channels of a feature map, in multiples of ``width``."""
 CONDITION_EMBEDDING = 128
 DISCRIMINATION_KERNELS = 32
 DISCRIMINATION_DIMS = 8
@@ -31,17 +33,17 @@ DISCRIMINATION_DIMS = 8
 
 @dataclass(frozen=True)
 class Style:
-    """What differs between the two families of networks."""
+    """Differences between the two families of networks."""
 
     kernel: int
     refine: bool
-    """Whether the generator begins with one more convolution, at its smallest size."""
+    """True if the generator starts with an additional convolution at its smallest size."""
     leak: float
-    """Slope below 0 of the generator's ReLU."""
+    """Negative slope of the generator's ReLU."""
     d_leak: float
-    """The same of the discriminator's."""
+    """Negative slope of the discriminator's ReLU."""
     dropout: float
-    """Share of the discriminator's features that is dropped after every convolution."""
+    """Dropout probability after each convolution of the discriminator."""
 
     def up(
         self, inputs: int, outputs: int, *, stride: int = 2, bias: bool = False
@@ -64,13 +66,13 @@ STYLES = {
 
 
 def halvings(height: int, width: int) -> int:
-    """How often both sides can be halved while they stay whole and at least 4.
+    """Number of times that both sides can be halved and remain integers of at least 4.
 
-    64x64 gives 4 (down to 4x4), 28x28 gives 2 (down to 7x7). Raises ``ValueError`` below 2: such
-    an image leaves nothing to convolve.
+    64x64 gives 4 (down to 4x4), 28x28 gives 2 (down to 7x7). Raises ``ValueError`` below 2, which
+    leaves no layers to train.
     """
     count = 0
-    while height % 2 == 0 and width % 2 == 0 and min(height, width) // 2 >= SMALLEST_SIDE:
+    while height % 2 == 0 and width % 2 == 0 and min(height, width) // 2 >= MIN_SIDE:
         height, width, count = height // 2, width // 2, count + 1
     if count < 2:
         raise ValueError(
@@ -81,12 +83,12 @@ def halvings(height: int, width: int) -> int:
 
 
 def level_channels(width: int, levels: int) -> list[int]:
-    """Channels of the feature maps from the largest to the smallest: w, 2w, 4w, 8w, 8w ..."""
-    return [width * min(2**level, LARGEST_FACTOR) for level in range(levels)]
+    """Channels of the feature maps, largest map first: w, 2w, 4w, 8w, 8w ..."""
+    return [width * min(2**level, MAX_FACTOR) for level in range(levels)]
 
 
 class Block(nn.Module):
-    """Convolution, normalisation, activation of the generator."""
+    """One layer of the generator: transposed convolution, batch norm, activation."""
 
     def __init__(
         self, convolution: nn.ConvTranspose2d, channels: int, condition_size: int, leak: float
@@ -105,10 +107,10 @@ class Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latents and conditions to images.
+    """Generator: latents and conditions to images.
 
-    The condition enters beside the latent (``config.g_condition`` is ``input``, Mirza and Osindero
-    2014, https://arxiv.org/abs/1411.1784) or through every batch norm (``norm``).
+    The condition is concatenated to the latent if ``config.g_condition`` is ``input`` (Mirza and
+    Osindero 2014, https://arxiv.org/abs/1411.1784), or modulates each batch norm if it is ``norm``.
     """
 
     condition_strength: Tensor
@@ -134,7 +136,7 @@ class Generator(nn.Module):
             stride = 1 if style.refine and index == 0 else 2
             convolution = style.up(before, after, stride=stride)
             blocks.append(Block(convolution, after, in_norms, style.leak))
-        # PyTorch types a ModuleList as if it held any module.
+        # In PyTorch's types a ModuleList holds modules of any class.
         self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
         self.to_image = style.up(maps[-1], channels, bias=True)
         self.latent_size = config.latent_size
@@ -144,9 +146,9 @@ class Generator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
-        """``latent [N, Z]`` and ``condition [N, C]`` (C may be 0) to ``[N, channels, H, W]``.
+        """``latent [N, Z]``, ``condition [N, C]`` to images ``[N, channels, H, W]`` in [-1, 1].
 
-        The image lies in [-1, 1].
+        C is 0 for an unconditional model.
         """
         condition = condition * self.condition_strength
         x = torch.cat([latent, condition], dim=1) if self.reads_input else latent
@@ -157,19 +159,18 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images and conditions to one logit: real, and rightly labelled, or not.
+    """Discriminator: images and conditions to one logit, high for real and correctly labelled.
 
-    ``config.d_condition`` says where it reads the condition:
+    ``config.d_condition`` selects where it reads the condition:
 
-    input       as maps beside the image's colours (Mirza and Osindero 2014, as the first
-                conditional DCGANs did)
+    input       as additional image channels (Mirza and Osindero 2014)
     mix         embedded, repeated over the last feature map and mixed in by a 1x1 convolution
                 (Reed et al. 2016, https://arxiv.org/abs/1605.05396, section 4.1)
     projection  as the inner product of its embedding and the features (Miyato and Koyama 2018,
                 https://arxiv.org/abs/1802.05637, equation 3; one embedding for each attribute)
-    none        nowhere: the labels are learnt from the head alone
+    none        nowhere: only the label head learns labels
 
-    A head reads the labels off an image, as in Odena et al. 2017
+    A label head classifies the labels of an image, as in Odena et al. 2017
     (https://arxiv.org/abs/1610.09585).
     """
 
@@ -205,9 +206,9 @@ class Discriminator(nn.Module):
             self.mix = nn.Sequential(mixing, *norm, nn.LeakyReLU(0.2))
         if self.reads == "projection":
             self.project = nn.Linear(condition_size, maps[-1], bias=False)
-        self.minibatch, grown = _minibatch(config.minibatch, maps[-1], last)
+        self.minibatch, outputs = _minibatch(config.minibatch, maps[-1], last)
         is_flat = config.minibatch == "discrimination"
-        self.to_logit = nn.Linear(grown, 1) if is_flat else nn.Conv2d(grown, 1, last)
+        self.to_logit = nn.Linear(outputs, 1) if is_flat else nn.Conv2d(outputs, 1, last)
         if condition_size and config.label_weight:
             self.to_label_logits = nn.Conv2d(maps[-1], condition_size, last)
         self.register_buffer("condition_strength", torch.ones(()))
@@ -218,8 +219,8 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, *conditions: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """Judge ``images [N, channels, H, W]`` in [-1, 1] under each of ``conditions [N, C]``.
 
-        Returns logits ``[N]`` for each condition, and the logits of the labels ``[N, C]``, laid out
-        as a condition, where there is a head for them.
+        Returns logits ``[N]`` for each condition, and the label logits ``[N, C]``, ordered like a
+        condition, or None without a label head.
         """
         logits: list[Tensor] = []
         features = None
@@ -234,13 +235,14 @@ class Discriminator(nn.Module):
         return logits, self.to_label_logits(features).flatten(1).float()
 
     def _features(self, images: Tensor, condition: Tensor) -> Tensor:
-        """The last feature map ``[N, F, h, w]``."""
+        """Last feature map ``[N, F, h, w]``."""
         if self.reads == "input":
             maps = condition[:, :, None, None].expand(-1, -1, *images.shape[2:])
             images = torch.cat([images, maps.to(images.dtype)], dim=1)
         return self.to_features(images)
 
     def _judge(self, features: Tensor, condition: Tensor) -> Tensor:
+        """``features [N, F, h, w]`` and ``condition [N, C]`` to logits ``[N]``."""
         x = features
         if self.reads == "mix":
             embedded = self.embed(condition)[:, :, None, None]
@@ -257,14 +259,14 @@ def _activation(style: Style) -> list[nn.Module]:
 
 
 class Dropout(nn.Dropout):
-    """Dropout that ``eval`` leaves on: the discriminator only exists in training."""
+    """Dropout that stays active in ``eval`` mode: the discriminator is only used in training."""
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.dropout(x, self.p, training=True)
 
 
 def _minibatch(kind: str, channels: int, last: tuple[int, int]) -> tuple[nn.Module, int]:
-    """A layer that compares the images of a batch, and the size of what it gives."""
+    """Minibatch layer of this kind, and its number of output channels."""
     group = MINIBATCH_GROUPS[kind]
     if kind == "stddev":
         return MinibatchStddev(group), channels + 1
@@ -276,7 +278,7 @@ def _minibatch(kind: str, channels: int, last: tuple[int, int]) -> tuple[nn.Modu
 
 
 def _initialise(module: nn.Module) -> None:
-    """Radford et al. 2016, section 4: N(0, 0.02). The embedding of conditions is not theirs."""
+    """Initialise weights as N(0, 0.02) (Radford et al. 2016, section 4)."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0, 0.02)
         if module.bias is not None:
@@ -285,12 +287,14 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 1, 0.02)
         nn.init.zeros_(module.bias)
     elif isinstance(module, Discriminator) and module.reads == "projection":
-        # As small as the other way to the logit, or labels drown the image.
+        # As small as the weights of the image's path, or the labels dominate the logit.
         nn.init.normal_(module.project.weight, 0, 0.02)
 
 
 def _normalise_spectrally(module: nn.Module) -> None:
-    """Miyato et al. 2018 (https://arxiv.org/abs/1802.05957): every layer's largest singular value
-    is 1, estimated by one step of power iteration an update."""
+    """Divide each weight by its largest singular value (Miyato et al. 2018).
+
+    https://arxiv.org/abs/1802.05957; estimated by one step of power iteration per update.
+    """
     if isinstance(module, nn.Conv2d | nn.Linear):
         spectral_norm(module)

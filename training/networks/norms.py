@@ -1,7 +1,7 @@
-"""Batch norm in the three ways that the networks need it.
+"""Batch norm: plain, conditional, and for the discriminator.
 
-Where a batch is spread over several processes, its statistics are those of the whole batch, so
-that a run does not depend on how many there are (``training.core.distributed``).
+If a batch is split over several processes, its statistics are those of the whole batch, so that a
+run does not depend on the number of processes (``training.core.distributed``).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from training.core import distributed
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Ioffe and Szegedy 2015 (https://arxiv.org/abs/1502.03167)."""
+    """Batch norm over all processes (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167)."""
 
-    spread = False
-    """Whether batches are spread over the processes of a group: training, not sampling."""
+    synchronised = False
+    """True if statistics are averaged over the processes: in training, not in sampling."""
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """``[N, F, h, w]`` to the same; ``condition`` is for ``ConditionalBatchNorm``."""
-        of_the_batch = self.training or not self.track_running_stats
-        if not (self.spread and of_the_batch):
+        """``[N, F, h, w]`` to the same shape; ``condition`` is ignored."""
+        uses_batch_statistics = self.training or not self.track_running_stats
+        if not (self.synchronised and uses_batch_statistics):
             return super().forward(x)
         mean = distributed.mean(x.float().mean((0, 2, 3)))
         centred = x.float() - mean[:, None, None]
@@ -32,10 +32,10 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class ConditionalBatchNorm(nn.Module):
-    """A batch norm whose gain and bias are read off the condition.
+    """Batch norm whose gain and bias are linear functions of the condition.
 
-    Dumoulin et al. 2017 (https://arxiv.org/abs/1610.07629), section 2.2. A linear map of one-hot
-    vectors side by side is the sum of one embedding for each attribute; no attribute at all gives
+    Dumoulin et al. 2017 (https://arxiv.org/abs/1610.07629), section 2.2. A linear map of
+    concatenated one-hot vectors is the sum of one embedding per attribute; without attributes it is
     plain batch norm.
     """
 
@@ -53,22 +53,21 @@ class ConditionalBatchNorm(nn.Module):
         return self.modulate(self.norm(x), condition)
 
     def modulate(self, normal: Tensor, condition: Tensor) -> Tensor:
-        """The part after normalisation."""
+        """Apply gain and bias to ``normal [N, F, h, w]``, which is normalised already."""
         gain, bias = 1 + self.gain(condition), self.bias(condition)
         return normal * gain[:, :, None, None] + bias[:, :, None, None]
 
 
 def discriminator_norm(channels: int) -> BatchNorm:
-    """Batch norm for a network that only ever sees whole batches in training.
+    """Batch norm without running statistics, for a network that is used in training only.
 
-    Without running statistics it has no state beside its parameters, so the generator's step leaves
-    the discriminator untouched.
+    Its only state is its parameters, so the generator's step leaves the discriminator unchanged.
     """
     return BatchNorm(channels, track_running_stats=False)
 
 
-def spread_over_processes(network: nn.Module) -> None:
-    """Have all of a network's batch norms share their statistics among the processes."""
+def synchronise_batch_norm(network: nn.Module) -> None:
+    """Average the statistics of all batch norms of ``network`` over the processes."""
     for module in network.modules():
         if isinstance(module, BatchNorm):
-            module.spread = True
+            module.synchronised = True

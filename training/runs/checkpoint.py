@@ -1,6 +1,6 @@
-"""The state of a run as one safetensors file: tensors, and JSON in its header. Never pickle.
+"""Checkpoints: the state of a run as one safetensors file with JSON in its header, no pickle.
 
-A file appears whole or not at all, so a run killed at any moment keeps its last checkpoint.
+Writes are atomic, so a run killed at any moment keeps its last checkpoint.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 def collect(
     modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
 ) -> dict[str, Tensor]:
-    """All tensors of networks and optimizers, by names that ``read`` understands."""
+    """Tensors of networks and optimizers, named as ``read`` needs them."""
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
         tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
@@ -33,34 +33,34 @@ def collect(
 
 
 def write(path: Path, shown: int, tensors: dict[str, Tensor]) -> None:
-    """Write what ``collect`` collected, and the number of images shown."""
+    """Write the tensors of ``collect`` and the number of images shown."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     header = {"figment": json.dumps({"format_version": FORMAT_VERSION, "shown": shown})}
     write_atomically(path, save(tensors, header))
 
 
 def shown(path: Path) -> int:
-    """After how many images a file was written. Raises ``CheckpointError``."""
+    """Number of images shown before the file was written. Raises ``CheckpointError``."""
     return read(path, {}, {})
 
 
 def read(
     path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
 ) -> int:
-    """Restore what ``write`` wrote; returns the number of images shown.
+    """Load a file into networks and optimizers; return the number of images shown.
 
-    Raises ``CheckpointError`` for a file that is damaged or belongs to other networks.
+    Raises ``CheckpointError`` if the file is damaged or belongs to other networks.
     """
     try:
         with safe_open(path, framework="pt") as file:
             state = json.loads((file.metadata() or {})["figment"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if state["format_version"] != FORMAT_VERSION:
-            raise CheckpointError(f"{path}: format {state['format_version']} is not known here")
+            raise CheckpointError(f"{path}: format {state['format_version']} is not supported")
         for name, module in modules.items():
-            module.load_state_dict(_below(tensors, name))
+            module.load_state_dict(_with_prefix(tensors, name))
         for name, optimizer in optimizers.items():
-            _restore_optimizer(optimizer, _below(tensors, name))
+            _restore_optimizer(optimizer, _with_prefix(tensors, name))
         return int(state["shown"])
     except (SafetensorError, OSError, LookupError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of this run: {error}") from error
@@ -79,13 +79,13 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
         index, moment = key.split(".")
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:
-            # Fused steps walk through memory, so moments must lie there as their parameter does.
+            # Fused steps need moments with the memory format of their parameter.
             value = torch.empty_like(parameter).copy_(value)
         state.setdefault(int(index), {})[moment] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {
         key.removeprefix(f"{prefix}."): value
         for key, value in tensors.items()

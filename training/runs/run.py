@@ -1,17 +1,17 @@
-"""A run's folder, which describes itself: what was asked, on what data, what happened.
+"""Folder of a run: options, data, logs, samples, weights.
 
-config.json             the resolved options
+config.json             resolved options
 dataset.json            vocabulary, licence, number and digest of the images
-log.jsonl               one line a tick
+log.jsonl               one line per tick
 reals.png               64 training images
-samples/000050048.png   the average generator after so many images; its latents never change
-scores.jsonl            how good it was then, against held-out images
-snapshots/000050048.safetensors  its weights: the last ones, and the best by Frechet distance
-curves.png              both logs as a picture
-features.safetensors    the network whose features the scores are taken in
-checkpoint.safetensors  everything that `resume` needs
-verdict.txt             why it was stopped, where it went wrong
-evaluation/             what `evaluate` found (training/evaluation/command.py)
+samples/000050048.png   samples of the averaged generator after that many images; fixed latents
+scores.jsonl            scores of each snapshot, against held-out images
+snapshots/000050048.safetensors  averaged weights: the last, and the best by Frechet distance
+curves.png              plot of both logs
+features.safetensors    network whose features the scores are computed in
+checkpoint.safetensors  state that `resume` needs
+verdict.txt             reason why a failed run was stopped
+evaluation/             results of `evaluate` (training/evaluation/command.py)
 """
 
 from __future__ import annotations
@@ -36,25 +36,24 @@ from training.config import TrainingConfig
 from training.core import distributed
 from training.data import Dataset
 from training.errors import RunError
-from training.networks.augment import unfit
+from training.networks.augment import conflicts_with_labels
 from training.networks.networks import Generator, halvings
 from training.runs import checkpoint
 
-MEASURED = {
+SCORE_TITLES = {
     "frechet": "Frechet distance (0 is best)",
     "precision": "precision",
     "recall": "recall",
     "coverage": "coverage",
     "labels_right": "all labels read as asked",
 }
-"""What a model file says of the scores."""
-
+"""Scores included in a model file, and their names there."""
 
 VERDICT = "verdict.txt"
 
 
 def check_unused(folder: Path) -> None:
-    """Raise ``RunError`` where a run has begun in ``folder`` already."""
+    """Raise ``RunError`` if ``folder`` is not empty."""
     if folder.exists() and any(folder.iterdir()):
         raise RunError(
             f"{folder} is not empty; continue that run with "
@@ -63,13 +62,13 @@ def check_unused(folder: Path) -> None:
 
 
 def read_verdict(folder: Path) -> str:
-    """Why the run in ``folder`` was stopped as one that goes wrong; nothing where it was not."""
+    """Reason why the run in ``folder`` failed; empty if it did not."""
     path = folder / VERDICT
     return path.read_text() if path.exists() else ""
 
 
 class DatasetDescription(BaseModel):
-    """What a run remembers of its data once the images are gone."""
+    """Properties of the data that a run stores: everything but images and labels."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -91,6 +90,7 @@ class DatasetDescription(BaseModel):
 
     @property
     def attribute_sizes(self) -> tuple[int, ...]:
+        """Number of values of each attribute."""
         return tuple(len(attribute.values) for attribute in self.attributes)
 
 
@@ -102,13 +102,13 @@ class Run:
 
     @classmethod
     def plan(cls, folder: Path, config: TrainingConfig, dataset: DatasetDescription) -> Run:
-        """A new run, nothing of which is on disk yet.
+        """Check options and data of a new run; writes nothing.
 
-        Raises ``RunError`` where such data could not be trained on so, or its model not be
-        exported in the end.
+        Raises ``RunError`` if the data cannot be trained on with these options, or if the model
+        could not be exported.
         """
         run = cls(folder, config, dataset)
-        problems = unfit(config.augment, config.mirror, dataset.attributes)
+        problems = conflicts_with_labels(config.augment, config.mirror, dataset.attributes)
         try:
             halvings(*dataset.image_shape[:2])
             run.manifest(shown=0)
@@ -118,26 +118,26 @@ class Run:
             raise RunError("\n".join(f"{dataset.info.name}: {problem}" for problem in problems))
         return run
 
-    def is_laid_out(self) -> bool:
-        """Whether the folder is this run's already, with the same options and data."""
+    def exists(self) -> bool:
+        """True if the folder holds this run already, with the same options and data."""
         try:
             return Run.open(self.folder) == self
         except RunError:
             return False
 
-    def lay_out(self) -> None:
-        """Begin the folder. Raises ``RunError`` where it is in use."""
+    def create(self) -> None:
+        """Create the folder atomically. Raises ``RunError`` if it is not empty."""
         check_unused(self.folder)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=self.folder.parent) as name:
-            begun = Path(name) / "run"
+            new = Path(name) / "run"
             for file, part in (("config.json", self.config), ("dataset.json", self.dataset)):
-                write_atomically(begun / file, part.model_dump_json(indent=2) + "\n")
-            begun.replace(self.folder)  # one that is empty gives way
+                write_atomically(new / file, part.model_dump_json(indent=2) + "\n")
+            new.replace(self.folder)  # replaces an empty folder
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """Read an existing run. Raises ``RunError``."""
+        """Read the run in ``folder``. Raises ``RunError`` if there is none or it is damaged."""
         try:
             config = TrainingConfig.model_validate_json((folder / "config.json").read_bytes())
             dataset = DatasetDescription.model_validate_json((folder / "dataset.json").read_bytes())
@@ -146,8 +146,8 @@ class Run:
         return cls(folder, config, dataset)
 
     @classmethod
-    def of_first(cls, folder: Path, own: Run | None) -> Run:
-        """What ``own`` is in the first of several processes, which alone must have one."""
+    def broadcast(cls, folder: Path, own: Run | None) -> Run:
+        """Return rank 0's ``own`` run on every rank; others pass anything. Collective."""
         config, dataset = (
             distributed.broadcast_bytes(part.model_dump_json().encode() if part else b"")
             for part in ((own.config, own.dataset) if own else (None, None))
@@ -159,13 +159,13 @@ class Run:
         )
 
     def manifest(self, shown: int) -> Manifest:
-        """What the model file says of itself, exported after ``shown`` images.
+        """Manifest of the model exported after ``shown`` images.
 
-        Raises ``ValidationError`` where the service would refuse it.
+        Raises ``ValidationError`` if the service would reject it.
         """
         height, width, channels = self.dataset.image_shape
-        # The manifest says some of it elsewhere; where the data lay says nothing about the model.
-        elsewhere = {"data", "name", "attributes", "licence", "device"}
+        # These have fields of their own, or describe the machine rather than the model.
+        excluded = {"data", "name", "attributes", "licence", "device"}
         return Manifest(
             name=self.config.name,
             kind="conditional" if self.dataset.attributes else "unconditional",
@@ -178,14 +178,14 @@ class Run:
             metrics=self._metrics(shown),
             provenance=Provenance(
                 dataset=self.dataset.info,
-                training={"images_shown": shown} | self.config.model_dump(exclude=elsewhere),
+                training={"images_shown": shown} | self.config.model_dump(exclude=excluded),
                 code_version=__version__,
                 date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             ),
         )
 
     def check_marginal(self, name: str) -> None:
-        """Raise ``RunError`` where no unconditional model ``name`` can be made of this run."""
+        """Raise ``RunError`` if this run cannot give an unconditional model called ``name``."""
         if not self.dataset.attributes:
             raise RunError(f"{self.config.name} is unconditional already")
         if name == self.config.name:
@@ -193,19 +193,19 @@ class Run:
                 f"{name} is the conditional model; give the unconditional one another name"
             )
         if not re.fullmatch(NAME_PATTERN, name):
-            raise RunError(f"{name!r} is no model name: lower-case letters, digits and '-'")
+            raise RunError(f"{name!r} is no model name: use lower-case letters, digits and '-'")
 
     def marginal_manifest(self, shown: int, name: str) -> Manifest:
-        """That of the unconditional model ``name``, which draws the labels of this run's.
+        """Manifest of the unconditional model ``name``, which draws the labels of this run.
 
-        Raises ``RunError`` where there are none, and ``ValidationError`` where the service would
-        refuse the manifest.
+        Raises ``RunError`` if there are no labels or ``name`` is invalid, and ``ValidationError``
+        if the service would reject the manifest.
         """
         self.check_marginal(name)
         own = self.manifest(shown)
         report = self.report(shown, name)
-        drawn = {"labels_drawn": [attribute.name for attribute in own.attributes]}
-        training = own.provenance.training | drawn
+        labels = {"labels_drawn": [attribute.name for attribute in own.attributes]}
+        training = own.provenance.training | labels
         changes = {
             "name": name,
             "kind": "unconditional",
@@ -217,7 +217,7 @@ class Run:
         return Manifest.model_validate(dict(own) | changes)
 
     def _metrics(self, shown: int) -> tuple[Metric, ...]:
-        """What was measured of the snapshot after ``shown`` images, if anything was."""
+        """Metrics of the snapshot after ``shown`` images: its evaluation, else its scores."""
         if (report := self.report(shown, self.config.name)) is not None:
             return tuple(Metric.model_validate(metric) for metric in report["metrics"])
         line = next((line for line in self.scores.lines() if line["shown"] == shown), {})
@@ -229,7 +229,7 @@ class Run:
                 against=f"{line['images']} images kept from training; features of a classifier of "
                 + ("the images' labels" if self.dataset.attributes else "how images were turned"),
             )
-            for name, title in MEASURED.items()
+            for name, title in SCORE_TITLES.items()
             if name in line
         )
 
@@ -242,7 +242,7 @@ class Run:
         return self.folder / "features.safetensors"
 
     def evaluation(self, name: str) -> Path:
-        """Of the model called ``name``: the run's own, or an unconditional one made of it."""
+        """Evaluation folder of model ``name``: the run's own, or an unconditional one."""
         own = name == self.config.name
         return self.folder / ("evaluation" if own else f"evaluation-{name}")
 
@@ -255,9 +255,9 @@ class Run:
         return Log(self.folder / "scores.jsonl")
 
     def report(self, shown: int, name: str) -> dict[str, Any] | None:
-        """What ``evaluate`` found of the snapshot after ``shown`` images; None if it was not asked.
+        """Report of ``evaluate`` on model ``name`` after ``shown`` images; None if there is none.
 
-        Raises ``RunError`` where its file is damaged.
+        Raises ``RunError`` if the file is damaged.
         """
         path = self.evaluation(name) / "report.json"
         if not path.exists():
@@ -277,10 +277,10 @@ class Run:
         return self.folder / "snapshots" / f"{shown:09d}.safetensors"
 
     def load_snapshot(self, name: str) -> tuple[Generator, int]:
-        """A snapshot's generator on the CPU, and how many images it was shown.
+        """Load a snapshot's generator on the CPU; return it and its number of images shown.
 
-        ``name`` is ``best``, ``last`` or that of a file without its ending. Raises ``RunError``
-        and ``CheckpointError``.
+        ``name`` is ``best``, ``last`` or a file name without suffix. Raises ``RunError`` if there
+        is no such snapshot and ``CheckpointError`` if its file is damaged.
         """
         kept = sorted(path.stem for path in self.snapshot(0).parent.glob("*.safetensors"))
         if not kept:
@@ -302,30 +302,31 @@ class Run:
         return generator.requires_grad_(False), checkpoint.read(path, {"ema": generator}, {})
 
     def best_shown(self, count: int = 1) -> list[int]:
-        """After how many images the best snapshots were taken, the best first."""
+        """Positions (images shown) of the ``count`` best snapshots, best first."""
         ranked = sorted(self.scores.lines(), key=lambda line: line["frechet"])
         return [line["shown"] for line in ranked[:count]]
 
 
 @dataclass(frozen=True)
 class Log:
-    """One JSON object a line, each with ``shown``: how many images the run was shown."""
+    """JSON Lines file; each object has ``shown``, the number of images shown so far."""
 
     path: Path
 
     def append(self, line: Mapping[str, Any]) -> None:
+        """Write ``line`` to disk, in place of a line cut short by a kill."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(0)
-            torn = len(file.read().rpartition(b"\n")[2])  # what a kill left of a line
+            torn = len(file.read().rpartition(b"\n")[2])
             file.truncate(end - torn)
             file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
     def lines(self) -> list[dict[str, Any]]:
-        """Every line, up to one that a kill cut short."""
+        """Complete lines, up to one cut short by a kill."""
         lines: list[dict[str, Any]] = []
         if self.path.exists():
             for text in self.path.read_text(encoding="utf-8").splitlines():
@@ -336,7 +337,7 @@ class Log:
         return lines
 
     def rewind(self, shown: int) -> None:
-        """Drop the lines after ``shown`` images, and one that a kill cut short."""
+        """Remove the lines after ``shown`` images, and one cut short by a kill."""
         kept = [line for line in self.lines() if line["shown"] <= shown]
         if self.path.exists():
             write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))

@@ -1,4 +1,4 @@
-"""Images from a generator in PyTorch, at the addresses the service gives them."""
+"""Samples of a PyTorch generator, by the same seeds and indices as in the service."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sample(
     labels: npt.NDArray[np.int64],
     attributes: Sequence[Attribute],
 ) -> npt.NDArray[np.uint8]:
-    """Images ``[N, H, W, channels]`` of ``latent [N, Z]`` under ``labels [N, A]``."""
+    """Generate uint8 images ``[N, H, W, channels]`` from ``latent [N, Z]``, ``labels [N, A]``."""
     device = next(generator.parameters()).device
     condition = torch.from_numpy(Vocabulary(attributes, where="").condition(labels))
     batches = zip(torch.from_numpy(latent).split(BATCH), condition.split(BATCH), strict=True)
@@ -37,7 +37,7 @@ def sample(
 def fixed_samples(
     generator: Generator | Marginal, attributes: Sequence[Attribute], count: int, seed: int = 0
 ) -> npt.NDArray[np.uint8]:
-    """The first ``count`` images under ``seed``: what ``POST /generate`` would answer."""
+    """Return images 0 to ``count - 1`` of ``seed``, as ``POST /generate`` would."""
     return sample(
         generator,
         latents.latents(seed, 0, count, generator.latent_size),

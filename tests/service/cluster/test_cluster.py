@@ -136,7 +136,7 @@ def test_one_who_is_never_answered_is_seen_among_others_who_are() -> None:
     server = threading.Thread(target=takes, args=(listening,))
     server.start()
     crowd = Crowd(f"http://127.0.0.1:{listening.getsockname()[1]}/a?b", b"{}", patience=1)
-    with crowd.asking(4):
+    with crowd.running(4):
         wait_until(lambda: crowd.answers > 100)
     over.set()
     server.join()
@@ -234,7 +234,7 @@ def test_a_killed_replica_fails_no_request(cluster: Cluster) -> None:
     )
     before = cluster.nodes.ask("replicas")
     assert len(before) == 2
-    with crowd.asking(32):
+    with crowd.running(32):
         wait_until(lambda: crowd.answers > 200)
         cluster.nodes.ask("kill", before[0])
         # Until another has taken its place, and has been at it for a while.
@@ -274,7 +274,7 @@ def test_new_models_are_taken_up_by_all_while_requests_go_on(cluster: Cluster) -
         )
 
     before = set(cluster.nodes.ask("replicas"))
-    with crowd.asking(32):
+    with crowd.running(32):
         wait_until(lambda: crowd.answers > 100)
         assert not everywhere()
         cluster.nodes.ask("deploy", {"models": "2"})

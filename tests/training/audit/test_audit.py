@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.helpers.image_files import as_folder, as_zip, encoded
-from training.__main__ import main
 from training.audit import audit, near_duplicates
 from training.audit import report as audit_report
 from training.audit.near_duplicates import NEAR, Pair
+from training.cli import main
 from training.data import Dataset, avatars, load
 from training.data.labelling import encode_labels
 from training.errors import DataError

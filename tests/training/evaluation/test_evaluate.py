@@ -18,7 +18,7 @@ from service.inference.model import load_model
 from service.inference.session import SessionFactory
 from tests.helpers.image_files import as_folder, as_zip, encoded
 from tests.helpers.server import serve
-from tests.helpers.small_runs import lay_out, training
+from tests.helpers.small_runs import create_run, training
 from training.data import Dataset, avatars, load
 from training.errors import RunError
 from training.evaluation import command
@@ -48,7 +48,7 @@ def evaluated(folder: Path, source: str, *attributes: str) -> Path:
     """A run of two snapshots, and what was measured of the last one."""
     faces = load(source, attributes)
     settings = {"data": source, "attributes": attributes, "kimg": 1, "snapshot_kimg": 0.5}
-    train(lay_out(folder, faces, **settings), faces)
+    train(create_run(folder, faces, **settings), faces)
     done = training("evaluate", folder, "--snapshot", "last")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.strip() == str(folder / "evaluation" / "report.md")
@@ -189,7 +189,7 @@ def test_other_data_is_refused(run: Path, tmp_path: Path) -> None:
 def test_what_kept_no_images_cannot_be_measured(source: str, tmp_path: Path) -> None:
     faces = load(source, ("hair", "glasses"))
     options = {"attributes": ("hair", "glasses"), "hold_out": 0, "kimg": 0.1}
-    train(lay_out(tmp_path / "run", faces, data=source, **options), faces)
+    train(create_run(tmp_path / "run", faces, data=source, **options), faces)
     done = training("evaluate", tmp_path / "run")
     assert done.exit_code == 1
     assert "--hold-out" in done.stderr
@@ -258,7 +258,7 @@ def test_an_attribute_called_as_the_input_costs_the_verifier_only(
     faces = load(source, ("glasses",))
     (glasses,) = faces.attributes
     faces = replace(faces, attributes=(glasses.model_copy(update={"name": "image"}),))
-    run = lay_out(tmp_path / "run", faces, data=source, kimg=0.1)
+    run = create_run(tmp_path / "run", faces, data=source, kimg=0.1)
     train(run, faces)
     monkeypatch.setattr(command, "load", lambda *_: faces)
     generator, shown = run.load_snapshot("last")
@@ -280,7 +280,7 @@ def test_labels_that_cannot_be_read_do_not_keep_an_unconditional_model_from_bein
     table = {"metadata.csv": b"file_name,text\n" + rows.encode()}
     captioned = str(as_folder(tmp_path, files | table))
     data = load(captioned, ())
-    run = lay_out(tmp_path / "run", data, data=captioned, attributes=(), kimg=0.1)
+    run = create_run(tmp_path / "run", data, data=captioned, attributes=(), kimg=0.1)
     train(run, data)
     done = training("evaluate", run.folder)
     assert done.exit_code == 0, done.stderr
@@ -290,7 +290,7 @@ def test_labels_that_cannot_be_read_do_not_keep_an_unconditional_model_from_bein
 
 def test_samples_of_an_unconditional_model_teach_no_classifier(source: str, tmp_path: Path) -> None:
     faces = load(source, ())
-    lay_out(tmp_path / "run", faces, data=source, attributes=())
+    create_run(tmp_path / "run", faces, data=source, attributes=())
     run = Run.open(tmp_path / "run")
     with pytest.raises(RunError, match="unconditional"):
         command.evaluate_run(

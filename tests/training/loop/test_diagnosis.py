@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.helpers.small_runs import lay_out, small_config, small_faces
-from training.__main__ import resume, train_command
+from tests.helpers.small_runs import create_run, small_config, small_faces
+from training.cli import resume
+from training.cli import train as train_command
 from training.config import TrainingConfig
 from training.core.pixels import to_networks
 from training.data import Dataset
@@ -21,15 +22,16 @@ from training.evaluation.snapshot_scores import Scorer, Scores
 from training.loop import diagnosis
 from training.loop.diagnosis import Line, diagnose
 from training.loop.loop import train
+from training.loop.trainer import Trainer
 from training.networks.conditioning import condition_rows
 from training.networks.networks import Generator
 
 CONFIG = TrainingConfig(data="avatars", name="x", kimg=1000, augment=("translation", "cutout"))
-"""Nothing is said in the first 100,000 images of it."""
+"""Its grace period is 100,000 images."""
 
 
 def score(kimg: float, **changes: float) -> Line:
-    """A line of the scores of a run that goes well, but for ``changes``."""
+    """Scores of a good run, but for ``changes``."""
     well = {"frechet": 2.0, "recall": 0.3, "coverage": 0.6, "duplicates": 0.01, "grey": 0.02}
     return {"shown": kimg * 1000} | well | changes
 
@@ -37,7 +39,7 @@ def score(kimg: float, **changes: float) -> Line:
 def ticks(
     ahead: float = 0.9, *, since: int = 0, until: int = 300, early: float = 0.9
 ) -> list[Line]:
-    """A line every 4,000 images; from ``since`` kimg on the discriminator is ``ahead``."""
+    """Log lines every 4,000 images; after ``since`` kimg the discriminator is ``ahead``."""
     return [
         {"shown": kimg * 1000, "d_ahead": ahead if kimg > since else early}
         for kimg in range(4, until + 1, 4)
@@ -53,14 +55,14 @@ NOTHING = {"coverage": 0.004}
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (COPIES, "has collapsed: 50% of its samples are nearly copies of another one"),
+        (COPIES, "has collapsed: 50% of its samples are near-duplicates of another one"),
         (LOST, "is collapsing: its samples once covered 30% of the real images, and now 9%"),
-        (GREY, "leaks: 20% of the samples have grey areas as translation and cutout leave them"),
+        (GREY, "leaks: 20% of the samples have grey areas like those of translation and cutout"),
         (NOTHING, "has learnt nothing: its samples cover 0.4% of the real images"),
     ],
     ids=["copies", "lost", "grey", "nothing"],
 )
-def test_a_fault_of_the_samples_counts_once_two_snapshots_in_a_row_have_it(
+def test_fault_of_the_samples_needs_two_successive_snapshots(
     fault: dict[str, float], said: str
 ) -> None:
     def verdict(*scores: Line) -> str | None:
@@ -90,35 +92,35 @@ def test_a_fault_of_the_samples_counts_once_two_snapshots_in_a_row_have_it(
     ],
     ids=str,
 )
-def test_what_comes_near_a_fault_is_none(nearby: dict[str, float]) -> None:
+def test_values_just_below_a_threshold_are_no_fault(nearby: dict[str, float]) -> None:
     scores = [score(150), score(200, **nearby), score(250, **nearby)]
     assert diagnose(ticks(), scores, CONFIG, 0.05) is None
 
 
-def test_recall_that_was_never_high_cannot_be_lost() -> None:
+def test_low_recall_from_the_start_is_no_collapse() -> None:
     scores = [score(150, recall=0.09), *(score(k, recall=0.0, frechet=9) for k in (200, 250))]
     assert diagnose(ticks(), scores, CONFIG, 0.05) is None
     scores[0] = score(150, recall=0.11)
     assert "collapsing" in (diagnose(ticks(), scores, CONFIG, 0.05) or "")
 
 
-def test_nothing_is_said_of_a_run_that_goes_well_or_has_not_begun() -> None:
+def test_good_or_empty_run_has_no_fault() -> None:
     assert diagnose([], [], CONFIG, 0.0) is None
     assert diagnose(ticks(), [], CONFIG, 0.0) is None
     assert diagnose(ticks(), [score(k) for k in range(50, 301, 50)], CONFIG, 0.0) is None
 
 
 SHORT = CONFIG.model_copy(update={"kimg": 250})
-"""Nothing is said in the first 25,000 images of it, and patience lasts for 50,000."""
+"""Its grace period is 25,000 images, its patience 50,000."""
 NO_BETTER = [score(k, frechet=1 if k == 200 else 2) for k in (50, 100, 150, 200, 250, 300)]
 
 
-def test_a_discriminator_has_won_that_is_ahead_for_long_while_samples_get_no_better() -> None:
+def test_discriminator_has_won_if_it_is_long_ahead_without_better_samples() -> None:
     said = diagnose(ticks(1.0, since=250), NO_BETTER, SHORT, 0.0)
     assert said is not None and "the discriminator has won: for 50,000 images" in said
 
 
-def test_patience_grows_with_the_run() -> None:
+def test_patience_grows_with_the_length_of_the_run() -> None:
     assert diagnose(ticks(1.0, since=104), NO_BETTER, CONFIG, 0.0) is None
     late = [*NO_BETTER, score(350), score(400)]
     said = diagnose(ticks(1.0, since=200, until=400), late, CONFIG, 0.0)
@@ -139,11 +141,11 @@ def test_patience_grows_with_the_run() -> None:
     ],
     ids=["nearly", "not-long", "better", "best", "lately", "one", "unmeasured", "early"],
 )
-def test_being_ahead_alone_is_no_victory(log: list[Line], scores: list[Line]) -> None:
+def test_discriminator_that_is_only_ahead_has_not_won(log: list[Line], scores: list[Line]) -> None:
     assert diagnose(log, scores, SHORT, 0.0) is None
 
 
-def test_patience_is_in_images_whatever_the_ticks() -> None:
+def test_patience_is_counted_in_images_not_ticks() -> None:
     log = [{"shown": k * 1000, "d_ahead": 1.0} for k in range(60, 301, 60)]
     assert diagnose(log, NO_BETTER, SHORT, 0.0) is not None
 
@@ -163,7 +165,7 @@ def options(command: click.Command) -> set[str]:
 
 
 @pytest.mark.parametrize("sentence", SENTENCES, ids=["copies", "lost", "leak", "won"])
-def test_what_a_sentence_names_can_be_tried(sentence: str) -> None:
+def test_options_in_the_advice_exist_and_are_valid(sentence: str) -> None:
     _, _, advice = sentence.partition(" Try ")
     named = re.findall(r"--[a-z0-9-]+", advice)
     assert named
@@ -193,7 +195,7 @@ def generator_of(faces: Dataset) -> Generator:
 
 
 class Replay(Generator):
-    """Draws images of the data that have the labels it is asked for, each once where it can."""
+    """Returns images of the data with the requested labels, in rotation."""
 
     def remember(self, faces: Dataset) -> Replay:
         self.images = to_networks(torch.from_numpy(faces.images))
@@ -204,8 +206,8 @@ class Replay(Generator):
 
     def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
         rows = []
-        for asked in condition:
-            fits = (self.conditions == asked).all(dim=1)
+        for row in condition:
+            fits = (self.conditions == row).all(dim=1)
             rows.append(int(torch.where(fits, self.used, torch.inf).argmin()))
             self.used[rows[-1]] += 1
         return self.images[rows]
@@ -215,7 +217,7 @@ def twice(scores: Scores) -> list[Line]:
     return [{"shown": kimg * 1000} | scores.line() for kimg in (150, 200)]
 
 
-def test_a_generator_that_draws_one_picture_has_collapsed(faces: Dataset, scorer: Scorer) -> None:
+def test_generator_that_draws_one_picture_has_collapsed(faces: Dataset, scorer: Scorer) -> None:
     generator = generator_of(faces)
     with torch.no_grad():
         for parameter in generator.parameters():
@@ -228,7 +230,7 @@ def test_a_generator_that_draws_one_picture_has_collapsed(faces: Dataset, scorer
     assert "has collapsed: 100%" in (diagnose(ticks(), twice(scores), CONFIG, 0.0) or "")
 
 
-def test_real_images_are_good_samples(faces: Dataset, scorer: Scorer) -> None:
+def test_real_images_score_as_good_samples(faces: Dataset, scorer: Scorer) -> None:
     trained, _ = faces.split(0.3)
     shape: dict[str, tuple[int, int, int]] = {"image_shape": (16, 16, 3)}
     replay = Replay(small_config(), condition_size=12, **shape).remember(trained).eval()
@@ -238,7 +240,7 @@ def test_real_images_are_good_samples(faces: Dataset, scorer: Scorer) -> None:
     assert min(scores.precision, scores.recall, scores.coverage) > 0.7
     assert scores.duplicates < 0.06
     assert scores.grey == scorer.real_grey < 0.05
-    # Labels are read as asked, far more often than by chance: eyes 1/10, glasses 1/2.
+    # Requested labels are recognised, far more often than by chance: eyes 1/10, glasses 1/2.
     assert scores.attributes_right["eyes"] > 0.3 > untrained.attributes_right["eyes"]
     assert scores.attributes_right["glasses"] > 0.55
     assert scores.labels_right is not None
@@ -248,12 +250,12 @@ def test_real_images_are_good_samples(faces: Dataset, scorer: Scorer) -> None:
     assert line["eyes_right"] == round(scores.attributes_right["eyes"], 4)
 
 
-def test_a_measure_is_a_function_of_the_generator(faces: Dataset, scorer: Scorer) -> None:
+def test_equal_generators_have_equal_scores(faces: Dataset, scorer: Scorer) -> None:
     generator = generator_of(faces)
     assert scorer.measure(generator) == scorer.measure(generator)
 
 
-def test_an_unconditional_model_is_measured_without_labels(faces: Dataset, scorer: Scorer) -> None:
+def test_unconditional_model_is_scored_without_labels(faces: Dataset, scorer: Scorer) -> None:
     bare = replace(faces, labels=faces.labels[:, :0], attributes=())
     trained, held_out = bare.split(0.3)
     network = train_network(trained, mirror=False, device=torch.device("cpu"))
@@ -265,16 +267,30 @@ def test_an_unconditional_model_is_measured_without_labels(faces: Dataset, score
     assert scores.frechet > 0
 
 
-def test_a_run_that_collapses_is_stopped_and_can_go_on_all_the_same(
-    faces: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(diagnosis, "GRACE_KIMG", 0)  # or it would take a minute
-    # 1. At such a learning rate a generator draws one picture for ever.
-    run = lay_out(tmp_path / "run", faces, lr=3)
+@pytest.fixture
+def collapse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every snapshot's generator draw one picture, and end the grace period at once.
+
+    Training into a collapse differs between processors, so the collapse is put in place.
+    """
+    recalibrate = Trainer.recalibrate_batch_norm
+
+    def collapsing(trainer: Trainer) -> None:
+        recalibrate(trainer)
+        for parameter in trainer.ema.parameters():
+            parameter.zero_()
+
+    monkeypatch.setattr(Trainer, "recalibrate_batch_norm", collapsing)
+    monkeypatch.setattr(diagnosis, "GRACE_KIMG", 0)
+
+
+@pytest.mark.usefixtures("collapse")
+def test_collapsed_run_is_stopped_and_can_be_continued(faces: Dataset, tmp_path: Path) -> None:
+    # 1. The generator draws one picture.
+    run = create_run(tmp_path / "run", faces)
     with pytest.raises(Failed, match="has collapsed") as stopped:
         train(run, faces)
-    # 2. It was stopped at the second snapshot after the grace period, with all that is worth
-    #    keeping.
+    # 2. The run was stopped at the second snapshot after the grace period, and keeps its best.
     said = str(stopped.value)
     shown = [line["shown"] for line in run.scores.lines()]
     assert shown == [1024, 2016]
@@ -286,28 +302,26 @@ def test_a_run_that_collapses_is_stopped_and_can_go_on_all_the_same(
     assert command is not None
     assert command[1] in options(resume)
     assert command[2] == str(run.folder)
-    # 3. Resumed, it is stopped again, but without the judge it goes on to the end.
+    # 3. Resumed, it is stopped again; without the diagnosis it continues to the end.
     with pytest.raises(Failed, match="stopped after 3008 images"):
         train(run, faces)
-    train(run, faces, judge=False)
+    train(run, faces, stop_on_failure=False)
     assert [line["shown"] for line in run.scores.lines()] == [1024, 2016, 3008, 4000]
 
 
-def test_a_run_that_has_collapsed_by_its_end_has_nothing_to_go_on_with(
-    faces: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(diagnosis, "GRACE_KIMG", 0)  # or it would take a minute
-    run = lay_out(tmp_path / "run", faces, lr=3, kimg=2)
+@pytest.mark.usefixtures("collapse")
+def test_run_that_collapsed_at_its_end_names_no_command(faces: Dataset, tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run", faces, kimg=2)
     with pytest.raises(Failed, match=r"stopped after 2016 images: .* is kept\.$"):
         train(run, faces)
 
 
-def test_a_run_that_diverges_keeps_what_it_had(faces: Dataset, tmp_path: Path) -> None:
-    run = lay_out(tmp_path / "run", faces, kimg=1)
+def test_diverged_run_keeps_its_checkpoint_and_snapshots(faces: Dataset, tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run", faces, kimg=1)
     train(run, faces)
     before = run.checkpoint.read_bytes()
     hopeless = replace(run, config=run.config.model_copy(update={"lr": 1e30, "kimg": 2}))
-    with pytest.raises(Diverged, match="not a number; the last checkpoint is kept"):
+    with pytest.raises(Diverged, match="NaN or infinite; the last checkpoint is kept"):
         train(hopeless, faces)
     assert run.checkpoint.read_bytes() == before
     assert run.load_snapshot("best")[1] == 1024

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.small_runs import FORKS, say_into
+from tests.helpers.small_runs import FORKS, redirect_output
 from training.config import TrainingConfig
 from training.data import Dataset, avatars
 from training.loop.loop import train
@@ -62,18 +62,18 @@ def lay_out(folder: Path, faces: Dataset) -> Run:
         }
     )
     run = Run.plan(folder, config, DatasetDescription.of(faces, "MIT"))
-    run.lay_out()
+    run.create()
     return run
 
 
 def go_on(folder: Path, faces: Dataset, largest_file: int | None = None) -> None:
     """Train a run on, as a process of its own does; its output goes to the run's folder."""
     torch.set_num_threads(1)
-    say_into(folder / "output.txt")
+    redirect_output(folder / "output.txt")
     if largest_file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond it is an error, no signal
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-    train(Run.open(folder), faces, judge=False)
+    train(Run.open(folder), faces, stop_on_failure=False)
 
 
 def started(*arguments: object) -> ForkServerProcess:

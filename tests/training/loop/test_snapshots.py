@@ -1,4 +1,4 @@
-"""What a run keeps of its snapshots, what is taken from them, and the log for TensorBoard."""
+"""Snapshots that a run keeps, how they are chosen, and the log for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 
 from service.inference.model import load_model
 from service.inference.session import SessionFactory
-from tests.helpers.small_runs import lay_out, small_faces, training
+from tests.helpers.small_runs import create_run, small_faces, training
 from training.data import Dataset
 from training.errors import RunError
-from training.loop.loop import KEPT, train
+from training.loop.loop import train
+from training.loop.recorder import KEPT
 from training.loop.tensorboard import TensorBoardLog
 from training.runs.run import Run
 
@@ -31,15 +32,15 @@ def faces() -> Dataset:
 
 @pytest.fixture(scope="module")
 def trained(faces: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with six snapshots whose scores go up and down."""
-    run = lay_out(tmp_path_factory.mktemp("runs") / "run", faces, kimg=6, lr=0.05, batch=64)
-    train(run, faces, judge=False)
+    """A run with six snapshots of different scores."""
+    run = create_run(tmp_path_factory.mktemp("runs") / "run", faces, kimg=6, lr=0.05, batch=64)
+    train(run, faces, stop_on_failure=False)
     return run
 
 
 @pytest.fixture
 def run(trained: Run, tmp_path: Path) -> Run:
-    """A copy of it, in which the second oldest snapshot that is kept scores best of all."""
+    """A copy of ``trained`` in which the second oldest kept snapshot has the best score."""
     shutil.copytree(trained.folder, tmp_path / "run")
     copied = Run.open(tmp_path / "run")
     lines = copied.scores.lines()
@@ -64,14 +65,14 @@ def test_every_snapshot_is_scored(trained: Run, faces: Dataset) -> None:
     assert [line["shown"] for line in lines] == [1024, 2048, 3008, 4032, 5056, 6016]
     _, held_out = faces.split(0.3)
     assert {line["images"] for line in lines} == {len(held_out)}
-    asked = {"frechet", "precision", "recall", "density", "coverage", "duplicates", "grey"}
-    assert all(line.keys() >= asked | {"labels_right", "eyes_right"} for line in lines)
+    expected = {"frechet", "precision", "recall", "density", "coverage", "duplicates", "grey"}
+    assert all(line.keys() >= expected | {"labels_right", "eyes_right"} for line in lines)
     assert len({line["frechet"] for line in lines}) == len(lines)
     grids = sorted(path.stem for path in (trained.folder / "samples").iterdir())
     assert grids == [f"{line['shown']:09d}" for line in lines]
 
 
-def test_the_best_three_snapshots_and_the_last_are_kept(trained: Run) -> None:
+def test_best_three_snapshots_and_the_last_are_kept(trained: Run) -> None:
     ranked = sorted(trained.scores.lines(), key=lambda line: line["frechet"])
     expected = {f"{line['shown']:09d}" for line in ranked[:3]} | {"000006016"}
     assert kept(trained) == sorted(expected)
@@ -79,7 +80,7 @@ def test_the_best_three_snapshots_and_the_last_are_kept(trained: Run) -> None:
     assert trained.best_shown(2) == [line["shown"] for line in ranked[:2]]
 
 
-def test_a_snapshot_is_the_average_that_was_measured(trained: Run) -> None:
+def test_snapshot_holds_the_scored_average(trained: Run) -> None:
     last, shown = trained.load_snapshot("last")
     assert shown == 6016
     weights = load_file(trained.checkpoint)
@@ -90,7 +91,7 @@ def test_a_snapshot_is_the_average_that_was_measured(trained: Run) -> None:
     assert not any(parameter.requires_grad for parameter in last.parameters())
 
 
-def test_snapshots_are_taken_by_name(run: Run) -> None:
+def test_snapshots_are_loaded_by_name(run: Run) -> None:
     best = shown_at_best(run)
     assert run.load_snapshot("best")[1] == best != 6016
     assert run.load_snapshot("last")[1] == 6016
@@ -99,34 +100,34 @@ def test_snapshots_are_taken_by_name(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["000099000", "", "000006016.safetensors", "../best", "/", "."])
-def test_an_unknown_snapshot_is_refused_with_those_there_are(run: Run, name: str) -> None:
+def test_unknown_snapshot_is_rejected_with_a_list(run: Run, name: str) -> None:
     with pytest.raises(RunError) as refused:
         run.load_snapshot(name)
     assert f"has no snapshot {name!r}; there are: {', '.join(kept(run))}" in str(refused.value)
 
 
-def test_without_scores_the_last_snapshot_is_the_best(run: Run) -> None:
+def test_last_snapshot_is_the_best_without_scores(run: Run) -> None:
     run.scores.path.unlink()
     assert run.load_snapshot("best")[1] == 6016
 
 
-def test_without_held_out_images_only_the_last_snapshot_is_kept(
+def test_only_the_last_snapshot_is_kept_without_held_out_images(
     faces: Dataset, tmp_path: Path
 ) -> None:
-    run = lay_out(tmp_path / "run", faces, kimg=2, hold_out=0.05)  # fewer than measuring needs
+    run = create_run(tmp_path / "run", faces, kimg=2, hold_out=0.05)  # fewer than measuring needs
     train(run, faces)
     assert not run.scores.path.exists()
     assert kept(run) == ["000002016"]
     assert not run.features.exists()
 
 
-def test_a_run_without_snapshots_has_none_to_take(faces: Dataset, tmp_path: Path) -> None:
-    run = lay_out(tmp_path / "run", faces)
+def test_run_without_snapshots_cannot_be_loaded(faces: Dataset, tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run", faces)
     with pytest.raises(RunError, match="has no snapshot yet"):
         run.load_snapshot("best")
 
 
-def test_the_best_snapshot_is_exported_unless_another_is_named(run: Run, tmp_path: Path) -> None:
+def test_best_snapshot_is_exported_by_default(run: Run, tmp_path: Path) -> None:
     models = tmp_path / "models"
     done = training("export", run.folder, "--to", models)
     assert done.exit_code == 0, done.output
@@ -139,9 +140,7 @@ def test_the_best_snapshot_is_exported_unless_another_is_named(run: Run, tmp_pat
     assert [path.name for path in (models / "small").iterdir()] == ["1"]
 
 
-def test_samples_are_drawn_from_the_best_snapshot_or_the_named_one(
-    run: Run, tmp_path: Path
-) -> None:
+def test_samples_come_from_the_best_or_the_named_snapshot(run: Run, tmp_path: Path) -> None:
     pictures = {}
     for name in ("best", "last", kept(run)[1]):
         done = training(
@@ -152,7 +151,7 @@ def test_samples_are_drawn_from_the_best_snapshot_or_the_named_one(
     assert pictures["best"] == pictures[kept(run)[1]] != pictures["last"]
 
 
-def test_tensorboard_that_is_not_installed_is_asked_for_before_anything_begins(
+def test_missing_tensorboard_is_reported_before_anything_is_written(
     trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
@@ -160,7 +159,7 @@ def test_tensorboard_that_is_not_installed_is_asked_for_before_anything_begins(
     with pytest.raises(RunError, match="pip install tensorboard"):
         TensorBoardLog(tmp_path, 0)
     start = ("train", "--data", "avatars:128", "--name", "x", "--out", tmp_path / "run")
-    again = ("resume", trained.folder, "--data", "nowhere")  # not even looked for
+    again = ("resume", trained.folder, "--data", "nowhere")  # data is not loaded
     for command in (start, (*start, "--dry-run"), again):
         done = training(*command, "--tensorboard")
         assert done.exit_code == 1
@@ -169,12 +168,12 @@ def test_tensorboard_that_is_not_installed_is_asked_for_before_anything_begins(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensorboard_gets_the_logs_and_the_samples(faces: Dataset, tmp_path: Path) -> None:
+def test_tensorboard_gets_logs_and_samples(faces: Dataset, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is an extra")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = lay_out(tmp_path / "run", faces, kimg=2)
-    train(run, faces, judge=False, board=TensorBoardLog(run.folder, 0))
+    run = create_run(tmp_path / "run", faces, kimg=2)
+    train(run, faces, stop_on_failure=False, tensorboard=TensorBoardLog(run.folder, 0))
     events = EventAccumulator(str(run.folder))
     events.Reload()
     for log in (run.log, run.scores):
@@ -191,7 +190,9 @@ def test_tensorboard_gets_the_logs_and_the_samples(faces: Dataset, tmp_path: Pat
         assert np.array_equal(np.asarray(logged), np.asarray(expected_picture))
 
 
-def test_tensorboard_forgets_what_a_resumed_run_does_again(faces: Dataset, tmp_path: Path) -> None:
+def test_tensorboard_drops_events_that_a_resumed_run_repeats(
+    faces: Dataset, tmp_path: Path
+) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is an extra")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

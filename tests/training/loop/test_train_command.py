@@ -1,4 +1,4 @@
-"""``python -m training train``, as far as it comes before the first step."""
+"""``python -m training train`` before its first step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from tests.helpers.small_runs import small_config, small_faces
-from training.__main__ import main, train_command
+from training.cli import main
+from training.cli import train as train_command
 from training.config import TrainingConfig
 from training.core.durations import duration
 from training.loop.estimate import images_per_second
@@ -24,13 +25,13 @@ from training.runs.run import DatasetDescription
 
 SMALL = (
     *("--data", "avatars:128", "--name", "x", "--width", "4", "--batch", "16", "--device", "cpu"),
-    *("--kimg", "0.1"),  # what is not refused as it should be ends soon
+    *("--kimg", "0.1"),  # ends soon if it is not rejected as expected
 )
 
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """None of this leaves anything behind, neither where it was asked to nor in runs/."""
+    """Check that these commands write nothing."""
     monkeypatch.chdir(tmp_path)
     yield
     assert list(tmp_path.iterdir()) == []
@@ -41,14 +42,14 @@ def start(*options: str) -> Result:
 
 
 def planned(*options: str) -> TrainingConfig:
-    """The configuration that a dry run prints."""
+    """Configuration printed by a dry run."""
     done = start("--dry-run", *options)
     assert done.exit_code == 0, done.output
     return TrainingConfig.model_validate(configuration(done.stdout)[0])
 
 
 def configuration(printed: str) -> tuple[dict[str, Any], str]:
-    """The JSON that a dry run begins with, and what follows."""
+    """JSON at the start of a dry run's output, and the rest."""
     found, end = json.JSONDecoder().raw_decode(printed)
     assert isinstance(found, dict)
     return found, printed[end:]
@@ -63,7 +64,7 @@ def refusal(*options: str) -> str:
     return done.stderr
 
 
-def test_a_dry_run_says_what_would_be_done() -> None:
+def test_dry_run_prints_options_data_and_duration() -> None:
     done = start("--dry-run", "--kimg", "1e8", "--attributes", "hair,glasses", "--out", "here")
     assert done.exit_code == 0, done.output
     found, rest = configuration(done.stdout)
@@ -81,50 +82,51 @@ def test_a_dry_run_says_what_would_be_done() -> None:
     assert "hardly learnt" in done.stderr  # of 128 images, every hair colour
 
 
-def test_a_dry_run_without_labels() -> None:
+def test_dry_run_without_labels() -> None:
     done = start("--dry-run", "--attributes", "none")
     assert "labels: none\n" in done.stdout
     assert "run        runs/x\n" in done.stdout
 
 
-def test_what_would_take_too_long_is_refused() -> None:
+def test_run_longer_than_max_hours_is_rejected() -> None:
     said = refusal("--kimg", "0.1", "--max-hours", "1e-6")
     assert re.search(
         r"0\.1 kimg would take about \d+ \w+ here, at \d+ images/s\. Lower --kimg, --width or the "
         r"images' --size, use a GPU, or allow it with --max-hours",
         said,
     )
+    assert re.search(r"^data: 128 images of 64x64x3; labels: hair \(12\), ", said)
     known = {option for parameter in train_command.params for option in parameter.opts}
     assert set(re.findall(r"--[a-z-]+", said)) <= known
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "long"])
-def test_hours_that_are_none_are_refused(hours: str) -> None:
+def test_invalid_max_hours_are_rejected(hours: str) -> None:
     assert "Invalid value for '--max-hours'" in refusal("--max-hours", hours)
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("--widht", "--width"), ("--d-nrom", "--d-norm")])
-def test_a_misspelt_option_is_told_the_nearest(typed: str, meant: str) -> None:
+def test_misspelt_option_gets_a_suggestion(typed: str, meant: str) -> None:
     said = refusal(typed, "8")
     assert f"No such option '{typed}'" in said
     assert re.search(rf"Did you mean .*'{meant}'", said)
 
 
 @pytest.mark.parametrize("preset", ["dcgan", "dcgan-mnist"])
-def test_a_preset_is_taken_whole_but_for_what_is_given_beside_it(preset: str) -> None:
+def test_options_override_a_preset(preset: str) -> None:
     config = planned("--preset", preset)
     expected = PRESETS[preset] | {"width": 4, "batch": 16, "augment": ()}
     assert {name: getattr(config, name) for name in expected} == expected
 
-    # What is given wins, even where it is what it would be without a preset.
-    given = "--lr 0.001 --d-condition mix --d-norm none --ema-halflife-kimg 10"
-    config = planned("--preset", preset, *given.split())
+    # Options override the preset, even with the value of no preset.
+    overrides = "--lr 0.001 --d-condition mix --d-norm none --ema-halflife-kimg 10"
+    config = planned("--preset", preset, *overrides.split())
     assert (config.lr, config.d_condition, config.d_norm) == (0.001, "mix", "none")
     assert config.ema_halflife_kimg == 10
     assert config.network == preset
 
 
-def test_an_unknown_preset_is_told_those_there_are() -> None:
+def test_unknown_preset_gets_a_list_of_presets() -> None:
     said = refusal("--preset", "dcgna")
     assert "--preset" in said
     assert all(f"'{preset}'" in said for preset in PRESETS)
@@ -142,18 +144,18 @@ def test_an_unknown_preset_is_told_those_there_are() -> None:
         ("--loss wgan-gp", "gradient penalties"),
         ("--d-condition input", "could be read off the input: label_weight must be 0"),
         ("--preset dcgan --label-weight 1", "label_weight must be 0"),
-        ("--d-condition none", "cannot tell wrong labels: mismatched_weight must be 0"),
+        ("--d-condition none", "cannot recognise wrong labels: mismatched_weight must be 0"),
         ("--label-ramp-kimg 5 --kimg 4", "label_ramp_kimg is longer than the run"),
         ("--minibatch discrimination --batch 24", "needs a batch that 16 divides"),
         ("--attributes hair,hair", "--attributes: an attribute is named twice"),
         ("--augment blur", "--augment: "),
-        ("--augment colour", "'colour' would change what 'hair' says"),
+        ("--augment colour", "'colour' would change what 'hair' describes"),
         ("--attributes nose", "nose"),
         ("--lr 0 --batch 1", "--batch: "),
         ("--lr 0 --batch 1", "--lr: "),
     ],
 )
-def test_contradictions_are_refused_in_a_sentence(options: str, said: str) -> None:
+def test_contradictory_options_are_rejected_in_a_sentence(options: str, said: str) -> None:
     assert said in " ".join(refusal(*options.split(" ")).split())
 
 
@@ -167,11 +169,11 @@ def test_contradictions_are_refused_in_a_sentence(options: str, said: str) -> No
         "--minibatch discrimination --batch 32",
     ],
 )
-def test_what_a_refusal_asks_for_is_accepted(options: str) -> None:
+def test_options_that_a_rejection_suggests_are_accepted(options: str) -> None:
     planned(*options.split(" "))
 
 
-def test_the_rate_is_that_of_training() -> None:
+def test_estimated_rate_is_that_of_training() -> None:
     config, faces = small_config(), small_faces(64)
     description = DatasetDescription.of(faces, "MIT")
     images, labels = torch.from_numpy(faces.images), torch.from_numpy(faces.labels)
@@ -180,7 +182,7 @@ def test_the_rate_is_that_of_training() -> None:
     for _ in range(10):
         trainer.step(images, labels)
     rate = 10 * config.batch / (time.perf_counter() - began)
-    # Whatever else the machine does: a wrong unit would be off by more.
+    # Wide bounds for a busy machine; a wrong unit would be off by more.
     assert rate / 8 < images_per_second(config, faces) < rate * 8
 
 

@@ -10,7 +10,7 @@ from service.core.manifest import Attribute
 from tests.conftest import attribute
 from training.core.pixels import to_networks
 from training.data import avatars
-from training.networks.augment import DRAWS, OPERATIONS, augment, grey_share, unfit
+from training.networks.augment import DRAWS, OPERATIONS, augment, conflicts_with_labels, grey_share
 
 ALL = list(OPERATIONS)
 ALWAYS = 1 - 1e-6
@@ -22,7 +22,7 @@ def uniform(count: int, operations: Sequence[str], seed: int = 0) -> Tensor:
 
 
 def draws(*how: float) -> Tensor:
-    """Those of one image and one operation, which is applied."""
+    """Draws of one image and one operation, which is applied."""
     return torch.tensor([0.0, *how, *[0.5] * (DRAWS - 1 - len(how))])[None, None]
 
 
@@ -49,7 +49,7 @@ def test_images_keep_their_shape(name: str, shape: tuple[int, int, int]) -> None
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_images_that_are_not_chosen_stay_untouched_to_the_bit(name: str) -> None:
+def test_images_that_are_not_chosen_keep_their_bits(name: str) -> None:
     images, chance = noise(100), uniform(100, [name])
     changed = augment(images, [name], 0.3, chance)
     is_chosen = chance[:, 0, 0] < 0.3
@@ -61,15 +61,15 @@ def test_images_that_are_not_chosen_stay_untouched_to_the_bit(name: str) -> None
     assert (alone != images[is_chosen]).flatten(1).any(dim=1).float().mean() > 0.8
 
 
-def test_a_probability_near_0_or_1_changes_none_or_all() -> None:
+def test_probability_near_0_or_1_changes_none_or_all() -> None:
     images, chance = noise(50), uniform(50, ALL)
     assert torch.equal(augment(images, ALL, 1e-9, chance), images)
     assert (augment(images, ALL, ALWAYS, chance) != images).flatten(1).any(dim=1).all()
     assert torch.equal(augment(images, [], 0.5, uniform(50, [])), images)
 
 
-def test_operations_are_chosen_apart_from_each_other() -> None:
-    """One image in four is changed by neither of two that have a probability of a half."""
+def test_operations_are_chosen_independently() -> None:
+    """Two operations with probability 1/2 leave one image in four unchanged."""
     images, chance = noise(400), uniform(400, ["cutout", "colour"])
     changed = augment(images, ["cutout", "colour"], 0.5, chance)
     untouched = (changed == images).flatten(1).all(dim=1)
@@ -115,7 +115,7 @@ def test_cutout_leaves_a_grey_hole_of_half_of_each_side(height: int, width: int)
     assert hole.sum() == 3 * (height // 4) * (width // 4)
 
 
-def test_colour_is_what_its_three_numbers_say() -> None:
+def test_colour_applies_brightness_saturation_and_contrast() -> None:
     image = torch.tensor([0.5, 0.0, -0.2])[None, :, None, None].expand(-1, -1, 16, 16)
 
     def changed(*how: float) -> Tensor:
@@ -129,7 +129,7 @@ def test_colour_is_what_its_three_numbers_say() -> None:
     assert torch.allclose(changed(still, still, 0.0), torch.tensor([0.3, 0.05, -0.05]))
 
 
-def test_colour_keeps_what_is_where() -> None:
+def test_colour_keeps_positions() -> None:
     image = noise(1)
     changed = augment(image, ["colour"], ALWAYS, draws(0.9, 0.3, 0.8))
     brighter = image.mean(dim=1).flatten(), changed.mean(dim=1).flatten()
@@ -148,9 +148,11 @@ def test_gradients_equal_finite_differences(operations: list[str]) -> None:
     assert (images.grad != 0).any(dim=(1, 2, 3)).all()
 
 
-def test_the_same_draws_change_real_and_generated_images_alike() -> None:
-    """What is done depends on the draws alone: the difference of two images is changed as they
-    are, where an operation is linear; a colour's brightness is added to both."""
+def test_equal_draws_change_real_and_generated_images_alike() -> None:
+    """Changes depend on the draws alone.
+
+    All operations are linear but for the brightness of ``colour``, which is added to both images.
+    """
     real, fake, chance = noise(30), -noise(30).flip(0), uniform(30, ALL)
     for name in ALL:
         apart = augment(real, [name], 0.7, chance) - augment(fake, [name], 0.7, chance)
@@ -174,26 +176,26 @@ GLASSES = attribute("glasses", "no", "yes")
     ],
     ids=lambda a: a.name,
 )
-def test_colour_is_refused_where_labels_are_colours(coloured: Attribute) -> None:
-    (problem,) = unfit(["translation", "colour"], True, [GLASSES, coloured])
-    assert f"'colour' would change what {coloured.name!r} says" in problem
-    assert unfit(["translation", "cutout"], True, [GLASSES, coloured]) == []
+def test_colour_is_rejected_if_labels_are_colours(coloured: Attribute) -> None:
+    (problem,) = conflicts_with_labels(["translation", "colour"], True, [GLASSES, coloured])
+    assert f"'colour' would change what {coloured.name!r} describes" in problem
+    assert conflicts_with_labels(["translation", "cutout"], True, [GLASSES, coloured]) == []
 
 
 @pytest.mark.parametrize(
     "lettered", [DIGITS, attribute("letter", *"abcdefgh")], ids=lambda a: a.name
 )
-def test_a_mirror_is_refused_where_labels_are_digits_or_letters(lettered: Attribute) -> None:
-    (problem,) = unfit([], True, [GLASSES, lettered])
+def test_mirror_is_rejected_if_labels_are_digits_or_letters(lettered: Attribute) -> None:
+    (problem,) = conflicts_with_labels([], True, [GLASSES, lettered])
     assert problem.startswith(f"mirror: {lettered.name!r} is digits or letters")
-    assert unfit(["colour", "translation", "cutout"], False, [lettered]) == []
+    assert conflicts_with_labels(["colour", "translation", "cutout"], False, [lettered]) == []
 
 
-def test_a_mirror_is_refused_where_labels_say_which_side() -> None:
+def test_mirror_is_rejected_if_labels_name_a_side() -> None:
     for sided in (attribute("gaze", "Left", "right"), attribute("left_eye", "open", "closed")):
-        (problem,) = unfit([], True, [sided])
-        assert f"{sided.name!r} says which side" in problem
-        assert unfit([], False, [sided]) == []
+        (problem,) = conflicts_with_labels([], True, [sided])
+        assert f"{sided.name!r} names a side" in problem
+        assert conflicts_with_labels([], False, [sided]) == []
 
 
 @pytest.mark.parametrize(
@@ -205,33 +207,33 @@ def test_a_mirror_is_refused_where_labels_say_which_side() -> None:
     ],
     ids=lambda a: a.name,
 )
-def test_all_is_accepted_where_labels_allow_it(coded: Attribute) -> None:
-    assert unfit(ALL, True, [GLASSES, coded]) == []
-    assert unfit(ALL, True, []) == []
+def test_all_operations_are_accepted_if_labels_allow_them(coded: Attribute) -> None:
+    assert conflicts_with_labels(ALL, True, [GLASSES, coded]) == []
+    assert conflicts_with_labels(ALL, True, []) == []
 
 
 def test_each_problem_has_a_sentence() -> None:
-    assert len(unfit(ALL, True, [HAIR, DIGITS, GLASSES])) == 2
+    assert len(conflicts_with_labels(ALL, True, [HAIR, DIGITS, GLASSES])) == 2
 
 
 @pytest.mark.parametrize(("name", "least"), [("cutout", 0.95), ("translation", 0.9)])
-def test_clean_images_are_told_from_augmented_ones(faces: Tensor, name: str, least: float) -> None:
+def test_augmented_images_are_detected(faces: Tensor, name: str, least: float) -> None:
     # A shift by less than two pixels is not seen: that is 3 in 17, on both axes at once 3 in 100.
     changed = augment(faces, [name], ALWAYS, uniform(len(faces), [name]))
     assert grey_share(faces, [name]) <= 0.02
     assert grey_share(changed, [name]) >= least
-    # Nobody looks for what was not asked for.
+    # Only marks of the given operations are counted.
     assert grey_share(changed, []) == 0
     assert grey_share(changed, ["colour"]) == 0
 
 
-def test_grey_is_counted_an_image_at_a_time(faces: Tensor) -> None:
+def test_grey_share_counts_images(faces: Tensor) -> None:
     mixed = faces.clone()
     mixed[:32] = augment(faces[:32], ["cutout"], ALWAYS, uniform(32, ["cutout"]))
     assert grey_share(mixed, ["cutout", "translation"]) == pytest.approx(32 / 128, abs=0.03)
 
 
-def test_a_flat_colour_is_no_grey() -> None:
+def test_flat_colour_is_not_grey() -> None:
     red = torch.zeros(4, 3, 16, 16)
     assert grey_share(red, ["cutout"]) == grey_share(red, ["translation"]) == 1
     red[:, 0] = 0.5

@@ -9,7 +9,7 @@ from training.networks.conditioning import condition_rows, mismatch
 CPU = torch.device("cpu")
 
 
-def test_condition_rows_are_one_hot_vectors_side_by_side() -> None:
+def test_condition_rows_are_concatenated_one_hot_vectors() -> None:
     rows = condition_rows(torch.tensor([[1, 0], [2, 1]]), [3, 2])
     assert rows.tolist() == [[0, 1, 0, 1, 0], [0, 0, 1, 0, 1]]
     assert condition_rows(torch.zeros(4, 0, dtype=torch.long), []).shape == (4, 0)
@@ -30,7 +30,7 @@ def test_mismatched_labels_are_wrong_in_exactly_one_attribute() -> None:
     assert torch.bincount(shifts, minlength=10)[1:].min() > 150
 
 
-def test_open_labels_are_zeros_and_a_wrong_label_is_never_open() -> None:
+def test_unknown_labels_are_zeros_and_wrong_labels_are_known() -> None:
     sizes = [2, 3]
     labels = torch.tensor([[1, 2]]).expand(1000, 2)
     known = torch.tensor([[1, 0], [0, 1], [0, 0], [1, 1]], dtype=torch.bool).repeat(250, 1)
@@ -44,10 +44,10 @@ def test_open_labels_are_zeros_and_a_wrong_label_is_never_open() -> None:
     assert (changed.sum(dim=1) == 1).all()
     assert now_known[changed].all()  # or the row would be right after all
     some = known.any(dim=1)
-    assert torch.equal(now_known[some], known[some])  # nor told by how much is open
+    assert torch.equal(now_known[some], known[some])
 
 
-def test_pixels_survive_the_way_to_the_networks_and_back() -> None:
+def test_pixels_survive_conversion_to_the_networks_and_back() -> None:
     every = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
     networks = to_networks(every)
     assert networks.shape == (1, 3, 16, 16)
@@ -63,7 +63,7 @@ def test_every_image_is_shown_once_in_every_epoch() -> None:
     assert not torch.equal(epochs[0], epochs[1])
 
 
-def test_a_batch_may_be_larger_than_the_data() -> None:
+def test_batch_may_be_larger_than_the_data() -> None:
     assert batch_indices(0, 3, 2, 8, CPU).bincount(minlength=3).sum() == 8
 
 

@@ -33,14 +33,14 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses_are_what_their_formulas_say(name: str) -> None:
+def test_losses_equal_their_formulas(name: str) -> None:
     real, fake = torch.tensor(REAL), torch.tensor(FAKE)
     found = LOSSES[name].discriminator(real, fake), LOSSES[name].generator(real, fake)
     assert [value.item() for value in found] == pytest.approx(BY_HAND[name])
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_gradients_push_the_right_way(name: str) -> None:
+def test_gradients_have_the_right_sign(name: str) -> None:
     loss = LOSSES[name]
     real, fake, wrong, judged = (torch.full((1,), 0.5, requires_grad=True) for _ in range(4))
     matching_aware(loss, real, fake, wrong, 0.5).backward()
@@ -51,7 +51,7 @@ def test_gradients_push_the_right_way(name: str) -> None:
     assert judged.grad is not None and judged.grad.item() < 0
 
 
-def test_mismatched_and_generated_share_the_weight_of_one() -> None:
+def test_mismatched_and_generated_weights_sum_to_one() -> None:
     """Reed et al. 2016, algorithm 1: log(real) + (log(1 - wrong) + log(1 - generated)) / 2."""
     real, fake, wrong = (torch.tensor([x]) for x in (0.5, -1.5, 2.5))
     expected = -log_sigmoid(0.5) - (log_sigmoid(1.5) + log_sigmoid(-2.5)) / 2
@@ -76,7 +76,7 @@ def test_label_loss_is_the_cross_entropy_of_each_attribute() -> None:
     assert label_loss(logits, labels, known, [2, 3]).item() == pytest.approx(expected / 2)
 
 
-def test_label_loss_pushes_towards_the_asked_label() -> None:
+def test_label_loss_increases_the_logit_of_the_right_label() -> None:
     logits = torch.zeros(1, 3, requires_grad=True)
     label_loss(logits, torch.tensor([[1]]), torch.ones(1, 1, dtype=torch.bool), [3]).backward()
     assert logits.grad is not None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from service.core.manifest import Attribute
 from service.inference.model import load_model
 from service.inference.session import SessionFactory
-from tests.helpers.small_runs import lay_out, small_faces
+from tests.helpers.small_runs import create_run, small_faces
 from training.errors import RunError
 from training.evaluation.command import evaluate_run
 from training.export.export import export
@@ -23,13 +23,13 @@ EYES = Attribute(name="eyes", values=("open", "shut"), frequencies=(0.25, 0.75))
 
 
 class Echo(nn.Module):
-    """Gives back what it is asked for."""
+    """Returns its condition."""
 
     def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
         return torch.cat([latent, condition], dim=1)
 
 
-def test_values_are_drawn_by_frequency_and_apart() -> None:
+def test_values_are_drawn_by_frequency_and_independently() -> None:
     marginal = Marginal(Echo(), 3, (HAIR, EYES))
     assert (marginal.latent_size, marginal.condition_size) == (5, 0)
     latent = torch.randn(20_000, 5, generator=torch.Generator().manual_seed(0))
@@ -44,9 +44,9 @@ def test_values_are_drawn_by_frequency_and_apart() -> None:
     assert float(both) == pytest.approx(0.2 * 0.25, abs=0.01)
 
 
-def test_a_conditional_run_is_exported_as_an_unconditional_model(tmp_path: Path) -> None:
+def test_conditional_run_is_exported_as_an_unconditional_model(tmp_path: Path) -> None:
     faces = small_faces(300)
-    run = lay_out(tmp_path / "run", faces, kimg=1)
+    run = create_run(tmp_path / "run", faces, kimg=1)
     train(run, faces)
     generator, shown = run.load_snapshot("last")
     folder = export(run, generator, shown, tmp_path / "models", None, "small-free")
@@ -65,10 +65,10 @@ def test_a_conditional_run_is_exported_as_an_unconditional_model(tmp_path: Path)
     assert np.isfinite(one_hot.detach().numpy()).all()
 
 
-def test_what_is_unconditional_already_is_not_made_so_again(tmp_path: Path) -> None:
+def test_unconditional_run_cannot_be_made_unconditional(tmp_path: Path) -> None:
     faces = small_faces(300)
     bare = type(faces)(faces.name, faces.images, faces.labels[:, :0], ())
-    run = lay_out(tmp_path / "run", bare, attributes=(), kimg=0.1)
+    run = create_run(tmp_path / "run", bare, attributes=(), kimg=0.1)
     train(run, bare)
     generator, shown = run.load_snapshot("last")
     with pytest.raises(RunError, match="unconditional already"):
@@ -89,11 +89,11 @@ def test_what_is_unconditional_already_is_not_made_so_again(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "said"), [("small", "another name"), ("../x", "no model name"), ("", "no")]
 )
-def test_a_name_that_cannot_be_is_refused_before_anything_is_written(
+def test_invalid_name_is_rejected_before_anything_is_written(
     tmp_path: Path, name: str, said: str
 ) -> None:
     faces = small_faces(300)
-    run = lay_out(tmp_path / "run", faces, kimg=0.1)
+    run = create_run(tmp_path / "run", faces, kimg=0.1)
     train(run, faces)
     generator, shown = run.load_snapshot("last")
     before = sorted(tmp_path.rglob("*"))

@@ -13,13 +13,13 @@ LAYERS = [MinibatchDiscrimination(4, 5, 2, group=3), MinibatchStddev(group=3)]
 
 
 def apply(layer: nn.Module, rows: Tensor) -> Tensor:
-    """``rows [N, 4]`` through either layer, to what it adds ``[N, K]``."""
+    """Features ``[N, K]`` that either layer adds to ``rows [N, 4]``."""
     if isinstance(layer, MinibatchStddev):
         return layer(rows[:, :, None, None])[:, 4:, 0, 0]
     return layer(rows)[:, 4:]
 
 
-def test_discrimination_is_what_the_formula_says() -> None:
+def test_discrimination_equals_its_formula() -> None:
     layer = MinibatchDiscrimination(features=2, kernels=2, dims=2, group=3)
     with torch.no_grad():
         # Kernel 0 reads (x, y); kernel 1 reads (2x, 0).
@@ -33,12 +33,12 @@ def test_discrimination_is_what_the_formula_says() -> None:
     assert found[:, 2:].flatten().tolist() == pytest.approx(expected)
 
 
-def test_discrimination_counts_the_others_where_all_are_the_same() -> None:
+def test_discrimination_of_equal_rows_is_their_number_minus_one() -> None:
     layer = MinibatchDiscrimination(features=4, kernels=5, dims=2, group=3)
     assert layer(torch.ones(6, 4))[:, 4:].tolist() == [[2.0] * 5] * 6
 
 
-def test_stddev_is_what_the_formula_says() -> None:
+def test_stddev_equals_its_formula() -> None:
     maps = torch.zeros(4, 2, 1, 2)
     maps[:2, 0, 0, 0] = torch.tensor([1.0, 5.0])  # deviation 2
     maps[:2, 1, 0, 1] = torch.tensor([0.0, 8.0])  # deviation 4; the other two pixels 0
@@ -51,7 +51,7 @@ def test_stddev_is_what_the_formula_says() -> None:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_groups_know_nothing_of_each_other(layer: nn.Module) -> None:
+def test_groups_are_independent(layer: nn.Module) -> None:
     rows = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     changed = rows.clone()
     changed[4] += 1
@@ -62,20 +62,20 @@ def test_groups_know_nothing_of_each_other(layer: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_the_order_in_a_group_does_not_matter(layer: nn.Module) -> None:
+def test_order_in_a_group_does_not_matter(layer: nn.Module) -> None:
     rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(apply(layer, rows.flip(0)), apply(layer, rows).flip(0))
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_gradients_are_finite_where_all_rows_are_the_same(layer: nn.Module) -> None:
+def test_gradients_are_finite_if_all_rows_are_equal(layer: nn.Module) -> None:
     rows = torch.ones(6, 4, requires_grad=True)
     apply(layer, rows).sum().backward()
     gradients = [rows.grad, *(parameter.grad for parameter in layer.parameters())]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
-def test_stddev_holds_in_half_precision() -> None:
+def test_stddev_is_accurate_in_half_precision() -> None:
     maps = torch.ones(2, 3, 1, 1, dtype=torch.bfloat16, requires_grad=True)
     found = MinibatchStddev(group=2)(maps)
     assert found.dtype == torch.bfloat16
@@ -84,12 +84,12 @@ def test_stddev_holds_in_half_precision() -> None:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_batch_that_leaves_a_rest_is_refused(layer: nn.Module) -> None:
+def test_batch_that_groups_do_not_divide_is_rejected(layer: nn.Module) -> None:
     with pytest.raises(ValueError, match="a batch of 8 cannot be divided into groups of 3"):
         apply(layer, torch.ones(8, 4))
 
 
-def test_a_group_of_one_is_refused() -> None:
+def test_group_of_one_is_rejected() -> None:
     with pytest.raises(ValueError, match="a group of 1 has nothing to compare"):
         MinibatchDiscrimination(4, 5, 2, group=1)
     with pytest.raises(ValueError, match="a group of 1 has nothing to compare"):

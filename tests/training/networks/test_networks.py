@@ -52,7 +52,7 @@ def test_images_have_the_shape_and_range_of_the_data(
     assert label_logits is None or label_logits.shape == (3, condition_size)
 
 
-def test_the_two_networks_of_the_paper() -> None:
+def test_networks_of_the_paper() -> None:
     """Radford et al. 2016, figure 1: z of 100, 1024 channels at 4x4, down to 64x64x3."""
     paper = generator(condition_size=0, latent_size=100, width=128)
     convolutions = [m for m in paper.modules() if isinstance(m, nn.ConvTranspose2d)]
@@ -82,7 +82,7 @@ def test_rules_of_the_paper(network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("shape", [(64, 64, 3), (28, 28, 1)])
-def test_an_image_does_not_depend_on_its_batch(shape: tuple[int, int, int]) -> None:
+def test_image_does_not_depend_on_its_batch(shape: tuple[int, int, int]) -> None:
     network = generator(shape).eval()
     latent, condition = torch.randn(6, 10), torch.randn(6, 5)
     together = network(latent, condition)
@@ -90,14 +90,14 @@ def test_an_image_does_not_depend_on_its_batch(shape: tuple[int, int, int]) -> N
 
 
 @pytest.mark.parametrize("g_condition", ["input", "norm"])
-def test_the_generator_sees_the_condition(g_condition: str) -> None:
+def test_generator_depends_on_the_condition(g_condition: str) -> None:
     one, other = torch.eye(5)[:2, None]
     network, latent = generator(g_condition=g_condition).eval(), torch.randn(1, 10)
     assert not torch.equal(network(latent, one), network(latent, other))
 
 
 @pytest.mark.parametrize("d_condition", ["input", "mix", "projection", "none"])
-def test_the_discriminator_sees_the_condition_where_it_is_told_to(d_condition: str) -> None:
+def test_discriminator_depends_on_the_condition_if_configured(d_condition: str) -> None:
     weight = 0 if d_condition == "none" else 0.5
     network = discriminator(d_condition=d_condition, label_weight=0, mismatched_weight=weight)
     images = torch.randn(4, 3, 64, 64)
@@ -109,7 +109,7 @@ def test_the_discriminator_sees_the_condition_where_it_is_told_to(d_condition: s
 
 
 def test_embeddings_of_attributes_are_summed() -> None:
-    """Of two attributes with 2 and 3 values: what one adds does not depend on the other."""
+    """With two attributes of 2 and 3 values, the effect of one does not depend on the other."""
     network = discriminator(d_condition="projection", d_norm="none").eval()
     images = torch.randn(4, 3, 64, 64)
 
@@ -124,7 +124,7 @@ def test_embeddings_of_attributes_are_summed() -> None:
     assert torch.allclose(difference, judged(0) - judged(1), atol=1e-5)  # the other left open
 
 
-def test_without_labels_conditional_batch_norm_is_batch_norm() -> None:
+def test_conditional_batch_norm_without_labels_is_batch_norm() -> None:
     conditional, plain, x = ConditionalBatchNorm(6, 5), BatchNorm(6), torch.randn(4, 6, 2, 2)
     assert torch.allclose(conditional(x, torch.zeros(4, 5)), plain(x), atol=1e-6)
     assert conditional(x, torch.eye(5)[:4]).shape == x.shape
@@ -143,7 +143,7 @@ def test_spectral_norm_bounds_every_layer() -> None:
         assert largest.item() == pytest.approx(1, rel=0.05)
 
 
-def test_the_networks_of_the_mnist_tutorial() -> None:
+def test_networks_of_the_mnist_tutorial() -> None:
     """https://www.tensorflow.org/tutorials/generative/dcgan: its layers, in its order."""
     networks = [
         build((28, 28, 1), 0, network="dcgan-mnist", width=64, d_norm="none")
@@ -161,7 +161,7 @@ def test_the_networks_of_the_mnist_tutorial() -> None:
     assert not any(isinstance(m, BatchNorm) for m in judge.modules())
 
 
-def test_weights_start_as_in_the_paper() -> None:
+def test_weights_are_initialised_as_in_the_paper() -> None:
     torch.manual_seed(0)
     weights = generator(width=64).blocks[1].convolution.weight
     assert abs(weights.mean()) < 1e-3
@@ -176,6 +176,6 @@ def test_halvings(height: int, width: int, count: int) -> None:
 
 
 @pytest.mark.parametrize("size", [3, 8, 15, 30, 50])
-def test_sizes_that_do_not_work_are_refused(size: int) -> None:
+def test_unsupported_sizes_are_rejected(size: int) -> None:
     with pytest.raises(ValueError, match=f"images of {size}x{size} cannot be halved twice"):
         halvings(size, size)

@@ -45,13 +45,13 @@ def test_zero_centred_is_half_the_squared_norm_of_the_gradient() -> None:
 
 
 @pytest.mark.parametrize(("norm", "expected"), [(1, 0), (3, 10 * 4), (0, 10), (0.5, 2.5)])
-def test_one_centred_draws_the_norm_to_one(norm: float, expected: float) -> None:
+def test_one_centred_penalises_norms_other_than_one(norm: float, expected: float) -> None:
     uniform = torch.tensor([0.1, 0.5, 0.9])
     found = one_centred(Linear(norm), noise(3), noise(3, seed=1), uniform)
     assert found.item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_one_centred_looks_between_real_and_generated_images() -> None:
+def test_one_centred_interpolates_real_and_generated_images() -> None:
     real, fake, uniform = noise(4), noise(4, seed=1), torch.tensor([0.0, 0.25, 0.5, 0.999])
     norms = [
         2 * ((1 - share) * one + share * other).norm().item()
@@ -61,7 +61,7 @@ def test_one_centred_looks_between_real_and_generated_images() -> None:
     assert one_centred(Quadratic(2), real, fake, uniform).item() == pytest.approx(expected)
 
 
-def test_gradients_reach_the_judges_weights() -> None:
+def test_gradients_reach_the_weights() -> None:
     """d/dw of |w|^2 / 2 is w; of 10 (|w| - 1)^2 it is 20 (|w| - 1) w / |w|."""
     judge = Linear(3)
     zero_centred(judge, noise(5)).backward()
@@ -108,15 +108,15 @@ def test_gradients_equal_finite_differences_on_a_network(kind: str) -> None:
     assert torch.allclose(weight.grad, slopes, rtol=1e-4, atol=1e-7)
 
 
-def test_images_take_no_gradients_of_a_penalty() -> None:
-    """The generator is not to learn how to please it."""
+def test_images_get_no_gradients_of_a_penalty() -> None:
+    """The generator must not be trained on the penalty."""
     images = noise(3).requires_grad_(True)
     zero_centred(Quadratic(2), images).backward()
     assert images.grad is None
 
 
-def test_each_image_is_judged_alone() -> None:
-    """The penalty of two images is the mean of theirs."""
+def test_penalty_of_a_batch_is_the_mean_over_its_images() -> None:
+    """Two images give the mean of their penalties."""
     images, judge = noise(2), Quadratic(1.5)
     apart = [zero_centred(judge, images[i : i + 1]).item() for i in range(2)]
     assert zero_centred(judge, images).item() == pytest.approx(sum(apart) / 2)

@@ -1,0 +1,38 @@
+"""``python -m training resume``: continue a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from training.cli.options import Data, Judge, RunFolder, TensorBoard, tensorboard_log
+from training.core import distributed
+from training.data import load
+from training.loop import loop
+from training.loop.tensorboard import check_installed
+from training.runs.run import Run
+
+
+@click.command()
+@RunFolder
+@Data
+@Judge
+@TensorBoard
+def resume(run: Path, data: str | None, judge: bool, tensorboard: bool) -> None:
+    """Continue a run from its last checkpoint.
+
+    The result equals that of a run that was never interrupted.
+    """
+    if tensorboard:
+        check_installed()
+    with distributed.process_group():
+        opened = Run.broadcast(run, Run.open(run) if distributed.rank() == 0 else None)
+        config = opened.config
+        dataset = load(data or config.data, config.attributes, config.size, config.crop)
+        loop.train(
+            opened,
+            dataset,
+            stop_on_failure=judge,
+            tensorboard=tensorboard_log(opened, tensorboard),
+        )

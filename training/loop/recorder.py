@@ -1,0 +1,168 @@
+"""The run's folder during training: logs, samples, scores, snapshots, checkpoint, verdict."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Never, TypeAlias, TypeVar
+
+from tqdm import tqdm
+
+from service.core.atomic_write import write_atomically
+from training.core.durations import duration
+from training.data import Dataset
+from training.errors import Diverged, Failed
+from training.evaluation import features
+from training.evaluation.snapshot_scores import FEWEST, Scorer
+from training.loop.diagnosis import diagnose
+from training.loop.tensorboard import TensorBoardLog
+from training.loop.trainer import Trainer
+from training.plots import grids
+from training.plots.curves import draw as draw_curves
+from training.runs import checkpoint, sampling
+from training.runs.run import VERDICT, Run
+
+GRID = 64
+"""Images in ``reals.png`` and in each sample grid."""
+KEPT = 3
+"""Number of best snapshots kept, in addition to the last one."""
+
+Progress: TypeAlias = "tqdm[Never]"
+AnyFailure = TypeVar("AnyFailure", bound=Failed)
+
+
+class RunRecorder:
+    """Writes everything that a run leaves in its folder. Exists on rank 0 only."""
+
+    def __init__(
+        self,
+        run: Run,
+        trainer: Trainer,
+        *,
+        stop_on_failure: bool,
+        tensorboard: TensorBoardLog | None,
+    ) -> None:
+        self.run = run
+        self.trainer = trainer
+        self.stop_on_failure = stop_on_failure
+        self.tensorboard = tensorboard
+        self.scorer: Scorer | None = None
+        self.ticks: list[dict[str, Any]] = []
+
+    def begin(self, trained: Dataset, held_out: Dataset) -> None:
+        """Bring the folder to the state of the checkpoint and prepare the scores of snapshots."""
+        for unfinished in self.run.folder.rglob(".*.tmp"):  # left by a kill during a write
+            unfinished.unlink()
+        (self.run.folder / VERDICT).unlink(missing_ok=True)  # it was read before the run resumed
+        if not self.run.checkpoint.exists():
+            reals = trained.images[trained.spread(GRID)]
+            write_atomically(self.run.folder / "reals.png", grids.grid(reals))
+        for log in (self.run.log, self.run.scores):
+            log.rewind(self.trainer.shown)
+        self.ticks = self.run.log.lines()
+        if len(held_out) >= FEWEST:
+            network = features.load_or_train(
+                self.run.features,
+                trained,
+                mirror=self.run.config.mirror,
+                device=self.trainer.device,
+            )
+            self.scorer = Scorer(held_out, network, self.run.config.augment)
+        else:
+            print(
+                f"{len(held_out)} held-out images are too few (below {FEWEST}) to score "
+                "snapshots, so only divergence will be detected",
+                flush=True,
+            )
+
+    def log(self, line: dict[str, float], progress: Progress) -> None:
+        """Append one tick to the logs. Raises ``Diverged`` if a value is NaN or infinite."""
+        if not all(map(math.isfinite, line.values())):
+            raise self._diverged()
+        self.run.log.append(line)
+        self.ticks.append(line)
+        if self.tensorboard is not None:
+            self.tensorboard.add_scalars(line)
+        progress.set_postfix({name: line[name] for name in ("d_loss", "g_loss") if name in line})
+        if progress.disable:
+            print(_summary(line, self.run.config.kimg * 1000), flush=True)
+
+    def save(self) -> None:
+        """Write the checkpoint. Raises ``Diverged`` if a weight is NaN or infinite."""
+        if not self.trainer.is_finite():  # keep the last checkpoint, which is finite
+            raise self._diverged()
+        self.trainer.save(self.run.checkpoint)
+
+    def snapshot(self) -> None:
+        """Sample, score, save and diagnose.
+
+        The checkpoint is written last: after a kill before it, all of this is done again. Raises
+        ``Diverged``, and ``Failed`` if the diagnosis finds a fault and ``stop_on_failure`` is set.
+        """
+        run, trainer = self.run, self.trainer
+        trainer.recalibrate_batch_norm()
+        if not trainer.is_finite():  # a score computed from NaN could pass for the best one
+            raise self._diverged()
+        grid = sampling.fixed_samples(trainer.ema, run.dataset.attributes, GRID)
+        write_atomically(run.sample_grid(trainer.shown), grids.grid(grid))
+        weights = checkpoint.collect({"ema": trainer.ema}, {})
+        checkpoint.write(run.snapshot(trainer.shown), trainer.shown, weights)
+        if self.scorer is not None:
+            line = {"shown": trainer.shown} | self.scorer.measure(trainer.ema).line()
+            run.scores.append(line)
+            if self.tensorboard is not None:
+                self.tensorboard.add_scalars(line)
+        if self.tensorboard is not None:
+            self.tensorboard.add_grid(grid, trainer.shown)
+        curves = draw_curves(self.ticks, run.scores.lines())
+        write_atomically(run.folder / "curves.png", curves)
+        self._prune()
+        trainer.save(run.checkpoint)
+        self._diagnose()
+
+    def _prune(self) -> None:
+        """Delete all snapshots but the best ``KEPT`` and the last one."""
+        kept = {self.run.snapshot(shown) for shown in self.run.best_shown(KEPT)}
+        for path in self.run.snapshot(0).parent.glob("*.safetensors"):
+            if path not in kept | {self.run.snapshot(self.trainer.shown)}:
+                path.unlink()
+
+    def _diagnose(self) -> None:
+        if not self.stop_on_failure:
+            return
+        real_grey = self.scorer.real_grey if self.scorer is not None else 0.0
+        fault = diagnose(self.ticks, self.run.scores.lines(), self.run.config, real_grey)
+        if fault is not None:
+            best = self.run.best_shown()
+            kept = f" The best snapshot, after {best[0]} images, is kept." if best else ""
+            shown, more = self.trainer.shown, ""
+            if shown < self.run.config.kimg * 1000:
+                command = f"python -m training resume --no-judge {self.run.folder}"
+                more = f" To continue anyway: `{command}`"
+            raise self._with_verdict(
+                Failed(f"{self.run.folder}: stopped after {shown} images: {fault}.{kept}{more}")
+            )
+
+    def _diverged(self) -> Diverged:
+        kept = (
+            "the last checkpoint is kept"
+            if self.run.checkpoint.exists()
+            else "there is no checkpoint"
+        )
+        return self._with_verdict(
+            Diverged(
+                f"{self.run.folder}: after {self.trainer.shown} images a loss or weight is NaN or "
+                f"infinite; {kept}. Try a lower --lr"
+            )
+        )
+
+    def _with_verdict(self, failure: AnyFailure) -> AnyFailure:
+        """Write ``verdict.txt``, so that torchrun's restarts do not repeat the failed run."""
+        write_atomically(self.run.folder / VERDICT, str(failure))
+        return failure
+
+
+def _summary(line: dict[str, float], total: float) -> str:
+    """A tick as one line of text; ``total`` is the length of the run in images."""
+    seconds = max(total - line["shown"], 0) / line["images_per_second"]
+    statistics = " ".join(f"{name}={value}" for name, value in line.items())
+    return f"{min(line['shown'] / total, 1):4.0%}, {duration(seconds)} left: {statistics}"
