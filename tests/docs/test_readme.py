@@ -1,4 +1,4 @@
-"""The README's commands run, and their answers are what it shows."""
+"""Commands of the README and of docs/http.md run, and their answers are what these show."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from PIL import Image
 
 from service.inference.model import load_model
 from service.inference.session import SessionFactory
+from tests.helpers.documents import DOCS, blocks
 from tests.helpers.server import ROOT, Server, environment
 from tests.helpers.small_runs import training
 from training.data import avatars
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(sh|json)\n(.*?)```", README, re.DOTALL)
+HTTP = DOCS / "http.md"
+BLOCKS = [*blocks(ROOT / "README.md", "sh", "json"), *blocks(HTTP, "sh")]
 COMMANDS = [
     (code, following[1] if following[0] == "json" else None)
     for (kind, code), following in zip(BLOCKS, [*BLOCKS[1:], ("", "")], strict=True)
@@ -42,7 +44,7 @@ def matches(shown: Any, found: Any) -> bool:
     return bool(shown == found)
 
 
-def test_the_readme_shows_commands() -> None:
+def test_readme_shows_commands() -> None:
     assert len(COMMANDS) >= 5
     assert sum(answer is not None for _, answer in COMMANDS) >= 3
 
@@ -81,7 +83,9 @@ def test_commands(server: Server, tmp_path: Path, command: str, answer: str | No
     )
     if answer is None:
         (picture,) = tmp_path.iterdir()
-        assert f"](docs/images/{picture.name})" in README
+        assert f"](docs/images/{picture.name})" in README or (
+            f"](images/{picture.name})" in HTTP.read_text()
+        )
         with Image.open(picture) as found, Image.open(ROOT / "docs/images" / picture.name) as shown:
             # Another kind of processor may round the other way.
             difference = np.asarray(found).astype(int) - np.asarray(shown)
@@ -90,7 +94,7 @@ def test_commands(server: Server, tmp_path: Path, command: str, answer: str | No
         assert matches(json.loads(answer), json.loads(done.stdout)), done.stdout
 
 
-def test_training_on_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_on_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faces = avatars.draw(480)  # a tenth is kept to measure against
     rows = ["file_name,hair,eyes"]
     with zipfile.ZipFile(tmp_path / "my-faces.zip", "w") as archive:
@@ -113,31 +117,3 @@ def test_training_on_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "grid.png").exists()
     model = load_model(tmp_path / "models" / "my-faces" / "1" / "model.onnx", SessionFactory("cpu"))
     assert model.vocabulary.parse("red eyes, black hair")
-
-
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        if not target.startswith("http"):
-            name, _, anchor = target.partition("#")
-            other = page.parent / name if name else page
-            assert other.exists(), target
-            assert not anchor or anchor in anchors(other), target
-
-
-def anchors(page: Path) -> list[str]:
-    """What links may call the headings of a page."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/*/README.md")), ids=str)
-def test_requests_in_model_cards(server: Server, tmp_path: Path, path: Path) -> None:
-    (command,) = re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
-    command = command.replace("localhost:8000", server.url.removeprefix("http://"))
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, timeout=60)
-    with Image.open(tmp_path / "samples.png") as image:
-        image.load()

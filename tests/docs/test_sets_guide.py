@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -16,11 +14,13 @@ from PIL import Image
 
 from service.client import Figment
 from tests.conftest import REAL_DATA
-from tests.helpers.server import ROOT, Server, environment
+from tests.helpers.documents import DOCS, blocks, run_block
+from tests.helpers.server import Server
 from training.data import load
 
-GUIDE = (ROOT / "docs" / "sets.md").read_text()
-BLOCKS = re.findall(r"```(sh|python|python mix\.py)\n(.*?)```", GUIDE, re.DOTALL)
+PAGE = DOCS / "sets.md"
+GUIDE = PAGE.read_text()
+BLOCKS = blocks(PAGE, "sh", "python", "python mix.py")
 
 
 def write(path: Path, images: npt.NDArray[np.uint8], digits: list[str]) -> None:
@@ -51,33 +51,12 @@ def folder(server: Server, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(kind: str, code: str, folder: Path, server: str) -> str:
-    code = code.replace("localhost:8000", server.removeprefix("http://"))
-    if kind == "python":
-        # A file, so that workers of a loader can import what is in it.
-        (folder / "guide.py").write_text(code.replace("Figment()", f"Figment({server!r})"))
-        code = ".venv/bin/python guide.py"
-    code = re.sub(r"\.venv(-cpu)?/bin/python", sys.executable, code)
-    code = code.replace("-m service fetch", f"-m service fetch --server {server}")
-    done = subprocess.run(
-        ["bash", "-ec", code],
-        cwd=folder,
-        env=environment() | {"PYTHONPATH": str(ROOT), "HF_HOME": str(folder / "hf")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, code + done.stdout + done.stderr
-    return done.stdout
-
-
 def test_the_guide(server: Server, folder: Path) -> None:
     said = {}
     for kind, code in BLOCKS:
-        if kind == "python mix.py":
-            (folder / "mix.py").write_text(code)
-        else:
-            said[code] = run(kind, code, folder, server.url)
+        output = run_block(kind, code, folder, server.url)
+        if kind != "python mix.py":
+            said[code] = output
     assert len(said) >= 7
     (first, *_) = said.values()
     for line in first.splitlines():
