@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,8 +50,8 @@ def test_every_setting_has_a_row() -> None:
 
 
 def test_rows_of_settings_show_the_default() -> None:
-    rows = [line.split(" | ") for line in SETTINGS.read_text().splitlines() if "FIGMENT_" in line]
-    shown = {cells[0].strip("| `"): cells[1].strip("`") for cells in rows if len(cells) == 4}
+    rows = re.findall(r"^\| `(FIGMENT_\w+)` \| ([^|]+) \|", SETTINGS.read_text(), re.MULTILINE)
+    shown = {name: default.strip("`") for name, default in rows}
     for name, field in Settings.model_fields.items():
         if field.default is not None:
             default = str(field.default)
