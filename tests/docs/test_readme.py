@@ -34,7 +34,7 @@ COMMANDS = [
 
 
 def matches(shown: Any, found: Any) -> bool:
-    """Equal, but for text that the README cuts short with three dots."""
+    """Compare JSON; text that the README shortens with three dots must match up to there."""
     if isinstance(shown, dict):
         return shown.keys() == found.keys() and all(matches(shown[k], found[k]) for k in shown)
     if isinstance(shown, list):
@@ -49,6 +49,7 @@ def test_readme_shows_commands() -> None:
     assert sum(answer is not None for _, answer in COMMANDS) >= 3
 
 
+@pytest.mark.server
 def test_fetching_a_set(server: Server, tmp_path: Path) -> None:
     (command,) = re.findall(r"^\.venv-cpu/bin/python (-m service fetch .*)$", README, re.MULTILINE)
     subprocess.run(
@@ -62,6 +63,7 @@ def test_fetching_a_set(server: Server, tmp_path: Path) -> None:
     assert manifest["complete"] and manifest["images"] == 1000
 
 
+@pytest.mark.server
 def test_images_in_python(server: Server) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
@@ -70,6 +72,7 @@ def test_images_in_python(server: Server) -> None:
     assert str(names["labels"][0]).replace("'", '"') in code
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(("command", "answer"), COMMANDS)
 def test_commands(server: Server, tmp_path: Path, command: str, answer: str | None) -> None:
     command = command.replace("localhost:8000", server.url.removeprefix("http://"))
@@ -94,6 +97,7 @@ def test_commands(server: Server, tmp_path: Path, command: str, answer: str | No
         assert matches(json.loads(answer), json.loads(done.stdout)), done.stdout
 
 
+@pytest.mark.slow
 def test_training_on_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faces = avatars.draw(480)  # a tenth is kept to measure against
     rows = ["file_name,hair,eyes"]

@@ -93,17 +93,20 @@ def test_every_option_of_a_command_has_a_row(name: str, command: click.Command) 
 # HTTP.
 
 
+@pytest.mark.server
 def test_every_endpoint_has_a_row(document: dict[str, Any]) -> None:
     rows = first_cells(section(HTTP, "## Endpoints"))
     assert rows == {name for name, _ in operations(document)} | PAGES_OF_THE_SERVICE
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("schema", BODIES)
 def test_every_field_of_a_request_has_a_row(document: dict[str, Any], schema: str) -> None:
     fields = document["components"]["schemas"][schema]["properties"]
     assert set(fields) == first_cells(section(HTTP, BODIES[schema]))
 
 
+@pytest.mark.server
 def test_every_parameter_has_a_row(document: dict[str, Any]) -> None:
     rows = first_cells(section(HTTP, "## Parameters in paths and queries"))
     named = {
@@ -115,6 +118,7 @@ def test_every_parameter_has_a_row(document: dict[str, Any]) -> None:
     assert named == rows
 
 
+@pytest.mark.server
 def test_every_format_has_a_row(document: dict[str, Any]) -> None:
     offered = {
         format_
@@ -126,6 +130,7 @@ def test_every_format_has_a_row(document: dict[str, Any]) -> None:
     assert offered == first_cells(section(HTTP, "## Formats"))
 
 
+@pytest.mark.server
 def test_every_response_header_has_a_row(document: dict[str, Any]) -> None:
     rows = {name.lower() for name in first_cells(section(HTTP, "## Response headers"))}
     named = {
@@ -138,6 +143,7 @@ def test_every_response_header_has_a_row(document: dict[str, Any]) -> None:
     assert {header.lower() for header in named} - rows == set()
 
 
+@pytest.mark.server
 def test_every_status_has_a_row(document: dict[str, Any]) -> None:
     text = section(HTTP, "## Status codes")
     for name, operation in operations(document):

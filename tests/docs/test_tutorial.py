@@ -1,4 +1,4 @@
-"""The tutorial's commands and programs run, in order, as they stand there."""
+"""Commands and programs of the tutorial run, in order, as the page shows them."""
 
 from __future__ import annotations
 
