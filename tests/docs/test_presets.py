@@ -14,17 +14,17 @@ def documentation() -> str:
 
 
 def table() -> str:
-    """The presets as the documentation shows them: an option is left blank that a preset leaves."""
+    """Presets as a Markdown table; a cell is empty if the preset does not set the option."""
     names = dict.fromkeys(name for preset in PRESETS.values() for name in preset)
     lines = [f"| option | {' | '.join(f'`{preset}`' for preset in PRESETS)} |"]
     lines.append("| --- |" + " --- |" * len(PRESETS))
     for name in names:
-        cells = [said(preset[name]) if name in preset else "" for preset in PRESETS.values()]
+        cells = [cell(preset[name]) if name in preset else "" for preset in PRESETS.values()]
         lines.append(f"| `--{name.replace('_', '-')}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def said(value: object) -> str:
+def cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -35,11 +35,11 @@ def test_presets_are_configurations(name: str) -> None:
     assert TrainingConfig.model_validate({"data": "-", "name": "x"} | PRESETS[name])
 
 
-def test_the_documentation_shows_the_presets_as_they_are() -> None:
+def test_documentation_shows_the_presets() -> None:
     assert table() in documentation()
 
 
-def test_the_documentation_names_no_option_that_there_is_not() -> None:
+def test_documentation_names_existing_options() -> None:
     flags = {f"--{field.replace('_', '-')}" for field in TrainingConfig.model_fields}
     flags |= {"--dry-run", "--max-hours", "--tensorboard", "--judge", "--preset", "--out"}
     used = set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]+)", documentation()))

@@ -1,4 +1,4 @@
-"""The README's commands run, and their answers are what it shows."""
+"""Commands of the README and of docs/http.md run, and their answers are what these show."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from PIL import Image
 
 from service.inference.model import load_model
 from service.inference.session import SessionFactory
+from tests.helpers.documents import DOCS, blocks
 from tests.helpers.server import ROOT, Server, environment
 from tests.helpers.small_runs import training
 from training.data import avatars
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(sh|json)\n(.*?)```", README, re.DOTALL)
+HTTP = DOCS / "http.md"
+BLOCKS = [*blocks(ROOT / "README.md", "sh", "json"), *blocks(HTTP, "sh")]
 COMMANDS = [
     (code, following[1] if following[0] == "json" else None)
     for (kind, code), following in zip(BLOCKS, [*BLOCKS[1:], ("", "")], strict=True)
@@ -32,7 +34,7 @@ COMMANDS = [
 
 
 def matches(shown: Any, found: Any) -> bool:
-    """Equal, but for text that the README cuts short with three dots."""
+    """Compare JSON; text that the README shortens with three dots must match up to there."""
     if isinstance(shown, dict):
         return shown.keys() == found.keys() and all(matches(shown[k], found[k]) for k in shown)
     if isinstance(shown, list):
@@ -42,11 +44,12 @@ def matches(shown: Any, found: Any) -> bool:
     return bool(shown == found)
 
 
-def test_the_readme_shows_commands() -> None:
+def test_readme_shows_commands() -> None:
     assert len(COMMANDS) >= 5
     assert sum(answer is not None for _, answer in COMMANDS) >= 3
 
 
+@pytest.mark.server
 def test_fetching_a_set(server: Server, tmp_path: Path) -> None:
     (command,) = re.findall(r"^\.venv-cpu/bin/python (-m service fetch .*)$", README, re.MULTILINE)
     subprocess.run(
@@ -60,6 +63,7 @@ def test_fetching_a_set(server: Server, tmp_path: Path) -> None:
     assert manifest["complete"] and manifest["images"] == 1000
 
 
+@pytest.mark.server
 def test_images_in_python(server: Server) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
@@ -68,6 +72,7 @@ def test_images_in_python(server: Server) -> None:
     assert str(names["labels"][0]).replace("'", '"') in code
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(("command", "answer"), COMMANDS)
 def test_commands(server: Server, tmp_path: Path, command: str, answer: str | None) -> None:
     command = command.replace("localhost:8000", server.url.removeprefix("http://"))
@@ -81,7 +86,9 @@ def test_commands(server: Server, tmp_path: Path, command: str, answer: str | No
     )
     if answer is None:
         (picture,) = tmp_path.iterdir()
-        assert f"](docs/images/{picture.name})" in README
+        assert f"](docs/images/{picture.name})" in README or (
+            f"](images/{picture.name})" in HTTP.read_text()
+        )
         with Image.open(picture) as found, Image.open(ROOT / "docs/images" / picture.name) as shown:
             # Another kind of processor may round the other way.
             difference = np.asarray(found).astype(int) - np.asarray(shown)
@@ -90,7 +97,8 @@ def test_commands(server: Server, tmp_path: Path, command: str, answer: str | No
         assert matches(json.loads(answer), json.loads(done.stdout)), done.stdout
 
 
-def test_training_on_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_training_on_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faces = avatars.draw(480)  # a tenth is kept to measure against
     rows = ["file_name,hair,eyes"]
     with zipfile.ZipFile(tmp_path / "my-faces.zip", "w") as archive:
@@ -113,31 +121,3 @@ def test_training_on_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "grid.png").exists()
     model = load_model(tmp_path / "models" / "my-faces" / "1" / "model.onnx", SessionFactory("cpu"))
     assert model.vocabulary.parse("red eyes, black hair")
-
-
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        if not target.startswith("http"):
-            name, _, anchor = target.partition("#")
-            other = page.parent / name if name else page
-            assert other.exists(), target
-            assert not anchor or anchor in anchors(other), target
-
-
-def anchors(page: Path) -> list[str]:
-    """What links may call the headings of a page."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/*/README.md")), ids=str)
-def test_requests_in_model_cards(server: Server, tmp_path: Path, path: Path) -> None:
-    (command,) = re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
-    command = command.replace("localhost:8000", server.url.removeprefix("http://"))
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, timeout=60)
-    with Image.open(tmp_path / "samples.png") as image:
-        image.load()

@@ -1,11 +1,9 @@
-"""The guide's commands and programs run, in order, as they stand there."""
+"""Commands and programs of docs/sets.md run, in order, and print what the page shows."""
 
 from __future__ import annotations
 
 import io
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -16,15 +14,17 @@ from PIL import Image
 
 from service.client import Figment
 from tests.conftest import REAL_DATA
-from tests.helpers.server import ROOT, Server, environment
+from tests.helpers.documents import DOCS, blocks, run_block
+from tests.helpers.server import Server
 from training.data import load
 
-GUIDE = (ROOT / "docs" / "sets.md").read_text()
-BLOCKS = re.findall(r"```(sh|python|python mix\.py)\n(.*?)```", GUIDE, re.DOTALL)
+PAGE = DOCS / "sets.md"
+GUIDE = PAGE.read_text()
+BLOCKS = blocks(PAGE, "sh", "python", "python mix.py")
 
 
 def write(path: Path, images: npt.NDArray[np.uint8], digits: list[str]) -> None:
-    """``images [N, 28, 28]`` as the guide wants the user's own."""
+    """Write ``images [N, 28, 28]`` as the zip of real images that the guide expects."""
     rows = ["file_name,digit"]
     with zipfile.ZipFile(path, "w") as archive:
         for i, (pixels, digit) in enumerate(zip(images, digits, strict=True)):
@@ -37,7 +37,7 @@ def write(path: Path, images: npt.NDArray[np.uint8], digits: list[str]) -> None:
 
 @pytest.fixture
 def folder(server: Server, tmp_path: Path) -> Path:
-    """A user's folder with images of digits: real ones where they are, else of another seed."""
+    """Folder with ``real.zip``: real digits if available, else digits of another seed."""
     if REAL_DATA.is_dir():
         digits = load(str(REAL_DATA / "mnist")).split(0.3)[1]
         values = digits.attributes[0].values
@@ -51,35 +51,16 @@ def folder(server: Server, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(kind: str, code: str, folder: Path, server: str) -> str:
-    code = code.replace("localhost:8000", server.removeprefix("http://"))
-    if kind == "python":
-        # A file, so that workers of a loader can import what is in it.
-        (folder / "guide.py").write_text(code.replace("Figment()", f"Figment({server!r})"))
-        code = ".venv/bin/python guide.py"
-    code = re.sub(r"\.venv(-cpu)?/bin/python", sys.executable, code)
-    code = code.replace("-m service fetch", f"-m service fetch --server {server}")
-    done = subprocess.run(
-        ["bash", "-ec", code],
-        cwd=folder,
-        env=environment() | {"PYTHONPATH": str(ROOT), "HF_HOME": str(folder / "hf")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, code + done.stdout + done.stderr
-    return done.stdout
-
-
-def test_the_guide(server: Server, folder: Path) -> None:
-    said = {}
+@pytest.mark.server
+@pytest.mark.slow
+def test_sets_guide(server: Server, folder: Path) -> None:
+    outputs = {}
     for kind, code in BLOCKS:
-        if kind == "python mix.py":
-            (folder / "mix.py").write_text(code)
-        else:
-            said[code] = run(kind, code, folder, server.url)
-    assert len(said) >= 7
-    (first, *_) = said.values()
+        output = run_block(kind, code, folder, server.url)
+        if kind != "python mix.py":
+            outputs[code] = output
+    assert len(outputs) >= 7
+    (first, *_) = outputs.values()
     for line in first.splitlines():
         # Another kind of processor may round otherwise, and so tip a few images over the threshold.
         numbers = [int(number) for number in re.findall(r"\d+", line)]
@@ -87,7 +68,7 @@ def test_the_guide(server: Server, folder: Path) -> None:
         shown = re.search(f"^    {words}$", GUIDE, re.MULTILINE)
         assert shown, line
         assert [int(number) for number in shown.groups()] == pytest.approx(numbers, rel=0.05)
-    (measured,) = [text for code, text in said.items() if "mix.py" in code]
+    (measured,) = [text for code, text in outputs.items() if "mix.py" in code]
     gain = re.search(r"gain: ([+-]\d+\.\d) points, 95 % interval \+-(\d+\.\d)", measured)
     assert gain
     if REAL_DATA.is_dir():
