@@ -13,6 +13,8 @@ from service.errors import InvalidRequest
 from service.formats.images import encode
 from tests.helpers.responses import problem
 
+pytestmark = pytest.mark.server
+
 JSON = {"Content-Type": "application/json"}
 PATHS = ["/generate", "/generate/conditional", "/interpolate", "/variations"]
 BODIES: dict[str, dict[str, Any]] = {

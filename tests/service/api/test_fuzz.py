@@ -23,6 +23,8 @@ from tests.conftest import attribute, manifest
 from tests.helpers.onnx_files import model, put
 from tests.helpers.server import Server, serve
 
+pytestmark = pytest.mark.server
+
 ATTRIBUTES = (
     attribute("hair", "black", "red", "salt and pepper", "blonde"),
     attribute("eyes", "red", "blue", "black"),

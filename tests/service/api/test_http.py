@@ -14,6 +14,8 @@ from PIL import Image
 
 from tests.helpers.responses import pixels
 
+pytestmark = pytest.mark.server
+
 Body = dict[str, Any]
 
 

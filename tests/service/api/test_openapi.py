@@ -15,6 +15,8 @@ from tests.conftest import attribute, manifest
 from tests.helpers.onnx_files import model, put, verifier
 from tests.helpers.server import ROOT, Server, environment, serve
 
+pytestmark = pytest.mark.server
+
 KEY = "figment_for-schemathesis"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 """Headers of every request, except those that test access without a key."""

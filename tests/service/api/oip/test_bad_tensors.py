@@ -21,6 +21,8 @@ from tests.helpers.tensors import (
     rows,
 )
 
+pytestmark = pytest.mark.server
+
 
 @pytest.mark.parametrize(
     ("body", "status", "said"),

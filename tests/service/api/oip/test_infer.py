@@ -28,6 +28,8 @@ from tests.helpers.tensors import (
     tensor,
 )
 
+pytestmark = pytest.mark.server
+
 
 def test_image_does_not_depend_on_the_rest_of_its_batch(server: Server) -> None:
     faces = "/v2/models/anime-faces/infer"

@@ -27,6 +27,8 @@ from tests.helpers.tensors import (
     triton_client,
 )
 
+pytestmark = pytest.mark.server
+
 
 def test_metadata_and_readiness(client: triton.InferenceServerClient) -> None:
     assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
