@@ -252,7 +252,7 @@ def evaluate_command(
         shown,
         data=data,
         spaces=spaces,
-        utility=utility,
+        downstream=utility,
         device=chosen,
         unconditional=unconditional,
     )

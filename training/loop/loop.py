@@ -21,7 +21,8 @@ from training.core.interrupt import watch_signals
 from training.data import Dataset
 from training.errors import Diverged, Failed, Interrupted, RunError
 from training.evaluation import features
-from training.evaluation.snapshot_scores import FEWEST, Scorer
+from training.evaluation.images import MIN_IMAGES
+from training.evaluation.snapshot_scores import Scorer
 from training.loop.diagnosis import diagnose
 from training.loop.tensorboard import TensorBoardLog
 from training.loop.trainer import Trainer
@@ -163,7 +164,7 @@ class RunRecorder:
         for log in (self.run.log, self.run.scores):
             log.rewind(self.trainer.shown)
         self.ticks = self.run.log.lines()
-        if len(held_out) >= FEWEST:
+        if len(held_out) >= MIN_IMAGES:
             network = features.load_or_train(
                 self.run.features,
                 trained,
@@ -173,7 +174,7 @@ class RunRecorder:
             self.scorer = Scorer(held_out, network, self.run.config.augment)
         else:
             print(
-                f"{len(held_out)} images are kept from training: too few (below {FEWEST}) to "
+                f"{len(held_out)} images are kept from training: too few (below {MIN_IMAGES}) to "
                 "measure snapshots, so only divergence will be noticed",
                 flush=True,
             )

@@ -14,6 +14,7 @@ from torch import Tensor
 from service.core.manifest import Attribute
 from training.data import Dataset
 from training.evaluation import downstream
+from training.evaluation.confidence import estimate
 from training.evaluation.downstream import (
     CLASSIC,
     MIXED,
@@ -86,7 +87,7 @@ def test_a_budget_is_drawn_from_its_seed_alone_and_grows() -> None:
     assert not np.array_equal(downstream.subset(data, 7, 1), rows)
     assert (downstream.subset(data, 9, 0) >= rows).all()
     assert downstream.subset(data, 1000, 0).all()
-    with pytest.raises(ValueError, match="a budget of 0 buys no images"):
+    with pytest.raises(ValueError, match="a budget of 0 has no images"):
         downstream.subset(data, 0, 0)
 
 
@@ -100,7 +101,7 @@ def test_a_budget_is_drawn_from_its_seed_alone_and_grows() -> None:
     ],
 )
 def test_intervals_are_those_of_student(values: Sequence[float], mean: float, half: float) -> None:
-    found = downstream.estimate(values)
+    found = estimate(values)
     numbers = (found.mean, found.low, found.high, found.seeds)
     assert numbers == pytest.approx((mean, mean - half, mean + half, len(values)), abs=1e-5)
 
@@ -110,8 +111,8 @@ def test_intervals_are_those_of_student(values: Sequence[float], mean: float, ha
     [
         ((0.04, 0.05, 0.06), 0.025157, 0.074843, "helps"),  # 0.05 -+ 4.303 * 0.01 / sqrt(3)
         ((-0.04, -0.05, -0.06), -0.074843, -0.025157, "hurts"),
-        ((0.01, 0.02, 0.03), -0.004843, 0.044843, "no difference that 3 seeds could show"),
-        ((-0.01, -0.02, -0.03), -0.044843, 0.004843, "no difference that 3 seeds could show"),
+        ((0.01, 0.02, 0.03), -0.004843, 0.044843, "no difference within the error of 3 seeds"),
+        ((-0.01, -0.02, -0.03), -0.044843, 0.004843, "no difference within the error of 3 seeds"),
     ],
 )
 def test_gains_are_paired_by_seed(
@@ -237,17 +238,23 @@ def test_people_read_plainly_what_helps_and_what_hurts() -> None:
     for row in (
         "| 5 | real | 10 to 12 | 60.0 [35.2, 84.8] |  |  |",
         "| 5 | real + classic | 10 to 12 | 60.0 [35.2, 84.8] | +0.0 [+0.0, +0.0] "
-        "| no difference that 3 seeds could show |",
+        "| no difference within the error of 3 seeds |",
         "| 5 | real + synthetic | 10 to 12 | 55.0 [32.6, 77.4] | -5.0 [-7.5, -2.5] | hurts |",
         "| 1,000 | real + synthetic | 10 to 12 | 76.3 [72.5, 80.1] | +5.3 [+3.9, +6.8] | helps |",
         "|  | synthetic | 10 to 12 | 62.0 [59.5, 64.5] |  |  |",
     ):
         assert row in text.splitlines()
-    for said in ("3 seeds", "123 steps", "200 held-out", "of 300", "not what a GAN trained on"):
+    for said in (
+        "3 seeds",
+        "123 steps",
+        "200 held-out",
+        "The 300 synthetic",
+        "not what a GAN trained on",
+    ):
         assert said in text
     # One seed has no interval, and so no verdict.
     text = as_markdown(about, ONE_SEED, TAUGHT)
-    assert "| 5 | real + synthetic | 10 | 46.0 | -4.0 | one seed cannot tell |" in text
+    assert "| 5 | real + synthetic | 10 | 46.0 | -4.0 | unknown: only one seed |" in text
     assert "|  | synthetic | 10 | 61.0 |  |  |" in text
 
 

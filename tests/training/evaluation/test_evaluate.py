@@ -140,9 +140,7 @@ def test_the_model_takes_its_evaluation_along(
     assert [metric.model_dump() for metric in model.manifest.metrics] == report["metrics"]
     card = (folder / "README.md").read_text()
     assert "### Memorisation" in card
-    assert (
-        "![The samples that come nearest to training images, and these](memorisation.png)" in card
-    )
+    assert "![Samples nearest to training images, with these](memorisation.png)" in card
     assert (folder / "memorisation.png").exists()
 
     session = ort.InferenceSession(folder / "verifier.onnx", providers=["CPUExecutionProvider"])
@@ -223,7 +221,7 @@ def test_trials_go_on_after_an_interruption(
             shown,
             data=None,
             spaces=(),
-            utility=True,
+            downstream=True,
             device=torch.device("cpu"),
         )
 
@@ -246,7 +244,7 @@ def test_trials_go_on_after_an_interruption(
         assert found.read_bytes() == expected.read_bytes()
     text = (whole / "evaluation" / "report.md").read_text()
     assert "help a classifier" in text
-    assert "After many epochs on nothing but 200 samples" in text
+    assert "After many epochs on 200 samples only" in text
 
 
 def test_an_attribute_called_as_the_input_costs_the_verifier_only(
@@ -263,7 +261,7 @@ def test_an_attribute_called_as_the_input_costs_the_verifier_only(
     monkeypatch.setattr(command, "load", lambda *_: faces)
     generator, shown = run.load_snapshot("last")
     settings: dict[str, Any] = {"data": None, "spaces": (), "device": torch.device("cpu")}
-    command.evaluate_run(run, generator, shown, utility=False, **settings)
+    command.evaluate_run(run, generator, shown, downstream=False, **settings)
     assert "an attribute is called 'image'" in capsys.readouterr().err
     assert not (run.evaluation("small") / "verifier.onnx").exists()
     assert "| image | " in (run.evaluation("small") / "report.md").read_text()
@@ -284,8 +282,8 @@ def test_labels_that_cannot_be_read_do_not_keep_an_unconditional_model_from_bein
     train(run, data)
     done = training("evaluate", run.folder)
     assert done.exit_code == 0, done.stderr
-    assert "warning: going on without labels" in done.stderr
-    assert "how its images were turned" in (run.evaluation("small") / "report.md").read_text()
+    assert "warning: labels cannot be read and are ignored" in done.stderr
+    assert "classifier of rotations" in (run.evaluation("small") / "report.md").read_text()
 
 
 def test_samples_of_an_unconditional_model_teach_no_classifier(source: str, tmp_path: Path) -> None:
@@ -299,7 +297,7 @@ def test_samples_of_an_unconditional_model_teach_no_classifier(source: str, tmp_
             shown=0,
             data=None,
             spaces=(),
-            utility=True,
+            downstream=True,
             device=torch.device("cpu"),
         )
 

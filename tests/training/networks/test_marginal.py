@@ -78,7 +78,7 @@ def test_what_is_unconditional_already_is_not_made_so_again(tmp_path: Path) -> N
             shown,
             data=None,
             spaces=(),
-            utility=False,
+            downstream=False,
             device=torch.device("cpu"),
             unconditional="free",
         )
@@ -102,7 +102,7 @@ def test_a_name_that_cannot_be_is_refused_before_anything_is_written(
     settings: dict[str, Any] = {
         "data": None,
         "spaces": (),
-        "utility": False,
+        "downstream": False,
         "device": torch.device("cpu"),
     }
     with pytest.raises(RunError, match=said):
