@@ -129,7 +129,7 @@ def train_command(
         config = config.model_copy(update={"precision": precision})
         dataset = load(config.data, config.attributes, config.size, config.crop)
         if distributed.rank() == 0:
-            for warning in audit.warnings(audit.cheap(dataset), config.data):
+            for warning in audit.warnings(audit.quick_audit(dataset), config.data):
                 click.echo(f"warning: {warning}", err=True)
         description = DatasetDescription.of(dataset, config.licence or dataset.licence)
         run = Run.of_first(folder, Run.plan(folder, config, description))
