@@ -49,7 +49,7 @@ def test_nothing_is_found_where_nothing_is(channels: int) -> None:
     assert near_duplicates.near(images, noise(300, 1, channels)) == []
 
 
-def test_copies_are_told_once_each_with_the_first() -> None:
+def test_each_copy_is_listed_once_with_the_first() -> None:
     images = noise(10)
     images[4] = images[8] = images[1]
     images[6] = images[2][:, ::-1]
@@ -206,7 +206,7 @@ def test_more_combinations_than_can_be_listed() -> None:
     assert [x.images for x in found.rarest] == [10, 10]
 
 
-def test_many_values_are_told_in_brief() -> None:
+def test_many_values_are_shortened() -> None:
     labels = [str(n) for n in range(25) for _ in range(2)]
     dataset = data(noise(50), *labels)
     lines = audit_report.as_text(audit.audit(dataset), dataset).splitlines()
@@ -282,7 +282,7 @@ def test_command_without_anything_to_draw(tmp_path: Path) -> None:
     assert "--size: Input should be a multiple of 4" in run.stderr
 
 
-def test_training_warns_and_goes_on(tmp_path: Path, flawed: Dataset) -> None:
+def test_training_warns_and_continues(tmp_path: Path, flawed: Dataset) -> None:
     source = str(as_zip(tmp_path, files(flawed)))
     command = f"train --data {source} --name x --out {tmp_path / 'run'} --kimg 0.004 --batch 4"
     run = CliRunner().invoke(main, [*command.split(), "--width", "2", "--size", "20"])
@@ -294,7 +294,7 @@ def test_training_warns_and_goes_on(tmp_path: Path, flawed: Dataset) -> None:
     assert again.exit_code == 0, again.output
 
 
-def test_anime_faces_have_no_copies_and_are_looked_through_soon(anime_faces: Dataset) -> None:
+def test_anime_faces_have_no_copies_and_are_audited_quickly(anime_faces: Dataset) -> None:
     began = time.process_time()
     found = audit.quick_audit(anime_faces)
     assert time.process_time() - began < 2
