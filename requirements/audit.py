@@ -1,6 +1,6 @@
-"""Look every locked package up among the known vulnerabilities: ``make audit``.
+"""Check all locked packages for known vulnerabilities: ``make audit``.
 
-Fails where one is known. Where the database cannot be asked, says so in a line, and passes.
+Exits with 1 if one is known. Passes with a warning if no vulnerability database is reachable.
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ from pathlib import Path
 
 import requests
 
-# A mirror of PyPI may answer as if nothing were wrong with anything. A database knows this one.
-KNOWN = "https://pypi.org/pypi/jinja2/2.4.1/json"
+# A mirror of PyPI may report no vulnerability for any package. This package has known ones.
+PROBE_URL = "https://pypi.org/pypi/jinja2/2.4.1/json"
 
-# The files are complete, so nothing is resolved. What the database does not know is a failure too.
+# The files are complete, so nothing is resolved. --strict: a package missing in the database fails.
 AUDIT = (sys.executable, "-m", "pip_audit", "--strict", "--disable-pip", "--progress-spinner=off")
 
 
 def main(unhashed: str) -> int:
-    """Audit ``requirements/*.txt`` and the package that is installed beside them without a hash."""
+    """Audit ``requirements/*.txt`` and ``unhashed``, a package that is installed without a hash.
+
+    Returns the exit status.
+    """
     if reason := _unreachable():
         print(f"NOT AUDITED: no vulnerability database can be reached here ({reason})")
         return 0
     files = sorted(Path(__file__).parent.glob("*.txt"))
     locked = [*AUDIT, "--require-hashes", *(f"--requirement={file}" for file in files)]
-    unhashed = unhashed.partition("+")[0]  # a build, as 2.13.0+cpu, is known by its version
+    unhashed = unhashed.partition("+")[0]  # a build such as 2.13.0+cpu is listed by its version
     single = [*AUDIT, "--no-deps", "--requirement=/dev/stdin"]
-    quiet = {**os.environ, "PIP_AUDIT_LOGLEVEL": "error"}  # it would recommend a hash
+    quiet = {**os.environ, "PIP_AUDIT_LOGLEVEL": "error"}  # without its advice to add a hash
     audits = (
         subprocess.run(locked, check=False),
         subprocess.run(single, check=False, input=unhashed, text=True, env=quiet),
@@ -37,12 +40,12 @@ def main(unhashed: str) -> int:
 
 
 def _unreachable() -> str | None:
-    """Why the database cannot be asked; None where it can."""
+    """Reason why the database is unreachable; None if it is reachable."""
     try:
-        answer = requests.get(KNOWN, timeout=5)
-        answer.raise_for_status()
-        if not answer.json()["vulnerabilities"]:
-            return f"{KNOWN} knows of no vulnerability"
+        response = requests.get(PROBE_URL, timeout=5)
+        response.raise_for_status()
+        if not response.json()["vulnerabilities"]:
+            return f"{PROBE_URL} lists no vulnerability"
     except (requests.RequestException, LookupError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     return None

@@ -1,7 +1,7 @@
-"""Write a bill of materials for each image: ``make sbom``.
+"""Write a software bill of materials (SBOM) for each container image: ``make sbom``.
 
-CycloneDX JSON, a file for each: the packages that are installed, and the models. What the base
-image brings is not in it. The same sources give the same bytes.
+One CycloneDX JSON file for each image, with the installed packages and the models. Packages of the
+base image are not included. Equal sources give equal bytes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ ROOT = Path(__file__).parent.parent
 IMAGES = ("cpu", "gpu", "ray")
 SCHEMA = SchemaVersion.V1_6
 
-# What the image runs on, as far as the files tell platforms apart.
+# Platform of the images, for the environment markers in the files.
 PLATFORM = {"sys_platform": "linux", "python_version": "3.11", "python_full_version": "3.11.0"}
 
 
 def main(folder: Path) -> None:
-    """Write ``figment-cpu.cdx.json``, and one for each of the others, into ``folder``."""
+    """Write ``figment-IMAGE.cdx.json`` for each image into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     for image in IMAGES:
         path = folder / f"figment-{image}.cdx.json"
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
 
 
 def bill(image: str) -> str:
-    """The bill of an image. Raises ``ValueError`` where it does not hold to the schema."""
+    """SBOM of an image as JSON. Raises ``ValueError`` if it does not follow the schema."""
     bom = Bom(
         components=[
             *packages(ROOT / f"requirements/serve-{image}.txt"),
@@ -58,15 +58,15 @@ def bill(image: str) -> str:
         licenses=[DisjunctiveLicense(id="MIT")],
     )
     bom.register_dependency(bom.metadata.component, bom.components)
-    bom.serial_number = bom.metadata.timestamp = None  # they would differ each time
+    bom.serial_number = bom.metadata.timestamp = None  # would differ in each build
     text: str = make_outputter(bom, OutputFormat.JSON, SCHEMA).output_as_string(indent=2)
     if fault := JsonStrictValidator(SCHEMA).validate_str(text):
-        raise ValueError(f"the bill of the {image} image is not valid: {fault}")
+        raise ValueError(f"the SBOM of the {image} image is invalid: {fault}")
     return text + "\n"
 
 
 def packages(path: Path) -> Iterator[Component]:
-    """The packages of a file of exact versions, each with the hashes that it may have."""
+    """Packages of a requirements file with exact versions, each with its allowed hashes."""
     for line in path.read_text().replace("\\\n", "").splitlines():
         specifier, *hashes = line.split("--hash=sha256:")
         package = Requirement(specifier)
@@ -90,7 +90,7 @@ def packages(path: Path) -> Iterator[Component]:
 
 
 def models(folder: Path) -> Iterator[Component]:
-    """The model files, each with the data that it was trained on and the licence of that."""
+    """Model files, each with its training data and the licence of the data."""
     for path in sorted(folder.glob("*/*/*.onnx")):
         model, version = path.parts[-3:-1]
         manifest = _manifest(path.with_name("model.onnx"))

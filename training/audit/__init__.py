@@ -1,1 +1,1 @@
-"""Copies, contradictions and small classes in a dataset, before anyone trains on it."""
+"""Copies, contradictions and small classes in a dataset, found before training."""

@@ -1,6 +1,6 @@
-"""What is wrong with labelled images: copies, contradictions, classes too small to be learnt.
+"""Audit of labelled images: copies, contradicting labels, classes too small to learn.
 
-Pure: ``audit_report`` tells it to people.
+Pure. ``report`` writes the result.
 """
 
 from __future__ import annotations
@@ -16,68 +16,76 @@ from training.data import Dataset
 from training.errors import DataError
 
 FEW = 50
-"""A value with fewer images than this is hardly learnt."""
-MOST_COMBINATIONS = 100_000
-"""Of more, those that never occur are counted but not listed."""
-LISTED = 20
+"""A model hardly learns a value with fewer images than this."""
+MAX_COMBINATIONS = 100_000
+"""Above this, combinations that never occur are counted but not listed."""
+MAX_LISTED = 20
+"""Rare combinations in a report."""
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """How many images have these values."""
+class ValueCount:
+    """Number of images with the given values."""
 
     values: dict[str, str]
     images: int
 
 
 @dataclass(frozen=True)
-class Cheap:
-    """What is found in a time that grows with the number of images."""
+class QuickReport:
+    """Findings whose time grows with the number of images only."""
 
-    counts: tuple[Labelled, ...]
-    """Of every value of every attribute."""
+    counts: tuple[ValueCount, ...]
+    """One for every value of every attribute."""
     duplicates: tuple[Pair, ...]
-    """Every image that is the same as one before it."""
+    """Images that equal an earlier one."""
     mirrored: tuple[Pair, ...]
-    """Every image that mirrors one before it."""
+    """Images that mirror an earlier one."""
     conflicts: tuple[Pair, ...]
-    """Those of ``duplicates`` whose labels differ."""
+    """Pairs of ``duplicates`` whose labels differ."""
 
     @property
-    def few(self) -> tuple[Labelled, ...]:
+    def few(self) -> tuple[ValueCount, ...]:
+        """Values with fewer images than ``FEW``."""
         return tuple(count for count in self.counts if count.images < FEW)
 
 
 @dataclass(frozen=True)
 class Combinations:
-    """The values of all attributes taken together."""
+    """Combinations of the values of all attributes."""
 
     possible: int
     occurring: int
     few: int
-    """How many have fewer images than ``FEW``; those that never occur are among them."""
-    rarest: tuple[Labelled, ...]
-    """Some of these, fewest images first; of what never occurs only where not too much could."""
+    """Combinations with fewer images than ``FEW``, those that never occur included."""
+    rarest: tuple[ValueCount, ...]
+    """The first 20 of these, fewest images first.
+
+    Those that never occur are left out if more than ``MAX_COMBINATIONS`` are possible.
+    """
 
 
 @dataclass(frozen=True)
 class Report:
-    cheap: Cheap
+    """All findings of an audit."""
+
+    quick: QuickReport
     combinations: Combinations | None
-    """None where there are fewer than two attributes."""
+    """None for fewer than two attributes."""
     near: tuple[Pair, ...]
-    """Every image that is almost one before it, most similar first."""
+    """Images that nearly equal an earlier one, most similar first."""
     leaks: tuple[Pair, ...] | None
-    """Every image of the other data that is in this, mirrored or nearly; None without other data.
+    """Images of the other data that are in this data, also mirrored or nearly; None without it.
 
     ``first`` is an index into this data, ``second`` one into the other.
     """
 
 
-def cheap(dataset: Dataset) -> Cheap:
+def quick_audit(dataset: Dataset) -> QuickReport:
+    """Count values and find exact copies; time grows with the number of images."""
     pairs = near_duplicates.exact(dataset.images)
     duplicates = tuple(pair for pair in pairs if not pair.mirrored)
-    return Cheap(
+    return QuickReport(
         counts=_counts(dataset),
         duplicates=duplicates,
         mirrored=tuple(pair for pair in pairs if pair.mirrored),
@@ -90,10 +98,10 @@ def cheap(dataset: Dataset) -> Cheap:
 
 
 def audit(dataset: Dataset, other: Dataset | None = None) -> Report:
-    """Look at ``dataset``, and for its images in ``other``, such as data held out for measuring.
+    """Audit ``dataset``, and search ``other``, such as held-out data, for its images.
 
-    Takes a time that grows with the square of the number of images: a second for 15,000. Raises
-    ``DataError`` where the images of ``other`` have another shape.
+    Time grows with the square of the number of images: a second for 15,000. Raises ``DataError`` if
+    the images of ``other`` have another shape.
     """
     leaks = None
     if other is not None:
@@ -110,47 +118,50 @@ def audit(dataset: Dataset, other: Dataset | None = None) -> Report:
         almost = near_duplicates.near(dataset.images, other.images)
         leaks = (*same, *(pair for pair in almost if pair.second not in known))
     return Report(
-        cheap=cheap(dataset),
+        quick=quick_audit(dataset),
         combinations=_combinations(dataset),
         near=tuple(near_duplicates.near(dataset.images)),
         leaks=leaks,
     )
 
 
-def warnings(found: Cheap, source: str) -> list[str]:
-    """What ``found`` should tell someone who is about to train, in a sentence or two."""
+def warnings(report: QuickReport, source: str) -> list[str]:
+    """Warnings before a training on ``source``, at most two sentences."""
     lines = []
     counts = {
-        "repeat another": len(found.duplicates),
-        "mirror another": len(found.mirrored),
-        "are one picture under different labels": len(found.conflicts),
+        "repeat another": len(report.duplicates),
+        "mirror another": len(report.mirrored),
+        "are one picture under different labels": len(report.conflicts),
     }
-    told = [f"{count} {what}" for what, count in counts.items() if count]
-    if told:
+    copies = [f"{count} {verb}" for verb, count in counts.items() if count]
+    if copies:
         lines.append(
-            f"of the images, {', '.join(told)}: `python -m training audit {source}` names them"
+            f"of the images, {', '.join(copies)}: `python -m training audit {source}` lists them"
         )
-    if found.few:
-        few = [f"{phrase(count.values)} ({count.images})" for count in found.few]
+    if report.few:
+        few = [f"{phrase(count.values)} ({count.images})" for count in report.few]
         more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        lines.append(f"fewer than {FEW} images, hardly learnt: {', '.join(few[:5])}{more}")
+        lines.append(
+            f"values with fewer than {FEW} images, which a model hardly learns: "
+            f"{', '.join(few[:5])}{more}"
+        )
     return lines
 
 
 def phrase(values: dict[str, str]) -> str:
-    """``hair red, eyes blue``."""
+    """Values as text, such as ``hair red, eyes blue``."""
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def shape(dataset: Dataset) -> str:
-    """``64x64 RGB``."""
+    """Width, height and colours as text, such as ``64x64 RGB``."""
     height, width, channels = dataset.images.shape[1:]
     return f"{width}x{height} {'grey' if channels == 1 else 'RGB'}"
 
 
-def _counts(dataset: Dataset) -> tuple[Labelled, ...]:
+def _counts(dataset: Dataset) -> tuple[ValueCount, ...]:
     return tuple(
-        Labelled({attribute.name: value}, int((column == index).sum()))
+        ValueCount({attribute.name: value}, int((column == index).sum()))
         for attribute, column in zip(dataset.attributes, dataset.labels.T, strict=True)
         for index, value in enumerate(attribute.values)
     )
@@ -163,16 +174,16 @@ def _combinations(dataset: Dataset) -> Combinations | None:
     possible = math.prod(sizes)
     rows, counts = np.unique(dataset.labels, axis=0, return_counts=True)
     occurring, common = len(rows), int((counts >= FEW).sum())
-    if possible <= MOST_COMBINATIONS:
+    if possible <= MAX_COMBINATIONS:
         at = np.ravel_multi_index(tuple(dataset.labels.T), sizes)
         counts = np.bincount(at, minlength=possible)
         rows = np.stack(np.unravel_index(np.arange(possible), sizes), axis=1)
     rarest = tuple(
-        Labelled(
+        ValueCount(
             {x.name: x.values[v] for x, v in zip(dataset.attributes, rows[at], strict=True)},
             int(counts[at]),
         )
-        for at in np.argsort(counts, kind="stable")[:LISTED]
+        for at in np.argsort(counts, kind="stable")[:MAX_LISTED]
         if counts[at] < FEW
     )
     return Combinations(possible, occurring, possible - common, rarest)

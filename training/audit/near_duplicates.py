@@ -1,4 +1,4 @@
-"""Pictures that occur more than once: the same, mirrored or nearly so. Pure functions."""
+"""Search for images that occur more than once: equal, mirrored or nearly so. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 NEAR = 10.0
-"""Pictures are near copies up to this distance: the root mean square of the differences of their
-pixel values, of 255. Saving an anime face as JPEG moves it by 2 (quality 95) to 9 (quality 50)."""
+"""Largest distance of near copies: root mean square difference of pixel values, of 255. Saving an
+anime face as JPEG moves it by 2 (quality 95) to 9 (quality 50)."""
 CONTRAST_SHARE = 0.25
-"""And up to this share of their contrast, so that no two pictures of fog are taken for one."""
+"""Largest distance of near copies as a share of their contrast (standard deviation of pixels), so
+that two pictures of fog are not near copies."""
 GRID = 8
 ROWS_AT_ONCE = 512
-MOST_CANDIDATES = 64
-"""So many are looked at for any one picture: enough, unless much of the data is one picture."""
+MAX_CANDIDATES = 64
+"""Candidates that are compared with one image: enough, unless much of the data is one image."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images, by their indices in the data, or in the data and in the other data."""
+    """Two images by index: both in the data, or the second in the other data."""
 
     first: int
     second: int
     mirrored: bool
     distance: float = 0.0
-    """Root mean square of the differences of pixel values, 0 to 255."""
+    """Root mean square difference of pixel values, 0 to 255."""
 
 
 def exact(images: Images, others: Images | None = None) -> list[Pair]:
-    """Every image that is, or mirrors, one before it; or one of ``others`` that is in ``images``.
+    """Find images that equal or mirror an earlier one, or images of ``others`` in ``images``.
 
-    Each comes once, as ``second``, with the first image that it repeats. Both arrays are
+    Each is listed once, as ``second``, with the first image that it repeats. Both arrays are
     ``[N, H, W, channels]``. Time grows with N.
     """
     within = others is None
     others = images if others is None else others
     first_of: dict[bytes, int] = {}
     sums, other_sums = _sums(images), _sums(others)
-    # A mirrored picture has the same sum: only those that share theirs need be looked at.
+    # A mirrored image has the same sum, so only images with a repeated sum are compared.
     shared = _repeated(sums) if within else np.intersect1d(sums, other_sums)
     for index in np.flatnonzero(np.isin(sums, shared)):
         first_of.setdefault(_digest(images[index]), int(index))
@@ -60,11 +61,11 @@ def exact(images: Images, others: Images | None = None) -> list[Pair]:
 
 
 def near(images: Images, others: Images | None = None) -> list[Pair]:
-    """Pairs that differ by a little, up to ``NEAR``, and so only pairs that ``exact`` leaves.
+    """Find pairs that differ by more than 0 and at most ``NEAR``, so none that ``exact`` finds.
 
-    Each image comes once, as ``second``, with the most similar of those before it; or each of
-    ``others`` with the most similar of ``images``. Time grows with the square of N, but no pair
-    within reach is missed but for ``MOST_CANDIDATES``.
+    Each image is listed once, as ``second``, with the most similar earlier image; or each of
+    ``others`` with the most similar of ``images``. Time grows with the square of N. Only the limit
+    ``MAX_CANDIDATES`` can hide a pair.
     """
     within = others is None
     others = images if others is None else others
@@ -80,11 +81,11 @@ def near(images: Images, others: Images | None = None) -> list[Pair]:
 
 
 def _candidates(images: Images, others: Images, within: bool) -> Iterator[tuple[int, int, bool]]:
-    """All pairs whose coarse pictures are as near as those of near copies must be.
+    """Yield pairs (index, other index, mirrored) whose coarse images are within ``NEAR``.
 
-    Averaging blocks of pixels can only bring two pictures nearer (Jensen's inequality): what is
-    near in full is near in coarse, so looking at the coarse pictures alone misses nothing. The same
-    holds for the mean of all pixels, by which they are sorted to compare neighbours only.
+    Averaging blocks of pixels never increases the distance of two images (Jensen's inequality), so
+    the coarse images of near copies are near, and none is missed. The same holds for the mean of
+    all pixels, by which images are sorted so that only neighbours are compared.
     """
     means, other_means = (_sums(x) / x[0].size for x in (images, others))
     order, other_order = np.argsort(means), np.argsort(other_means)
@@ -100,21 +101,21 @@ def _candidates(images: Images, others: Images, within: bool) -> Iterator[tuple[
             if within:
                 close = np.triu(close, k=1)
             for row in np.flatnonzero(close.any(axis=1)):
-                for column in np.flatnonzero(close[row])[:MOST_CANDIDATES]:
+                for column in np.flatnonzero(close[row])[:MAX_CANDIDATES]:
                     yield int(order[start + row]), int(other_order[low + column]), mirrored
 
 
 def _coarse(images: Images) -> Floats:
-    """``[N, H, W, channels]`` to ``[N, 64]``, whose distances are at most those of the images.
+    """Reduce images ``[N, H, W, channels]`` to rows ``[N, 64]`` with distances at most as large.
 
-    Distances are root mean squares on both sides.
+    The distance of images is their root mean square difference, that of rows Euclidean.
     """
     count, height, width, channels = images.shape
     rows, columns = min(GRID, height), min(GRID, width)
     tall, wide = height // rows, width // columns
     sums = np.empty((count, rows, columns), dtype=np.float32)
     for start in range(0, count, ROWS_AT_ONCE):
-        # Leaving out what does not fill a block can only bring pictures nearer.
+        # Leaving out pixels that do not fill a block never increases a distance.
         part = images[start : start + ROWS_AT_ONCE, : tall * rows, : wide * columns]
         blocks = part.reshape(len(part), rows, tall, columns, wide * channels)
         sums[start : start + len(part)] = blocks.sum(axis=2, dtype=np.uint32).sum(axis=-1)
@@ -123,7 +124,7 @@ def _coarse(images: Images) -> Floats:
 
 
 def _close(coarse: Floats, others: Floats) -> npt.NDArray[np.bool_]:
-    """Which rows of ``coarse [N, 64]`` and ``others [M, 64]`` are within ``NEAR``: ``[N, M]``."""
+    """Mask ``[N, M]`` of the rows of ``coarse [N, 64]`` and ``others [M, 64]`` within ``NEAR``."""
     squares, other_squares = (np.square(x).sum(axis=1) for x in (coarse, others))
     distances = squares[:, None] + other_squares - 2 * coarse @ others.T
     slack = 1e-5 * (squares.max() + NEAR**2)  # for rounding

@@ -1,4 +1,4 @@
-"""An audit as people and programs read it: text, JSON, and a picture of the worst pairs."""
+"""An audit as text, as JSON, and as a picture of the worst pairs."""
 
 from __future__ import annotations
 
@@ -13,82 +13,85 @@ from training.data import Dataset
 from training.plots import grids
 
 WORST = 5
-MOST_VALUES = 20
+"""Pairs of each kind that are listed and shown."""
+MAX_VALUES = 20
 SCALE = 2
 
 
 def as_text(report: Report, dataset: Dataset, other: Dataset | None = None) -> str:
+    """Summary in lines, with the first pairs of each kind."""
     lines = [f"{dataset.name}: {len(dataset):,} images of {shape(dataset)}"]
     lines += _counts(report, dataset)
     if report.combinations is not None:
         lines.append(_combinations(report.combinations))
-    for what, pairs, seconds in _kinds(report, dataset, other):
-        title = what if seconds is dataset else f"also in {seconds.name}"
+    for kind, pairs, seconds in _kinds(report, dataset, other):
+        title = kind if seconds is dataset else f"also in {seconds.name}"
         lines.append(f"{title}: {len(pairs) or 'none'}")
-        lines += [f"  {_pair(what, pair, dataset, seconds)}" for pair in pairs[:WORST]]
+        lines += [f"  {_pair(kind, pair, dataset, seconds)}" for pair in pairs[:WORST]]
         if len(pairs) > WORST:
             lines.append("  ...")
     return "\n".join(lines)
 
 
 def as_json(report: Report, dataset: Dataset, other: Dataset | None = None) -> dict[str, Any]:
-    """All of it; images are told by their names, or by their indices where they have none."""
+    """Full report as JSON; an image is given by its name, or by its index without names."""
     height, width, channels = dataset.images.shape[1:]
     counts: dict[str, dict[str, int]] = {}
-    for count in report.cheap.counts:
+    for count in report.quick.counts:
         for name, value in count.values.items():
             counts.setdefault(name, {})[value] = count.images
-    found = report.combinations
+    combinations = report.combinations
     return {
         "data": dataset.name,
         "sha256": dataset.sha256,
         "images": len(dataset),
         "image": {"height": height, "width": width, "channels": channels},
         "counts": counts,
-        "combinations": found and vars(found) | {"rarest": [vars(each) for each in found.rarest]},
+        "combinations": combinations
+        and vars(combinations) | {"rarest": [vars(each) for each in combinations.rarest]},
         "against": other and {"data": other.name, "sha256": other.sha256, "images": len(other)},
         "pairs": {
-            what: [
+            kind: [
                 vars(pair)
                 | {"first": dataset.title(pair.first), "second": seconds.title(pair.second)}
                 for pair in pairs
             ]
-            for what, pairs, seconds in _kinds(report, dataset, other)
+            for kind, pairs, seconds in _kinds(report, dataset, other)
         },
     }
 
 
 def as_picture(report: Report, dataset: Dataset, other: Dataset | None = None) -> bytes | None:
-    """PNG with the two images of the worst pairs in a row each; None where there are none."""
+    """PNG with a row for each of the worst pairs; None without pairs."""
     images, captions = [], []
-    for what, pairs, seconds in _kinds(report, dataset, other):
+    for kind, pairs, seconds in _kinds(report, dataset, other):
         for pair in pairs[:WORST]:
             images += [dataset.images[pair.first], seconds.images[pair.second]]
-            captions.append(what.removesuffix("s").removesuffix(" duplicate"))
+            captions.append(kind.removesuffix("s").removesuffix(" duplicate"))
     return grids.captioned_rows(np.stack(images), captions, SCALE) if images else None
 
 
 def _kinds(
     report: Report, dataset: Dataset, other: Dataset | None
 ) -> Iterator[tuple[str, tuple[Pair, ...], Dataset]]:
-    """What is the matter, the pairs with which it is, and the data of the second of each."""
-    yield "duplicates", report.cheap.duplicates, dataset
-    yield "mirrored duplicates", report.cheap.mirrored, dataset
+    """Yield each kind of finding, its pairs, and the data of the second image of a pair."""
+    yield "duplicates", report.quick.duplicates, dataset
+    yield "mirrored duplicates", report.quick.mirrored, dataset
     yield "near duplicates", report.near, dataset
-    yield "label conflicts", report.cheap.conflicts, dataset
+    yield "label conflicts", report.quick.conflicts, dataset
     if report.leaks is not None and other is not None:
         yield "leaks", report.leaks, other
 
 
 def _counts(report: Report, dataset: Dataset) -> Iterator[str]:
     for attribute in dataset.attributes:
-        counts = [count for count in report.cheap.counts if attribute.name in count.values]
-        rarest = len(counts) > MOST_VALUES
+        counts = [count for count in report.quick.counts if attribute.name in count.values]
+        rarest = len(counts) > MAX_VALUES
         if rarest:
             counts = sorted(counts, key=lambda count: count.images)[:WORST]
-        told = ", ".join(f"{x.values[attribute.name]} {x.images:,}" for x in counts)
+        listed = ", ".join(f"{x.values[attribute.name]} {x.images:,}" for x in counts)
         yield f"{attribute.name}: " + (
-            f"{len(attribute.values):,} values, the rarest {told}" if rarest else told
+            f"{len(attribute.values):,} values, the rarest {listed}" if rarest else listed
         )
 
 
@@ -101,14 +104,14 @@ def _combinations(found: Combinations) -> str:
     return line
 
 
-def _pair(what: str, pair: Pair, dataset: Dataset, seconds: Dataset) -> str:
+def _pair(kind: str, pair: Pair, dataset: Dataset, seconds: Dataset) -> str:
     first, second = dataset.title(pair.first), seconds.title(pair.second)
     line = f"{first} {'~' if pair.distance else '='} {second}"
     if pair.mirrored:
         line += ", mirrored"
     if pair.distance:
         line += f", {pair.distance:.1f} of 255 apart"
-    if what == "label conflicts":
+    if kind == "label conflicts":
         one, other = dataset.labels[[pair.first, pair.second]]
         line += ": " + ", ".join(
             f"{attribute.name} {attribute.values[a]} or {attribute.values[b]}"

@@ -75,7 +75,7 @@ def train(
         if is_first:
             if not dry_run:
                 click.echo(f"data: {_summary(dataset)}", err=True)
-            for warning in audit.warnings(audit.cheap(dataset), config.data):
+            for warning in audit.warnings(audit.quick_audit(dataset), config.data):
                 click.echo(f"warning: {warning}", err=True)
         description = DatasetDescription.of(dataset, config.licence or dataset.licence)
         run = Run.broadcast(folder, Run.plan(folder, config, description))

@@ -1,1 +1,1 @@
-"""Small experiments in which a GAN can be watched while it learns."""
+"""Small experiments that show how a GAN learns."""

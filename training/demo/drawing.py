@@ -1,4 +1,4 @@
-"""Pictures of the demo: the states of its variants in, images out."""
+"""Pictures of the demo, from the states of its two variants."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIDDLE = SIZE[0] / 2
 PANELS: tuple[Box, Box] = ((50, 102, 460, 325), (525, 102, 935, 325))
 TITLE_SIZE, NAME_SIZE = 20, 16
 TITLE, NAME, NUMBERS, LEGEND = 26, 62, 85, 376
-"""Heights of the rows of text."""
+"""Vertical positions of the rows of text, in pixels."""
 
 FRAMES = 50
 FRAME_MS, LAST_FRAME_MS = 100, 3000
@@ -25,15 +25,15 @@ COLOURS = 64
 
 DATA, GENERATED, VERDICT = "#0969da", "#d1570a", "#1a7f37"
 VARIANTS = (GENERATED, VERDICT)
-"""The colours of the curves of the first and the second variant."""
+"""Colours of the curves of the first and the second variant."""
 
 BANDWIDTH = 0.05
-"""Of the kernel that makes a density of samples: a tenth of the data's deviation."""
+"""Standard deviation of the kernel for densities: a tenth of the data's deviation."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One of two runs side by side, which have states at the same steps."""
+    """One of two runs, which have states at the same steps."""
 
     name: str
     states: Sequence[State]
@@ -43,11 +43,11 @@ Variants = tuple[Variant, Variant]
 
 
 def animation(variants: Variants) -> bytes:
-    """An animated WebP of what is learnt, of at most FRAMES frames spread over the states."""
+    """Animated WebP of at most FRAMES frames, spread evenly over the states."""
     last = len(variants[0].states) - 1
     indices = sorted({round(last * k / (FRAMES - 1)) for k in range(FRAMES)})
     frames = [densities(variants, index) for index in indices]
-    # Few colours, the same in all frames, make the file three times smaller.
+    # A palette of few colours for all frames makes the file three times smaller.
     palette = frames[-1].quantize(COLOURS, Image.Quantize.FASTOCTREE)
     few = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     first, *others = [frame.convert("RGB") for frame in few]
@@ -60,14 +60,14 @@ def animation(variants: Variants) -> bytes:
         duration=[FRAME_MS] * len(others) + [LAST_FRAME_MS],
         loop=0,
         lossless=True,
-        quality=40,  # of the search for a small file
+        quality=40,  # effort of lossless compression
         method=3,
     )
     return buffer.getvalue()
 
 
 def densities(variants: Variants, index: int) -> Image.Image:
-    """The data, what is generated and the discriminator's verdict, in the states at ``index``."""
+    """Picture of data, generated samples and the discriminator's output at state ``index``."""
     canvas = Canvas(SIZE)
     step = variants[0].states[index].step
     canvas.text((MIDDLE, TITLE), f"A GAN learns N({MEAN:g}, {STDDEV:g}): step {step:,}", TITLE_SIZE)
@@ -85,17 +85,17 @@ def densities(variants: Variants, index: int) -> Image.Image:
         canvas.plot(plot)
     entries = [
         ("density of the data", DATA),
-        ("density of what is generated", GENERATED),
-        ("probability of being real, says the discriminator", VERDICT),
+        ("density of generated samples", GENERATED),
+        ("discriminator's probability that a number is real", VERDICT),
     ]
     canvas.legend(LEGEND, entries)
     return canvas.finish()
 
 
 def curves(variants: Variants) -> Image.Image:
-    """Mean and standard deviation of what is generated, over the steps."""
+    """Picture of the mean and standard deviation of generated samples over the steps."""
     canvas = Canvas(SIZE)
-    canvas.text((MIDDLE, TITLE), "What the generator draws, over the steps", TITLE_SIZE)
+    canvas.text((MIDDLE, TITLE), "Generated samples over the steps", TITLE_SIZE)
     steps = np.array([state.step for state in variants[0].states])
     quantities: list[tuple[str, float, Sequence[float], Callable[[State], float]]] = [
         ("mean", MEAN, (2, 3, 4, 5, 6), lambda state: state.mean),
@@ -114,6 +114,6 @@ def curves(variants: Variants) -> Image.Image:
 
 
 def density(samples: Floats) -> Floats:
-    """The density of ``samples [N]`` on AXIS, by a Gaussian kernel of BANDWIDTH."""
+    """Density of ``samples [N]`` at ``AXIS``, by a Gaussian kernel of ``BANDWIDTH``."""
     distances = (AXIS[:, None] - samples) / BANDWIDTH
     return np.exp(-(distances**2) / 2).mean(axis=1) / (BANDWIDTH * np.sqrt(2 * np.pi))

@@ -1,10 +1,11 @@
-"""Two tiny networks learn N(4, 0.5), with and without minibatch discrimination.
+"""A GAN learns N(4, 0.5), with and without minibatch discrimination.
 
 The example of J. Glover's "An introduction to generative adversarial networks" (AYLIEN, 2016). A
-discriminator that judges each number alone likes some number best, and a generator that learns
-faster than it puts all of its own there: the mean is right and the deviation far too small. With
-minibatch discrimination (Salimans et al. 2016, https://arxiv.org/abs/1606.03498, section 3.2) it
-sees that they are too alike. Nothing else differs between the two.
+discriminator that classifies each number alone has one number that it rates highest. A generator
+that learns faster than the discriminator moves all samples there (mode collapse): their mean is
+right and their deviation far too small. With minibatch discrimination (Salimans et al. 2016,
+https://arxiv.org/abs/1606.03498, section 3.2) the discriminator detects that samples are too
+similar. Everything else is equal in both variants.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from training.networks.minibatch import MinibatchDiscrimination
 
 MEAN, STDDEV = 4.0, 0.5
 AXIS = np.linspace(0, 8, 321)
-"""Where the discriminator is asked for its verdict."""
+"""Numbers at which the discriminator is evaluated."""
 
 SEED, STEPS = 1, 2000
 STATES = 200
-"""How many states a run of at least so many steps shows, beside the first."""
+"""Upper limit of the states of a run, without the first."""
 
-# The settings were chosen so that nearly every seed learns the distribution with minibatch
-# discrimination and collapses without: docs/demo.md has the count.
+# Settings with which nearly every seed learns the distribution with minibatch discrimination, and
+# collapses without: docs/demo.md has the counts.
 BATCH = 64
 GROUP = 16
 KERNELS, DIMS = 4, 2
@@ -47,14 +48,14 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class State:
-    """What the networks do after ``step`` steps."""
+    """Output of the networks after ``step`` steps."""
 
     step: int
     generated: npt.NDArray[np.float32]
-    """``[SAMPLES]``, what becomes of latents that lie evenly over their range."""
+    """``[SAMPLES]``, samples from latents that are spaced evenly over their range."""
     verdict: npt.NDArray[np.float32]
     """The discriminator's probability, in [0, 1], that each number of ``AXIS`` is real, in a group
-    with generated ones: the slope that the generator climbs."""
+    with generated ones. The generator follows its slope."""
 
     @property
     def mean(self) -> float:
@@ -75,7 +76,7 @@ def train(*, minibatch: bool, seed: int = SEED, steps: int = STEPS) -> Iterator[
     shown = set(shown_steps(steps))
     yield _state(0, generator, discriminator)
     for step in range(1, steps + 1):
-        # Full, and then evenly down to 0, so that the two come to rest.
+        # Constant, then linearly down to 0, so that both networks converge.
         rate = min(1.0, (steps - step + 1) / (steps * (1 - LR_HOLD)))
         d_adam.param_groups[0]["lr"] = rate * DISCRIMINATOR_LR
         g_adam.param_groups[0]["lr"] = rate * GENERATOR_LR
@@ -83,12 +84,14 @@ def train(*, minibatch: bool, seed: int = SEED, steps: int = STEPS) -> Iterator[
         real = MEAN + STDDEV * torch.randn(BATCH, 1, generator=data)
         with torch.no_grad():
             fake = generator(_latents(latent))
-        d_real, d_fake = discriminator(torch.cat([real, fake])).chunk(2)  # groups of one kind
+        d_real, d_fake = discriminator(torch.cat([real, fake])).chunk(
+            2
+        )  # groups are all real or all fake
         d_loss = softplus(-d_real).mean()  # -log(sigmoid(real))
         d_loss = d_loss + softplus(d_fake).mean()  # -log(1 - sigmoid(fake))
         _descend(d_adam, d_loss)
 
-        # The loss that does not saturate (Goodfellow et al. 2014, section 3).
+        # Non-saturating loss (Goodfellow et al. 2014, section 3).
         g_loss = softplus(-discriminator(generator(_latents(latent)))).mean()  # -log(sigmoid(fake))
         _descend(g_adam, g_loss)
         if step in shown:
@@ -96,19 +99,22 @@ def train(*, minibatch: bool, seed: int = SEED, steps: int = STEPS) -> Iterator[
 
 
 def shown_steps(steps: int) -> list[int]:
-    """The steps whose states are shown, from 0 to ``steps``, denser where more happens: early."""
+    """Steps whose states are shown, from 0 to ``steps``; denser at first, where more changes."""
     return sorted({round(steps * (k / STATES) ** 2) for k in range(STATES + 1)})
 
 
 def _generator() -> nn.Module:
-    """Latents ``[N, 1]`` to numbers ``[N, 1]``."""
+    """Network from latents ``[N, 1]`` to numbers ``[N, 1]``."""
     return nn.Sequential(
         nn.Linear(1, GENERATOR_WIDTH), nn.Softplus(), nn.Linear(GENERATOR_WIDTH, 1)
     )
 
 
 def _discriminator(minibatch: bool) -> nn.Module:
-    """Numbers ``[N, 1]`` to logits ``[N, 1]``; with ``minibatch`` N is a multiple of GROUP."""
+    """Network from numbers ``[N, 1]`` to logits ``[N, 1]``.
+
+    With ``minibatch``, N must be a multiple of ``GROUP``.
+    """
     width = DISCRIMINATOR_WIDTH
     comparing = [MinibatchDiscrimination(width, KERNELS, DIMS, GROUP)] if minibatch else []
     return nn.Sequential(
@@ -128,7 +134,7 @@ def _adam(network: nn.Module) -> torch.optim.Optimizer:
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step down, for the optimizer's own network only: the other gets no gradient."""
+    """Take one step for the optimizer's network only; the other gets no gradient."""
     parameters = optimizer.param_groups[0]["params"]
     gradients = torch.autograd.grad(loss, parameters)
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -137,9 +143,9 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def _latents(rng: torch.Generator) -> Tensor:
-    """``[BATCH, 1]``, one from each of as many equal pieces of the range, in random order.
+    """Latents ``[BATCH, 1]``, one from each of ``BATCH`` equal parts of the range, in random order.
 
-    The order matters: a group of neighbours would be alike whatever the generator does.
+    Random order, because a group of neighbours would be similar with any generator.
     """
     pieces = torch.randperm(BATCH, generator=rng) + torch.rand(BATCH, generator=rng)
     return (LATENT_RANGE * (2 * pieces / BATCH - 1))[:, None]

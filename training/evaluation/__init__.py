@@ -1,1 +1,1 @@
-"""How good a generator is: distances, coverage, memorisation, labels, use to a classifier."""
+"""Quality of a generator: distances, coverage, memorisation, labels, downstream benefit."""

@@ -1,12 +1,12 @@
-"""Everything that is measured of a run's generator, and what is left of it in the run's folder.
+"""Evaluate a run's generator, and write the results into the run's folder.
 
 evaluation/
-  report.md  report.json   for people and for programs
+  report.md  report.json   results as text and as JSON
   memorisation.png         the samples nearest to training images
-  verifier.onnx            the classifier that read the labels, where there are any
+  verifier.onnx            the classifier that read the labels; only with labels
   classifier.safetensors   the same, kept for the next evaluation
-  utility.jsonl  utility.png  what classifiers learn from samples, where that was asked
-  student-000900032.safetensors  the one that learnt longest from those of a snapshot
+  utility.jsonl  utility.png  downstream benefit of the samples, with --utility
+  student-000900032.safetensors  classifier trained to the end on the samples of a snapshot
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from service.core.atomic_write import write_atomically
 from service.core.manifest import IMAGE, Attribute
 from training.data import Dataset, load
 from training.errors import DataError, RunError
-from training.evaluation import downstream_report, features, report, verifier
+from training.evaluation import downstream_report, features, report, report_markdown, verifier
 from training.evaluation.downstream import Experiment, GanTrainScore, Plan, Trial, planned
-from training.evaluation.measure import Space, draw, evaluate
+from training.evaluation.images import MIN_IMAGES, draw
+from training.evaluation.measure import Space, evaluate
 from training.evaluation.report import EvaluationContext
-from training.evaluation.snapshot_scores import FEWEST
 from training.evaluation.verifier import Accuracy, Verifier
 from training.networks.marginal import Marginal
 from training.networks.networks import Generator
 from training.runs.run import Log, Run
 
 BUDGETS = (10, 50, 200)
-"""Real images of each value."""
+"""Real images of each value, in the arms that have real images."""
 SEEDS = range(5)
 SYNTHETIC = 20_000
-UTILITY_SEED = 3
-"""Of the samples that classifiers learn from; those that are measured have another."""
+DOWNSTREAM_SEED = 3
+"""Seed of the samples that classifiers are trained on; those that are measured have another."""
 
 
 def evaluate_run(
@@ -49,28 +49,28 @@ def evaluate_run(
     *,
     data: str | None,
     spaces: Sequence[Space],
-    utility: bool,
+    downstream: bool,
     device: torch.device,
     unconditional: str | None = None,
 ) -> None:
-    """Measure ``generator``, the run's after ``shown`` images, and write ``run.evaluation``.
+    """Measure ``generator``, a snapshot after ``shown`` images, and write ``run.evaluation``.
 
-    ``data`` is where the run's data lies now, if it has moved; ``spaces`` are others to compare
-    images in, beside that of the classifier; with ``utility``, classifiers are trained on the
-    samples, too. ``unconditional`` is the name of the model that draws the labels, if it is meant.
-    Raises ``RunError`` and ``DataError``.
+    ``data`` is the source of the run's data if it has moved. ``spaces`` are compared beside the
+    classifier's. With ``downstream``, classifiers are trained on samples, too. With
+    ``unconditional``, the name of a model, the variant that draws its labels is measured. Raises
+    ``RunError`` and ``DataError``.
     """
     name = run.config.name if unconditional is None else unconditional
-    if utility and (unconditional is not None or not run.dataset.attributes):
-        raise RunError(f"{name} is unconditional: no classifier learns from its samples")
+    if downstream and (unconditional is not None or not run.dataset.attributes):
+        raise RunError(f"{name} is unconditional: no classifier can be trained on its samples")
     if unconditional is not None:
         run.check_marginal(unconditional)
     folder = run.evaluation(name)
     trained, held_out = labelled_data(run, data).split(run.config.hold_out)
-    if len(held_out) < FEWEST:
+    if len(held_out) < MIN_IMAGES:
         raise RunError(
             f"{run.folder} kept {len(held_out)} images from training, too few to measure it "
-            f"against (at least {FEWEST}): train with a larger --hold-out"
+            f"against (at least {MIN_IMAGES}): train with a larger --hold-out"
         )
     generator = generator.to(device)
     log = Log(folder / "utility.jsonl")
@@ -79,10 +79,10 @@ def evaluate_run(
     measured: Generator | Marginal = generator
     if unconditional is not None:
         measured = Marginal(generator, generator.latent_size, run.dataset.attributes).to(device)
-    told = _measure(run, name, measured, shown, trained, held_out, spaces, device)
+    context = _measure(run, name, measured, shown, trained, held_out, spaces, device)
     if missing:
-        _write(folder, told, None)
-    if utility or not missing:
+        _write(folder, context, None)
+    if downstream or not missing:
         experiment = Experiment(
             real=trained,
             synthetic=synthetic(generator, trained.attributes),
@@ -90,7 +90,7 @@ def evaluate_run(
             mirror=run.config.mirror,
             device=device,
         )
-        trials = known + _try(experiment, missing, log, shown)
+        trials = known + _run_trials(experiment, missing, log, shown)
         student = features.load_or_train(
             folder / f"student-{shown:09d}.safetensors",
             experiment.synthetic,
@@ -98,9 +98,9 @@ def evaluate_run(
             device=device,
             schedule=features.THOROUGH,
         )
-        real = {name: reader.right for name, reader in told.readers.items()}
-        taught = GanTrainScore(real, experiment.test(student))
-        _write(folder, told, (experiment, trials, taught))
+        real = {name: reader.right for name, reader in context.readers.items()}
+        score = GanTrainScore(real, experiment.test(student))
+        _write(folder, context, (experiment, trials, score))
 
 
 def _measure(
@@ -127,10 +127,10 @@ def _measure(
         if generator.condition_size:
             _write_verifier(run.evaluation(name) / "verifier.onnx", reader, held_out)
         reader = reader.to(device)
-    learnt = "its images' labels" if held_out.attributes else "how its images were turned"
+    target = "labels" if held_out.attributes else "rotations"
     classifier = Space(
         "classifier",
-        f"the {features.FEATURES} last features of a classifier of {learnt}, trained on the "
+        f"the {features.FEATURES} last features of a classifier of {target}, trained on the "
         f"{len(trained):,} training images of {run.dataset.info.name}",
         network.features,
     )
@@ -140,7 +140,7 @@ def _measure(
         held_out,
         [classifier, *spaces],
         reader,
-        lambda what: click.echo(f"{what} ...", err=True),
+        lambda message: click.echo(f"{message} ...", err=True),
     )
     names = [attribute.name for attribute in held_out.attributes]
     return EvaluationContext(
@@ -163,24 +163,26 @@ def _write_verifier(path: Path, reader: Verifier, held_out: Dataset) -> None:
 
 
 def synthetic(generator: Generator, attributes: tuple[Attribute, ...]) -> Dataset:
-    """20,000 samples under the labels asked, which are drawn by frequency."""
-    images = draw(generator, attributes, SYNTHETIC, UTILITY_SEED)
+    """20,000 samples, with the labels that were requested; these are drawn by frequency."""
+    images = draw(generator, attributes, SYNTHETIC, DOWNSTREAM_SEED)
     return Dataset("samples", images.pixels.cpu().numpy(), images.labels.cpu().numpy(), attributes)
 
 
-def _try(experiment: Experiment, plans: list[Plan], log: Log, shown: int) -> list[Trial]:
-    """Carry out ``plans``, each kept in ``log`` as soon as it is done."""
+def _run_trials(experiment: Experiment, plans: list[Plan], log: Log, shown: int) -> list[Trial]:
+    """Run ``plans``; each trial is appended to ``log`` when it is finished."""
     trials = []
-    for trial in tqdm(experiment.trials(plans), "utility", len(plans), unit="trial", disable=None):
+    for trial in tqdm(
+        experiment.trials(plans), "downstream", len(plans), unit="trial", disable=None
+    ):
         log.append({"shown": shown} | asdict(trial))
         trials.append(trial)
     return trials
 
 
 def labelled_data(run: Run, data: str | None) -> Dataset:
-    """The run's data; all labels that it has where the model has none of them.
+    """Load the run's data; for an unconditional model, with all labels that the data has.
 
-    Raises ``DataError``, and ``RunError`` where it is not what the run was trained on.
+    Raises ``DataError``, and ``RunError`` if the run was trained on other data.
     """
     config = run.config
     unconditional = not run.dataset.attributes
@@ -190,32 +192,34 @@ def labelled_data(run: Run, data: str | None) -> Dataset:
     except DataError as error:
         if not unconditional:
             raise
-        click.echo(f"warning: going on without labels, for they cannot be read: {error}", err=True)
+        click.echo(f"warning: labels cannot be read and are ignored: {error}", err=True)
         dataset = load(source, (), *framing)
     as_trained = dataset
     if unconditional:
         as_trained = replace(dataset, labels=dataset.labels[:, :0], attributes=())
     if as_trained.sha256 != run.dataset.info.sha256:
-        raise RunError(f"the data is not what {run.folder} was trained on: its digest has changed")
+        raise RunError(f"{run.folder} was trained on other data: its digest has changed")
     return dataset
 
 
 def _write(
     folder: Path,
-    told: EvaluationContext,
-    utility: tuple[Experiment, list[Trial], GanTrainScore] | None,
+    context: EvaluationContext,
+    downstream: tuple[Experiment, list[Trial], GanTrainScore] | None,
 ) -> None:
-    """The report comes last: what has one is whole."""
+    """Write all files, ``report.json`` last: it marks a complete evaluation."""
     for name in ("report.json", downstream_report.PICTURE):
         (folder / name).unlink(missing_ok=True)
-    write_atomically(folder / "memorisation.png", report.as_picture(told))
-    text = f"# {told.name} after {told.shown:,} images\n\n{report.as_markdown(told)}"
-    found = report.as_json(told)
-    if utility is not None:
-        text += "\n" + downstream_report.as_markdown(*utility)
-        found["utility"] = downstream_report.as_json(*utility)
+    write_atomically(folder / "memorisation.png", report.as_picture(context))
+    text = (
+        f"# {context.name} after {context.shown:,} images\n\n{report_markdown.as_markdown(context)}"
+    )
+    content = report.as_json(context)
+    if downstream is not None:
+        text += "\n" + downstream_report.as_markdown(*downstream)
+        content["utility"] = downstream_report.as_json(*downstream)
         write_atomically(
-            folder / downstream_report.PICTURE, downstream_report.as_picture(utility[1])
+            folder / downstream_report.PICTURE, downstream_report.as_picture(downstream[1])
         )
     write_atomically(folder / "report.md", text)
-    write_atomically(folder / "report.json", json.dumps(found, indent=2) + "\n")
+    write_atomically(folder / "report.json", json.dumps(content, indent=2) + "\n")

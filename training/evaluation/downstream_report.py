@@ -1,4 +1,4 @@
-"""What synthetic data is worth to a classifier, as Markdown, JSON and a picture."""
+"""Downstream benefit as Markdown, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from training.evaluation.confidence import Estimate, estimate
 from training.evaluation.downstream import (
     ARMS,
     BATCH,
     OPERATIONS,
     REAL,
-    Estimate,
     Experiment,
     GanTrainScore,
     Trial,
-    estimate,
 )
 from training.plots.canvas import GRID, LABEL_SIZE, SCALE, Canvas, Plot, Point
 from training.plots.grids import png
 
 PICTURE = "utility.png"
-"""The name under which the Markdown shows the picture."""
+"""File name of the picture, to which the Markdown links."""
 
 SIZE, BOX = (760, 440), (50, 45, 740, 345)
 COLOURS = dict(zip(ARMS, ("#0969da", "#bf8700", "#cf222e", "#8250df"), strict=True))
-ASIDE = dict(zip(ARMS, (-9, 0, 9, 0), strict=True))
-"""Pixels by which the intervals under one budget stand apart."""
+OFFSETS = dict(zip(ARMS, (-9, 0, 9, 0), strict=True))
+"""Horizontal shift of each arm's intervals in pixels, so that they do not overlap."""
 INSET = 0.08
-"""Share of the width that is left free beside the first and the last budget."""
+"""Free margin beside the first and the last budget, as a share of the width."""
 
 CAVEATS = (
-    "The generator learnt from all training images, so under a small budget it brings knowledge of "
-    "images that the budget does not have. This is what somebody gains who has the finished model "
-    "and few labelled images, not what a GAN trained on those few would give.",
-    "A snapshot chosen by its distance to the held-out images, as a run's best one is, knows a "
-    "little of the test.",
-    "The classifier is small and trained briefly; a larger or a pretrained one may gain less.",
-    "Intervals cover what differs between seeds: which images a budget draws, and the classifier's "
+    "The generator was trained on all training images, so with a small budget it adds knowledge of "
+    "images that are not in the budget. The result is the gain from the finished model for a user "
+    "with few labelled images, not what a GAN trained on those few would give.",
+    "A snapshot chosen by its distance to the held-out images, as a run's best one is, has "
+    "used the test images a little.",
+    "The classifier is small and trained briefly. A larger or pretrained one may gain less.",
+    "Intervals cover the differences between seeds: the images in a budget, and the classifier's "
     "weights and batches. They do not cover another generator or other held-out images.",
-    "Every verdict stands alone: of 20 arms that make no difference, about one will seem to.",
+    "Verdicts are not corrected for their number: of 20 arms that make no difference, about one "
+    "will seem to make one.",
 )
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What the seeds of one arm under one budget say together."""
+    """One arm under one budget, over all seeds."""
 
     arm: str
     budget: int | None
@@ -54,13 +54,16 @@ class Summary:
     """Fewest and most real images over the seeds."""
     accuracy: Estimate
     gain: Estimate | None
-    """Over the arm 'real' under the same budget; None for that arm and for synthetic alone."""
+    """Gain over the arm 'real' under the same budget; None for that arm and for synthetic alone."""
     verdict: str | None
-    """What the gain comes to, in words."""
+    """The gain in words; None without a gain."""
 
 
 def summarise(trials: Iterable[Trial]) -> list[Summary]:
-    """By rising budget, and in the order of ``ARMS``; synthetic alone comes last."""
+    """Summarise by arm and budget, in rising order of budget, then of ``ARMS``.
+
+    Synthetic images alone, which have no budget, come last.
+    """
     arms: dict[tuple[int | None, str], dict[int, Trial]] = {}
     for trial in trials:
         arms.setdefault((trial.budget, trial.arm), {})[trial.seed] = trial
@@ -71,7 +74,7 @@ def summarise(trials: Iterable[Trial]) -> list[Summary]:
 def _summary(
     budget: int | None, arm: str, trials: Mapping[int, Trial], real: Mapping[int, Trial]
 ) -> Summary:
-    """Of ``trials``, by seed; ``real`` are those to compare with."""
+    """Summarise ``trials``; ``real`` are the trials to compare with. Both are by seed."""
     images = [trial.images for trial in trials.values()]
     accuracy = estimate([trial.accuracy for trial in trials.values()])
     # Paired: under one seed all arms have the same real images.
@@ -83,41 +86,42 @@ def _summary(
 
 def _verdict(gain: Estimate) -> str:
     if gain.low is None or gain.high is None:
-        return "one seed cannot tell"
+        return "unknown: only one seed"
     if gain.low > 0:
         return "helps"
-    return "hurts" if gain.high < 0 else f"no difference that {gain.seeds} seeds could show"
+    return "hurts" if gain.high < 0 else f"no difference within the error of {gain.seeds} seeds"
 
 
-def as_markdown(experiment: Experiment, trials: Sequence[Trial], taught: GanTrainScore) -> str:
-    """A section with the table of all arms, to stand beside the picture."""
+def as_markdown(experiment: Experiment, trials: Sequence[Trial], score: GanTrainScore) -> str:
+    """Markdown section with a table of all arms and a link to the picture."""
     seeds = len({trial.seed for trial in trials})
     attributes = ", ".join(attribute.name for attribute in experiment.real.attributes)
-    changes = ", ".join(OPERATIONS) + (", mirror" if experiment.mirror else "")
+    augmentations = ", ".join(OPERATIONS) + (", mirror" if experiment.mirror else "")
     lines = [
         "### Does synthetic data help a classifier?",
         "",
         f"![accuracy over real images for each value]({PICTURE})",
         "",
         f"A small classifier ({attributes}) is trained for {experiment.steps:,} steps of {BATCH} "
-        f"images in every arm, under {seeds} {'seed' if seeds == 1 else 'seeds'}, and tested on "
+        f"images in every arm, with {seeds} {'seed' if seeds == 1 else 'seeds'}, and tested on "
         f"{len(experiment.held_out):,} held-out real images. A budget is the number of real images "
-        "with each value of each attribute, or all where there are fewer, drawn from "
-        f"{len(experiment.real):,}; an image counts for all its values. Classic augmentation is "
-        f"{changes}. Where there are synthetic images, of {len(experiment.synthetic):,}, they are "
-        "half of every batch, or all of it. Accuracy is the share of labels read right, the mean "
-        "over the attributes, with 95% confidence intervals (Student's t over the seeds). A gain "
-        "is over real images alone under the same budget, paired by seed.",
+        "with each value of each attribute, or all if there are fewer, drawn from "
+        f"{len(experiment.real):,}. An image counts for all its values. Classic augmentation is "
+        f"{augmentations}. The {len(experiment.synthetic):,} synthetic images are half of every "
+        "batch in the arm with real images, and the whole batch in the arm without. Accuracy is "
+        "the share of labels read right, averaged over the attributes, with 95% confidence "
+        "intervals (Student's t over the seeds). A gain is over real images alone under the same "
+        "budget, paired by seed.",
         "",
         "| budget | arm | real images | accuracy, % | gain, points | verdict |",
         "| --- | --- | --- | --- | --- | --- |",
         *(_row(summary) for summary in summarise(trials)),
         "",
-        f"After many epochs on nothing but {len(experiment.synthetic):,} samples, the classifier "
-        f"reads right, on held-out images: {_shares(taught.synthetic)}. After as many on all "
-        f"{len(experiment.real):,} real training images: {_shares(taught.real)}.",
+        f"After many epochs on {len(experiment.synthetic):,} samples only, the classifier's "
+        f"accuracy on held-out images: {_shares(score.synthetic)}. After as many on all "
+        f"{len(experiment.real):,} real training images: {_shares(score.real)}.",
         "",
-        "What this does not say:",
+        "Limits:",
         "",
         *(f"- {caveat}" for caveat in CAVEATS),
         "",
@@ -145,9 +149,9 @@ def _percent(x: Estimate, sign: str) -> str:
 
 
 def as_json(
-    experiment: Experiment, trials: Sequence[Trial], taught: GanTrainScore
+    experiment: Experiment, trials: Sequence[Trial], score: GanTrainScore
 ) -> dict[str, Any]:
-    """Every trial and every summary; accuracies in [0, 1]."""
+    """All trials and summaries as JSON; accuracies in [0, 1]."""
     sets = {role: getattr(experiment, role) for role in ("real", "synthetic", "held_out")}
     return {
         **{
@@ -155,7 +159,7 @@ def as_json(
         },
         "steps": experiment.steps,
         "mirror": experiment.mirror,
-        "taught": asdict(taught),
+        "taught": asdict(score),
         "trials": [asdict(trial) for trial in trials],
         "summaries": [asdict(summary) for summary in summarise(trials)],
     }
@@ -166,7 +170,7 @@ def _shares(right: Mapping[str, float]) -> str:
 
 
 class _LogPlot(Plot):
-    """Percentages over budgets, which stand on a logarithmic axis."""
+    """Plot of percentages over budgets on a logarithmic axis."""
 
     def at(self, x: float, y: float) -> Point:
         first, last = self.xticks[0], self.xticks[-1]
@@ -178,12 +182,12 @@ class _LogPlot(Plot):
 def as_picture(trials: Sequence[Trial]) -> bytes:
     """PNG of accuracy over the budget, with intervals; synthetic alone is a band.
 
-    Raises ``ValueError`` where no trial has a budget.
+    Raises ``ValueError`` if no trial has a budget.
     """
     summaries = summarise(trials)
     budgets = sorted({x.budget for x in summaries if x.budget is not None})
     if not budgets:
-        raise ValueError("without a trial on real images there is nothing to draw")
+        raise ValueError("nothing to draw: no trial has real images")
     canvas, plot = Canvas(SIZE), _LogPlot(BOX, budgets, _tens(summaries))
     for _, height in (plot.at(budgets[0], y) for y in plot.yticks):  # as wide as the band
         plot.draw.line([(0, height), (plot.size[0], height)], GRID, SCALE)
@@ -194,7 +198,7 @@ def as_picture(trials: Sequence[Trial]) -> bytes:
             plot.draw.rectangle((0, high, plot.size[0], low), f"{COLOURS[x.arm]}30")
             lines[x.arm] = [(0, mean), (plot.size[0], mean)]
         else:
-            across = plot.at(x.budget, 0)[0] + ASIDE[x.arm] * SCALE
+            across = plot.at(x.budget, 0)[0] + OFFSETS[x.arm] * SCALE
             plot.draw.line([(across, low), (across, high)], COLOURS[x.arm], 2 * SCALE)
             plot.draw.circle((across, mean), 4 * SCALE, COLOURS[x.arm])
             lines.setdefault(x.arm, []).append((across, mean))
@@ -209,12 +213,12 @@ def as_picture(trials: Sequence[Trial]) -> bytes:
 
 
 def _bounds(x: Estimate) -> tuple[float, float, float]:
-    """Low, mean and high, which are the same where there is no interval."""
+    """Low, mean and high, which are equal if there is no interval."""
     return (x.mean,) * 3 if x.low is None or x.high is None else (x.low, x.mean, x.high)
 
 
 def _tens(summaries: Sequence[Summary]) -> Sequence[int]:
-    """Percentages that enclose the intervals, but for what lies beyond 0 and 100."""
+    """Multiples of ten, 0 to 100, that enclose all intervals."""
     tens = [10 * share for x in summaries for share in _bounds(x.accuracy)]
     first = min(max(math.floor(min(tens)), 0), 9)
     return range(10 * first, 10 * max(min(math.ceil(max(tens)), 10), first + 1) + 1, 10)

@@ -1,7 +1,7 @@
-"""A feature space that belongs to the data: that of a classifier trained on its own labels.
+"""Feature space of a dataset: the last layer of a classifier trained on its labels.
 
-It needs no download, fits grey and small images, and sees what the labels say. Where there are no
-labels, the classifier learns by how much an image was turned (Gidaris et al. 2018,
+It needs no download, works for grey and small images, and depends on the features that decide a
+label. Without labels, the classifier learns by how much an image was rotated (Gidaris et al. 2018,
 https://arxiv.org/abs/1803.07728).
 """
 
@@ -29,37 +29,37 @@ from training.runs import checkpoint
 
 FEATURES = 128
 WIDTH = 24
-LARGEST_FACTOR = 4
+MAX_WIDTH_FACTOR = 4
 BATCH = 64
 LR = 1e-3
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a network learns."""
+    """Length of a training."""
 
     epochs: int
-    most: int
-    """Images shown, at most, however large the data."""
+    max_images: int
+    """Limit on the images shown, for large data."""
     translate: bool
-    """Whether images are shifted by up to an eighth of their side, which pays over many epochs."""
+    """Shift images by up to an eighth of their side, which helps over many epochs."""
 
 
-QUICK = Schedule(epochs=5, most=200_000, translate=False)
-"""To compare the snapshots of a run."""
-THOROUGH = Schedule(epochs=15, most=2_000_000, translate=True)
-"""To judge a model by, and to read labels."""
+QUICK = Schedule(epochs=5, max_images=200_000, translate=False)
+"""For the scores of a run's snapshots."""
+THOROUGH = Schedule(epochs=15, max_images=2_000_000, translate=True)
+"""For an evaluation, and for the verifier."""
 
 
 class FeatureNetwork(nn.Module):
-    """Images to features ``[N, 128]`` and to the labels read off them."""
+    """Classifier with features ``[N, 128]`` before its last layer."""
 
     def __init__(self, image_shape: tuple[int, int, int], sizes: Sequence[int]) -> None:
         """``image_shape`` is height, width, channels; ``sizes`` the values of each attribute."""
         super().__init__()
         height, width, channels = image_shape
         levels = halvings(height, width)
-        maps = [channels, *(WIDTH * min(2**level, LARGEST_FACTOR) for level in range(levels))]
+        maps = [channels, *(WIDTH * min(2**level, MAX_WIDTH_FACTOR) for level in range(levels))]
         layers: list[nn.Module] = []
         for before, after in pairwise(maps):
             convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
@@ -73,26 +73,26 @@ class FeatureNetwork(nn.Module):
         self.sizes = tuple(sizes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[N, channels, H, W]`` in [-1, 1] to logits of all attributes, ``[N, sum(sizes)]``."""
+        """Logits of all attributes, ``[N, sum(sizes)]``, of ``[N, channels, H, W]`` in [-1, 1]."""
         return self.to_logits(self.dropout(self.to_features(images)))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """uint8 ``[N, H, W, channels]`` to ``[N, 128]``."""
+        """Features ``[N, 128]`` of uint8 ``[N, H, W, channels]``."""
         return torch.cat([self.to_features(to_networks(part)) for part in images.split(256)])
 
     @torch.no_grad()
     def read(self, features: Tensor) -> Tensor:
-        """Features ``[N, 128]`` to the likeliest value of each attribute, ``[N, A]``."""
+        """Likeliest value of each attribute, ``[N, A]``, from features ``[N, 128]``."""
         logits = self.to_logits(features).split(list(self.sizes), dim=1)
         return torch.stack([part.argmax(dim=1) for part in logits], dim=1)
 
 
 def new_network(dataset: Dataset, device: torch.device) -> FeatureNetwork:
-    """New network that ``train_network`` trains for ``dataset``, in inference mode."""
+    """Untrained network for the shape and labels of ``dataset``, in inference mode."""
     height, width, channels = dataset.images.shape[1:]
     sizes = [len(attribute.values) for attribute in dataset.attributes]
-    network = FeatureNetwork((height, width, channels), sizes or [_turns(dataset)])
+    network = FeatureNetwork((height, width, channels), sizes or [_rotations(dataset)])
     # Twice as fast on CPUs as the usual order.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.to(device).eval()
@@ -106,15 +106,15 @@ def train_network(
     schedule: Schedule = QUICK,
     seed: int = 0,
 ) -> FeatureNetwork:
-    """Train a feature network on ``dataset``, with every other image mirrored where ``mirror``.
+    """Train a feature network on ``dataset``; ``mirror`` flips half of the images at random.
 
-    A function of its arguments.
+    Deterministic, given its arguments.
     """
-    turns = _turns(dataset)
+    rotations = _rotations(dataset)
     with scoped_seed(seed, "features", 0, device):
         network = new_network(dataset, device).train()
         optimizer = torch.optim.Adam(network.parameters(), LR, fused=True)
-        total = min(schedule.epochs * len(dataset), schedule.most)
+        total = min(schedule.epochs * len(dataset), schedule.max_images)
         images, labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
         for shown in tqdm(range(0, total, BATCH), "classifier", unit="batch", disable=None):
             chosen = batch_indices(seed, len(dataset), shown, BATCH, torch.device("cpu"))
@@ -128,8 +128,8 @@ def train_network(
                 uniform = torch.rand(len(batch), 1, DRAWS, generator=chance, device=device)
                 batch = augment(batch, ["translation"], 1, uniform)
             if not dataset.attributes:
-                turn = (coins * 2 * turns).long() % turns
-                batch, targets = _turned(batch, turn, turns), turn[:, None]
+                rotation = (coins * 2 * rotations).long() % rotations
+                batch, targets = _rotate(batch, rotation, rotations), rotation[:, None]
             train_step(network, optimizer, LR * (1 - shown / total), batch, targets)
     return network.eval().requires_grad_(False)
 
@@ -141,7 +141,7 @@ def train_step(
     images: Tensor,
     labels: Tensor,
 ) -> None:
-    """One step on ``images [N, channels, H, W]`` in [-1, 1] and their ``labels [N, A]``."""
+    """Take one step on ``images [N, channels, H, W]`` in [-1, 1] and their ``labels [N, A]``."""
     with convolutions_in(choose_precision("auto", images.device), images.device):
         logits = network(images.contiguous(memory_format=torch.channels_last))
     known = torch.ones_like(labels, dtype=torch.bool)
@@ -153,8 +153,8 @@ def train_step(
     optimizer.step()
 
 
-def _turns(dataset: Dataset) -> int:
-    """What an image may be turned by without changing its shape: quarters, or halves."""
+def _rotations(dataset: Dataset) -> int:
+    """Rotations that keep an image's shape: 4 (quarters) for a square, otherwise 2 (halves)."""
     height, width = dataset.images.shape[1:3]
     return 4 if height == width else 2
 
@@ -167,12 +167,12 @@ def load_or_train(
     device: torch.device,
     schedule: Schedule = QUICK,
 ) -> FeatureNetwork:
-    """The network in ``path``, which is fitted and written first where there is none.
+    """Load the network in ``path``; train and write it first if the file does not exist.
 
-    Raises ``CheckpointError``.
+    Raises ``CheckpointError`` if the file cannot be read or holds another network.
     """
     if not path.exists():
-        print(f"learning {path.stem} ...", file=sys.stderr, flush=True)
+        print(f"training {path.stem} ...", file=sys.stderr, flush=True)
         network = train_network(dataset, mirror=mirror, device=device, schedule=schedule)
         checkpoint.write(path, 0, checkpoint.collect({"features": network}, {}))
     network = new_network(dataset, device).requires_grad_(False)
@@ -180,8 +180,8 @@ def load_or_train(
     return network
 
 
-def _turned(images: Tensor, turn: Tensor, turns: int) -> Tensor:
-    """Each image turned by ``turn`` of ``turns`` equal parts of a circle."""
-    quarters = 4 // turns
-    every = torch.stack([images.rot90(k * quarters, (2, 3)) for k in range(turns)])
-    return every[turn, torch.arange(len(images), device=images.device)]
+def _rotate(images: Tensor, rotation: Tensor, rotations: int) -> Tensor:
+    """Rotate each image by ``rotation [N]`` of ``rotations`` equal parts of a circle."""
+    quarters = 4 // rotations
+    every = torch.stack([images.rot90(k * quarters, (2, 3)) for k in range(rotations)])
+    return every[rotation, torch.arange(len(images), device=images.device)]

@@ -1,9 +1,9 @@
-"""The features of the published FID: those of Inception v3 before its last layer.
+"""Features of the published FID: Inception v3 before its last layer.
 
-An extra, and weights that a person brings: nothing is downloaded. The network is torch-fidelity's,
-which pads, pools and resizes to 299x299 as TensorFlow 1 did, so that with the published weights
-distances are those of the papers (Heusel et al. 2017, https://arxiv.org/abs/1706.08500). It was
-trained on photographs, and knows nothing of labels.
+Needs the extra ``inception``, and a file of weights from the user: nothing is downloaded. The
+network is torch-fidelity's, which pads, pools and resizes to 299x299 as TensorFlow 1 did. With the
+published weights, distances are therefore those of the papers (Heusel et al. 2017,
+https://arxiv.org/abs/1706.08500). It was trained on photographs and has no labels of the data.
 """
 
 from __future__ import annotations
@@ -21,37 +21,38 @@ from training.errors import CheckpointError, RunError
 
 NAME = "inception"
 LAYER = "2048"
-"""torch-fidelity's name for the last pooling, TensorFlow's ``pool_3``."""
+"""Last pooling layer in torch-fidelity; ``pool_3`` in TensorFlow."""
 PUBLISHED = "weights-inception-2015-12-05-6726825d.pth"
-"""What torch-fidelity calls the published weights; the end is how their SHA-256 begins."""
+"""torch-fidelity's name of the published weights; it ends with the first digits of their
+SHA-256."""
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class Inception:
-    """Images to features, ready for inference."""
+    """Network that computes features, in inference mode."""
 
     network: nn.Module
     description: str
-    """Tells these weights from others: ``Inception v3, weights sha256 6726825d...``."""
+    """Identifies the weights: ``Inception v3, weights sha256 6726825d...``."""
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """uint8 ``[N, H, W, channels]``, grey or RGB, to float32 ``[N, 2048]``."""
+        """Features, float32 ``[N, 2048]``, of uint8 ``[N, H, W, channels]``, grey or RGB."""
         rgb = images.permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
         return torch.cat([self.network(part)[0] for part in rgb.split(BATCH)])
 
 
 def check_installed() -> None:
-    """Raise ``RunError`` where torch-fidelity is not installed, or does not work."""
+    """Raise ``RunError`` if torch-fidelity is not installed, or does not work."""
     _network_class()
 
 
 def load(weights: Path, device: torch.device) -> Inception:
-    """The network with ``weights``, a state dict as ``torch.save`` writes it.
+    """Load the network with ``weights``, a state dict written by ``torch.save``.
 
-    Raises ``RunError`` where torch-fidelity is not installed or does not work, ``CheckpointError``
-    for a file that cannot be read or holds something else. Code in the file is never run.
+    Raises ``RunError`` if torch-fidelity is not installed or does not work, ``CheckpointError`` if
+    the file cannot be read or has other content. Code in the file is never run.
     """
     network_class = _network_class()
     try:
@@ -59,7 +60,7 @@ def load(weights: Path, device: torch.device) -> Inception:
     except OSError as error:
         raise CheckpointError(f"{weights}: cannot be read: {error.strerror}") from error
     state = _unpickled(weights, data)
-    # torch-fidelity unpickles whatever it is given, code and all, so it is not given the file.
+    # torch-fidelity unpickles with code, so it gets a copy that holds nothing but tensors.
     safe = io.BytesIO()
     torch.save(state, safe)
     safe.seek(0)
@@ -74,11 +75,11 @@ def load(weights: Path, device: torch.device) -> Inception:
 
 
 def _unpickled(path: Path, data: bytes) -> object:
-    """What ``torch.save`` put into a file, if it is tensors and plain containers."""
+    """Content of a file written by ``torch.save``, if it is tensors and plain containers."""
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # of every kind: the bytes say what PyTorch does with them
-        # PyTorch's own words advise to load it without this care.
+    except Exception as error:  # PyTorch raises errors of every kind, depending on the bytes
+        # PyTorch's own message advises to load the file without this protection.
         raise CheckpointError(f"{path}: damaged, or not a file of weights alone") from error
 
 

@@ -1,9 +1,9 @@
-"""Does a generator repeat its training images?
+"""Memorisation: a test for samples that repeat training images.
 
-Samples always have some nearest training image. Whether it is too near is told by images that
-training never saw: a generator that has learnt the kind of picture, not the pictures, comes as near
-to the training images as these do, and no nearer (after the three-sample test of Meehan et al.
-2020, https://arxiv.org/abs/2004.05675). Mirrored training images count as training images.
+Every sample has a nearest training image. Held-out images show which distance is normal: samples of
+a generator that copies nothing are about as near to the training images as held-out images are
+(after the three-sample test of Meehan et al. 2020, https://arxiv.org/abs/2004.05675). Mirrored
+training images count as training images.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from tqdm import tqdm
 from training.evaluation.metrics.nearest import nearest
 
 PART = 512
+"""Training images whose features are on the device at a time."""
 LOW = 0.01
-"""The quantile that is compared: as near as only one image in a hundred is."""
-UNLIKELY = 0.01
-"""Below this probability, chance does not explain how near samples come."""
+"""Quantile of the distances that is compared: the nearest image in a hundred."""
+SIGNIFICANCE = 0.01
+"""Level of the test: samples are suspicious if ``chance`` is below it."""
 
 Embedding = Callable[[Tensor], Tensor]
 """uint8 images ``[N, H, W, channels]`` to rows ``[N, D]``."""
@@ -30,14 +31,14 @@ Embedding = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The training image nearest to each of N images."""
+    """Nearest training image of each of N images."""
 
     distances: Tensor
-    """``[N]``, in the unit of the space."""
+    """``[N]``, at least 0, in the unit of the space."""
     indices: Tensor
     """``[N]``, into the training images."""
     mirrored: Tensor
-    """bool ``[N]``: whether it is the mirrored training image that is so near."""
+    """bool ``[N]``: True if the nearest one is a mirrored training image."""
 
     @property
     def low(self) -> float:
@@ -53,13 +54,13 @@ class Neighbours:
         return float(self.distances.median())
 
     def worst(self, count: int) -> Tensor:
-        """Which ``count`` of the images are nearest to a training image, the nearest first."""
+        """Indices of the ``count`` images nearest to a training image, the nearest first."""
         return self.distances.argsort(stable=True)[:count]
 
 
 @dataclass(frozen=True)
 class Memorisation:
-    """How near samples come to training images, and how near images do that were not trained on."""
+    """Nearest training images of samples and of held-out images, in one space."""
 
     space: str
     samples: Neighbours
@@ -72,11 +73,11 @@ class Memorisation:
 
     @property
     def chance(self) -> float:
-        """How likely so many samples would be among the nearest if they were held-out images.
+        """Probability that as many samples are among the nearest by chance: a p-value, 0 to 1.
 
-        Of all samples and held-out images together, the nearest in a hundred are taken. Had both
-        been dealt out at random, the number of samples among these would be hypergeometric; this is
-        the probability of that many or more.
+        The test takes the nearest 1 % of all samples and held-out images together. If samples and
+        held-out images were assigned at random, the number of samples among these would be
+        hypergeometric. The result is the probability of that many or more.
         """
         ours, theirs = self.samples.distances, self.held_out.distances
         pooled = torch.cat([ours, theirs])
@@ -91,18 +92,19 @@ class Memorisation:
 
     @property
     def suspicious(self) -> bool:
-        return self.chance < UNLIKELY
+        """True if the samples are nearer than chance explains."""
+        return self.chance < SIGNIFICANCE
 
 
 def memorisation(
     space: str, embed: Embedding, trained: Tensor, held_out: Tensor, samples: Tensor
 ) -> Memorisation:
-    """Compare uint8 images ``[N, H, W, channels]`` by Euclidean distances of what ``embed`` gives.
+    """Compare uint8 images ``[N, H, W, channels]`` by Euclidean distances of their embeddings.
 
-    Takes a time that grows with the number of training images times that of the others.
+    Time grows with the number of training images times the number of the others.
     """
     queries = embed(torch.cat([samples, held_out]))
-    found = nearest(queries, _both_ways(embed, trained))
+    found = nearest(queries, _with_mirrored(embed, trained))
     neighbours = Neighbours(
         found.distances, found.indices % len(trained), found.indices >= len(trained)
     )
@@ -111,13 +113,13 @@ def memorisation(
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Rows whose distances are the root mean squares of the differences of pixels, 0 to 255."""
+    """Rows ``[N, D]`` whose distance is the root mean square difference of pixels, 0 to 255."""
     rows = images.flatten(1).float()
     return rows / math.sqrt(rows.shape[1])
 
 
-def _both_ways(embed: Embedding, images: Tensor) -> Iterator[Tensor]:
-    """Rows of all images, then of all images mirrored."""
+def _with_mirrored(embed: Embedding, images: Tensor) -> Iterator[Tensor]:
+    """Yield the rows of all images, then of all images mirrored."""
     parts = images.split(PART)
     for number in tqdm(range(2 * len(parts)), "memorisation", unit="part", disable=None):
         part = parts[number % len(parts)]

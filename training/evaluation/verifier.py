@@ -1,7 +1,8 @@
-"""The classifier that reads an image's labels, and says how sure it is.
+"""Label classifier with calibrated confidence.
 
-It is the network whose features samples are measured in, with its confidence made true: exported as
-``verifier.onnx`` beside the generator, it lets the service leave out images whose labels it doubts.
+It is the network in whose features samples are compared, calibrated by temperature scaling. It is
+exported as ``verifier.onnx`` beside the generator, so that the service can skip images whose labels
+are uncertain.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ from training.data import Dataset
 from training.errors import ExportError
 from training.evaluation.features import FeatureNetwork
 
-COLDEST, HOTTEST, CANDIDATES = 0.25, 4.0, 241
+MIN_TEMPERATURE, MAX_TEMPERATURE, CANDIDATES = 0.25, 4.0, 241
 BINS = 15
-DRAWN = 20
+DRAWS = 20
+"""Label sets that are drawn to estimate the error of an exact confidence."""
 PARITY = 1e-4
+"""Largest difference of a probability between PyTorch and ONNX Runtime."""
 
 
 class Verifier(nn.Module):
-    """uint8 ``[N, H, W, channels]`` to probabilities ``[N, values]`` of each attribute."""
+    """Probabilities ``[N, values]`` of each attribute, of uint8 ``[N, H, W, channels]``."""
 
     def __init__(self, network: FeatureNetwork, temperatures: Sequence[float]) -> None:
         super().__init__()
@@ -43,7 +46,7 @@ class Verifier(nn.Module):
         return self.of_features(self.network.to_features(to_networks(image)))
 
     def of_features(self, features: Tensor) -> tuple[Tensor, ...]:
-        """The same from ``features [N, 128]`` of the network."""
+        """Probabilities of each attribute from the network's ``features [N, 128]``."""
         logits = self.network.to_logits(features).split(list(self.network.sizes), dim=1)
         return tuple(
             (part / temperature).softmax(dim=1)
@@ -53,61 +56,61 @@ class Verifier(nn.Module):
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How far one attribute of a verifier can be trusted, on images that it was not trained on."""
+    """Accuracy and calibration for one attribute, on images that were not in the training."""
 
     right: float
-    """Share that it reads right."""
+    """Share of the images that are read right; higher is better."""
     images: int
     calibration_error: float
-    """By how much its confidence is off on average, 0 to 1: the expected calibration error over 15
-    bins (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2)."""
+    """Expected calibration error over 15 bins, 0 to 1, lower is better: the mean difference between
+    confidence and accuracy (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2)."""
     uncalibrated_error: float
-    """What it would be without the temperature."""
+    """Calibration error without the temperature."""
     perfect_error: float
-    """What it would be of so many images if every confidence were exactly true: more than 0, since
-    every bin holds few."""
+    """Calibration error of so many images if every confidence were exactly true; above 0, because
+    each bin has few images."""
     temperature: float
-    """1 where no other made held-out labels likelier."""
+    """Divisor of the logits; 1 if no other makes held-out labels likelier."""
 
 
 def calibrated(network: FeatureNetwork, held_out: Dataset) -> tuple[Verifier, tuple[Accuracy, ...]]:
-    """A verifier whose confidence is fitted to ``held_out``, one temperature for each attribute.
+    """Fit a verifier's confidence to ``held_out``, by one temperature for each attribute.
 
-    Each half of the images is judged by the temperature of the other half; the verifier gets that
-    of all (Guo et al. 2017, section 4.2).
+    Each half of the images is measured with the temperature of the other half. The verifier has
+    the temperature fitted to all (Guo et al. 2017, section 4.2).
     """
     device = next(network.parameters()).device
     labels = torch.from_numpy(held_out.labels).to(device)
     with torch.no_grad():
         features = network.features(torch.from_numpy(held_out.images).to(device))
         logits = network.to_logits(features).split(list(network.sizes), dim=1)
-    found = tuple(_accuracy(part, truth) for part, truth in zip(logits, labels.T, strict=True))
-    return Verifier(network, [each.temperature for each in found]).eval(), found
+    accuracies = tuple(_accuracy(part, truth) for part, truth in zip(logits, labels.T, strict=True))
+    return Verifier(network, [each.temperature for each in accuracies]).eval(), accuracies
 
 
 def _accuracy(logits: Tensor, truth: Tensor) -> Accuracy:
-    judged = logits.clone()
+    scaled = logits.clone()
     for half, other in (
         (slice(0, None, 2), slice(1, None, 2)),
         (slice(1, None, 2), slice(0, None, 2)),
     ):
-        judged[half] = logits[half] / _temperature(logits[other], truth[other])
-    helps = float(cross_entropy(judged, truth)) < float(cross_entropy(logits, truth))
+        scaled[half] = logits[half] / _temperature(logits[other], truth[other])
+    helps = float(cross_entropy(scaled, truth)) < float(cross_entropy(logits, truth))
     if not helps:
-        judged = logits
+        scaled = logits
     return Accuracy(
         right=float((logits.argmax(dim=1) == truth).float().mean()),
         images=len(truth),
-        calibration_error=_calibration_error(judged, truth),
+        calibration_error=_calibration_error(scaled, truth),
         uncalibrated_error=_calibration_error(logits, truth),
-        perfect_error=_perfect_error(judged),
+        perfect_error=_perfect_error(scaled),
         temperature=_temperature(logits, truth) if helps else 1.0,
     )
 
 
 def _temperature(logits: Tensor, truth: Tensor) -> float:
-    """That under which ``truth`` is likeliest, to within 1.2 %."""
-    low, high = torch.tensor([COLDEST, HOTTEST]).log()
+    """Temperature that makes ``truth`` likeliest, to within 1.2 %."""
+    low, high = torch.tensor([MIN_TEMPERATURE, MAX_TEMPERATURE]).log()
     candidates = torch.linspace(float(low), float(high), CANDIDATES).exp().tolist()
     return float(min(candidates, key=lambda t: float(cross_entropy(logits / t, truth))))
 
@@ -120,19 +123,19 @@ def _calibration_error(logits: Tensor, truth: Tensor) -> float:
 
 
 def _perfect_error(logits: Tensor) -> float:
-    """The mean error over labels that are drawn with the very probabilities."""
+    """Mean calibration error over labels drawn with exactly the predicted probabilities."""
     generator = stream(0, "calibration", 0, torch.device("cpu"))
     probabilities = logits.softmax(dim=1).cpu()
-    drawn = torch.multinomial(probabilities, DRAWN, replacement=True, generator=generator)
-    errors = [_calibration_error(logits, labels.to(logits.device)) for labels in drawn.T]
+    labellings = torch.multinomial(probabilities, DRAWS, replacement=True, generator=generator)
+    errors = [_calibration_error(logits, labels.to(logits.device)) for labels in labellings.T]
     return fmean(errors)
 
 
 def to_onnx(verifier: Verifier, held_out: Dataset) -> bytes:
-    """``verifier.onnx``: input ``image``, an output named after each attribute of ``held_out``.
+    """Content of ``verifier.onnx``: input ``image``, one output for each attribute, with its name.
 
-    None of these may be called ``image``. Raises ``ExportError`` where ONNX Runtime reads the first
-    images differently from PyTorch.
+    No attribute of ``held_out`` may be called ``image``. Raises ``ExportError`` if ONNX Runtime and
+    PyTorch differ by more than ``PARITY`` on the first images.
     """
     names = [attribute.name for attribute in held_out.attributes]
     images = held_out.images[:64]
@@ -145,5 +148,5 @@ def to_onnx(verifier: Verifier, held_out: Dataset) -> bytes:
         names, session.run(names, {IMAGE: images}), expected, strict=True
     ):
         if (off := float(np.abs(theirs - ours.numpy()).max())) > PARITY:
-            raise ExportError(f"ONNX Runtime and PyTorch disagree over {name!r} by {off:.1e}")
+            raise ExportError(f"ONNX Runtime and PyTorch differ by {off:.1e} for {name!r}")
     return model

@@ -1,1 +1,1 @@
-"""From a run to a model file: ONNX, manifest, model card, Triton repository."""
+"""Export of a run to a model file: ONNX, manifest, model card, Triton repository."""

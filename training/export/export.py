@@ -1,4 +1,4 @@
-"""From a run to a model file that the service loads, refused unless both compute the same."""
+"""Export a run's generator to ONNX, and check that ONNX Runtime and PyTorch agree."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from training.networks.norms import ConditionalBatchNorm
 from training.runs.run import Run
 
 EVALUATED = ("verifier.onnx", "report.json", "memorisation.png", "utility.png")
-"""What an evaluation adds to a model, but for its text, which the card takes up."""
+"""Files of an evaluation that are copied beside the model; its text becomes part of the card."""
 PARITY_LATENTS = 256
 PARITY_SHARE = 1e-4
-"""At most one byte in 10,000 may differ, and by no more than one level of 255: rounding falls the
-other way where two runtimes add in another order."""
+"""At most one byte in 10,000 may differ, and by at most one level of 255: two runtimes that add in
+different orders may round differently."""
 
 
 def export(
@@ -44,35 +44,36 @@ def export(
 ) -> Path:
     """Write ``folder/NAME/VERSION`` with model file, card and samples; returns that path.
 
-    ``generator`` is the run's average with its batch-norm statistics fitted, after ``shown``
-    images. Without ``version`` it is the next free one. With ``unconditional``, a name, it is the
-    model that draws the labels, too. With ``repository``, that of Triton has the same version, too.
-    Raises ``ExportError``.
+    ``generator`` is the run's EMA after ``shown`` images, with recalibrated batch norm. Without
+    ``version``, the next free one is used. With ``unconditional``, a name, the variant that draws
+    its labels is exported. With ``repository``, the same version is added to that Triton model
+    repository. Raises ``ExportError`` if the version exists, weights are not finite, or ONNX
+    Runtime and PyTorch disagree.
     """
     if unconditional is not None:
         run.check_marginal(unconditional)
     name = run.config.name if unconditional is None else unconditional
     versions = folder / name
-    places = [versions] if repository is None else [versions, repository / name]
-    version = version or max(map(_next_version, places))
+    targets = [versions] if repository is None else [versions, repository / name]
+    version = version or max(map(_next_version, targets))
     target = versions / str(version)
-    for place in places:
-        if (place / str(version)).exists():
-            raise ExportError(f"{place / str(version)} exists already; name another --version")
+    for parent in targets:
+        if (parent / str(version)).exists():
+            raise ExportError(f"{parent / str(version)} exists already: use another --version")
 
     if not all(bool(parameter.isfinite().all()) for parameter in generator.parameters()):
-        raise ExportError(f"{run.folder}: some weights are not numbers: the run has diverged")
-    drawn: Generator | Marginal = generator
+        raise ExportError(f"{run.folder}: some weights are NaN or infinite: the run has diverged")
+    exported: Generator | Marginal = generator
     if unconditional is None:
         manifest = run.manifest(shown)
     else:
         manifest = run.marginal_manifest(shown, unconditional)
-        drawn = Marginal(generator, generator.latent_size, run.dataset.attributes)
+        exported = Marginal(generator, generator.latent_size, run.dataset.attributes)
     if repository is not None:
         triton.check(repository, manifest)
-    model = to_onnx(drawn, manifest)
-    check_parity(drawn, model, manifest)
-    picture = model_card.samples(drawn, manifest)
+    model = to_onnx(exported, manifest)
+    check_parity(exported, model, manifest)
+    picture = model_card.samples(exported, manifest)
     evaluation = run.evaluation(name)
     evaluated = run.report(shown, name) is not None
     report = (evaluation / "report.md").read_text("utf-8") if evaluated else None
@@ -82,8 +83,8 @@ def export(
     write_atomically(unfinished / "model.onnx", model)
     write_atomically(unfinished / "samples.png", picture)
     for part in EVALUATED if evaluated else ():
-        if (found := evaluation / part).exists():
-            write_atomically(unfinished / part, found.read_bytes())
+        if (path := evaluation / part).exists():
+            write_atomically(unfinished / part, path.read_bytes())
     write_atomically(unfinished / "README.md", model_card.text(manifest, version, report))
     if repository is not None:
         triton.add(repository, manifest, version, model)
@@ -92,7 +93,7 @@ def export(
 
 
 def to_onnx(generator: Generator | Marginal, manifest: Manifest) -> bytes:
-    """The model file: inputs ``latent`` and ``condition``, output ``image``, manifest inside."""
+    """Content of the model file: inputs ``latent``, ``condition``; output ``image``; manifest."""
     module: nn.Module
     if isinstance(generator, Marginal):
         assert isinstance(generator.generator, Generator)
@@ -114,8 +115,8 @@ def to_onnx(generator: Generator | Marginal, manifest: Manifest) -> bytes:
 def check_parity(generator: Generator | Marginal, model: bytes, manifest: Manifest) -> None:
     """Compare ONNX Runtime with PyTorch over 256 latents and every value of every attribute.
 
-    Raises ``ExportError`` where a byte is off by more than one level, or more than one in 10,000
-    is off at all.
+    Raises ``ExportError`` if a byte differs by more than one level, or more than one byte in 10,000
+    differs.
     """
     sizes = [len(attribute.values) for attribute in manifest.attributes]
     count = max([PARITY_LATENTS, *sizes])
@@ -132,13 +133,13 @@ def check_parity(generator: Generator | Marginal, model: bytes, manifest: Manife
     share = float((difference > 0).mean())
     if difference.max() > 1 or share > PARITY_SHARE:
         raise ExportError(
-            f"ONNX Runtime and PyTorch disagree: by up to {difference.max()} of 255, on "
-            f"{share:.2e} of the bytes; allowed are 1 and {PARITY_SHARE:.0e}"
+            f"ONNX Runtime and PyTorch disagree: by up to {difference.max()} of 255, in "
+            f"{share:.2e} of the bytes; the limits are 1 and {PARITY_SHARE:.0e}"
         )
 
 
 class _Exported(nn.Module):
-    """The generator as the model file has it: batch norm folded, uint8 NHWC out."""
+    """Generator for export: batch norm folded into convolutions, output uint8 NHWC."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -160,7 +161,7 @@ class _Exported(nn.Module):
 
 
 class _FoldedBlock(nn.Module):
-    """A block of the generator whose batch norm is folded into its convolution."""
+    """Block of the generator with its batch norm folded into its convolution."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()

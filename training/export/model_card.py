@@ -1,4 +1,4 @@
-"""The model card: what a person reads before using a model."""
+"""Model card: README.md beside a model file, with its samples."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SEED = 0
 
 
 def samples(generator: Generator | Marginal, manifest: Manifest) -> bytes:
-    """PNG: a row for each value of each attribute, or a square of an unconditional model's.
+    """PNG with a row for each value of each attribute, or a square for an unconditional model.
 
-    Not picked by anyone: image 0, 1, 2 ... of seed 0, under the label at the left.
+    Images 0, 1, 2 ... of seed 0 under the label at the left, without selection.
     """
     if not manifest.attributes:
         return grids.grid(sampling.fixed_samples(generator, (), COLUMNS * COLUMNS))
@@ -44,7 +44,7 @@ def samples(generator: Generator | Marginal, manifest: Manifest) -> bytes:
 
 
 def text(manifest: Manifest, version: int, report: str | None) -> str:
-    """The card in Markdown; ``report`` is that of an evaluation, with a title of its own."""
+    """Card in Markdown; ``report`` is an evaluation's report, whose title is left out."""
     return "\n".join(
         [
             f"# {manifest.name}, version {version}",
@@ -59,11 +59,11 @@ def text(manifest: Manifest, version: int, report: str | None) -> str:
             "",
             *_labels(manifest),
             "",
-            "## Where it comes from",
+            "## Provenance",
             "",
             *_provenance(manifest),
             "",
-            "## How good it is",
+            "## Evaluation",
             "",
             *(_metrics(manifest) if report is None else report.splitlines()[2:]),
             "",
@@ -81,23 +81,24 @@ def _summary(manifest: Manifest) -> str:
     colours = "RGB" if manifest.channels == 3 else "grey"
     article = "An" if manifest.kind == "unconditional" else "A"
     text = (
-        f"{article} {manifest.kind} DCGAN that draws {manifest.width}x{manifest.height} {colours} "
-        "images. Every image it gives is synthetic."
+        f"{article} {manifest.kind} DCGAN that generates {manifest.width}x{manifest.height} "
+        f"{colours} images. All of its images are synthetic."
     )
-    if drawn := manifest.provenance.training.get("labels_drawn"):
+    if names := manifest.provenance.training.get("labels_drawn"):
         text += (
-            f" It was trained on labelled images, and draws {' and '.join(drawn)} by frequency, "
-            "with one latent for each. On the way between two images these change at once."
+            f" It was trained on labelled images, and draws {' and '.join(names)} by frequency, "
+            "from one latent each. In an interpolation between two images these labels change "
+            "abruptly."
         )
     return text
 
 
 def _caption(manifest: Manifest) -> str:
     if manifest.kind == "unconditional":
-        return f"Images 0 to {COLUMNS**2 - 1} of seed {SEED}; none was picked."
+        return f"Images 0 to {COLUMNS**2 - 1} of seed {SEED}, without selection."
     return (
-        f"Images 0 to {COLUMNS - 1} of seed {SEED} under each label; what the label leaves open "
-        "is drawn by frequency. None was picked."
+        f"Images 0 to {COLUMNS - 1} of seed {SEED} under each label, without selection. "
+        "Attributes that the label does not name are drawn by frequency."
     )
 
 
@@ -118,19 +119,19 @@ def _provenance(manifest: Manifest) -> list[str]:
         "| | |",
         "| --- | --- |",
         f"| trained on | {dataset.name}, {dataset.images:,} images |",
-        f"| its digest | `{dataset.sha256}` |",
+        f"| SHA-256 of the data | `{dataset.sha256}` |",
         f"| rights in the training images | {dataset.licence} |",
         f"| exported | {provenance.date}, by Figment {provenance.code_version} |",
         f"| training | `{json.dumps(provenance.training)}` |",
         "",
-        "What may be done with the weights, and with what they draw, follows from the rights in "
-        "the training images. Judge by that line before you use or pass on either.",
+        "The permitted use of the weights and of generated images depends on the rights in the "
+        "training images. Read that line before you use or share either.",
     ]
 
 
 def _metrics(manifest: Manifest) -> list[str]:
     if not manifest.metrics:
-        return ["Not measured. Judge by the samples, and expect faults that they do not show."]
+        return ["Not evaluated. Judge by the samples, and expect faults that they do not show."]
     lines = ["| metric | value | samples | against |", "| --- | --- | --- | --- |"]
     lines += [f"| {m.name} | {m.value:g} | {m.samples} | {m.against} |" for m in manifest.metrics]
     return lines

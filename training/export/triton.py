@@ -1,4 +1,4 @@
-"""A Triton model repository: the model file as it is, and what Triton must know of it.
+"""Triton model repository: the unchanged model file, and its ``config.pbtxt``.
 
     DIR/NAME/config.pbtxt
              VERSION/model.onnx
@@ -17,26 +17,26 @@ from training.errors import ExportError
 
 CONFIG_FILE = "config.pbtxt"
 MAX_BATCH = 64
-"""Rows that Triton computes in one piece: more gain little, and take memory for each."""
+"""Rows in a batch of Triton: larger batches gain little, and need memory for each row."""
 
 
 def check(repository: Path, manifest: Manifest) -> None:
-    """Raise ``ExportError`` where the model is there with other tensors.
+    """Raise ``ExportError`` if the repository has the model with other tensors.
 
-    One ``config.pbtxt`` speaks for all versions. Whatever else was changed in it stays.
+    One ``config.pbtxt`` describes all versions. An existing one is kept with its changes.
     """
     path = repository / manifest.name / CONFIG_FILE
     if path.exists() and _tensors(manifest) not in path.read_text("utf-8"):
         raise ExportError(
-            f"{path} does not describe the tensors of this version, and stands for all of them: "
-            "name another folder, or take the model's versions away"
+            f"{path} describes all versions of the model, but has other tensors than this one: "
+            "use another folder, or remove the model's versions"
         )
 
 
 def add(repository: Path, manifest: Manifest, version: int, model: bytes) -> Path:
-    """Put ``model``, the content of a model file, beside its other versions; returns its folder.
+    """Add ``model``, the content of a model file, beside its other versions; returns its folder.
 
-    Raises ``ExportError`` as ``check`` does.
+    Raises ``ExportError`` like ``check``.
     """
     check(repository, manifest)
     folder = repository / manifest.name
@@ -51,11 +51,11 @@ def add(repository: Path, manifest: Manifest, version: int, model: bytes) -> Pat
 
 
 def config(manifest: Manifest) -> str:
-    """``config.pbtxt`` of all versions of a model.
+    """Content of ``config.pbtxt``, for all versions of a model.
 
-    ``max_batch_size`` has Triton know the first dimension, which ``dims`` leave out, as rows that
-    may be of several requests; ``dynamic_batching`` has it put together whatever waits, and wait
-    for nothing.
+    With ``max_batch_size``, the first dimension, which ``dims`` leave out, is the batch, and may
+    hold rows of several requests. With ``dynamic_batching``, Triton batches the requests that are
+    queued, without a delay.
     """
     return f"""\
 name: "{manifest.name}"

@@ -12,7 +12,8 @@ from training.core.durations import duration
 from training.data import Dataset
 from training.errors import Diverged, Failed
 from training.evaluation import features
-from training.evaluation.snapshot_scores import FEWEST, Scorer
+from training.evaluation.images import MIN_IMAGES
+from training.evaluation.snapshot_scores import Scorer
 from training.loop.diagnosis import diagnose
 from training.loop.tensorboard import TensorBoardLog
 from training.loop.trainer import Trainer
@@ -59,7 +60,7 @@ class RunRecorder:
         for log in (self.run.log, self.run.scores):
             log.rewind(self.trainer.shown)
         self.ticks = self.run.log.lines()
-        if len(held_out) >= FEWEST:
+        if len(held_out) >= MIN_IMAGES:
             network = features.load_or_train(
                 self.run.features,
                 trained,
@@ -69,7 +70,7 @@ class RunRecorder:
             self.scorer = Scorer(held_out, network, self.run.config.augment)
         else:
             print(
-                f"{len(held_out)} held-out images are too few (below {FEWEST}) to score "
+                f"{len(held_out)} held-out images are too few (below {MIN_IMAGES}) to score "
                 "snapshots, so only divergence will be detected",
                 flush=True,
             )

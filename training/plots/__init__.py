@@ -1,1 +1,1 @@
-"""Pictures: grids of images and curves."""
+"""Pictures: grids of images, and curves."""

@@ -1,6 +1,6 @@
-"""Line plots with Pillow, drawn larger and made smaller for smooth lines.
+"""Line plots with Pillow, drawn three times as large and reduced, for smooth lines.
 
-Lengths and places are in pixels of the finished picture.
+Lengths and positions are in pixels of the finished picture.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ TICK_SIZE, LABEL_SIZE = 13, 14
 
 
 class Plot:
-    """The inside of a panel, an image of its own: what lies beyond its ranges is cut off.
+    """Inside of a panel, drawn as a separate image: points beyond its ranges are cut off.
 
-    ``box`` is left, top, right, bottom; the ticks, in rising order, begin and end the ranges.
+    ``box`` is left, top, right, bottom; the first and last of the rising ticks are the ranges.
     """
 
     def __init__(self, box: Box, xticks: Sequence[float], yticks: Sequence[float]) -> None:
         self.box, self.xticks, self.yticks = box, xticks, yticks
         self.size = ((box[2] - box[0]) * SCALE, (box[3] - box[1]) * SCALE)
         self.image = Image.new("RGB", self.size, "white")
-        self.draw = ImageDraw.Draw(self.image, "RGBA")  # blends colours that have an alpha
+        self.draw = ImageDraw.Draw(self.image, "RGBA")  # blends colours with alpha
         for y in yticks:
             self.draw.line([self.at(xticks[0], y), self.at(xticks[-1], y)], GRID, SCALE)
 
     def at(self, x: float, y: float) -> Point:
-        """Where a point lies in ``image``."""
+        """Position of a point in ``image``, in its pixels."""
         left, right, bottom, top = self.xticks[0], self.xticks[-1], self.yticks[0], self.yticks[-1]
         return (
             (x - left) / (right - left) * self.size[0],
@@ -43,11 +43,11 @@ class Plot:
         )
 
     def line(self, xs: Floats, ys: Floats, colour: str) -> None:
-        """A line through ``(xs [N], ys [N])``; ``colour`` is #rrggbb."""
+        """Draw a line through ``(xs [N], ys [N])``; ``colour`` is #rrggbb."""
         self.draw.line(self._points(xs, ys), colour, 2 * SCALE, joint="curve")
 
     def area(self, xs: Floats, ys: Floats, colour: str) -> None:
-        """A line, and what lies between it and the bottom tinted."""
+        """Draw a line, and tint the area below it."""
         points = self._points(xs, ys)
         floor = self.size[1]
         self.draw.polygon([*points, (points[-1][0], floor), (points[0][0], floor)], f"{colour}30")
@@ -58,7 +58,7 @@ class Plot:
 
 
 class Canvas:
-    """A white picture of ``size``, to which text and plots are added."""
+    """White picture of ``size`` (width, height), to which text and plots are added."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
@@ -70,20 +70,20 @@ class Canvas:
         self.draw.text((at[0] * SCALE, at[1] * SCALE), text, colour, font, anchor)
 
     def plot(self, plot: Plot) -> None:
-        """Add a finished plot, with its axes, at its place."""
+        """Add a finished plot with its axes."""
         left, top, right, bottom = plot.box
         self.image.paste(plot.image, (left * SCALE, top * SCALE))
         for x in plot.xticks:
-            place = left + plot.at(x, 0)[0] / SCALE
-            self._stroke((place, bottom), (place, bottom + 5))
-            self.text((place, bottom + 9), f"{x:,g}", TICK_SIZE, FAINT, "mt")
+            position = left + plot.at(x, 0)[0] / SCALE
+            self._stroke((position, bottom), (position, bottom + 5))
+            self.text((position, bottom + 9), f"{x:,g}", TICK_SIZE, FAINT, "mt")
         for y in plot.yticks:
-            place = top + plot.at(plot.xticks[0], y)[1] / SCALE
-            self.text((left - 8, place), f"{y:g}", TICK_SIZE, FAINT, "rm")
+            position = top + plot.at(plot.xticks[0], y)[1] / SCALE
+            self.text((left - 8, position), f"{y:g}", TICK_SIZE, FAINT, "rm")
         self._stroke((left, bottom), (right, bottom))
 
     def legend(self, height: int, entries: Sequence[tuple[str, str]]) -> None:
-        """Names and their colours in one centred row."""
+        """Draw names and their colours in one centred row."""
         font = ImageFont.load_default(LABEL_SIZE * SCALE)
         dash, gap, between = 24, 8, 30
         widths = [dash + gap + font.getlength(name) / SCALE for name, _ in entries]
@@ -94,7 +94,7 @@ class Canvas:
             left += width + between
 
     def finish(self) -> Image.Image:
-        """The picture in its size."""
+        """Reduce the picture to its final size."""
         return self.image.resize(self.size, Image.Resampling.LANCZOS)
 
     def _stroke(self, start: Point, end: Point, colour: str = FAINT, width: int = 1) -> None:

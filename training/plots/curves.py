@@ -1,4 +1,4 @@
-"""How a run went, as one picture: losses, Frechet distance, and the scores that are shares."""
+"""Curves of a run as one picture: losses, Frechet distance, and scores in [0, 1]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.plots.canvas import INK, Canvas, Plot
 from training.plots.grids import png
 
 Line = Mapping[str, float]
-"""A line of ``log.jsonl`` or of ``scores.jsonl``."""
+"""Entry of ``log.jsonl`` or of ``scores.jsonl``."""
 
 PANEL, HEIGHT, MARGIN = 380, 330, 50
 TITLES = ("losses", "Frechet distance", "scores")
@@ -21,7 +21,7 @@ SHARES = {"recall": "#1a7f37", "coverage": "#bf8700", "labels_right": "#bc4c00"}
 
 
 def draw(ticks: Sequence[Line], scores: Sequence[Line]) -> bytes:
-    """PNG of the log's ``ticks`` and of ``scores`` over thousands of images shown."""
+    """PNG of the log's ``ticks`` and of ``scores``, over images shown in thousands (kimg)."""
     canvas = Canvas((PANEL * 3, HEIGHT))
     ends = [line["shown"] / 1000 for line in (*ticks[-1:], *scores[-1:])]
     xticks = _round_steps(0, max(ends, default=1))
@@ -44,7 +44,7 @@ def draw(ticks: Sequence[Line], scores: Sequence[Line]) -> bytes:
 
 
 def _round_steps(low: float, high: float) -> list[float]:
-    """Some five round numbers that begin at or below ``low`` and end at or above ``high``."""
+    """Evenly spaced round numbers, about five, from at most ``low`` to at least ``high``."""
     rough = max(high - low, 1e-6) / 4
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)

@@ -1,4 +1,4 @@
-"""Images side by side, for people to look at."""
+"""Grids of images as PNG."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def grid(images: npt.NDArray[np.uint8], columns: int | None = None) -> bytes:
 
 
 def captioned_rows(images: npt.NDArray[np.uint8], captions: Sequence[str], scale: int = 1) -> bytes:
-    """PNG of ``images [N, H, W, C]`` in one row for each caption, which stands at its left.
+    """PNG of ``images [N, H, W, C]`` with one row for each caption, which is at its left.
 
-    Each pixel is drawn ``scale`` x ``scale``.
+    Images are enlarged by ``scale``.
     """
     sheet = _sheet(images, len(images) // len(captions))
     sheet = sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
@@ -44,7 +44,7 @@ def _sheet(images: npt.NDArray[np.uint8], columns: int | None) -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """A PNG file of ``image``."""
+    """Encode ``image`` as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

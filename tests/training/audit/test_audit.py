@@ -49,7 +49,7 @@ def test_nothing_is_found_where_nothing_is(channels: int) -> None:
     assert near_duplicates.near(images, noise(300, 1, channels)) == []
 
 
-def test_copies_are_told_once_each_with_the_first() -> None:
+def test_each_copy_is_listed_once_with_the_first() -> None:
     images = noise(10)
     images[4] = images[8] = images[1]
     images[6] = images[2][:, ::-1]
@@ -131,12 +131,12 @@ def flawed() -> Dataset:
 
 def test_report(flawed: Dataset) -> None:
     report = audit.audit(flawed)
-    assert report.cheap == audit.cheap(flawed)
-    assert report.cheap.duplicates == (Pair(0, 3, False), Pair(1, 5, False))
-    assert report.cheap.mirrored == (Pair(2, 6, True),)
-    assert report.cheap.conflicts == (Pair(1, 5, False),)
+    assert report.quick == audit.quick_audit(flawed)
+    assert report.quick.duplicates == (Pair(0, 3, False), Pair(1, 5, False))
+    assert report.quick.mirrored == (Pair(2, 6, True),)
+    assert report.quick.conflicts == (Pair(1, 5, False),)
     assert report.near == (Pair(4, 7, False, 2.0),)
-    assert [(x.values, x.images) for x in report.cheap.counts] == [
+    assert [(x.values, x.images) for x in report.quick.counts] == [
         ({"eyes": "blue"}, 4),
         ({"eyes": "red"}, 4),
     ]
@@ -206,7 +206,7 @@ def test_more_combinations_than_can_be_listed() -> None:
     assert [x.images for x in found.rarest] == [10, 10]
 
 
-def test_many_values_are_told_in_brief() -> None:
+def test_many_values_are_shortened() -> None:
     labels = [str(n) for n in range(25) for _ in range(2)]
     dataset = data(noise(50), *labels)
     lines = audit_report.as_text(audit.audit(dataset), dataset).splitlines()
@@ -220,18 +220,19 @@ def test_images_without_names_or_labels() -> None:
     lines = audit_report.as_text(audit.audit(dataset), dataset).splitlines()
     assert lines[1:4] == ["duplicates: 6", "  image 0 = image 1", "  image 0 = image 2"]
     assert lines[7:9] == ["  ...", "mirrored duplicates: none"]
-    assert audit.warnings(audit.cheap(dataset), "x") == [
-        "of the images, 6 repeat another: `python -m training audit x` names them"
+    assert audit.warnings(audit.quick_audit(dataset), "x") == [
+        "of the images, 6 repeat another: `python -m training audit x` lists them"
     ]
 
 
 def test_warnings(flawed: Dataset) -> None:
-    assert audit.warnings(audit.cheap(flawed), "faces.zip") == [
+    assert audit.warnings(audit.quick_audit(flawed), "faces.zip") == [
         "of the images, 2 repeat another, 1 mirror another, 1 are one picture under different "
-        "labels: `python -m training audit faces.zip` names them",
-        "fewer than 50 images, hardly learnt: eyes blue (4), eyes red (4)",
+        "labels: `python -m training audit faces.zip` lists them",
+        "values with fewer than 50 images, which a model hardly learns: eyes blue (4), "
+        "eyes red (4)",
     ]
-    assert audit.warnings(audit.cheap(data(noise(200), *["red", "blue"] * 100)), "x") == []
+    assert audit.warnings(audit.quick_audit(data(noise(200), *["red", "blue"] * 100)), "x") == []
 
 
 def files(dataset: Dataset) -> dict[str, bytes]:
@@ -281,7 +282,7 @@ def test_command_without_anything_to_draw(tmp_path: Path) -> None:
     assert "--size: Input should be a multiple of 4" in run.stderr
 
 
-def test_training_warns_and_goes_on(tmp_path: Path, flawed: Dataset) -> None:
+def test_training_warns_and_continues(tmp_path: Path, flawed: Dataset) -> None:
     source = str(as_zip(tmp_path, files(flawed)))
     command = f"train --data {source} --name x --out {tmp_path / 'run'} --kimg 0.004 --batch 4"
     run = CliRunner().invoke(main, [*command.split(), "--width", "2", "--size", "20"])
@@ -293,8 +294,8 @@ def test_training_warns_and_goes_on(tmp_path: Path, flawed: Dataset) -> None:
     assert again.exit_code == 0, again.output
 
 
-def test_anime_faces_have_no_copies_and_are_looked_through_soon(anime_faces: Dataset) -> None:
+def test_anime_faces_have_no_copies_and_are_audited_quickly(anime_faces: Dataset) -> None:
     began = time.process_time()
-    found = audit.cheap(anime_faces)
+    found = audit.quick_audit(anime_faces)
     assert time.process_time() - began < 2
     assert (found.duplicates, found.mirrored, found.few) == ((), (), ())

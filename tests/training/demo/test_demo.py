@@ -97,7 +97,7 @@ def test_the_command_leaves_an_animation_and_its_stills(tmp_path: Path) -> None:
         (["--out", __file__], "is a file"),
     ],
 )
-def test_bad_options_are_refused_in_a_sentence(options: list[str], message: str) -> None:
+def test_bad_options_are_rejected_in_a_sentence(options: list[str], message: str) -> None:
     done = training("demo", "gaussian", *options)
     assert done.exit_code == 2
     assert message in done.stderr

@@ -14,6 +14,7 @@ from torch import Tensor
 from service.core.manifest import Attribute
 from training.data import Dataset
 from training.evaluation import downstream
+from training.evaluation.confidence import estimate
 from training.evaluation.downstream import (
     CLASSIC,
     MIXED,
@@ -61,7 +62,7 @@ def trials_of(arm: str, accuracies: Sequence[float], budget: int | None = 5) -> 
 
 
 @pytest.mark.parametrize("budget", [1, 7, 90])
-def test_a_budget_buys_images_of_every_value_or_all_there_are(budget: int) -> None:
+def test_budget_contains_images_of_every_value(budget: int) -> None:
     rng = np.random.default_rng(0)
     labels = np.stack([rng.integers(0, 2, 300), rng.choice(2, 300, p=[0.8, 0.2])], axis=1)
     both = replace(noise(300, 0), labels=labels, attributes=(COLOUR, SHAPE))
@@ -77,7 +78,7 @@ def test_a_budget_buys_images_of_every_value_or_all_there_are(budget: int) -> No
     )
 
 
-def test_a_budget_is_drawn_from_its_seed_alone_and_grows() -> None:
+def test_budget_depends_on_its_seed_and_larger_ones_contain_it() -> None:
     data = noise(100, 0)
     torch.manual_seed(1)
     rows = downstream.subset(data, 7, 0)
@@ -86,7 +87,7 @@ def test_a_budget_is_drawn_from_its_seed_alone_and_grows() -> None:
     assert not np.array_equal(downstream.subset(data, 7, 1), rows)
     assert (downstream.subset(data, 9, 0) >= rows).all()
     assert downstream.subset(data, 1000, 0).all()
-    with pytest.raises(ValueError, match="a budget of 0 buys no images"):
+    with pytest.raises(ValueError, match="a budget of 0 has no images"):
         downstream.subset(data, 0, 0)
 
 
@@ -100,7 +101,7 @@ def test_a_budget_is_drawn_from_its_seed_alone_and_grows() -> None:
     ],
 )
 def test_intervals_are_those_of_student(values: Sequence[float], mean: float, half: float) -> None:
-    found = downstream.estimate(values)
+    found = estimate(values)
     numbers = (found.mean, found.low, found.high, found.seeds)
     assert numbers == pytest.approx((mean, mean - half, mean + half, len(values)), abs=1e-5)
 
@@ -110,8 +111,8 @@ def test_intervals_are_those_of_student(values: Sequence[float], mean: float, ha
     [
         ((0.04, 0.05, 0.06), 0.025157, 0.074843, "helps"),  # 0.05 -+ 4.303 * 0.01 / sqrt(3)
         ((-0.04, -0.05, -0.06), -0.074843, -0.025157, "hurts"),
-        ((0.01, 0.02, 0.03), -0.004843, 0.044843, "no difference that 3 seeds could show"),
-        ((-0.01, -0.02, -0.03), -0.044843, 0.004843, "no difference that 3 seeds could show"),
+        ((0.01, 0.02, 0.03), -0.004843, 0.044843, "no difference within the error of 3 seeds"),
+        ((-0.01, -0.02, -0.03), -0.044843, 0.004843, "no difference within the error of 3 seeds"),
     ],
 )
 def test_gains_are_paired_by_seed(
@@ -134,7 +135,7 @@ def test_gains_are_paired_by_seed(
 
 
 @pytest.mark.parametrize(("budget", "true", "verdict"), [(1, True, "helps"), (16, False, "hurts")])
-def test_labels_that_are_true_help_and_others_hurt(budget: int, true: bool, verdict: str) -> None:
+def test_true_labels_help_and_shuffled_labels_hurt(budget: int, true: bool, verdict: str) -> None:
     synthetic = noise(300, 2)
     if not true:
         shuffled = np.random.default_rng(4).permutation(synthetic.labels)
@@ -145,7 +146,7 @@ def test_labels_that_are_true_help_and_others_hurt(budget: int, true: bool, verd
     assert mixed.verdict == verdict
 
 
-def test_what_was_interrupted_goes_on_to_the_same_numbers() -> None:
+def test_interrupted_trials_resume_to_the_same_numbers() -> None:
     few = experiment(noise(100, 2), steps=12)
     plans = planned([4], [0, 1])
     torch.manual_seed(1)
@@ -203,7 +204,7 @@ def test_accuracy_is_the_mean_over_the_attributes() -> None:
     assert trial.accuracy == pytest.approx((trial.attributes["colour"] + 1) / 2)
 
 
-def test_data_that_do_not_go_together_are_refused() -> None:
+def test_datasets_that_do_not_match_are_rejected() -> None:
     data = noise(20, 0)
     unlabelled = replace(data, labels=data.labels[:, :0], attributes=())
     for odd, said in (
@@ -225,34 +226,40 @@ REPORTED = [
     *trials_of(REAL, (0.7, 0.71, 0.72), 1000),
     *trials_of(MIXED, (0.75, 0.76, 0.78), 1000),
 ]
-TAUGHT = GanTrainScore({"colour": 0.979}, {"colour": 0.812})
+SCORE = GanTrainScore({"colour": 0.979}, {"colour": 0.812})
 ONE_SEED = [trial for trial in REPORTED if trial.seed == 0 and trial.budget in (None, 5)]
 
 
-def test_people_read_plainly_what_helps_and_what_hurts() -> None:
+def test_markdown_states_gains_and_verdicts() -> None:
     about = experiment(noise(300, 2), steps=123)
-    text = as_markdown(about, REPORTED, TAUGHT)
+    text = as_markdown(about, REPORTED, SCORE)
     assert "on held-out images: colour 81.2%." in text
     assert "real training images: colour 97.9%." in text
     for row in (
         "| 5 | real | 10 to 12 | 60.0 [35.2, 84.8] |  |  |",
         "| 5 | real + classic | 10 to 12 | 60.0 [35.2, 84.8] | +0.0 [+0.0, +0.0] "
-        "| no difference that 3 seeds could show |",
+        "| no difference within the error of 3 seeds |",
         "| 5 | real + synthetic | 10 to 12 | 55.0 [32.6, 77.4] | -5.0 [-7.5, -2.5] | hurts |",
         "| 1,000 | real + synthetic | 10 to 12 | 76.3 [72.5, 80.1] | +5.3 [+3.9, +6.8] | helps |",
         "|  | synthetic | 10 to 12 | 62.0 [59.5, 64.5] |  |  |",
     ):
         assert row in text.splitlines()
-    for said in ("3 seeds", "123 steps", "200 held-out", "of 300", "not what a GAN trained on"):
+    for said in (
+        "3 seeds",
+        "123 steps",
+        "200 held-out",
+        "The 300 synthetic",
+        "not what a GAN trained on",
+    ):
         assert said in text
     # One seed has no interval, and so no verdict.
-    text = as_markdown(about, ONE_SEED, TAUGHT)
-    assert "| 5 | real + synthetic | 10 | 46.0 | -4.0 | one seed cannot tell |" in text
+    text = as_markdown(about, ONE_SEED, SCORE)
+    assert "| 5 | real + synthetic | 10 | 46.0 | -4.0 | unknown: only one seed |" in text
     assert "|  | synthetic | 10 | 61.0 |  |  |" in text
 
 
-def test_programs_read_all_of_it() -> None:
-    read = json.loads(json.dumps(as_json(experiment(noise(300, 2), steps=9), REPORTED, TAUGHT)))
+def test_json_contains_all_trials() -> None:
+    read = json.loads(json.dumps(as_json(experiment(noise(300, 2), steps=9), REPORTED, SCORE)))
     assert [Trial(**trial) for trial in read["trials"]] == REPORTED
     assert [x["verdict"] for x in read["summaries"]] == [x.verdict for x in summarise(REPORTED)]
     assert read["summaries"][2]["gain"]["mean"] == pytest.approx(-0.05)

@@ -72,7 +72,7 @@ def held_out(run: Path) -> Dataset:
     return load(config.data, config.attributes).split(config.hold_out)[1]
 
 
-def test_every_number_says_of_how_many_samples_and_what_real_images_get(
+def test_every_metric_has_its_sample_count_and_a_real_reference(
     held_out: Dataset, report: dict[str, Any]
 ) -> None:
     count = len(held_out)
@@ -87,7 +87,7 @@ def test_every_number_says_of_how_many_samples_and_what_real_images_get(
         assert metric["against"]
 
 
-def test_a_generator_that_has_hardly_learnt_is_told_from_real_images(
+def test_untrained_generator_scores_worse_than_real_images(
     report: dict[str, Any],
 ) -> None:
     found = report["closeness"]["classifier"]
@@ -98,7 +98,7 @@ def test_a_generator_that_has_hardly_learnt_is_told_from_real_images(
     assert report["labels"]["right"] < 0.5 < report["labels"]["real_right"]
 
 
-def test_labels_are_told_for_every_value(held_out: Dataset, report: dict[str, Any]) -> None:
+def test_labels_are_scored_for_every_value(held_out: Dataset, report: dict[str, Any]) -> None:
     for a, (told, attribute) in enumerate(
         zip(report["labels"]["attributes"], held_out.attributes, strict=True)
     ):
@@ -110,7 +110,7 @@ def test_labels_are_told_for_every_value(held_out: Dataset, report: dict[str, An
         assert sum(asked) / len(held_out) == pytest.approx(told["right"])
 
 
-def test_the_report_for_people_holds_the_numbers(run: Path, report: dict[str, Any]) -> None:
+def test_markdown_report_contains_the_numbers(run: Path, report: dict[str, Any]) -> None:
     text = (run / "evaluation" / "report.md").read_text()
     assert text.startswith("# small after 1,024 images\n")
     frechet = report["closeness"]["classifier"]
@@ -125,12 +125,12 @@ def test_the_report_for_people_holds_the_numbers(run: Path, report: dict[str, An
         assert picture.height == 2 * 4 * 64
 
 
-def test_an_evaluation_is_a_function_of_the_run(run: Path, report: dict[str, Any]) -> None:
+def test_evaluation_is_deterministic(run: Path, report: dict[str, Any]) -> None:
     assert training("evaluate", run, "--snapshot", "last").exit_code == 0
     assert json.loads((run / "evaluation" / "report.json").read_text()) == report
 
 
-def test_the_model_takes_its_evaluation_along(
+def test_export_includes_the_evaluation(
     run: Path, held_out: Dataset, report: dict[str, Any], tmp_path: Path
 ) -> None:
     done = training("export", run, "--snapshot", "last", "--to", tmp_path)
@@ -140,9 +140,7 @@ def test_the_model_takes_its_evaluation_along(
     assert [metric.model_dump() for metric in model.manifest.metrics] == report["metrics"]
     card = (folder / "README.md").read_text()
     assert "### Memorisation" in card
-    assert (
-        "![The samples that come nearest to training images, and these](memorisation.png)" in card
-    )
+    assert "![Samples nearest to training images, with these](memorisation.png)" in card
     assert (folder / "memorisation.png").exists()
 
     session = ort.InferenceSession(folder / "verifier.onnx", providers=["CPUExecutionProvider"])
@@ -157,9 +155,7 @@ def test_the_model_takes_its_evaluation_along(
         assert answer.json()["manifest"]["metrics"] == report["metrics"]
 
 
-def test_a_model_does_not_take_the_evaluation_of_another_snapshot(
-    run: Path, tmp_path: Path
-) -> None:
+def test_export_ignores_the_evaluation_of_another_snapshot(run: Path, tmp_path: Path) -> None:
     first = min(path.stem for path in (run / "snapshots").glob("*.safetensors"))
     done = training("export", run, "--snapshot", first, "--to", tmp_path)
     assert done.exit_code == 0, done.stderr
@@ -168,7 +164,7 @@ def test_a_model_does_not_take_the_evaluation_of_another_snapshot(
     assert "### Memorisation" not in (folder / "README.md").read_text()
 
 
-def test_an_unconditional_model_is_measured_by_the_labels_of_its_data(
+def test_unconditional_model_is_measured_by_the_labels_of_its_data(
     source: str, tmp_path: Path
 ) -> None:
     run = evaluated(tmp_path / "free", source)
@@ -180,13 +176,13 @@ def test_an_unconditional_model_is_measured_by_the_labels_of_its_data(
     assert "| all together |  | " in (run / "evaluation" / "report.md").read_text()
 
 
-def test_other_data_is_refused(run: Path, tmp_path: Path) -> None:
+def test_other_data_is_rejected(run: Path, tmp_path: Path) -> None:
     done = training("evaluate", run, "--data", drawn(tmp_path, 399))
     assert done.exit_code == 1
     assert "its digest has changed" in done.stderr
 
 
-def test_what_kept_no_images_cannot_be_measured(source: str, tmp_path: Path) -> None:
+def test_run_without_held_out_images_is_rejected(source: str, tmp_path: Path) -> None:
     faces = load(source, ("hair", "glasses"))
     options = {"attributes": ("hair", "glasses"), "hold_out": 0, "kimg": 0.1}
     train(create_run(tmp_path / "run", faces, data=source, **options), faces)
@@ -195,7 +191,7 @@ def test_what_kept_no_images_cannot_be_measured(source: str, tmp_path: Path) -> 
     assert "--hold-out" in done.stderr
 
 
-def test_trials_go_on_after_an_interruption(
+def test_trials_resume_after_an_interruption(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "BUDGETS", (3,))
@@ -223,7 +219,7 @@ def test_trials_go_on_after_an_interruption(
             shown,
             data=None,
             spaces=(),
-            utility=True,
+            downstream=True,
             device=torch.device("cpu"),
         )
 
@@ -246,10 +242,10 @@ def test_trials_go_on_after_an_interruption(
         assert found.read_bytes() == expected.read_bytes()
     text = (whole / "evaluation" / "report.md").read_text()
     assert "help a classifier" in text
-    assert "After many epochs on nothing but 200 samples" in text
+    assert "After many epochs on 200 samples only" in text
 
 
-def test_an_attribute_called_as_the_input_costs_the_verifier_only(
+def test_attribute_named_like_the_input_disables_only_the_verifier(
     source: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -263,13 +259,13 @@ def test_an_attribute_called_as_the_input_costs_the_verifier_only(
     monkeypatch.setattr(command, "load", lambda *_: faces)
     generator, shown = run.load_snapshot("last")
     settings: dict[str, Any] = {"data": None, "spaces": (), "device": torch.device("cpu")}
-    command.evaluate_run(run, generator, shown, utility=False, **settings)
+    command.evaluate_run(run, generator, shown, downstream=False, **settings)
     assert "an attribute is called 'image'" in capsys.readouterr().err
     assert not (run.evaluation("small") / "verifier.onnx").exists()
     assert "| image | " in (run.evaluation("small") / "report.md").read_text()
 
 
-def test_labels_that_cannot_be_read_do_not_keep_an_unconditional_model_from_being_measured(
+def test_unconditional_model_with_unreadable_labels_is_measured(
     source: str,
     tmp_path: Path,
 ) -> None:
@@ -284,11 +280,13 @@ def test_labels_that_cannot_be_read_do_not_keep_an_unconditional_model_from_bein
     train(run, data)
     done = training("evaluate", run.folder)
     assert done.exit_code == 0, done.stderr
-    assert "warning: going on without labels" in done.stderr
-    assert "how its images were turned" in (run.evaluation("small") / "report.md").read_text()
+    assert "warning: labels cannot be read and are ignored" in done.stderr
+    assert "classifier of rotations" in (run.evaluation("small") / "report.md").read_text()
 
 
-def test_samples_of_an_unconditional_model_teach_no_classifier(source: str, tmp_path: Path) -> None:
+def test_downstream_trials_of_an_unconditional_model_are_rejected(
+    source: str, tmp_path: Path
+) -> None:
     faces = load(source, ())
     create_run(tmp_path / "run", faces, data=source, attributes=())
     run = Run.open(tmp_path / "run")
@@ -299,12 +297,12 @@ def test_samples_of_an_unconditional_model_teach_no_classifier(source: str, tmp_
             shown=0,
             data=None,
             spaces=(),
-            utility=True,
+            downstream=True,
             device=torch.device("cpu"),
         )
 
 
-def test_weights_that_are_none_are_refused_before_anything_is_computed(run: Path) -> None:
+def test_invalid_inception_weights_are_rejected_before_sampling(run: Path) -> None:
     done = training("evaluate", run, "--inception", run / "config.json")
     assert done.exit_code == 1
     assert "Inception" in done.stderr

@@ -51,7 +51,7 @@ def turns_read(trained: Dataset, held_out: Dataset, turns: int) -> float:
     return float((network.read(features)[:, 0].numpy() == asked).mean())
 
 
-def test_a_fit_is_a_function_of_its_arguments(faces: Dataset) -> None:
+def test_training_is_deterministic_given_its_arguments(faces: Dataset) -> None:
     few = part(faces, 0, 256)
     torch.manual_seed(1)
     first = train_network(few, mirror=True, device=CPU).state_dict()
@@ -81,11 +81,11 @@ def test_it_reads_the_labels_of_images_that_it_never_saw(faces: Dataset) -> None
     assert torch.allclose(alone, features[3:4], atol=1e-5)
 
 
-def test_without_labels_it_learns_how_images_were_turned(faces: Dataset) -> None:
+def test_network_without_labels_learns_rotations(faces: Dataset) -> None:
     assert turns_read(part(faces, 0, 256), part(faces, 768, 1024), 4) > 0.7  # by chance 1/4
 
 
-def test_images_that_are_not_square_are_turned_upside_down_only(faces: Dataset) -> None:
+def test_images_that_are_not_square_are_rotated_by_halves(faces: Dataset) -> None:
     # Faces beside their mirror images.
     wide = replace(faces, images=np.concatenate([faces.images, faces.images[:, :, ::-1]], axis=2))
     assert turns_read(part(wide, 0, 256), part(wide, 768, 1024), 2) > 0.9
@@ -120,7 +120,7 @@ def test_a_copy_and_a_mirrored_copy_stay_on_one_side(faces: Dataset) -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_about_the_asked_share_is_held_out(faces: Dataset, share: float) -> None:
+def test_about_the_configured_share_is_held_out(faces: Dataset, share: float) -> None:
     trained, held_out = faces.split(share)
     assert len(trained) + len(held_out) == len(faces)
     assert len(held_out) / len(faces) == pytest.approx(share, abs=0.05)
@@ -129,7 +129,7 @@ def test_about_the_asked_share_is_held_out(faces: Dataset, share: float) -> None
         assert (np.bincount(side.labels[:, 0], minlength=12) > 0).all()
 
 
-def test_nothing_is_held_out_where_nothing_is_asked(faces: Dataset) -> None:
+def test_share_of_zero_holds_out_nothing(faces: Dataset) -> None:
     trained, held_out = faces.split(0)
     assert trained.sha256 == faces.sha256
     assert len(held_out) == 0

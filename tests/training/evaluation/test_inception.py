@@ -125,7 +125,7 @@ def test_colours_are_red_green_blue_as_the_network_has_them(
     assert not torch.allclose(loaded.features(images.flip(3)), expected, atol=1e-4)
 
 
-def test_the_description_tells_weights_apart(
+def test_description_identifies_the_weights(
     weights: Path, loaded: Inception, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -165,7 +165,7 @@ def saved(held: object) -> Callable[[Path], None]:
         pytest.param(saved([torch.ones(1)]), "not the weights of FID", id="list"),
     ],
 )
-def test_other_files_are_refused(
+def test_other_files_are_rejected(
     network_class: type[Any], tmp_path: Path, write: Callable[[Path], None], why: str
 ) -> None:
     path = tmp_path / "weights.pth"
@@ -176,7 +176,7 @@ def test_other_files_are_refused(
     assert "weights_only" not in str(refused.value)
 
 
-def test_a_damaged_file_is_refused(weights: Path, tmp_path: Path) -> None:
+def test_damaged_file_is_rejected(weights: Path, tmp_path: Path) -> None:
     whole = weights.read_bytes()
     path = tmp_path / "weights.pth"
     for kept in (100, len(whole) // 2, len(whole) - 1):
@@ -185,7 +185,7 @@ def test_a_damaged_file_is_refused(weights: Path, tmp_path: Path) -> None:
             inception.load(path, CPU)
 
 
-def test_weights_of_other_shapes_are_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
+def test_weights_of_other_shapes_are_rejected(state: dict[str, Tensor], tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({name: value[None] for name, value in state.items()}, path)
     with pytest.raises(CheckpointError, match="not the weights of FID's Inception v3"):
@@ -227,7 +227,7 @@ def without_torch_fidelity(patch: pytest.MonkeyPatch) -> None:
         patch.delitem(sys.modules, name)
 
 
-def test_where_torch_fidelity_is_missing_the_way_to_install_it_is_told(
+def test_missing_torch_fidelity_gives_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_torch_fidelity(monkeypatch)
@@ -238,7 +238,7 @@ def test_where_torch_fidelity_is_missing_the_way_to_install_it_is_told(
         inception.load(tmp_path / "weights.pth", CPU)  # not even looked for
 
 
-def test_where_torchvision_is_of_another_build_that_is_told(
+def test_torchvision_of_another_build_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_torch_fidelity(monkeypatch)

@@ -56,7 +56,7 @@ def test_samples_like_the_held_out_images_come_no_nearer_than_these(images: Tens
     assert found.samples.minimum < found.samples.low < found.samples.median
 
 
-def test_honest_samples_are_hardly_ever_suspected_and_copies_are(images: Tensor) -> None:
+def test_copies_are_suspicious_and_held_out_images_hardly_ever(images: Tensor) -> None:
     """Images that none was trained on, dealt out as samples and as held-out ones, many times."""
     unseen = memorisation("pixels", pixels, images[:200], images[200:400], images[400:])
     pooled = Neighbours(

@@ -46,7 +46,7 @@ def test_accuracy_is_the_share_of_held_out_images_read_right(
     assert hair.right > 0.95 > eyes.right
 
 
-def test_a_network_that_is_too_sure_is_calibrated_to_the_same_confidence(
+def test_overconfident_network_is_calibrated_to_the_same_confidence(
     split: tuple[Dataset, Dataset], network: FeatureNetwork
 ) -> None:
     _, held_out = split
@@ -61,7 +61,7 @@ def test_a_network_that_is_too_sure_is_calibrated_to_the_same_confidence(
     assert louder_eyes.calibration_error < louder_eyes.perfect_error + 0.05
 
 
-def test_a_temperature_is_that_of_the_labels() -> None:
+def test_temperature_recovers_the_scale_of_the_logits() -> None:
     """Of labels drawn with the probabilities of logits, three times as large logits are too sure by
     a factor of three."""
     generator = torch.Generator().manual_seed(0)
@@ -89,7 +89,7 @@ def test_the_model_file_keeps_the_contract(
             assert np.abs(theirs - ours.detach().numpy()).max() < 1e-5
 
 
-def test_attributes_may_have_the_names_of_anything_within_the_model(
+def test_attribute_may_have_the_name_of_a_node_in_the_graph(
     split: tuple[Dataset, Dataset], network: FeatureNetwork
 ) -> None:
     _, held_out = split
@@ -105,7 +105,7 @@ def test_attributes_may_have_the_names_of_anything_within_the_model(
         assert tuple(each.name for each in session.get_outputs()) == names
 
 
-def test_calibration_does_no_harm_where_images_are_few(
+def test_calibration_does_not_harm_with_few_images(
     split: tuple[Dataset, Dataset], network: FeatureNetwork
 ) -> None:
     _, held_out = split
@@ -116,7 +116,7 @@ def test_calibration_does_no_harm_where_images_are_few(
             assert 0 < accuracy.perfect_error < 0.5 or accuracy.right > 0.95
 
 
-def test_even_exact_confidence_seems_to_be_off_over_few_images() -> None:
+def test_exact_confidence_has_a_calibration_error_over_few_images() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2000, 5, generator=generator)
     few, many = (verifier._perfect_error(logits[:count]) for count in (30, 2000))

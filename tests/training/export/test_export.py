@@ -81,7 +81,7 @@ def test_the_folder_is_complete(models: Path) -> None:
         assert said in card
 
 
-def test_the_graph_is_what_the_contract_asks_for(models: Path) -> None:
+def test_graph_follows_the_contract(models: Path) -> None:
     path = models / "avatars" / "1" / "model.onnx"
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
@@ -116,7 +116,7 @@ def test_the_manifest_says_where_the_model_comes_from(models: Path, run: Path) -
     assert str(run) not in model.manifest.model_dump_json()
 
 
-def test_a_model_file_that_draws_something_else_is_refused(run: Path) -> None:
+def test_model_file_that_differs_from_pytorch_is_rejected(run: Path) -> None:
     generator, manifest = average(run)
     content = export.to_onnx(generator, manifest)
     with torch.no_grad():
@@ -125,11 +125,11 @@ def test_a_model_file_that_draws_something_else_is_refused(run: Path) -> None:
         export.check_parity(generator, content, manifest)
 
 
-def test_weights_that_are_not_numbers_are_not_exported(run: Path, tmp_path: Path) -> None:
+def test_weights_with_nan_are_not_exported(run: Path, tmp_path: Path) -> None:
     generator, _ = average(run)
     with torch.no_grad():
         generator.to_image.weight[0, 0, 0, 0] = torch.nan
-    with pytest.raises(ExportError, match="not numbers"):
+    with pytest.raises(ExportError, match="NaN or infinite"):
         export.export(Run.open(run), generator, 0, tmp_path, None)
     assert list(tmp_path.iterdir()) == []
 
@@ -203,17 +203,19 @@ def test_versions_for_triton_lie_side_by_side(tmp_path: Path) -> None:
     triton.add(tmp_path, tiny_manifest(), 2, b"second")
     assert path.read_text() == changed and parsed(changed).instance_group[0].count == 2
     other = tiny_manifest(latent_size=9)
-    with pytest.raises(ExportError, match="does not describe the tensors"):
+    with pytest.raises(ExportError, match="has other tensors"):
         triton.add(tmp_path, other, 3, b"third")
     found = {each.parent.name: each.read_bytes() for each in tmp_path.rglob("model.onnx")}
     assert found == {"1": b"first", "2": b"second"}
     assert sorted(each.name for each in path.parent.iterdir()) == ["1", "2", "config.pbtxt"]
 
 
-def test_what_triton_has_is_never_overwritten(run: Path, repository: Path, tmp_path: Path) -> None:
+def test_triton_repository_is_never_overwritten(
+    run: Path, repository: Path, tmp_path: Path
+) -> None:
     for options, said in (
-        (["--version", "1"], "exists already; name another --version"),
-        (["--unconditional", "free"], "does not describe the tensors"),
+        (["--version", "1"], "exists already: use another --version"),
+        (["--unconditional", "free"], "has other tensors"),
     ):
         config = repository / "free" / "config.pbtxt"
         write_atomically(config, "input []")
@@ -223,9 +225,7 @@ def test_what_triton_has_is_never_overwritten(run: Path, repository: Path, tmp_p
     assert config.read_text() == "input []" and len(list(config.parent.iterdir())) == 1
 
 
-def test_both_have_the_next_version_that_is_free_in_both(
-    run: Path, repository: Path, tmp_path: Path
-) -> None:
+def test_next_version_is_free_in_both_folders(run: Path, repository: Path, tmp_path: Path) -> None:
     done = training("export", run, "--to", tmp_path, "--triton", repository)
     assert done.stdout.strip() == str(tmp_path / "avatars" / "2")
     assert (repository / "avatars" / "2" / "model.onnx").exists()
@@ -252,7 +252,7 @@ def test_samples_of_a_run(run: Path, tmp_path: Path) -> None:
         (["export", "nowhere"], "is not the folder of a run"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(arguments: list[str], said: str) -> None:
+def test_mistakes_are_reported_in_a_sentence(arguments: list[str], said: str) -> None:
     done = training(*arguments)
     assert done.exit_code in (1, 2)
     assert said in done.stderr

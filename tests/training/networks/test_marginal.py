@@ -78,7 +78,7 @@ def test_unconditional_run_cannot_be_made_unconditional(tmp_path: Path) -> None:
             shown,
             data=None,
             spaces=(),
-            utility=False,
+            downstream=False,
             device=torch.device("cpu"),
             unconditional="free",
         )
@@ -102,7 +102,7 @@ def test_invalid_name_is_rejected_before_anything_is_written(
     settings: dict[str, Any] = {
         "data": None,
         "spaces": (),
-        "utility": False,
+        "downstream": False,
         "device": torch.device("cpu"),
     }
     with pytest.raises(RunError, match=said):

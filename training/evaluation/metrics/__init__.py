@@ -1,1 +1,1 @@
-"""Metrics as functions of features, each with its source."""
+"""Metrics as pure functions of features, each with its source."""

@@ -1,4 +1,4 @@
-"""How much images differ from each other."""
+"""Diversity of a set of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from training.evaluation.metrics.distances import distances
 def diversity(features: Tensor) -> float:
     """Mean Euclidean distance between two different rows of ``features [N, D]``.
 
-    0 where all are the same. Raises ``ValueError`` for fewer than two rows.
+    At least 0, and 0 if all rows are equal; higher means more varied. Raises ``ValueError`` for
+    fewer than two rows.
     """
     count = len(features)
     if count < 2:

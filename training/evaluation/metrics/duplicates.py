@@ -1,4 +1,4 @@
-"""Samples that are the same picture."""
+"""Duplicates among samples, a sign of mode collapse."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ SIDE = 8
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """uint8 ``[N, H, W, C]`` to 8x8 means in [0, 1], flat: float ``[N, 64 * C]``."""
+    """Flat 8x8 thumbnails, float ``[N, 64 * C]`` in [0, 1], of uint8 ``[N, H, W, C]``."""
     return adaptive_avg_pool2d(images.permute(0, 3, 1, 2).float() / 255, SIDE).flatten(1)
 
 
 def duplicate_share(samples: Tensor, real: Tensor) -> float:
     """Share of ``samples`` that are nearer to another sample than real images are to each other.
 
-    Both are thumbnails ``[N, D]``, of as many images. "Than real images are": than the 1st
-    percentile of a real image's distance to its nearest other that is no copy of it, for no
-    sample could be nearer than a copy. About 0.01 where samples are as varied as the data.
+    Both are thumbnails ``[N, D]`` and ``[M, D]``; the smaller number is used of both. The threshold
+    is the 1st percentile of the distance between a real image and its nearest other one. Exact
+    copies among real images are left out, because no sample could be nearer than a copy. From 0 to
+    1, lower is better; about 0.01 if samples are as varied as the data.
     """
     count = min(len(samples), len(real))
     real, samples = real[:count], samples[:count]

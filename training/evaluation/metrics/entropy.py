@@ -1,4 +1,4 @@
-"""The parts of the inception score, apart: how sure of an image, how varied over images."""
+"""The two entropies of the inception score: certainty of an image, variety over images."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 
 class Entropies(NamedTuple):
-    """In nats; the inception score is ``exp(marginal - conditional)`` (Salimans et al. 2016,
-    https://arxiv.org/abs/1606.03498, section 4)."""
+    """Entropies in nats; the inception score is ``exp(marginal - conditional)`` (Salimans et al.
+    2016, https://arxiv.org/abs/1606.03498, section 4)."""
 
     conditional: float
-    """H(y|x): 0 where every image is read without a doubt."""
+    """H(y|x), from 0 (every image is read with certainty) to log K; lower is better."""
     marginal: float
-    """H(y): the log of the number of values where each is read equally often."""
+    """H(y), from 0 to log K (all K values are read equally often); higher means more varied."""
 
 
 def entropies(probabilities: Tensor) -> Entropies:
-    """Of a classifier's ``probabilities [N, K]`` of N images, each row of which sums to 1."""
+    """Entropies of a classifier's ``probabilities [N, K]`` for N images; each row sums to 1."""
     return Entropies(
         conditional=float(_entropy(probabilities).mean()),
         marginal=float(_entropy(probabilities.mean(dim=0))),

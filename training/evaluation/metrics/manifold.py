@@ -1,4 +1,4 @@
-"""How two sets of features cover each other, by nearest neighbours."""
+"""Precision, recall, density and coverage of two sets of features, by nearest neighbours."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ NEIGHBOURS = 5
 
 
 class Manifold(NamedTuple):
-    """Precision and recall after Kynkaanniemi et al. 2019 (https://arxiv.org/abs/1904.06991,
-    section 2), density and coverage after Naeem et al. 2020 (https://arxiv.org/abs/2002.09797,
-    section 3). All lie in [0, 1] but density, which may exceed 1."""
+    """Coverage of real images by samples and the reverse.
+
+    Precision and recall: Kynkaanniemi et al. 2019 (https://arxiv.org/abs/1904.06991, section 2).
+    Density and coverage: Naeem et al. 2020 (https://arxiv.org/abs/2002.09797, section 3). All are
+    in [0, 1], except density, which may exceed 1. Higher is better; the best density is about 1.
+    """
 
     precision: float
-    """Share of the samples that lie within the real images' neighbourhoods."""
+    """Share of the samples inside a neighbourhood of a real image."""
     recall: float
-    """Share of the real images that lie within the samples' neighbourhoods."""
+    """Share of the real images inside a neighbourhood of a sample."""
     density: float
-    """How many of the real images' neighbourhoods a sample lies in, over what is expected."""
+    """Mean number of real images' neighbourhoods around a sample, divided by ``neighbours``."""
     coverage: float
-    """Share of the real images with a sample in their neighbourhood."""
+    """Share of the real images with a sample inside their neighbourhood."""
 
 
 def compare(real: Tensor, samples: Tensor, neighbours: int = NEIGHBOURS) -> Manifold:
     """Compare ``samples [N, D]`` with ``real [M, D]``.
 
-    An image's neighbourhood is the ball that reaches to its ``neighbours``-th nearest fellow.
-    Raises ``ValueError`` where there are no more rows than that.
+    The neighbourhood of an image is the ball up to its ``neighbours``-th nearest image of the same
+    set. Raises ``ValueError`` if a set has at most ``neighbours`` rows.
     """
     if min(len(real), len(samples)) <= neighbours:
         raise ValueError(f"{neighbours} neighbours need more than {neighbours} images on each side")
@@ -48,5 +51,5 @@ def compare(real: Tensor, samples: Tensor, neighbours: int = NEIGHBOURS) -> Mani
 
 
 def _radii(rows: Tensor, neighbours: int) -> Tensor:
-    """The distance from each row to its ``neighbours``-th nearest other row."""
-    return distances(rows, rows).kthvalue(neighbours + 1, dim=1).values  # itself is the first
+    """Distance ``[N]`` from each row to its ``neighbours``-th nearest other row."""
+    return distances(rows, rows).kthvalue(neighbours + 1, dim=1).values  # the first is itself

@@ -1,4 +1,4 @@
-"""The nearest neighbours of some rows among many others."""
+"""Nearest neighbours of a few rows among many."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from torch import Tensor
 
 
 class Nearest(NamedTuple):
+    """Nearest row of each of N queries."""
+
     distances: Tensor
-    """Euclidean, ``[N]``."""
+    """Euclidean, at least 0, ``[N]``."""
     indices: Tensor
-    """int64 ``[N]``: which row, counted over all parts."""
+    """int64 ``[N]``: index of the row, counted over all parts."""
 
 
 def nearest(queries: Tensor, parts: Iterable[Tensor]) -> Nearest:
-    """For each of ``queries [N, D]`` the nearest row of all ``parts [M, D]``, of which one is held
-    at a time."""
+    """Find the nearest row of all ``parts [M, D]`` for each of ``queries [N, D]``.
+
+    One part is in memory at a time.
+    """
     best = torch.full((len(queries),), torch.inf, device=queries.device)
     indices = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
     seen = 0
     for rows in parts:
-        # By products, which is fast and errs in the last digits: good enough to find the nearest.
-        squares = rows.square().sum(dim=1) - 2 * queries @ rows.T  # but for the query's own
+        # Products are fast and wrong in the last digits only, which is enough to find the nearest.
+        squares = rows.square().sum(dim=1) - 2 * queries @ rows.T  # without the query's own square
         row = squares.argmin(dim=1)
-        distances = (queries - rows[row]).norm(dim=1)  # exact: that to a copy is 0
+        distances = (queries - rows[row]).norm(dim=1)  # exact: 0 for a copy
         nearer = distances < best
         best = torch.where(nearer, distances, best)
         indices = torch.where(nearer, row + seen, indices)
