@@ -14,7 +14,12 @@ DOCS = ROOT / "docs"
 
 def blocks(page: Path, *kinds: str) -> list[tuple[str, str]]:
     """(kind, code) of each fenced block of these kinds, in order."""
-    found = re.findall(r"^```(.+?)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return blocks_of(page.read_text("utf-8"), *kinds)
+
+
+def blocks_of(text: str, *kinds: str) -> list[tuple[str, str]]:
+    """As ``blocks``, of a part of a page."""
+    found = re.findall(r"^```(.+?)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [(kind, code) for kind, code in found if kind in kinds]
 
 
