@@ -68,7 +68,7 @@ def evaluate(
         shown,
         data=data,
         spaces=spaces,
-        utility=utility,
+        downstream=utility,
         device=chosen,
         unconditional=unconditional,
     )
