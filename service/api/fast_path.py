@@ -18,9 +18,10 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
+from service.core.image_request import explain
 from service.engine.admission import REQUEST_KEY
 from service.errors import BodyTooLarge, ClientDisconnected, InvalidRequest, MalformedJson
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 
 
 class FormatQuery(BaseModel):
@@ -93,7 +94,7 @@ def _read_query(request: Request) -> FormatQuery:
     try:
         return FormatQuery.model_validate(dict(request.query_params))
     except ValidationError as error:
-        raise problems.explain(error.errors()) from None
+        raise explain(error.errors()) from None
 
 
 def _number(text: str) -> float:
@@ -147,4 +148,4 @@ async def _read_body(request: Request, model: Any) -> Any:
     try:
         return model.model_validate(found)
     except ValidationError as error:
-        raise problems.explain(error.errors()) from None
+        raise explain(error.errors()) from None

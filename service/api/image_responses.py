@@ -22,7 +22,7 @@ from service.engine.queue import Encode
 from service.engine.search import Search
 from service.errors import AnswerTooLarge, ClientDisconnected, DeadlineExceeded
 from service.formats import images
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 from service.inference.model import Model
 from service.inference.seeds import ImageSource, SeedImages
 from service.observability import metrics, tracing

@@ -14,7 +14,7 @@ from service.api.image_responses import PROBLEMS
 from service.api.oip.schemas import FLOAT, InferRequest
 from service.api.responses import MAX_STEPS, Problem
 from service.api.state import State
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 from service.inference.model import Model
 from service.models.model_set import ModelSet
 from service.settings import Settings

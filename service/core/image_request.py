@@ -1,8 +1,9 @@
-"""What may be asked for: the fields of a request for images, their types and ranges."""
+"""Request for images: fields, types and ranges, shared by the API, YAML plans, CLI and client."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -21,10 +22,12 @@ from pydantic_core import PydanticCustomError
 
 from service.core.latents import MAX_INDEX, MAX_SEED
 from service.core.manifest import ALIAS_PATTERN
+from service.core.quotas import quotas
+from service.errors import FieldsDisagree, InvalidRequest
 
 MAX_LABELS = 1024
 MAX_LABEL_CHARACTERS = 4000
-"""Characters: room for a canonical phrase of 40 attributes."""
+"""Enough for a canonical phrase of 40 attributes."""
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Index = Annotated[int, Field(ge=0, le=MAX_INDEX)]
@@ -39,7 +42,7 @@ Counts = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_le
 
 
 def _version_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """What it may be, not what each of its kinds misses."""
+    """One error for the union instead of one for each of its members."""
     try:
         return validate(value)
     except ValidationError as error:
@@ -56,7 +59,7 @@ Version = Annotated[
 
 
 def label_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """Without this, every member of the union would say what it misses."""
+    """One error for the union instead of one for each of its members."""
     try:
         return validate(value)
     except ValidationError as error:
@@ -69,7 +72,7 @@ def label_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) ->
 
 
 def _count_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """What is wrong with a number, or with a list, but not both."""
+    """Report the error of the number or of the list, not both."""
     try:
         found = validate(value)
     except ValidationError as error:
@@ -77,17 +80,17 @@ def _count_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -
         faults = [f["msg"] for f in error.errors() if ("list" in str(f["loc"][0])) == of_lists]
         raise PydanticCustomError("count", "{fault}", {"fault": faults[0]}) from error
     if isinstance(found, list) and not any(found):
-        raise PydanticCustomError("count", "should ask for one image at least")
+        raise PydanticCustomError("count", "should request at least one image")
     return found
 
 
 Numbers = Annotated[Count | Counts, WrapValidator(_count_in_one_sentence)]
-"""How many images; or how many of each label."""
+"""Number of images, or a list with the number for each label."""
 
 
 @functools.cache
-def _known(model: type[BaseModel]) -> list[str]:
-    """What its fields are called in JSON."""
+def _field_names(model: type[BaseModel]) -> list[str]:
+    """Names of the fields in JSON."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
@@ -99,7 +102,7 @@ class RequestBody(BaseModel):
     def _known_fields(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        known = _known(cls)
+        known = _field_names(cls)
         unknown = [repr(name[:40]) for name in data if name not in known]
         if unknown:
             raise PydanticCustomError(
@@ -110,42 +113,88 @@ class RequestBody(BaseModel):
         return data
 
 
-class GenerateRequest(RequestBody):
-    """What to generate. Everything may be left out."""
+class ImageRequest(RequestBody):
+    """Which images to make. Every field is optional."""
 
     n: Numbers = Field(
-        1, description="Images; or, beside a list of labels, a list with how many of each."
-    )
-    seed: Seed | None = Field(None, description="Left out, one is drawn and returned.")
-    offset: Index = Field(0, description="Index of the first image.")
-    model: str | None = Field(None, description="Left out, the configured default.")
-    version: Version | None = Field(
-        None,
-        description="A number or an alias. Left out, what the alias `default` means, or the "
-        "highest.",
+        1,
+        description="Number of images; or, with a list of labels, a list with the number for each.",
     )
     label: Annotated[OneLabel | ManyLabels | None, WrapValidator(label_in_one_sentence)] = Field(
         None,
-        description="A phrase, a mapping, or a list of these, of which the image at index i takes "
-        "entry i mod length. What is left open is drawn by frequency.",
+        description="A phrase, a mapping, or a list of these: the image at index i takes entry "
+        "i mod length. Attributes that are not named are drawn by frequency.",
+    )
+    seed: Seed | None = Field(None, description="Drawn and returned if omitted.")
+    offset: Index = Field(0, description="Index of the first image.")
+    model: str | None = Field(None, description="The configured default if omitted.")
+    version: Version | None = Field(
+        None,
+        description="A number or an alias. If omitted, the version of the alias `default`, or the "
+        "highest.",
     )
     truncation: Truncation = Field(
-        1, description="Latents are shrunk toward the mean by this: typical images, less variety."
+        1,
+        description="Scale latents toward the mean, above 0 to 1: lower gives more typical images "
+        "with less variety.",
     )
     verify: Probability | None = Field(
         None,
-        description="Only images whose verifier gives every value that was asked for at least this "
-        "probability; every one that was drawn, if none was. Indices that fail are skipped.",
+        description="Only images whose verifier gives every requested value (every drawn one if "
+        "no label is given) at least this probability. Indices that fail are skipped.",
     )
 
     @property
-    def count(self) -> int:
-        """Images in all."""
-        return self.n if isinstance(self.n, int) else sum(self.n)
-
-    @property
     def labels(self) -> list[OneLabel]:
-        """The entries that images take in turn; none if all is drawn."""
+        """Labels that indices take in rotation; empty if every attribute is drawn."""
         if self.label is None:
             return []
         return self.label if isinstance(self.label, list) else [self.label]
+
+    @property
+    def entries(self) -> list[OneLabel | None]:
+        """``labels``, or a single None if every attribute is drawn."""
+        return [*self.labels] or [None]
+
+    @property
+    def count(self) -> int:
+        """Total number of images."""
+        return self.n if isinstance(self.n, int) else sum(self.n)
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of images of each entry."""
+        if isinstance(self.n, list):
+            return self.n
+        return quotas(self.n, self.offset, len(self.entries))
+
+    @property
+    def may_skip(self) -> bool:
+        """True if some indices may be skipped: verified, or counted for each label."""
+        return self.verify is not None or isinstance(self.n, list)
+
+    def check_fields_agree(self) -> None:
+        """Raise ``FieldsDisagree`` if ``n`` does not fit ``label``, or ``offset`` is too high."""
+        if isinstance(self.n, list) and len(self.n) != len(self.entries):
+            raise FieldsDisagree(
+                f"n has {len(self.n)} counts for {len(self.labels)} labels: give one number, or a "
+                "list with one number for each label"
+            )
+        if self.offset + self.count - 1 > MAX_INDEX:
+            raise FieldsDisagree(f"offset: the last index may be at most {MAX_INDEX}")
+
+
+class GenerateRequest(ImageRequest):
+    """Which images to make. Every field is optional."""
+
+
+def explain(faults: Sequence[Mapping[str, Any]]) -> InvalidRequest:
+    """Pydantic's errors as one ``InvalidRequest``, a sentence each."""
+    listed = [{"field": _field(fault["loc"]), "problem": fault["msg"]} for fault in faults]
+    sentences = list(dict.fromkeys(f"{item['field']}: {item['problem']}" for item in listed))
+    return InvalidRequest("; ".join(sentences)[:2000], errors=listed[:20])
+
+
+def _field(location: Sequence[str | int]) -> str:
+    """Dotted path: ``("from", "seed")`` is ``from.seed``."""
+    return ".".join(str(part)[:80] for part in location) or "body"

@@ -1,4 +1,4 @@
-"""Small tools for processes, their threads and their signals."""
+"""Processes: signal masks, the parent's end, and exit codes in words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMPUTE_THREAD = "compute"
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Signals wait until this is over; in processes started meanwhile, until they unblock them."""
+    """Block signals in the block; child processes started in it inherit the mask."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, signal.SIGHUP))
     try:
         yield
@@ -28,8 +28,16 @@ def unblock_signals() -> None:
 
 
 def end_with_parent(last: Callable[[], object] = lambda: os._exit(1)) -> None:
-    """Wait for the end of the parent process, then call ``last``: run it in a thread."""
+    """Wait for the parent process to end, then call ``last``. Blocks: run it in a thread."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     last()
+
+
+def exit_reason(code: int | None) -> str:
+    """Return code of a process in words: ``ended with status 1``, ``was killed by SIGKILL``."""
+    if code is None or code >= 0:
+        return f"ended with status {code}"
+    hint = ", most likely for lack of memory" if code == -signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-code).name}{hint}"

@@ -1,12 +1,12 @@
-"""How many images belong to each of several labels that take turns."""
+"""Number of images of each label when indices take labels in rotation."""
 
 from __future__ import annotations
 
 MAX_MISSES = 1000
-"""Images in a row, of one entry or of all, that may be left out before the search is given up."""
+"""Images of one label skipped in a row after which a search fails with ``LabelNotVerified``."""
 
 
 def quotas(count: int, offset: int, entries: int) -> list[int]:
-    """How many of the ``count`` images from ``offset`` on belong to each of the entries."""
+    """Number of the ``count`` images from ``offset`` on that belong to each of ``entries``."""
     each, more = divmod(count, entries)
     return [each + ((entry - offset) % entries < more) for entry in range(entries)]

@@ -6,18 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from service.errors import NotAcceptable
-
-MEDIA_TYPES: Mapping[str, str] = {
-    "json": "application/json",
-    "png": "image/png",
-    "webp": "image/webp",
-    "jpeg": "image/jpeg",
-    "gif": "image/gif",
-    "npy": "application/x-npy",
-    "zip": "application/zip",
-    "webdataset": "application/x-tar",
-    "parquet": "application/vnd.apache.parquet",
-}
+from service.formats.registry import MEDIA_TYPES
 
 
 @functools.lru_cache(maxsize=256)  # most callers send one of a few headers

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from ray.cluster_utils import Cluster
 
-TASK = "ray::_do"
+TASK = "ray::_build_shard"
 """What Ray calls a process that is at a file."""
 
 

@@ -36,7 +36,7 @@ from service.api.routes.models import NOT_FOUND
 from service.api.state import CurrentState, State
 from service.core.image_request import Version
 from service.errors import BodyEncoded, InvalidRequest, TensorsUnfit
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 from service.inference.model import Model
 from service.observability import metrics
 

@@ -26,8 +26,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, from_json
 
-from service.api import problems
 from service.core.image_info import ImageInfo, Pixels
+from service.core.image_request import explain
 from service.core.latents import IndexRange
 from service.core.manifest import Manifest
 from service.errors import MalformedJson, TensorsUnfit
@@ -172,7 +172,7 @@ def read(body: bytes, head: int | None) -> ParsedInferRequest:
     try:
         request = InferRequest.model_validate(found)
     except ValidationError as error:
-        raise problems.explain(error.errors()) from None
+        raise explain(error.errors()) from None
     return ParsedInferRequest(request, memoryview(body)[len(body) if head is None else head :])
 
 

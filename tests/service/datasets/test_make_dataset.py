@@ -46,7 +46,7 @@ from service.formats.registry import SUFFIXES
 from service.models.sandbox import ModelSandbox
 from tests.conftest import attribute, manifest
 from tests.helpers.onnx_files import model, put
-from tests.helpers.server import MODELS, ROOT, Server, environment, serve
+from tests.helpers.server import MODELS, ROOT, Server, default_sigint, environment, serve
 
 SMALL: dict[str, Any] = {"model": "tiny", "n": 100, "seed": 3, "label": ["red", "blue"]}
 LARGE = SMALL | {"n": [9000, 3000], "offset": 5, "images_per_file": 1000}
@@ -311,7 +311,7 @@ def test_a_worker_that_is_killed_when_it_has_nothing_to_do(
     def killing(
         recipe: BuildSpec, jobs: deque[ShardTask], tell: OnProgress
     ) -> Iterator[ShardResult]:
-        for number, done in enumerate(local_executor.run(recipe, jobs, tell, most=1)):
+        for number, done in enumerate(local_executor.run(recipe, jobs, tell, processes=1)):
             if number in (0, 4):
                 (worker,) = multiprocessing.active_children()
                 worker.kill()
@@ -324,7 +324,7 @@ def test_a_worker_that_is_killed_when_it_has_nothing_to_do(
     with open_build(
         read_plan(path), LocalStorage(out), models, "cpu", ModelSandbox(), lambda message: None
     ) as dataset:
-        dataset.fill(killing, found.append, made.append)
+        dataset.run(killing, found.append, made.append)
     assert read(out) == undisturbed
     assert sum(made) == 12_000 and not found
 
@@ -354,14 +354,16 @@ def test_a_driver_that_is_killed_and_started_again(
 def test_a_signal_ends_it_and_it_says_what_is_kept(
     command: Command, undisturbed: dict[str, bytes], number: signal.Signals
 ) -> None:
-    process = command.start(LARGE, "--workers", "2", start_new_session=True)
+    process = command.start(
+        LARGE, "--workers", "2", start_new_session=True, preexec_fn=default_sigint
+    )
     command.wait(3, process)
     left = workers(process.pid)
     os.killpg(process.pid, number)  # as a terminal does
     _, told = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "interrupted" in told and "Traceback" not in told
-    assert "of 12,000 images are kept: the same command goes on" in told
+    assert "of 12,000 images are kept: run the same command to resume" in told
     assert not any(worker.is_running() for worker in left)
     kept = json.loads((command.out / "manifest.json").read_text())
     assert {file["name"] for file in kept["files"]} <= set(read(command.out))
@@ -381,7 +383,7 @@ def test_a_file_that_costs_processes_is_told(command: Command) -> None:
                 worker.kill()
         time.sleep(0.02)
     _, told = process.communicate()
-    assert "3 processes were lost to tiny-00000.tar; the last was ended by SIGKILL" in told
+    assert "3 processes were lost to tiny-00000.tar; the last was killed by SIGKILL" in told
     assert len(seen) == 3
 
 
@@ -395,9 +397,9 @@ def test_files_that_are_gone_or_changed_are_made_again(
     (command.out / "tiny-00005.tar").unlink()
     (command.out / ".tiny-00007.tar.0123456789abcdef.tmp").write_bytes(b"of a kill")
     said = command.run(LARGE)
-    assert "tiny-00003.tar is gone or has changed: made again" in said
-    assert "tiny-00005.tar is gone or has changed: made again" in said
-    assert said.count("made again") == 2
+    assert "tiny-00003.tar is missing or has changed: building it again" in said
+    assert "tiny-00005.tar is missing or has changed: building it again" in said
+    assert said.count("building it again") == 2
     assert read(command.out) == undisturbed
 
 
@@ -416,7 +418,7 @@ def test_a_place_is_of_one_set(command: Command, models: Path) -> None:
     command.run(SMALL)
     before = read(command.out)
     told = command.run(SMALL | {"truncation": 0.5, "format": "zip"}, fails=True)
-    assert "holds another set (it differs in truncation, format): name another place" in told
+    assert "holds another set (it differs in truncation, format): choose another folder" in told
     path = models / "tiny" / "2" / "model.onnx"
     content = path.read_bytes()
     put(models, "tiny", 2, model(manifest(COLOURS, SIZES, latent_size=9)))
@@ -430,7 +432,7 @@ def test_a_place_is_of_one_set(command: Command, models: Path) -> None:
     told = command.run(SMALL, fails=True)
     assert "has no manifest.json, but other files (tiny-00000.tar)" in told
     (command.out / "manifest.json").write_text("[1]")
-    assert "is no manifest of a set" in command.run(SMALL, fails=True)
+    assert "is not a manifest of a set" in command.run(SMALL, fails=True)
 
 
 def test_fetch_and_make_dataset_keep_apart(server: Server, command: Command) -> None:
@@ -438,11 +440,11 @@ def test_fetch_and_make_dataset_keep_apart(server: Server, command: Command) -> 
     fetch += ["--model", "tiny", "--seed", "3", "--out", str(command.out)]
     plan = {"model": "tiny", "n": 9, "seed": 3}
     subprocess.run(fetch, cwd=ROOT, env=environment(), check=True, capture_output=True)
-    assert "holds a set of fetch: name another place" in command.run(plan, fails=True)
+    assert "holds a set of fetch: choose another folder" in command.run(plan, fails=True)
     fetch[-1] = str(command.folder / "made")
     command.run(plan, out=fetch[-1])
     done = subprocess.run(fetch, cwd=ROOT, env=environment(), capture_output=True, text=True)
-    assert "holds a set of make-dataset: name another folder" in done.stderr
+    assert "holds a set of make-dataset: choose another folder" in done.stderr
 
 
 def test_two_at_once(command: Command) -> None:
@@ -513,7 +515,7 @@ def test_a_store_behind_a_url(
     command.run(LARGE, out=url)
     assert read(command.out) == undisturbed
     (command.out / "tiny-00001.tar").write_bytes(b"too short")
-    assert "tiny-00001.tar is gone or has changed" in command.run(LARGE, out=url)
+    assert "tiny-00001.tar is missing or has changed" in command.run(LARGE, out=url)
     assert read(command.out) == undisturbed
     told = command.run(LARGE | {"seed": 4}, out=url, fails=True)
     assert f"{url} holds another set (it differs in seed)" in told
@@ -560,7 +562,7 @@ def test_files_that_went_elsewhere(command: Command, bucket: Path) -> None:
     command.out = bucket / "set"
     command.variables["BUCKET_LOSES"] = "tiny-0000[135].tar"
     told = command.run(SMALL, "--workers", "1", out="bucket://set", fails=True)
-    assert "tiny-00001.tar and 2 other files were made, but not found in bucket://set" in told
+    assert "tiny-00001.tar and 2 other files were built, but not found in bucket://set" in told
     kept = json.loads((command.out / "manifest.json").read_text())
     assert [file["name"] for file in kept["files"]] == [path.name for path in command.made()]
     assert len(kept["files"]) == 6 and not kept["complete"]
@@ -572,9 +574,9 @@ def test_files_that_went_elsewhere(command: Command, bucket: Path) -> None:
 @pytest.mark.parametrize(
     ("out", "said"),
     [
-        ("s3://bucket/set", "s3:// takes a package that is not installed: Install s3fs"),
-        ("s3:/bucket/set", "s3:/bucket/set is no URL"),
-        ("memory://set", "memory:// is of one process"),
+        ("s3://bucket/set", "s3:// needs a package that is not installed: Install s3fs"),
+        ("s3:/bucket/set", "s3:/bucket/set is not a URL"),
+        ("memory://set", "memory:// is private to one process"),
         ("nope://x", "nope://x: Protocol not known: nope"),
         ("/proc/figment", "cannot write /proc/figment: "),
     ],
@@ -593,17 +595,20 @@ def test_places_that_cannot_be_written_to(command: Command, out: str, said: str)
     [
         ("", "a plan is a list of fields"),
         ("- 1", "a plan is a list of fields"),
-        ("model: [", "line 1: this is no YAML: "),
-        ("model: tiny\nn: 5\nn: 6", "line 3: n stands there twice"),
-        ("model: tiny\nn: 5\nlabel:\n- a: b\n  a: c", "line 5: a stands there twice"),
+        ("model: [", "line 1: invalid YAML: "),
+        ("model: tiny\nn: 5\nn: 6", "line 3: n is given twice"),
+        ("model: tiny\nn: 5\nlabel:\n- a: b\n  a: c", "line 5: a is given twice"),
         ("model: tiny\nn: 5\nlabel: &a [*a]", "line 3: label: "),
-        ("n: " + "[" * 5000, "lists lie too deep in each other"),
+        ("n: " + "[" * 5000, "lists are nested too deeply"),
         ("model: tiny", "plan.yaml: n is missing"),
         ("n: 5", "plan.yaml: model is missing"),
         ("model: tiny\nlabels: [red]\nn: 5", "line 2: no field is called 'labels'; there are: n, "),
         ("model: tiny\nn: 0", "line 2: n: "),
         ("model: tiny\nn: 1.5", "line 2: n: "),
-        ("model: tiny\nn: [0, 0]\nlabel: [red, blue]", "line 2: n: should ask for one image"),
+        (
+            "model: tiny\nn: [0, 0]\nlabel: [red, blue]",
+            "line 2: n: should request at least",
+        ),
         ("model: tiny\nn: [1, 2]\nlabel: red", "n has 2 counts for 1 labels"),
         ("model: tiny\nn: 5\n\nlabel: [7]", "line 4: label: should be a phrase"),
         ("model: tiny\nn: 5\n\nlabel: [yes]", "is put in quotes: '7'"),
@@ -612,7 +617,7 @@ def test_places_that_cannot_be_written_to(command: Command, out: str, said: str)
         ("model: tiny\nn: 5\nformat: tfrecord", "line 3: format: should be one of npy, parquet"),
         ("model: tiny\nn: 5\nimages_per_file: 0", "line 3: images_per_file: "),
         ("model: tiny\nn: 5\nimages_per_file: 1000001", "less than or equal to 1000000"),
-        ("model: tiny\nn: 5\nverify: 0.9", "`python -m service fetch --verify` does it"),
+        ("model: tiny\nn: 5\nverify: 0.9", "use `python -m service fetch --verify`"),
         ("model: ../x\nn: 5", "line 1: model: "),
     ],
 )
@@ -629,11 +634,11 @@ def test_plans_that_are_none(tmp_path: Path, text: str, said: str) -> None:
     [
         (SMALL | {"label": "rad"}, "did you mean 'red colour'?"),
         (SMALL | {"model": "nope"}, "no model 'nope' in "),
-        (SMALL | {"version": 7}, "model 'tiny' has no version 7; there are: 1, 2, latest"),
+        (SMALL | {"version": 7}, "model 'tiny' has no version 7; available: 1, 2, latest"),
         (SMALL | {"offset": 2**53 - 50}, f"the last index may be at most {2**53 - 1}"),
         ({"model": "free", "n": 5, "label": "red"}, "this model is unconditional"),
-        (SMALL | {"n": 2 * 10**6 + 1, "images_per_file": 2}, "asks for 1,000,001 files, and a set"),
-        (SMALL | {"n": 2**53}, "at most: raise images_per_file, or make several sets"),
+        (SMALL | {"n": 2 * 10**6 + 1, "images_per_file": 2}, "has 1,000,001 files, and a set"),
+        (SMALL | {"n": 2**53}, "raise images_per_file, or build several sets"),
     ],
 )
 def test_plans_that_do_not_fit(command: Command, plan: dict[str, Any], said: str) -> None:
@@ -643,7 +648,7 @@ def test_plans_that_do_not_fit(command: Command, plan: dict[str, Any], said: str
 def test_options_that_do_not_fit(command: Command) -> None:
     assert "CUDA cannot be had" in command.run(SMALL, "--device", "cuda", fails=True)
     told = command.run(SMALL, "--device", "cuda", "--workers", "2", fails=True)
-    assert "--workers 2 is for CPUs: a GPU makes images in one process" in told
+    assert "--workers 2 is for CPUs: a GPU computes images in one process" in told
 
 
 def test_a_model_file_that_is_too_large(models: Path, command: Command) -> None:
