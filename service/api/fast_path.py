@@ -18,10 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
 from service.api.body import read_body
+from service.core.image_request import explain
 from service.engine.admission import REQUEST_KEY
 from service.errors import InvalidRequest, MalformedJson
 from service.formats import negotiation
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 
 
 class FormatQuery(BaseModel):
@@ -98,7 +99,7 @@ def _read_query(request: Request) -> FormatQuery:
     try:
         return FormatQuery.model_validate(dict(request.query_params))
     except ValidationError as error:
-        raise problems.explain(error.errors()) from None
+        raise explain(error.errors()) from None
 
 
 def _number(text: str) -> float:
@@ -142,4 +143,4 @@ async def _parse_body(request: Request, model: Any) -> Any:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise problems.explain(error.errors()) from None
+        raise explain(error.errors()) from None

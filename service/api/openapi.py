@@ -15,7 +15,7 @@ from service.api.openapi_tables import PROBLEMS
 from service.api.requests import MAX_STEPS
 from service.api.responses import Problem
 from service.api.state import State
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 from service.inference.model import Model
 from service.models.model_set import ModelSet
 from service.settings import Settings

@@ -38,7 +38,7 @@ from service.api.state import CurrentState, State
 from service.core.image_request import Version
 from service.core.manifest import IMAGE
 from service.errors import BodyEncoded, InvalidRequest, TensorsUnfit
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 from service.inference.model import Model
 from service.observability import metrics
 

@@ -37,7 +37,11 @@ BODIES: dict[str, dict[str, Any]] = {
         ({"n": None}, 422, "n: "),
         ({"n": [1, 2]}, 422, "n has 2 counts for 0 labels"),
         ({"n": [1, 2], "label": ["red eyes"]}, 422, "n has 2 counts for 1 labels"),
-        ({"n": [0, 0], "label": ["red eyes", "blue eyes"]}, 422, "n: should ask for one image"),
+        (
+            {"n": [0, 0], "label": ["red eyes", "blue eyes"]},
+            422,
+            "n: should request at least one",
+        ),
         ({"n": [1, -1], "label": ["red eyes", "blue eyes"]}, 422, "n: Input should be greater"),
         ({"n": [1000, 25], "label": ["red eyes", "blue eyes"]}, 422, "at most 1024"),
         ({"n": []}, 422, "n: List should have at least 1 item"),

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper
 
-from service.__main__ import main
+from service.cli.main import main
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
 from tests.helpers.server import ROOT, Server, environment, serve
