@@ -51,6 +51,20 @@ def _version_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler)
         ) from error
 
 
+def _seed_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """One error for the union, which also says how to get a random seed."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        raise PydanticCustomError(
+            "seed",
+            "should be a whole number from 0 to {max_seed}; leave it out to have one drawn",
+            {"max_seed": MAX_SEED},
+        ) from error
+
+
+SeedOrDrawn = Annotated[Seed | None, WrapValidator(_seed_in_one_sentence)]
+
 VersionNumber = Annotated[int, Field(ge=1, le=999_999_999)]
 Version = Annotated[
     VersionNumber | Annotated[str, Field(pattern=ALIAS_PATTERN)],
@@ -125,7 +139,7 @@ class ImageRequest(RequestBody):
         description="A phrase, a mapping, or a list of these: the image at index i takes entry "
         "i mod length. Attributes that are not named are drawn by frequency.",
     )
-    seed: Seed | None = Field(None, description="Drawn and returned if omitted.")
+    seed: SeedOrDrawn = Field(None, description="Drawn and returned if omitted.")
     offset: Index = Field(0, description="Index of the first image.")
     model: str | None = Field(None, description="The configured default if omitted.")
     version: Version | None = Field(
@@ -190,9 +204,16 @@ class GenerateRequest(ImageRequest):
 
 def explain(faults: Sequence[Mapping[str, Any]]) -> InvalidRequest:
     """Pydantic's errors as one ``InvalidRequest``, a sentence each."""
-    listed = [{"field": _field(fault["loc"]), "problem": fault["msg"]} for fault in faults]
+    listed = [{"field": _field(fault["loc"]), "problem": _problem(fault)} for fault in faults]
     sentences = list(dict.fromkeys(f"{item['field']}: {item['problem']}" for item in listed))
     return InvalidRequest("; ".join(sentences)[:2000], errors=listed[:20])
+
+
+def _problem(fault: Mapping[str, Any]) -> str:
+    """Pydantic's sentence, without the names of our classes."""
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "should be a JSON object"
+    return str(fault["msg"])
 
 
 def _field(location: Sequence[str | int]) -> str:
