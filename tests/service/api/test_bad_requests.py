@@ -70,7 +70,7 @@ BODIES: dict[str, dict[str, Any]] = {
         ({"version": "1"}, 422, "version: should be a number"),
         ({"version": "../1"}, 422, "version: should be a number"),
         ({"version": "stable"}, 404, "no version 'stable'; there are: 1, 2, latest"),
-        ({"seeed": 3}, 422, "no field is called 'seeed'; there are: n, seed, offset"),
+        ({"seeed": 3}, 422, "no field is called 'seeed'; there are: n, label, seed"),
         ({"label": "red eys"}, 422, "did you mean 'red eyes'"),
         ({"label": "purple elephant"}, 422, "unknown label"),
         ({"label": "red"}, 422, "ambiguous: say 'red hair' or 'red eyes'"),
