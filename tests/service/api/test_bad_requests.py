@@ -51,7 +51,7 @@ BODIES: dict[str, dict[str, Any]] = {
         ({"verify": 0.5, "model": "anime-faces", "version": 1}, 422, "has no verifier"),
         ({"offset": 2**53 - 2, "n": [2, 0], "label": ["7", "8"], "model": "digits"}, 422, "offset"),
         ({"seed": -1}, 422, "seed: "),
-        ({"seed": 2**53}, 422, "less than or equal to 9007199254740991"),
+        ({"seed": 2**53}, 422, "should be a whole number from 0 to 9007199254740991"),
         ({"seed": "three"}, 422, "seed: "),
         ({"offset": -1}, 422, "offset: "),
         ({"offset": 2**53 - 1, "n": 2}, 422, "offset: the last index may be at most"),
@@ -96,13 +96,12 @@ def test_fields(client: httpx.Client, body: dict[str, Any], status: int, said: s
 @pytest.mark.parametrize(
     ("content", "status", "said"),
     [
-        (b"", 422, "body: Field required"),
         (b"{", 400, "the body is not JSON"),
         (b'{"n": 1,}', 400, "the body is not JSON"),
         (b"null", 422, "body: "),
         (b"[]", 422, "body: "),
         (b'"red eyes"', 422, "body: "),
-        (b"\x80\x81", 400, "cannot be read as JSON"),
+        (b"\x80\x81", 400, "not UTF-8"),
         (b"[" * 100_000, 400, "cannot be read as JSON"),
         (b'{"n": ' + b"9" * 10_000 + b"}", 400, "cannot be read as JSON"),
         (b'{"truncation": NaN}', 422, ""),
