@@ -70,7 +70,7 @@ def serve(given: dict[str, Any]) -> None:
     if settings.workers > 1:
         # It could be made, so each worker can make one.
         del gate
-        sys.exit(WorkerProcesses(settings).run())
+        sys.exit(WorkerProcesses(settings, "service.app:create_app").run())
     serve_here(gate, settings)
 
 

@@ -6,6 +6,7 @@ import ctypes
 import logging
 import multiprocessing
 import os
+import pkgutil
 import shutil
 import signal
 import socket
@@ -60,10 +61,15 @@ class WorkerSlot:
 
 
 class WorkerProcesses:
-    """Starts a process in place of each that dies. Signals to it are signals to all of them."""
+    """Worker processes on one socket: replaces those that die, forwards signals to all.
 
-    def __init__(self, settings: Settings) -> None:
+    ``factory`` is ``module:function``. Each process imports it and calls it with its settings; it
+    returns the app, or raises ``StartupError``.
+    """
+
+    def __init__(self, settings: Settings, factory: str) -> None:
         self._settings = settings
+        self._factory = factory
         self._context = multiprocessing.get_context("spawn")
         self._places: list[WorkerSlot] = []
         self._signals: list[int] = []
@@ -101,7 +107,9 @@ class WorkerProcesses:
 
     def _start(self, shared: socket.socket) -> tuple[SpawnProcess, Beat]:
         beat = self._context.Value("d", 0, lock=False)
-        process = self._context.Process(target=_work, args=(shared, self._serves, beat))
+        process = self._context.Process(
+            target=_work, args=(self._factory, shared, self._serves, beat)
+        )
         with signals_blocked():  # or they would end it before it can hear them
             process.start()
         return process, beat
@@ -201,17 +209,17 @@ def _in_memory() -> str | None:
     return SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
 
 
-def _work(shared: socket.socket, serves: Event, beat: Beat) -> None:
+def _work(factory: str, shared: socket.socket, serves: Event, beat: Beat) -> None:
     """One process. Its settings are in the environment."""
     hangup.ignore()
     signals.exit_on_signal()
     unblock_signals()
     os.setsid()  # or a terminal's Ctrl-C would reach it beside what its parent tells it
     threading.Thread(target=end_with_parent, args=(_end,), daemon=True).start()
-    from service.app import create_app
     from service.observability.logging import log_to_stderr
     from service.server.server import WorkerContext, serve
 
+    create_app = pkgutil.resolve_name(factory)
     settings = Settings()
     log_to_stderr(settings.log_format)
     try:

@@ -394,7 +394,7 @@ def test_a_worker_that_cannot_be_started_leaves_the_others_alone(models: Path) -
 
 def test_who_is_silent_while_it_serves_is_killed() -> None:
     """And not who still loads, nor anyone for a pause that all of them made."""
-    supervisor = WorkerProcesses(Settings())
+    supervisor = WorkerProcesses(Settings(), "service.app:create_app")
     context = multiprocessing.get_context("spawn")
     now = time.monotonic()
     beats = {"loads": 0.0, "lives": now + 2 * SILENCE, "hangs": now - 1}
