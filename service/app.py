@@ -131,7 +131,7 @@ def load(settings: Settings, vetter: ModelSandbox | None = None) -> State:
             queue_images=settings.max_queue,
             max_wait=settings.max_wait,
             timeout=settings.timeout,
-            hang_timeout=settings.stall,
+            hang_timeout=settings.hang_timeout,
         ),
     )
     effective = _effective(runtime)
@@ -199,6 +199,6 @@ def _in_a_line(effective: dict[str, Any], library: ModelSet, settings: Settings)
         "queue": f"{settings.max_queue} images",
         "wait": f"{settings.max_wait:g} s",
         "timeout": f"{settings.timeout:g} s",
-        "stall": f"{settings.stall:g} s",
+        "hang timeout": f"{settings.hang_timeout:g} s",
     }
     return ", ".join(f"{name} {value}" for name, value in parts.items())

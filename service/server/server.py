@@ -54,21 +54,20 @@ class Server(uvicorn.Server):
     Under a supervisor that is for it alone to say: whoever signals all of a group has each process
     hear of one end twice, from there and from the supervisor.
 
-    Ending well: ``Gateway.drain``, then ``linger`` seconds in which requests that are on their way
-    are still taken, those of the last connections too, then the time that uvicorn is given to end
-    what is under way.
+    Graceful shutdown: ``Gateway.drain``; ``shutdown_delay`` seconds in which new requests are still
+    accepted; ``LAST`` for the last connections; then uvicorn's own graceful shutdown.
     """
 
     def __init__(
         self,
         config: uvicorn.Config,
         gate: Gateway,
-        linger: float,
+        shutdown_delay: float,
         supervised: WorkerContext | None = None,
     ) -> None:
         super().__init__(config)
         self._gate = gate
-        self._linger = linger
+        self._shutdown_delay = shutdown_delay
         self._drain = config.timeout_graceful_shutdown or 0
         self._supervised = supervised
 
@@ -89,12 +88,12 @@ class Server(uvicorn.Server):
         self._watch = asyncio.create_task(self._look())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.bound = threading.Timer(self._linger + LAST + self._drain + CLOSING, _give_up)
+        self.bound = threading.Timer(self._shutdown_delay + LAST + self._drain + CLOSING, _give_up)
         self.bound.daemon = True  # it counts on when all here is done, for threads that hang
         self.bound.start()
         metrics.DRAINING.set(1)
         log.info("ending: %d connections are open", len(self.server_state.connections))
-        await asyncio.sleep(self._linger)
+        await asyncio.sleep(self._shutdown_delay)
         if not self._supervised:  # else they are shared, and not ours to close
             for listener in [each for server in self.servers for each in server.sockets]:
                 stop_accepting(listener.fileno())
@@ -126,7 +125,7 @@ def serve(gate: Gateway, settings: Settings, supervised: WorkerContext | None = 
         )
     config = configuration(gate, settings)
     sockets = [supervised.socket] if supervised else None
-    Server(config, gate, settings.linger, supervised).run(sockets)
+    Server(config, gate, settings.shutdown_delay, supervised).run(sockets)
     force_exit()
 
 

@@ -38,7 +38,7 @@ LONGEST_PAUSE = 60.0
 """Processes that do not live as long as this are started after pauses that double, up to this."""
 
 SILENCE = 30.0
-"""Seconds after which a silent process is taken to hang, or three times ``stall`` if more."""
+"""Seconds without a heartbeat after which a process is killed; at least 3 ``hang_timeout``."""
 
 SHARED_MEMORY = "/dev/shm"
 
@@ -139,7 +139,7 @@ class WorkerProcesses:
 
     def _kill_silent(self, now: float) -> None:
         """Kill those that serve and hang: nothing else would tell, and nothing else ends them."""
-        silence = max(SILENCE, 3 * self._settings.stall)
+        silence = max(SILENCE, 3 * self._settings.hang_timeout)
         if now - self._looked > silence / 2:  # it is all of us that stood still
             self._since = now
         self._looked = now
@@ -184,7 +184,7 @@ class WorkerProcesses:
 
     def _close(self, shared: socket.socket) -> None:
         """Close the socket when the processes do."""
-        time.sleep(self._settings.linger)
+        time.sleep(self._settings.shutdown_delay)
         stop_accepting(shared.fileno())
         time.sleep(LAST)
         shared.close()

@@ -213,9 +213,9 @@ def test_services_of_the_namespace_set_nothing(
 
 def test_the_end_has_the_time_that_it_takes(documents: list[Document]) -> None:
     settings = settings_of(container_of(documents))
-    longest = settings.linger + LAST + settings.drain + CLOSING
+    longest = settings.shutdown_delay + LAST + settings.drain + CLOSING
     assert longest < pod_of(documents)["terminationGracePeriodSeconds"]
-    assert settings.linger >= 10  # until every node knows; the default is for one machine
+    assert settings.shutdown_delay >= 10  # until every node knows; the default is for one machine
     assert "lifecycle" not in container_of(documents)
 
 

@@ -57,7 +57,7 @@ def server(models: Path, faults: Path) -> Iterator[Server]:
 
 def broken(models: Path, faults: Path, *options: str) -> Any:
     program = ("tests.helpers.faulty_server", str(faults))
-    bounds = ("--threads", "2", "--stall", "1", "--max-wait", "30")
+    bounds = ("--threads", "2", "--hang-timeout", "1", "--max-wait", "30")
     return serve("--models", str(models), *bounds, *options, program=program)
 
 

@@ -94,7 +94,7 @@ class Callers:
 def test_nothing_accepted_is_lost(models: Path, number: int, workers: str) -> None:
     options = ("--models", str(models), "--workers", workers, "--max-wait", "30")
     for _ in range(3):
-        with serve(*options, "--linger", "0.5") as server:
+        with serve(*options, "--shutdown-delay", "0.5") as server:
             ready(server)
             callers = Callers(server, 16)
             while callers.answered < 32:
@@ -146,7 +146,7 @@ def test_what_takes_too_long_is_cut_and_seen_to_be(models: Path, workers: str) -
 @WORKERS
 def test_readiness_goes_first(models: Path, workers: str) -> None:
     """While whoever sends requests finds out, they are taken still."""
-    with serve("--models", str(models), "--workers", workers, "--linger", "2") as server:
+    with serve("--models", str(models), "--workers", workers, "--shutdown-delay", "2") as server:
         ready(server)
         server.process.terminate()
         time.sleep(0.7)
@@ -164,7 +164,7 @@ def test_readiness_goes_first(models: Path, workers: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_it_at_once(models: Path, number: int, workers: str) -> None:
     options = ("--models", str(models), "--workers", workers)
-    with serve(*options, "--linger", "30", "--drain", "30") as server:
+    with serve(*options, "--shutdown-delay", "30", "--drain", "30") as server:
         ready(server)
         children = psutil.Process(server.process.pid).children(recursive=True)
         server.process.send_signal(signal.SIGTERM)
@@ -236,7 +236,7 @@ def test_a_signal_waits_for_no_lock() -> None:
     """It comes in the middle of anything, such as counting: what holds the lock waits for it."""
     settings = Settings()
     gate = Gateway(FastAPI(), AccessControl(settings), origins=(), log_requests=False)
-    server = Uvicorn(configuration(gate, settings), gate, linger=0)
+    server = Uvicorn(configuration(gate, settings), gate, shutdown_delay=0)
     told = threading.Thread(target=server.handle_exit, args=(signal.SIGTERM, None), daemon=True)
     with ExitStack() as stack:
         for gauge in (metrics.DRAINING, metrics.CONNECTIONS):
@@ -254,7 +254,7 @@ def test_a_request_that_has_come_is_answered_before_its_connection_is_closed(how
     app = FastAPI()
     app.get("/ask")(lambda: "answer")
     gate = Gateway(app, AccessControl(settings), origins=(), log_requests=False)
-    server = Uvicorn(configuration(gate, settings), gate, linger=0)
+    server = Uvicorn(configuration(gate, settings), gate, shutdown_delay=0)
 
     async def scenario() -> None:
         serving = asyncio.create_task(server._serve())
