@@ -27,7 +27,7 @@ from service.formats.registry import SUFFIXES
 from service.inference.runtime_check import check_installation
 from service.models.sandbox import ModelSandbox
 from service.observability.logging import ensure_stderr, log_to_stderr
-from service.server import hangup, signals
+from service.server import signals
 from service.settings import PREFIX, Device, Settings, check_environment
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def serve(given: dict[str, Any]) -> None:
     """Serve until told to stop; ``given`` are options."""
     ensure_stderr()
     settings: Settings = build(Settings, given)
-    hangup.ignore()
+    signals.ignore_sighup()
     signals.exit_on_signal()
     try:
         check_environment()

@@ -52,7 +52,7 @@ from service.models.model_set import ModelSet
 from service.models.registry import ModelRegistry
 from service.models.sandbox import ModelSandbox
 from service.observability import metrics, tracing
-from service.server import hangup
+from service.server import signals
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def assemble(state: State) -> Gateway:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tracing.start()
         await state.engine.start()
-        hangup.reload_on_sighup(state.reload)
+        signals.reload_on_sighup(state.reload)
         gc.collect()
         gc.freeze()  # what is there by now stays: looking through it again takes 50 ms each time
         yield
