@@ -53,7 +53,7 @@ from service.models.model_set import ModelSet
 from service.models.registry import ModelRegistry
 from service.models.sandbox import ModelSandbox
 from service.observability import metrics, tracing
-from service.server import hangup
+from service.server import signals
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def assemble(state: State) -> Gateway:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tracing.start()
         await state.engine.start()
-        hangup.reload_on_sighup(state.reload)
+        signals.reload_on_sighup(state.reload)
         gc.collect()
         gc.freeze()  # what is there by now stays: looking through it again takes 50 ms each time
         yield
@@ -134,7 +134,7 @@ def load(settings: Settings, vetter: ModelSandbox | None = None) -> State:
             queue_images=settings.max_queue,
             max_wait=settings.max_wait,
             timeout=settings.timeout,
-            hang_timeout=settings.stall,
+            hang_timeout=settings.hang_timeout,
         ),
     )
     effective = _effective(runtime)
@@ -202,6 +202,6 @@ def _in_a_line(effective: dict[str, Any], library: ModelSet, settings: Settings)
         "queue": f"{settings.max_queue} images",
         "wait": f"{settings.max_wait:g} s",
         "timeout": f"{settings.timeout:g} s",
-        "stall": f"{settings.stall:g} s",
+        "hang timeout": f"{settings.hang_timeout:g} s",
     }
     return ", ".join(f"{name} {value}" for name, value in parts.items())

@@ -206,7 +206,7 @@ def test_the_file_fits_compose_and_the_settings() -> None:
     settings = Settings()
     stop = float(re.search(r"hard-stop-after (\d+)s", text)[1])  # type: ignore[index]
     grace = float(services["proxy"]["stop_grace_period"].removesuffix("s"))
-    assert settings.linger + settings.drain < stop < grace
+    assert settings.shutdown_delay + settings.drain < stop < grace
     waits = re.findall(r"^ +timeout (?:client|server) +(\d+)s$", text, re.MULTILINE)
     assert len(waits) == 2
     assert all(float(wait) > settings.timeout for wait in waits)
@@ -281,7 +281,7 @@ def test_names_and_ids_pass_as_they_are(three: Cluster) -> None:
 def test_a_replica_that_goes_under_load_is_not_noticed(
     models: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    with cluster(models, tmp_path, 2, "--max-wait", "30", "--linger", "1") as two:
+    with cluster(models, tmp_path, 2, "--max-wait", "30", "--shutdown-delay", "1") as two:
         with load(two.client, 16) as callers:
             callers.more()
             two.replicas[0].process.send_signal(number)

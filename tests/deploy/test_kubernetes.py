@@ -21,8 +21,8 @@ import yaml
 from service import __version__
 from service.api.paths import PUBLIC
 from service.api.routes import health
-from service.server.listening import LAST
-from service.server.server import CLOSING
+from service.server.listening import ACCEPT_SECONDS
+from service.server.server import FORCE_EXIT_SECONDS
 from service.settings import PREFIX, Settings
 from tests.deploy.test_ops import faults
 from tests.helpers.server import ROOT, Server
@@ -213,9 +213,9 @@ def test_services_of_the_namespace_set_nothing(
 
 def test_the_end_has_the_time_that_it_takes(documents: list[Document]) -> None:
     settings = settings_of(container_of(documents))
-    longest = settings.linger + LAST + settings.drain + CLOSING
+    longest = settings.shutdown_delay + ACCEPT_SECONDS + settings.drain + FORCE_EXIT_SECONDS
     assert longest < pod_of(documents)["terminationGracePeriodSeconds"]
-    assert settings.linger >= 10  # until every node knows; the default is for one machine
+    assert settings.shutdown_delay >= 10  # until every node knows; the default is for one machine
     assert "lifecycle" not in container_of(documents)
 
 

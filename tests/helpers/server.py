@@ -22,7 +22,7 @@ NONE: Mapping[str, str] = {}
 
 def command(*options: str, program: Sequence[str] = ("service",)) -> list[str]:
     """``program``: what is started instead of the service, and what comes before its options."""
-    return [sys.executable, "-m", *program, "--port", "0", "--linger", "0", *options]
+    return [sys.executable, "-m", *program, "--port", "0", "--shutdown-delay", "0", *options]
 
 
 def default_sigint() -> None:

@@ -26,7 +26,7 @@ from service.api.middleware.gateway import Gateway
 from service.observability import metrics
 from service.server.server import Server as Uvicorn
 from service.server.server import configuration
-from service.server.workers import SILENCE, WorkerProcesses, WorkerSlot
+from service.server.workers import HEARTBEAT_TIMEOUT_SECONDS, WorkerProcesses, WorkerSlot
 from service.settings import Settings
 from tests.conftest import manifest
 from tests.helpers import onnx_files
@@ -94,7 +94,7 @@ class Callers:
 def test_nothing_accepted_is_lost(models: Path, number: int, workers: str) -> None:
     options = ("--models", str(models), "--workers", workers, "--max-wait", "30")
     for _ in range(3):
-        with serve(*options, "--linger", "0.5") as server:
+        with serve(*options, "--shutdown-delay", "0.5") as server:
             ready(server)
             callers = Callers(server, 16)
             while callers.answered < 32:
@@ -146,7 +146,7 @@ def test_what_takes_too_long_is_cut_and_seen_to_be(models: Path, workers: str) -
 @WORKERS
 def test_readiness_goes_first(models: Path, workers: str) -> None:
     """While whoever sends requests finds out, they are taken still."""
-    with serve("--models", str(models), "--workers", workers, "--linger", "2") as server:
+    with serve("--models", str(models), "--workers", workers, "--shutdown-delay", "2") as server:
         ready(server)
         server.process.terminate()
         time.sleep(0.7)
@@ -164,7 +164,7 @@ def test_readiness_goes_first(models: Path, workers: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_it_at_once(models: Path, number: int, workers: str) -> None:
     options = ("--models", str(models), "--workers", workers)
-    with serve(*options, "--linger", "30", "--drain", "30") as server:
+    with serve(*options, "--shutdown-delay", "30", "--drain", "30") as server:
         ready(server)
         children = psutil.Process(server.process.pid).children(recursive=True)
         server.process.send_signal(signal.SIGTERM)
@@ -214,7 +214,7 @@ def test_workers_that_still_load_hear_no_hangup(models: Path) -> None:
             server.process.send_signal(signal.SIGHUP)
             time.sleep(0.1)
         ready(server)
-        assert not any("ended (" in line for line in server.log)
+        assert not any("exited (" in line for line in server.log)
 
 
 def test_an_end_told_to_each_of_a_group_is_one(models: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_signal_waits_for_no_lock() -> None:
     """It comes in the middle of anything, such as counting: what holds the lock waits for it."""
     settings = Settings()
     gate = Gateway(FastAPI(), AccessControl(settings), origins=(), log_requests=False)
-    server = Uvicorn(configuration(gate, settings), gate, linger=0)
+    server = Uvicorn(configuration(gate, settings), gate, shutdown_delay=0)
     told = threading.Thread(target=server.handle_exit, args=(signal.SIGTERM, None), daemon=True)
     with ExitStack() as stack:
         for gauge in (metrics.DRAINING, metrics.CONNECTIONS):
@@ -254,7 +254,7 @@ def test_a_request_that_has_come_is_answered_before_its_connection_is_closed(how
     app = FastAPI()
     app.get("/ask")(lambda: "answer")
     gate = Gateway(app, AccessControl(settings), origins=(), log_requests=False)
-    server = Uvicorn(configuration(gate, settings), gate, linger=0)
+    server = Uvicorn(configuration(gate, settings), gate, shutdown_delay=0)
 
     async def scenario() -> None:
         serving = asyncio.create_task(server._serve())
@@ -273,7 +273,7 @@ def test_a_request_that_has_come_is_answered_before_its_connection_is_closed(how
             assert await asyncio.to_thread(caller.recv, 1) == b""
         server.should_exit = True
         await serving
-        server.bound.cancel()  # or it would end this process
+        server.exit_timer.cancel()  # or it would end this process
 
     heard = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -286,7 +286,7 @@ def test_a_request_that_has_come_is_answered_before_its_connection_is_closed(how
 STILL_COMPUTING = """
 import threading, time
 import numpy, onnxruntime
-from service import server
+from service.server.server import force_exit
 from service.core.process import COMPUTE_THREAD
 
 session = onnxruntime.InferenceSession({model!r}, providers=["CPUExecutionProvider"])
@@ -299,7 +299,7 @@ def compute():
 for _ in range(2):
     threading.Thread(target=compute, name=COMPUTE_THREAD, daemon=True).start()
 time.sleep(0.1)
-server.end_process()
+force_exit()
 """
 
 
@@ -337,7 +337,7 @@ def test_what_a_worker_told_of_itself_ends_with_it(models: Path) -> None:
         first = workers_of(psutil.Process(server.process.pid))[0]
         first.terminate()
         deadline = time.monotonic() + 60
-        while not any(f"process {first.pid} ended" in line for line in server.log):
+        while not any(f"process {first.pid} exited" in line for line in server.log):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert "figment_draining 0.0" in httpx.get(f"{server.url}/metrics", timeout=30).text
@@ -360,7 +360,7 @@ def test_a_worker_that_cannot_be_replaced_leaves_the_others_alone(tmp_path: Path
         while len(pauses) < 2:
             assert time.monotonic() < deadline
             assert httpx.post(f"{server.url}/generate", json={"n": 3}).status_code == 200
-            pauses = re.findall(r"another is started in (\S+) s", "".join(server.log))
+            pauses = re.findall(r"restart in (\S+) s", "".join(server.log))
         assert pauses == ["1", "2"]
         assert "the models folder" in "".join(server.log)
         (tmp_path / "away").rename(folder)
@@ -382,7 +382,7 @@ def test_a_worker_that_cannot_be_started_leaves_the_others_alone(models: Path) -
         supervisor.rlimit(psutil.RLIMIT_NOFILE, (supervisor.num_fds(), handles[1]))
         workers_of(supervisor)[0].kill()
         deadline = time.monotonic() + 60
-        while not any("no process can be started" in line for line in server.log):
+        while not any("cannot start a worker process" in line for line in server.log):
             assert time.monotonic() < deadline
             assert httpx.post(f"{server.url}/generate", json={"n": 1}).status_code == 200
             time.sleep(0.1)
@@ -394,19 +394,21 @@ def test_a_worker_that_cannot_be_started_leaves_the_others_alone(models: Path) -
 
 def test_who_is_silent_while_it_serves_is_killed() -> None:
     """And not who still loads, nor anyone for a pause that all of them made."""
-    supervisor = WorkerProcesses(Settings())
+    supervisor = WorkerProcesses(Settings(), "service.app:create_app")
     context = multiprocessing.get_context("spawn")
     now = time.monotonic()
-    beats = {"loads": 0.0, "lives": now + 2 * SILENCE, "hangs": now - 1}
+    beats = {"loads": 0.0, "lives": now + 2 * HEARTBEAT_TIMEOUT_SECONDS, "hangs": now - 1}
     for beat in beats.values():
         process = context.Process(target=time.sleep, args=(60,))
         process.start()
-        supervisor._places.append(WorkerSlot(process, ctypes.c_double(beat), now))
+        supervisor._slots.append(WorkerSlot(process, ctypes.c_double(beat), now))
     for later in (0, 10, 20, 29):
-        supervisor._kill_silent(now + SILENCE + later)  # all stood still before the first
-        assert all(place.process.is_alive() for place in supervisor._places)
-    supervisor._kill_silent(now + 2 * SILENCE + 0.1)
-    *others, hangs = [place.process for place in supervisor._places]
+        supervisor._kill_hung(
+            now + HEARTBEAT_TIMEOUT_SECONDS + later
+        )  # all stood still before the first
+        assert all(slot.process.is_alive() for slot in supervisor._slots)
+    supervisor._kill_hung(now + 2 * HEARTBEAT_TIMEOUT_SECONDS + 0.1)
+    *others, hangs = [slot.process for slot in supervisor._slots]
     hangs.join(10)
     assert hangs.exitcode == -signal.SIGKILL
     for process in others:
