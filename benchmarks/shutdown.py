@@ -80,13 +80,16 @@ class Clients:
 
     async def record_expected(self) -> None:
         """Fill ``expected`` from the running service."""
-        connection = await Connection.open(PORT)
         for body in REQUESTS:
-            content = request("/generate", body)
-            while (response := await connection.exchange(content)).status != 200:
+            content = request("/generate", body, close=True)
+            while True:
+                # The server closes an idle connection before a long Retry-After has passed.
+                connection = await Connection.open(PORT)
+                response = await connection.exchange(content)
+                if response.status == 200:
+                    break
                 await asyncio.sleep(response.retry_after)
             self.expected.append(response.body)
-        connection.close()
 
     def start(self, *, retry: bool) -> list[asyncio.Task[None]]:
         """Start all clients. With ``retry`` they retry and reconnect until they are stopped."""
