@@ -25,8 +25,8 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.cluster import Nodes, here, nodes, replicas_metrics
-from benchmarks.crowd import Crowd
+from benchmarks.background_load import BackgroundLoad
+from benchmarks.cluster import Nodes, replicas_metrics, running_nodes, two_node_config
 from service.api.auth import api_keys
 from service.client import Figment
 from tests.helpers.server import MODELS, ROOT, environment, serve
@@ -101,7 +101,7 @@ def cluster(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     }
     url = f"http://127.0.0.1:{port}"
     with (
-        nodes(here(port, variables)) as running,
+        running_nodes(two_node_config(port, variables)) as running,
         httpx.Client(base_url=url, timeout=60, headers=HEADERS) as client,
     ):
         wait_until(lambda: client.get("/readyz").status_code == 200)
@@ -135,13 +135,13 @@ def test_one_who_is_never_answered_is_seen_among_others_who_are() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     server = threading.Thread(target=takes, args=(listening,))
     server.start()
-    crowd = Crowd(f"http://127.0.0.1:{listening.getsockname()[1]}/a?b", b"{}", patience=1)
-    with crowd.running(4):
-        wait_until(lambda: crowd.answers > 100)
+    load = BackgroundLoad(f"http://127.0.0.1:{listening.getsockname()[1]}/a?b", b"{}", timeout=1)
+    with load.running(4):
+        wait_until(lambda: load.responses > 100)
     over.set()
     server.join()
-    assert crowd.failed == {"no answer in 1 s": 1}
-    assert 1 <= crowd.longest < 5
+    assert load.failed == {"no response in 1 s": 1}
+    assert 1 <= load.longest < 5
 
 
 def test_an_address_has_the_same_bytes_on_every_replica_and_on_a_plain_server(
@@ -229,36 +229,36 @@ def test_a_stream_whose_reader_leaves_is_not_computed_on(cluster: Cluster) -> No
 
 
 def test_a_killed_replica_fails_no_request(cluster: Cluster) -> None:
-    crowd = Crowd(
+    load = BackgroundLoad(
         f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
     )
-    before = cluster.nodes.ask("replicas")
+    before = cluster.nodes.call("replicas")
     assert len(before) == 2
-    with crowd.running(32):
-        wait_until(lambda: crowd.answers > 200)
-        cluster.nodes.ask("kill", before[0])
+    with load.running(32):
+        wait_until(lambda: load.responses > 200)
+        cluster.nodes.call("kill", before[0])
         # Until another has taken its place, and has been at it for a while.
-        wait_until(lambda: len(set(cluster.nodes.ask("replicas")) - {before[0]}) == 2)
-        served = crowd.answers
-        wait_until(lambda: crowd.answers > served + 200)
-    assert crowd.failed == {}
-    assert crowd.longest < 5, "seconds of a single request"
+        wait_until(lambda: len(set(cluster.nodes.call("replicas")) - {before[0]}) == 2)
+        served = load.responses
+        wait_until(lambda: load.responses > served + 200)
+    assert load.failed == {}
+    assert load.longest < 5, "seconds of a single request"
 
 
 def test_the_client_goes_on_over_a_killed_replica(cluster: Cluster, plain: str) -> None:
     figment = Figment(cluster.url, api_key=SECRET)
     ours = figment.stream(3000, seed=8, model="anime-faces")
     images = [next(ours).image for _ in range(100)]
-    killed = cluster.nodes.ask("replicas")[0]  # it may or may not be the one that sends
-    cluster.nodes.ask("kill", killed)
+    killed = cluster.nodes.call("replicas")[0]  # it may or may not be the one that sends
+    cluster.nodes.call("kill", killed)
     images += [sample.image for sample, _ in zip(ours, range(300), strict=False)]
     theirs, _ = Figment(plain).generate(400, seed=8, model="anime-faces")
     assert np.array_equal(np.stack(images), theirs)
-    wait_until(lambda: len(set(cluster.nodes.ask("replicas")) - {killed}) == 2)
+    wait_until(lambda: len(set(cluster.nodes.call("replicas")) - {killed}) == 2)
 
 
 def test_new_models_are_taken_up_by_all_while_requests_go_on(cluster: Cluster) -> None:
-    crowd = Crowd(
+    load = BackgroundLoad(
         f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
     )
     shutil.copytree(MODELS / "digits" / "2", cluster.store / "digits" / "2")
@@ -273,16 +273,16 @@ def test_new_models_are_taken_up_by_all_while_requests_go_on(cluster: Cluster) -
             for metrics in cluster.metrics()
         )
 
-    before = set(cluster.nodes.ask("replicas"))
-    with crowd.running(32):
-        wait_until(lambda: crowd.answers > 100)
+    before = set(cluster.nodes.call("replicas"))
+    with load.running(32):
+        wait_until(lambda: load.responses > 100)
         assert not everywhere()
-        cluster.nodes.ask("deploy", {"models": "2"})
+        cluster.nodes.call("deploy", {"models": "2"})
         wait_until(everywhere)
-        served = crowd.answers
-        wait_until(lambda: crowd.answers > served + 200)
-    assert crowd.failed == {}
-    assert set(cluster.nodes.ask("replicas")) == before, (
+        served = load.responses
+        wait_until(lambda: load.responses > served + 200)
+    assert load.failed == {}
+    assert set(cluster.nodes.call("replicas")) == before, (
         "they were to go on, and not to be replaced"
     )
     assert {cluster.client.get("/models/digits").json()["version"] for _ in range(20)} == {2}
@@ -313,7 +313,7 @@ def test_a_node_that_is_lost_costs_the_client_nothing(
         assert undisturbed.wait(120) == 0
     with fetch(cluster.url, tmp_path / "ours", SECRET) as disturbed:
         wait_until(lambda: len(list((tmp_path / "ours").glob("*.zip"))) >= 2)
-        cluster.nodes.ask("remove_node")
+        cluster.nodes.call("remove_node")
         assert disturbed.wait(180) == 0, disturbed.stderr and disturbed.stderr.read()
     names = sorted(path.name for path in (tmp_path / "plain").iterdir())
     assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == names
