@@ -25,7 +25,7 @@ from service.cluster.autoscaling import QUEUE, RATE, WORK, ImageQueuePolicy, des
         (5000, 900, [], None),
     ],
 )
-def test_the_queue_in_seconds_and_the_work_decide(
+def test_replicas_follow_queue_and_utilisation(
     queue: float, work: float, rates: list[float], number: int | None
 ) -> None:
     assert desired_replicas(queue, work, rates, seconds=0.2, share=0.8) == number
@@ -39,7 +39,7 @@ class Told:
     aggregated_metrics: dict[str, dict[Any, float]] | None = field(default_factory=dict)
 
 
-def test_the_policy_adds_up_what_replicas_tell() -> None:
+def test_policy_sums_metrics_of_replicas() -> None:
     told = {
         QUEUE: {"a": 100.0, "b": 140.0},
         RATE: {"a": 300.0, "b": 300.0},
@@ -50,6 +50,6 @@ def test_the_policy_adds_up_what_replicas_tell() -> None:
     assert ImageQueuePolicy(share=0.01)(Told(aggregated_metrics=told)) == (7, {})
 
 
-def test_where_nothing_is_known_all_stays() -> None:
+def test_policy_without_metrics_changes_nothing() -> None:
     assert ImageQueuePolicy()(Told(aggregated_metrics=None)) == (3, {})
     assert ImageQueuePolicy()(Told()) == (3, {})

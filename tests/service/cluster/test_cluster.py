@@ -33,6 +33,7 @@ from tests.helpers.server import MODELS, ROOT, environment, serve
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("ray") is None, reason='Ray is missing: pip install "figment[ray]"'
     ),
@@ -115,7 +116,7 @@ def plain(cluster: Cluster) -> Iterator[str]:
         yield running.url
 
 
-def test_one_who_is_never_answered_is_seen_among_others_who_are() -> None:
+def test_load_generator_reports_an_unanswered_request() -> None:
     """What the tests below measure with."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -144,9 +145,7 @@ def test_one_who_is_never_answered_is_seen_among_others_who_are() -> None:
     assert 1 <= crowd.longest < 5
 
 
-def test_an_address_has_the_same_bytes_on_every_replica_and_on_a_plain_server(
-    cluster: Cluster, plain: str
-) -> None:
+def test_replicas_and_a_plain_server_return_the_same_bytes(cluster: Cluster, plain: str) -> None:
     paths = [f"/images/digits/1/3/{index}.png" for index in range(60)]
     paths += [f"/images/anime-faces/2/5/{index}.webp?label=red+eyes" for index in range(20)]
     with httpx.Client(base_url=plain, timeout=60) as other:
@@ -168,7 +167,7 @@ def test_an_address_has_the_same_bytes_on_every_replica_and_on_a_plain_server(
         assert counted and float(counted[0]) > 0, "one replica has answered nothing"
 
 
-def test_refusals_are_those_of_a_plain_server(cluster: Cluster) -> None:
+def test_rejections_equal_those_of_a_plain_server(cluster: Cluster) -> None:
     body = {"n": 1, "model": "digits"}
     with httpx.Client(base_url=cluster.url, timeout=60) as anyone:
         refused = anyone.post("/generate", json=body, headers={"X-Request-ID": "our-own"})
@@ -194,7 +193,7 @@ def test_refusals_are_those_of_a_plain_server(cluster: Cluster) -> None:
     assert "user_config" in elsewhere.json()["detail"]
 
 
-def test_who_asks_for_too_much_is_told_when_to_come_back(cluster: Cluster) -> None:
+def test_rate_limit_returns_429_with_retry_after(cluster: Cluster) -> None:
     headers = {"Authorization": f"Bearer {SLOW}"}
     for _ in range(4):  # each of two replicas has a rate for the key, and may give 1,024 at once
         answer = cluster.client.post(
@@ -208,7 +207,7 @@ def test_who_asks_for_too_much_is_told_when_to_come_back(cluster: Cluster) -> No
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_a_stream_whose_reader_leaves_is_not_computed_on(cluster: Cluster) -> None:
+def test_stream_of_a_disconnected_client_is_stopped(cluster: Cluster) -> None:
     address = httpx.URL(cluster.url)
     connection = http.client.HTTPConnection(address.host, address.port or 80)
     body = json.dumps({"n": 1_000_000, "seed": 1, "model": "anime-faces"})
@@ -228,7 +227,7 @@ def test_a_stream_whose_reader_leaves_is_not_computed_on(cluster: Cluster) -> No
     wait_until(ended)
 
 
-def test_a_killed_replica_fails_no_request(cluster: Cluster) -> None:
+def test_killed_replica_fails_no_request(cluster: Cluster) -> None:
     crowd = Crowd(
         f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
     )
@@ -245,7 +244,7 @@ def test_a_killed_replica_fails_no_request(cluster: Cluster) -> None:
     assert crowd.longest < 5, "seconds of a single request"
 
 
-def test_the_client_goes_on_over_a_killed_replica(cluster: Cluster, plain: str) -> None:
+def test_client_resumes_its_stream_after_a_killed_replica(cluster: Cluster, plain: str) -> None:
     figment = Figment(cluster.url, api_key=SECRET)
     ours = figment.stream(3000, seed=8, model="anime-faces")
     images = [next(ours).image for _ in range(100)]
@@ -257,7 +256,7 @@ def test_the_client_goes_on_over_a_killed_replica(cluster: Cluster, plain: str) 
     wait_until(lambda: len(set(cluster.nodes.ask("replicas")) - {killed}) == 2)
 
 
-def test_new_models_are_taken_up_by_all_while_requests_go_on(cluster: Cluster) -> None:
+def test_all_replicas_reload_models_under_load(cluster: Cluster) -> None:
     crowd = Crowd(
         f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
     )
@@ -306,7 +305,7 @@ def fetch(url: str, out: Path, key: str = "") -> subprocess.Popen[str]:
     )
 
 
-def test_a_node_that_is_lost_costs_the_client_nothing(
+def test_lost_node_does_not_change_a_fetched_dataset(
     cluster: Cluster, plain: str, tmp_path: Path
 ) -> None:
     with fetch(plain, tmp_path / "plain") as undisturbed:

@@ -16,22 +16,8 @@ from service.inference import session
 from service.settings import Settings
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
-from tests.helpers.server import MODELS, ROOT, command, environment, serve
-
-
-def refuse(*options: str, **settings: str) -> str:
-    """What the service says on its way out."""
-    done = subprocess.run(
-        command(*options),
-        cwd=ROOT,
-        env=environment() | settings,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode in (1, 2, 3)  # 3 is uvicorn's
-    assert "Traceback" not in done.stderr
-    return done.stderr
+from tests.helpers.server import MODELS, ROOT, environment, serve
+from tests.helpers.startup import refuse
 
 
 def test_service_never_imports_torch() -> None:

@@ -1,0 +1,60 @@
+"""Models with nodes that the service must reject, and the reason that it gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from service.core.manifest import Manifest
+from service.inference.session import SessionFactory
+from service.models.model_set import ModelSet
+from service.models.repository import load_models
+from service.models.sandbox import ModelSandbox
+from tests.conftest import attribute, manifest
+from tests.helpers import onnx_files
+
+PLAIN = manifest()
+SMALL = manifest(attribute("eyes", "red", "blue")).model_copy(update={"height": 2, "width": 3})
+"""So few weights that most of the file is structure."""
+TRUE = helper.make_node("Constant", [], ["true"], value=numpy_helper.from_array(np.array(True)))
+
+
+def load(folder: Path, vetter: ModelSandbox | None = None) -> ModelSet:
+    return load_models(folder, SessionFactory("cpu"), {}, vetter=vetter or ModelSandbox(seconds=20))
+
+
+def refusal(
+    folder: Path, built: bytes | onnx.ModelProto, vetter: ModelSandbox | None = None
+) -> str:
+    """Reason why ``built`` is rejected. Asserts that a valid version after it is served."""
+    onnx_files.put(folder, "tiny", 1, built)
+    onnx_files.put(folder, "tiny", 2, onnx_files.model(PLAIN))
+    library = load(folder, vetter)
+    assert list(library.models["tiny"]) == [2]
+    (refused,) = library.refused
+    assert refused.path == "tiny/1/model.onnx"
+    return refused.reason
+
+
+def with_nodes(*nodes: onnx.NodeProto, described: Manifest = PLAIN) -> onnx.ModelProto:
+    """Model whose latent passes through ``nodes`` first, from ``latent`` to ``changed``."""
+    built = onnx_files.model(described)
+    first = built.graph.node[0]
+    first.input[0] = "changed"
+    kept = list(built.graph.node)
+    del built.graph.node[:]
+    built.graph.node.extend([*nodes, *kept])
+    return built
+
+
+def graph(node: onnx.NodeProto, *, inputs: tuple[str, ...] = ()) -> onnx.GraphProto:
+    value = helper.make_tensor_value_info
+    return helper.make_graph(
+        [node],
+        "inner",
+        [value(name, TensorProto.FLOAT, None) for name in inputs],
+        [value(name, TensorProto.FLOAT, None) for name in node.output],
+    )
