@@ -28,6 +28,7 @@ from service.api.middleware.gateway import Gateway
 from service.api.middleware.head import HeadAsGet
 from service.api.oip import routes as oip
 from service.api.routes import (
+    docs,
     generate,
     health,
     images,
@@ -89,7 +90,9 @@ def assemble(state: State) -> Gateway:
         version=__version__,
         description="Labelled synthetic images on demand, each at a permanent address.",
         lifespan=lifespan,
+        docs_url=None,  # ``routes.docs`` has a page that works below a sub-path
         redoc_url=None,
+        servers=[{"url": "."}],  # where the document is
         redirect_slashes=False,  # behind a proxy, to a scheme and a name that callers do not know
     )
     app.state.figment = state
@@ -97,7 +100,7 @@ def assemble(state: State) -> Gateway:
     takes_key = [Security(HTTPBearer(auto_error=False))] if access.requires_key else []
     for routes in (generate, interpolate, variations, images, models, oip, info):
         app.include_router(routes.router, dependencies=takes_key)
-    for routes in (health, studio):
+    for routes in (docs, health, studio):
         app.include_router(routes.router)
     problems.install(app)
     openapi.install(app)

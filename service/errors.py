@@ -11,6 +11,7 @@ FigmentError
 │   └── FetchFailed                 the folder cannot hold this set
 ├── DatasetError                    a set cannot be built as planned
 └── RequestError                    application/problem+json (RFC 9457)
+    ├── MalformedRequest            400, not HTTP/1.1
     ├── MalformedJson               400
     ├── Unauthorized                401
     ├── CrossSite                   403
@@ -124,6 +125,11 @@ class RequestError(FigmentError):
     def headers(self) -> dict[str, str]:
         """Additional headers of the answer."""
         return {}
+
+
+class MalformedRequest(RequestError):
+    status = 400
+    title = "Malformed request"
 
 
 class MalformedJson(RequestError):

@@ -1,10 +1,19 @@
-"""Request bodies, read with a bound on their size."""
+"""Request bodies: bounded in size, not compressed, in UTF-8."""
 
 from __future__ import annotations
 
+import codecs
+from collections.abc import Mapping
+
 from starlette.types import Receive, Scope
 
-from service.errors import BodyTooLarge, ClientDisconnected
+from service.errors import BodyEncoded, BodyTooLarge, ClientDisconnected, MalformedJson
+
+BYTE_ORDER_MARKS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+"""UTF-32 first: its little-endian mark begins with that of UTF-16."""
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
@@ -29,6 +38,33 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
             raise too_large
         more = message.get("more_body", False)
     return b"".join(parts)
+
+
+def reject_encoded_body(headers: Mapping[str, str]) -> None:
+    """Raise ``BodyEncoded`` for a compressed body (RFC 9110, 8.4)."""
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
+        raise BodyEncoded(
+            f"the body has Content-Encoding {encoding[:80]}, which is not supported: send it "
+            "uncompressed"
+        )
+
+
+def decode_json(content: bytes) -> str:
+    """Text of a JSON body in UTF-8, with or without a byte order mark.
+
+    Raises ``MalformedJson`` for another encoding, and names it if it has a byte order mark.
+    """
+    for name, marks in BYTE_ORDER_MARKS.items():
+        if content.startswith(marks):
+            raise MalformedJson(f"the body is in {name}: send JSON in UTF-8 (RFC 8259, 8.1)")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MalformedJson(
+            f"the body is not UTF-8, which JSON must be (RFC 8259, 8.1): byte {error.start} is "
+            f"0x{content[error.start]:02x}"
+        ) from None
 
 
 def _declared_bytes(scope: Scope) -> int:

@@ -23,9 +23,8 @@ from service.engine.queue import Encode
 from service.engine.search import Search, search_images
 from service.errors import ClientDisconnected, InsufficientStorage, RequestError
 from service.formats import images
-from service.formats.negotiation import MEDIA_TYPES
 from service.formats.npy import header
-from service.formats.registry import SUFFIXES, open_writer
+from service.formats.registry import MEDIA_TYPES, SUFFIXES, open_writer
 from service.inference.seeds import SeedImages
 from service.observability import metrics
 

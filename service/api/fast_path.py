@@ -17,11 +17,12 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
-from service.api.body import read_body
+from service.api.body import decode_json, read_body, reject_encoded_body
+from service.core.image_request import explain
 from service.engine.admission import REQUEST_KEY
 from service.errors import InvalidRequest, MalformedJson
 from service.formats import negotiation
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 
 
 class FormatQuery(BaseModel):
@@ -33,7 +34,9 @@ class FormatQuery(BaseModel):
 
     def choose(self, request: Request, formats: Sequence[str]) -> str:
         """Format of the answer, one of ``formats``. Raises ``NotAcceptable``."""
-        return negotiation.choose(request.headers.get("accept", ""), self.format, formats)
+        # Several lines of one header are one list (RFC 9110, 5.3).
+        accept = ", ".join(request.headers.getlist("accept"))
+        return negotiation.choose(accept, self.format, formats)
 
 
 NO_QUERY = FormatQuery()
@@ -98,7 +101,7 @@ def _read_query(request: Request) -> FormatQuery:
     try:
         return FormatQuery.model_validate(dict(request.query_params))
     except ValidationError as error:
-        raise problems.explain(error.errors()) from None
+        raise explain(error.errors()) from None
 
 
 def _number(text: str) -> float:
@@ -107,7 +110,17 @@ def _number(text: str) -> float:
     return int(number) if number.is_integer() else number
 
 
-JSON = json.JSONDecoder(parse_float=_number)
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Object without repeated names, of which Python would keep the last."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InvalidRequest(f"{repeated[:80]}: appears twice in one JSON object")
+    return fields
+
+
+JSON = json.JSONDecoder(parse_float=_number, object_pairs_hook=_unique)
 
 
 async def receive_body(request: Request, max_bytes: int) -> bytes:
@@ -121,25 +134,25 @@ async def receive_body(request: Request, max_bytes: int) -> bytes:
 
 
 async def _parse_body(request: Request, model: Any) -> Any:
+    """Body as an instance of ``model``; no body is the same as ``{}``."""
+    reject_encoded_body(request.headers)
     content = await receive_body(request, MAX_BODY_BYTES)
-    if not content:
-        raise InvalidRequest("body: Field required")
-    media = request.headers.get("content-type", "none")
+    fields = _read_json(content, request.headers.get("content-type", "none")) if content else {}
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise explain(error.errors()) from None
+
+
+def _read_json(content: bytes, media: str) -> Any:
     kind = media.partition(";")[0].strip().lower()
     if kind != MEDIA_TYPES["json"] and not kind.endswith("+json"):
         raise InvalidRequest(
             f"body: send a JSON object with Content-Type: application/json (it was {media[:100]})"
         )
     try:
-        fields = JSON.decode(content.decode())
+        return JSON.decode(decode_json(content))
     except json.JSONDecodeError as error:
         raise MalformedJson(f"the body is not JSON: {error.msg} at character {error.pos}") from None
-    except (
-        ValueError,
-        RecursionError,
-    ):  # not UTF-8, 10,000 digits, a million brackets
+    except (ValueError, RecursionError):  # 10,000 digits, or a million brackets
         raise MalformedJson("the body cannot be read as JSON") from None
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise problems.explain(error.errors()) from None

@@ -17,7 +17,7 @@ from service.api.render import Render
 from service.api.response_headers import as_headers, server_timing
 from service.core.image_info import ImageInfo, Pixels
 from service.formats import images
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 from service.observability import metrics
 
 

@@ -15,7 +15,7 @@ from service.api.openapi_tables import PROBLEMS
 from service.api.requests import MAX_STEPS
 from service.api.responses import Problem
 from service.api.state import State
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 from service.inference.model import Model
 from service.models.model_set import ModelSet
 from service.settings import Settings
@@ -70,6 +70,9 @@ def _complete(operation: dict[str, Any], model: Model) -> None:
     # FastAPI documents its own form of this error for every route with parameters.
     if "application/json" in responses.get("422", {}).get("content", {}):
         responses["422"] = PROBLEMS[422]
+    if body := operation.get("requestBody"):
+        schema = body["content"]["application/json"]["schema"]["$ref"]
+        body["required"] = not schema.endswith("/GenerateRequest")  # no body is the same as {}
     examples = {"model": model.name, "name": model.name, "version": model.version}
     if labels := _labels(model):
         examples["label"] = labels[0]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.api.http_constants import PROBLEM_MEDIA_TYPE
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 
 from service.api.http_constants import PROBLEM_MEDIA_TYPE
 from service.api.paths import OIP
-from service.errors import KIND, InvalidRequest, OutOfMemory, RequestError, problem, problem_bytes
+from service.core.image_request import explain
+from service.errors import KIND, OutOfMemory, RequestError, problem, problem_bytes
 from service.observability import metrics
 
 log = logging.getLogger(__name__)
@@ -46,18 +47,6 @@ def answer(error: Exception, request: Request) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     detail = "the service failed on this request; its log says why"
     return _answer(request, problem(500, "Internal error", detail))
-
-
-def explain(faults: Sequence[Mapping[str, Any]]) -> InvalidRequest:
-    """Pydantic's list of faults as one error, a sentence for each."""
-    listed = [{"field": _field(fault["loc"]), "problem": fault["msg"]} for fault in faults]
-    sentences = list(dict.fromkeys(f"{item['field']}: {item['problem']}" for item in listed))
-    return InvalidRequest("; ".join(sentences)[:2000], errors=listed[:20])
-
-
-def _field(location: Sequence[str | int]) -> str:
-    """``("from", "seed")`` as ``from.seed``."""
-    return ".".join(str(part)[:80] for part in location) or "body"
 
 
 def _answer(

@@ -13,6 +13,7 @@ from service.core.image_request import (
     OneLabel,
     RequestBody,
     Seed,
+    SeedOrDrawn,
     Truncation,
     Version,
     label_in_one_sentence,
@@ -51,6 +52,6 @@ class VariationsRequest(RequestBody):
         0.2, description="Distance from the image: 1 keeps nothing of its latent."
     )
     n: Count = Field(16, description="Number of images.")
-    seed: Seed | None = Field(None, description="Default: a random seed, which is returned.")
+    seed: SeedOrDrawn = Field(None, description="Default: a random seed, which is returned.")
     model: str | None = None
     version: Version | None = None

@@ -1,4 +1,4 @@
-"""Command-line options from the fields of a settings model, so that each is described once."""
+"""Command-line options from the fields of a pydantic model, so that each is described once."""
 
 from __future__ import annotations
 

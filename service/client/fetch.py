@@ -1,12 +1,11 @@
-"""A set of images in a folder: files of a loader's format, and a manifest of them.
+"""Fetch a dataset from a server into a folder, and resume an interrupted fetch.
 
     DIR/
-      manifest.json              what was asked for, where it came from, sha256 of every file
-      anime-faces-00000.tar ...  of as many images each, but for the last
-      anime-faces-00003.part     until it is complete: the images of the next file
+      manifest.json              plan, model identity, sha256 of every file
+      anime-faces-00000.tar ...  the same number of images each, fewer in the last
+      anime-faces-00003.part     images of the next file, while the fetch is incomplete
 
-Files appear whole or not at all. Whatever interrupts a fetch, the same fetch goes on where it was,
-and ends with the same files as if nothing had been.
+Files appear whole or not at all. A resumed fetch leaves the same files as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,76 +15,78 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from filelock import FileLock, Timeout
-from pydantic import ValidationError
-
 from service.client.figment import pixels
 from service.client.http import HttpClient
 from service.client.stream import ImageStream
-from service.core.atomic_write import replacing, write_atomically
 from service.datasets.manifest import (
-    LOCK,
-    MANIFEST,
     DatasetManifest,
     DatasetPlan,
     LabelCount,
-    described,
-    left_overs,
-    packing,
+    ModelIdentity,
+    describe_file,
+    load,
+    packing_software,
     stem,
 )
-from service.datasets.request import ModelIdentity, Progress
-from service.errors import ClientError, FetchFailed
+from service.datasets.progress import Progress
+from service.datasets.storage import LocalStorage
+from service.errors import ClientError, DatasetError, FetchFailed
 from service.formats import webdataset
 from service.formats.records import ImageRecord, table_header, table_row
-from service.formats.registry import SUFFIXES, open_writer
+from service.formats.registry import open_writer
 
-AT_ONCE = 256
-"""Images that are packed at a time."""
+BATCH_IMAGES = 256
+"""Images packed at a time."""
 
 
 class FetchedDataset:
-    """The part of a set that has come."""
+    """A dataset and the images received of it."""
 
     def __init__(self, path: Path, plan: DatasetPlan, server: HttpClient) -> None:
-        """Take up what is there. Raises ``FetchFailed`` where it is of another plan."""
+        """Resume from the files at ``path``. Raises ``FetchFailed``, ``DatasetError``."""
         self._path = path
+        self._storage = LocalStorage(path)
         self._plan = plan
         self._server = server
         self._part: IO[bytes] | None = None
         self._in_part = 0
-        self.progress = Progress(plan.order)
-        self._download = ImageStream(server, plan.order, self.progress)
-        self._manifest = _read_manifest(path, plan)
+        self.progress = Progress(plan.request)
+        self._stream = ImageStream(server, plan.request, self.progress)
+        self._manifest = load(self._storage, plan, "fetch")
         if self._manifest is not None:
             self._restore(self._manifest)
 
     @property
     def kept(self) -> int:
-        """Images."""
+        """Images received."""
         return self._in_part + (self._manifest.images if self._manifest else 0)
+
+    @property
+    def total(self) -> int:
+        """Images of the complete dataset."""
+        return self._plan.request.count
 
     @property
     def origin(self) -> ModelIdentity | None:
         """None before the first image."""
-        return self._download.origin
+        return self._stream.origin
 
-    def tallies(self) -> list[LabelCount]:
-        """Of each label."""
-        order, progress = self._plan.order, self.progress
-        columns = order.labels, order.counts, progress.missing, progress.tried
+    def label_counts(self) -> list[LabelCount]:
+        """Images received of each label."""
+        request, progress = self._plan.request, self.progress
+        columns = request.entries, request.counts, progress.missing, progress.tried
         return [
             LabelCount(label=label, images=count - missing, tried=tried)
             for label, count, missing, tried in zip(*columns, strict=True)
         ]
 
-    def fill(self) -> Iterator[ImageRecord]:
-        """Fetch what is missing; each image once it is written."""
-        before = self.tallies(), self.progress.next
-        for record, content in self._download:
-            manifest = self._manifest or self._begin(record, *before)
-            if manifest.software != self._download.software:
-                manifest.software = list(self._download.software)
+    def run(self) -> Iterator[ImageRecord]:
+        """Fetch the missing images; yield each after it is written."""
+        before = self.label_counts(), self.progress.next
+        for record, content in self._stream:
+            manifest = self._manifest or self._start_manifest(record, *before)
+            if manifest.software != self._stream.software:
+                manifest.software = list(self._stream.software)
                 self._write(manifest)
             self._part = self._part or self._part_path(manifest).open("wb")
             self._part.write(content)
@@ -97,33 +98,34 @@ class FetchedDataset:
             self._pack(self._manifest)
 
     def close(self) -> None:
-        """What cannot be written any more is fetched again."""
+        """Close the part; images that could not be written are fetched again."""
         if self._part is not None:
             with suppress(OSError):
                 self._part.close()
 
-    # What is there already.
+    # Resume.
 
     def _restore(self, manifest: DatasetManifest) -> None:
-        self._download.origin = manifest.origin
-        self._download.software = list(manifest.software)
+        self._stream.origin = manifest.origin
+        self._stream.software = list(manifest.software)
         for entry in manifest.files:
-            path = self._path / entry.name
-            if not path.exists() or described(path, entry.images, entry.labels) != entry:
+            if not self._storage.has(entry):
                 raise FetchFailed(
-                    f"{path} is gone or has changed since it was fetched; fetch into a new folder"
+                    f"{self._path / entry.name} is missing or has changed since it was fetched; "
+                    "fetch into a new folder"
                 )
-        if not manifest.complete and packing() not in manifest.packed_by:
-            self._server.tell(
-                f"files are packed by {packing()} now, and were by {manifest.packed_by[-1]}: they "
-                "may differ from those of a fetch in one go"
+        if not manifest.complete and packing_software() not in manifest.packed_by:
+            self._server.on_message(
+                f"files are now packed by {packing_software()}, and were by "
+                f"{manifest.packed_by[-1]}: they may differ from those of an uninterrupted fetch"
             )
-            manifest.packed_by.append(packing())
+            manifest.packed_by.append(packing_software())
         self.progress.next = manifest.next
-        for label, tally in enumerate(manifest.labels):
-            self.progress.missing[label] -= tally.images
-            self.progress.tried[label] = tally.tried
-        self._remove_left_overs(manifest)
+        for label, count in enumerate(manifest.labels):
+            self.progress.missing[label] -= count.images
+            self.progress.tried[label] = count.tried
+        self._storage.clean_up(manifest.origin.model)
+        self._remove_other_parts(manifest)
         part = self._part_path(manifest)
         if part.exists():
             whole = self._recover(part)
@@ -133,39 +135,39 @@ class FetchedDataset:
             if self._in_part == self._plan.per_file:
                 self._pack(manifest)
 
-    def _remove_left_overs(self, manifest: DatasetManifest) -> None:
-        """What a fetch that was killed had not put in its place."""
-        name = manifest.origin.model
-        for pattern in (*left_overs(name), f"{name}-[0-9]*.part"):
-            for path in self._path.glob(pattern):
-                if path != self._part_path(manifest):
-                    path.unlink()
+    def _remove_other_parts(self, manifest: DatasetManifest) -> None:
+        """Remove the parts that a killed fetch had packed but not deleted."""
+        for path in self._path.glob(f"{manifest.origin.model}-[0-9]*.part"):
+            if path != self._part_path(manifest):
+                path.unlink()
 
     def _recover(self, part: Path) -> int:
-        """Take up the images of a file that was cut; returns how many of its bytes are good."""
+        """Count the images of a truncated part; return the number of intact bytes."""
         whole = 0
-        # What ends it is no error: it was cut, or a loss of power took what was never on the disk.
+        # A truncated end is expected: the fetch was killed, or power failed before a sync.
         with (
             part.open("rb") as file,
             suppress(ClientError, EOFError, ValueError),
         ):
             for record, content in webdataset.samples(file.read):
                 pixels(record)
-                self.progress.take(record.index)
+                self.progress.add(record.index)
                 whole += len(content)
                 self._in_part += 1
         return whole
 
-    # What comes.
+    # Receive.
 
-    def _begin(self, first: ImageRecord, labels: list[LabelCount], start: int) -> DatasetManifest:
-        """The manifest before the first image; only now is it known where images come from."""
+    def _start_manifest(
+        self, first: ImageRecord, labels: list[LabelCount], start: int
+    ) -> DatasetManifest:
+        """Write the manifest once the first image tells the model's identity."""
         assert self.origin is not None
         self._manifest = DatasetManifest(
-            asked=self._plan.asked(),
+            asked=self._plan.fields(),
             origin=self.origin,
-            software=list(self._download.software),
-            packed_by=[packing()],
+            software=list(self._stream.software),
+            packed_by=[packing_software()],
             attributes=list(first.labels or {}),
             labels=labels,
             next=start,
@@ -174,24 +176,23 @@ class FetchedDataset:
         return self._manifest
 
     def _pack(self, manifest: DatasetManifest) -> None:
-        """Make the next file of the part."""
+        """Turn the part into the next file."""
         assert self._part is not None
         self._part.close()
-        part, name = self._part_path(manifest), self._stem(manifest)
-        file = self._path / f"{name}{SUFFIXES[self._plan.format]}"
-        with replacing(file) as target, part.open("rb") as source:
+        part = self._part_path(manifest)
+        file, *tables = self._plan.file_names(manifest.origin.model, _next_number(manifest))
+        with self._storage.writing(file) as target, part.open("rb") as source:
             self._repack(source, target, manifest.attributes)
-        tallies = self.tallies()
-        before = zip(tallies, manifest.labels, strict=True)
-        of_each = [tally.images - counted.images for tally, counted in before]
-        manifest.files.append(described(file, self._in_part, of_each))
-        if self._plan.format == "npy":
-            table = self._path / f"{name}.csv"
-            with replacing(table) as target, part.open("rb") as source:
+        counts = self.label_counts()
+        before = zip(counts, manifest.labels, strict=True)
+        label_images = [count.images - counted.images for count, counted in before]
+        manifest.files.append(describe_file(self._path / file, self._in_part, label_images))
+        for table in tables:
+            with self._storage.writing(table) as target, part.open("rb") as source:
                 _write_table(source, target, manifest.attributes)
-            manifest.files.append(described(table, 0, []))
+            manifest.files.append(describe_file(self._path / table, 0, []))
         manifest.images += self._in_part
-        manifest.labels, manifest.next = tallies, self.progress.next
+        manifest.labels, manifest.next = counts, self.progress.next
         manifest.complete = not any(self.progress.missing)
         self._in_part, self._part = 0, None
         self._write(manifest)
@@ -201,69 +202,45 @@ class FetchedDataset:
         first, _ = next(webdataset.samples(source.read))
         source.seek(0)
         shape = (self._in_part, *pixels(first).shape)
-        with closing(open_writer(self._plan.format, attributes, shape)) as packing:
+        with closing(open_writer(self._plan.format, attributes, shape)) as archive:
             for records in _in_groups(source):
                 if self._plan.format == "npy":
-                    target.write(packing.add([pixels(record).tobytes() for record in records]))
+                    target.write(archive.add([pixels(record).tobytes() for record in records]))
                 else:
-                    target.write(packing.add(records))
-            target.writelines(packing.end())
+                    target.write(archive.add(records))
+            target.writelines(archive.end())
 
     def _part_path(self, manifest: DatasetManifest) -> Path:
-        return self._path / f"{self._stem(manifest)}.part"
-
-    def _stem(self, manifest: DatasetManifest) -> str:
-        """What the next file is called."""
-        number = sum(entry.images > 0 for entry in manifest.files)
-        return stem(manifest.origin.model, number)
+        return self._path / f"{stem(manifest.origin.model, _next_number(manifest))}.part"
 
     def _write(self, manifest: DatasetManifest) -> None:
-        write_atomically(self._path / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+        self._storage.write_manifest(manifest.to_json())
 
 
 @contextmanager
 def open_dataset(path: Path, plan: DatasetPlan, server: HttpClient) -> Iterator[FetchedDataset]:
-    """The folder at ``path``, for this process alone.
+    """Lock the folder at ``path`` and open the dataset in it; the folder is created.
 
-    Raises ``FetchFailed`` where another fetch is at it, or it holds another set, and ``OSError``.
+    Raises ``FetchFailed`` if another command is writing to it, if it contains another dataset, or
+    if it cannot be written, and ``OSError``.
     """
-    path.mkdir(parents=True, exist_ok=True)
     try:
         with (
-            FileLock(path / LOCK, timeout=0),
-            closing(FetchedDataset(path, plan, server)) as folder,
+            LocalStorage(path).lock(),
+            closing(FetchedDataset(path, plan, server)) as dataset,
         ):
-            yield folder
-    except Timeout as error:
-        raise FetchFailed(f"another fetch is writing to {path}") from error
+            yield dataset
+    except DatasetError as error:
+        raise FetchFailed(str(error)) from error
 
 
-def _read_manifest(folder: Path, plan: DatasetPlan) -> DatasetManifest | None:
-    """The manifest of a folder of this plan; None for one that holds nothing yet."""
-    path = folder / MANIFEST
-    if not path.exists():
-        others = sorted(entry.name for entry in folder.iterdir() if entry.name[0] != ".")
-        if others:
-            raise FetchFailed(
-                f"{folder} has no {MANIFEST}, but other files ({others[0]}): name an empty "
-                "folder, or a new one"
-            )
-        return None
-    try:
-        manifest = DatasetManifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise FetchFailed(f"{path} is no manifest of a fetch: {error.errors()[0]['msg']}") from None
-    if manifest.made_by != "fetch":
-        raise FetchFailed(f"{folder} holds a set of {manifest.made_by}: name another folder")
-    if differ := plan.differs(manifest.asked):
-        raise FetchFailed(
-            f"{folder} holds another set (it differs in {', '.join(differ)}): name another folder"
-        )
-    return manifest
+def _next_number(manifest: DatasetManifest) -> int:
+    """Number of the next file, from 0."""
+    return sum(entry.images > 0 for entry in manifest.files)
 
 
 def _write_table(source: IO[bytes], target: IO[bytes], attributes: list[str]) -> None:
-    """Labels and addresses of the images of an array, which has no place for them."""
+    """Write the labels and addresses of the images of an array."""
     target.write(table_header(attributes))
     for records in _in_groups(source):
         target.writelines(table_row(record, attributes) for record in records)
@@ -271,10 +248,10 @@ def _write_table(source: IO[bytes], target: IO[bytes], attributes: list[str]) ->
 
 def _in_groups(source: IO[bytes]) -> Iterator[list[ImageRecord]]:
     group = []
-    with suppress(EOFError):  # a part has no end mark
+    with suppress(EOFError):  # a part has no end marker
         for record, _ in webdataset.samples(source.read):
             group.append(record)
-            if len(group) == AT_ONCE:
+            if len(group) == BATCH_IMAGES:
                 yield group
                 group = []
     if group:

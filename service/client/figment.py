@@ -1,4 +1,4 @@
-"""Images for Python programs: arrays and labels from a running service.
+"""Python client: images as arrays, with labels, from a running service.
 
 from service.client import Figment
 
@@ -12,20 +12,22 @@ import io
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from service.client.http import HttpClient
-from service.client.stream import ImageStream
-from service.datasets.request import ImageRequest, Label, Progress
+from service.client.stream import ImageStream, image_request
+from service.datasets.progress import Progress
 from service.errors import ClientError
 from service.formats.records import ImageRecord
 
 Labels = dict[str, Any] | None
-"""A value for each attribute; None for an unconditional model."""
+"""One value for each attribute; None for an unconditional model."""
+Label = str | Mapping[str, str | int | bool]
+"""A phrase such as ``"red eyes"``, or a mapping such as ``{"eyes": "red"}``."""
 Point = Mapping[str, Any]
 """One image of a seed: ``{"seed": 1, "index": 0, "label": "red eyes", "truncation": 1}``."""
 
@@ -39,7 +41,7 @@ class Sample:
     labels: Labels
     index: int
     url: str
-    """Its permanent address, below the service's."""
+    """Permanent address, relative to the URL of the service."""
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.image, self.labels))
@@ -53,18 +55,29 @@ class Batch:
     """``[N, H, W, channels]``."""
     labels: list[Labels]
     urls: list[str | None]
-    """Permanent addresses, below the service's; None between those of an interpolation."""
+    """Permanent addresses, relative to the URL of the service; None within an interpolation."""
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.images, self.labels))
 
 
-class Figment:
-    """A running service. Every request is tried again while the service is busy or away.
+class RequestFields(TypedDict, total=False):
+    """Optional fields of ``POST /generate`` besides ``n``."""
 
-    All methods raise ``ClientError``: ``RequestRejected``, with what would have been right,
-    ``Unreachable`` when ``patience`` is at its end, ``ModelChanged`` when the service's model is
-    exchanged in the middle.
+    label: Label | Sequence[Label] | None
+    seed: int | None
+    offset: int
+    model: str | None
+    version: int | str | None
+    truncation: float
+    verify: float | None
+
+
+class Figment:
+    """Client of a running service. Requests are retried while it is busy or unreachable.
+
+    All methods raise ``ClientError``: ``RequestRejected`` with the allowed values, ``Unreachable``
+    after ``patience`` seconds, ``ModelChanged`` if the model is replaced during a stream.
     """
 
     def __init__(
@@ -75,42 +88,23 @@ class Figment:
         patience: float = 300,
         api_key: str | None = None,
     ) -> None:
-        """``timeout``: seconds without a byte; ``patience``: seconds without an image.
+        """``timeout``: read timeout in seconds; ``patience``: seconds without an image.
 
-        ``api_key``: left out, what the environment variable FIGMENT_API_KEY holds.
+        ``api_key``: defaults to the environment variable FIGMENT_API_KEY.
         """
         self._url = url
-        self._given = {"timeout": timeout, "patience": patience, "api_key": api_key}
+        self._options = {"timeout": timeout, "patience": patience, "api_key": api_key}
         self._server = HttpClient(url, timeout=timeout, patience=patience, api_key=api_key)
 
-    def __reduce__(self) -> Any:  # for datasets that are handed to other processes
-        return partial(Figment, **cast(Any, self._given)), (self._url,)
+    def __reduce__(self) -> Any:  # for data loaders that send it to other processes
+        return partial(Figment, **cast(Any, self._options)), (self._url,)
 
-    def generate(
-        self,
-        n: int | Sequence[int] = 1,
-        *,
-        label: Label | Sequence[Label] | None = None,
-        seed: int | None = None,
-        offset: int = 0,
-        model: str | None = None,
-        version: int | None = None,
-        truncation: float = 1.0,
-        verify: float | None = None,
-    ) -> Batch:
-        """``n`` images, held in memory: see ``POST /generate`` for the arguments."""
-        samples = list(
-            self.stream(
-                n,
-                label=label,
-                seed=seed,
-                offset=offset,
-                model=model,
-                version=version,
-                truncation=truncation,
-                verify=verify,
-            )
-        )
+    def generate(self, n: int | Sequence[int] = 1, **fields: Unpack[RequestFields]) -> Batch:
+        """Images held in memory; ``fields`` are those of ``POST /generate``.
+
+        n: number of images; or, with a list of labels, the number for each.
+        """
+        samples = list(self.stream(n, **fields))
         return Batch(
             np.stack([sample.image for sample in samples]),
             [sample.labels for sample in samples],
@@ -118,20 +112,11 @@ class Figment:
         )
 
     def stream(
-        self,
-        n: int | Sequence[int],
-        *,
-        label: Label | Sequence[Label] | None = None,
-        seed: int | None = None,
-        offset: int = 0,
-        model: str | None = None,
-        version: int | None = None,
-        truncation: float = 1.0,
-        verify: float | None = None,
+        self, n: int | Sequence[int], **fields: Unpack[RequestFields]
     ) -> Generator[Sample, None, None]:
-        """The same one by one, as many as one likes; goes on by itself where a stream is cut."""
-        order = ImageRequest(n, label, seed, offset, model, version, truncation, verify)
-        for record, _ in ImageStream(self._server, order, Progress(order)):
+        """Images one by one, in any number; reconnects and resumes after a disconnect."""
+        request = image_request(n=n, **fields)
+        for record, _ in ImageStream(self._server, request, Progress(request)):
             yield Sample(pixels(record), record.labels, record.index, record.url)
 
     def interpolate(
@@ -145,9 +130,9 @@ class Figment:
         model: str | None = None,
         version: int | None = None,
     ) -> Batch:
-        """The way from one image to another: see ``POST /interpolate``."""
-        way = {"from": start, "to": end, "steps": steps, "method": method, "loop": loop}
-        return self._batch("/interpolate", way, model, version)
+        """Interpolation between two images: see ``POST /interpolate``."""
+        body = {"from": start, "to": end, "steps": steps, "method": method, "loop": loop}
+        return self._batch("/interpolate", body, model, version)
 
     def variations(
         self,
@@ -159,14 +144,14 @@ class Figment:
         model: str | None = None,
         version: int | None = None,
     ) -> Batch:
-        """Neighbours of one image: see ``POST /variations``."""
-        around = {"of": of, "n": n, "strength": strength}
+        """Images near a given one: see ``POST /variations``."""
+        body = {"of": of, "n": n, "strength": strength}
         if seed is not None:
-            around["seed"] = seed
-        return self._batch("/variations", around, model, version)
+            body["seed"] = seed
+        return self._batch("/variations", body, model, version)
 
     def labels(self, model: str, version: int | None = None) -> dict[str, list[str]]:
-        """The attributes of a model, and the phrases that can be asked for."""
+        """Attributes of a model, each with the label phrases that requests may use."""
         query = "" if version is None else f"?version={version}"
         answer = self._server.json(f"/models/{model}/labels{query}")
         return {attribute["name"]: attribute["labels"] for attribute in answer["attributes"]}
@@ -185,7 +170,7 @@ class Figment:
 
 
 def pixels(record: ImageRecord) -> npt.NDArray[np.uint8]:
-    """The image of a record, ``[H, W, channels]``. Raises ``ClientError``."""
+    """Pixels of a record, ``uint8 [H, W, channels]``. Raises ``ClientError``."""
     return _decode(record.image)
 
 

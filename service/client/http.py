@@ -1,4 +1,4 @@
-"""Requests to a server that may be busy, away or cut off for a while."""
+"""HTTP client with retries, backoff and Retry-After."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import urllib3
 from urllib3.exceptions import HTTPError, InvalidHeader, LocationValueError, ReadTimeoutError
 
 from service.errors import ClientError, RequestRejected, Unreachable
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 
 CONNECT_SECONDS = 10.0
-FIRST_WAIT, MAX_WAIT = 0.5, 10.0
-"""Seconds between requests that fail, where the server does not say; doubled each time."""
-PASSING = (429, 500, 502, 503, 504)
+FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 10.0
+"""Backoff if the server sends no Retry-After; doubled after each failure."""
+RETRY_STATUSES = (429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed later."""
 
 
 class HttpClient:
-    """Where to ask, and how patiently."""
+    """Connection pool to one server, with its timeout and retry budget."""
 
     def __init__(
         self,
@@ -32,28 +32,28 @@ class HttpClient:
         timeout: float = 60.0,
         patience: float = 300.0,
         api_key: str | None = None,
-        tell: Callable[[str], None] | None = None,
+        on_message: Callable[[str], None] | None = None,
     ) -> None:
         """``url`` may have a path.
 
-        timeout: seconds without a byte after which a connection is given up.
-        patience: seconds without an image during which requests are tried again.
-        api_key: what the server lets in; left out, what FIGMENT_API_KEY holds.
-        tell: is told in a sentence why nothing comes at the moment.
+        timeout: read timeout of a connection in seconds.
+        patience: retry budget: seconds without an image during which requests are retried.
+        api_key: defaults to the environment variable FIGMENT_API_KEY.
+        on_message: called with a sentence before each retry.
         """
         self.url = url.rstrip("/")
         self.patience = patience
         key = os.environ.get("FIGMENT_API_KEY") if api_key is None else api_key
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.tell = tell or _keep_silent
+        self.on_message = on_message or _ignore
         self._pool = urllib3.PoolManager(
             retries=False, timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=timeout)
         )
 
-    def ask(self, path: str, body: Mapping[str, Any] | None, media: str) -> Any:
-        """The answer (urllib3's, not yet read) to a POST of ``body``, or a GET where it is None.
+    def request(self, path: str, body: Mapping[str, Any] | None, media: str) -> Any:
+        """Unread urllib3 response to a POST of ``body``, or to a GET if it is None.
 
-        Raises ``RequestRejected``, and ``RetryLater`` where the same request may succeed later.
+        Raises ``RequestRejected``, or ``RetryLater`` if the same request may succeed later.
         """
         try:
             answer = self._pool.request(
@@ -73,35 +73,35 @@ class HttpClient:
             problem = _problem(answer)
         except LocationValueError as error:
             raise ClientError(
-                f"{self.url} is no address of a server, such as http://localhost:8000: {error}"
+                f"{self.url} is not a server address such as http://localhost:8000: {error}"
             ) from error
         except HTTPError as error:
             raise RetryLater(f"{self.url} cannot be reached: {error}") from error
         if problem is None:
-            raise RetryLater("the answer was cut")
-        if answer.status not in PASSING:
+            raise RetryLater("the response was truncated")
+        if answer.status not in RETRY_STATUSES:
             raise RequestRejected(problem)
         raise RetryLater(problem["detail"], _retry_after(answer))
 
     def json(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Answer as JSON, with retries. Raises ``RequestRejected``, ``Unreachable``."""
-        patience = RetryBudget(self)
+        """JSON response, with retries. Raises ``RequestRejected``, ``Unreachable``."""
+        budget = RetryBudget(self)
         while True:
             try:
-                with self.ask(path, body, MEDIA_TYPES["json"]) as answer:
+                with self.request(path, body, MEDIA_TYPES["json"]) as answer:
                     if content := answer.read():
                         return json.loads(content)
-                patience.wait("the answer was cut")
+                budget.wait("the response was truncated")
             except ValueError as error:
                 raise ClientError(f"{self.url} does not answer in JSON: {error}") from error
             except RetryLater as error:
-                patience.wait(str(error), error.seconds)
+                budget.wait(str(error), error.seconds)
             except HTTPError as error:
-                patience.wait(describe_error(error))
+                budget.wait(describe_error(error))
 
 
 class RetryLater(Exception):
-    """The same request may succeed in ``seconds``; None where the server does not say when."""
+    """The same request may succeed in ``seconds``; None if the server sent no Retry-After."""
 
     def __init__(self, why: str, seconds: float | None = None) -> None:
         super().__init__(why)
@@ -109,42 +109,42 @@ class RetryLater(Exception):
 
 
 class RetryBudget:
-    """How long there was nothing but trouble, and when to try again."""
+    """Time since the last progress, and the backoff before the next retry."""
 
-    def __init__(self, server: HttpClient) -> None:
-        self._server = server
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
         self.renew()
 
     def renew(self) -> None:
-        """There was progress."""
+        """Reset after progress."""
         self._since = time.monotonic()
         self._wait = 0.0
 
     def wait(self, why: str, seconds: float | None = None) -> None:
-        """Sleep for ``seconds`` at least; without, not at all at first and then ever longer.
+        """Sleep for ``seconds``, but at least for the backoff: 0 at first, then doubled.
 
-        Raises ``Unreachable``.
+        Raises ``Unreachable`` if the budget would be exceeded.
         """
         seconds = max(seconds or 0, self._wait)
-        self._wait = min(2 * self._wait or FIRST_WAIT, MAX_WAIT)
-        patience = self._server.patience
+        self._wait = min(2 * self._wait or FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS)
+        patience = self._client.patience
         if time.monotonic() + seconds - self._since > patience:
-            asked = f", and the server asks for {seconds:g} s" if seconds > MAX_WAIT else ""
-            raise Unreachable(
-                f"{why}; given up: there is patience for {patience:g} s without an image{asked}"
+            hint = (
+                f"; the server's Retry-After is {seconds:g} s" if seconds > MAX_WAIT_SECONDS else ""
             )
-        self._server.tell(f"{why}; asking again in {seconds:g} s")
+            raise Unreachable(f"{why}; no image for {patience:g} s, giving up{hint}")
+        self._client.on_message(f"{why}; retrying in {seconds:g} s")
         time.sleep(seconds)
 
 
-def _keep_silent(message: str) -> None:
+def _ignore(message: str) -> None:
     pass
 
 
 def describe_error(error: Exception) -> str:
-    """In plain words."""
+    """Cause of a lost connection in a sentence."""
     if isinstance(error, ReadTimeoutError):
-        return "nothing has come for a while"
+        return "the server sent nothing within the timeout"
     return "the connection was cut"
 
 
@@ -156,7 +156,7 @@ def _retry_after(answer: Any) -> float | None:
 
 
 def _problem(answer: Any) -> dict[str, Any] | None:
-    """What an error's answer says, or its status where it is none of ours; None if it was cut."""
+    """Problem of an error response, or its status if it has none; None if it was truncated."""
     content = answer.read()
     try:
         problem = json.loads(content)

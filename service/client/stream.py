@@ -1,93 +1,124 @@
-"""The images of a request, one after another, over as many connections as that takes.
+"""Resumable stream of the images of a request, over as many connections as needed.
 
-They come as a WebDataset stream, in which each image stands whole with its address. Where the
-stream is cut, the next one goes on behind the last image that came, so what comes is what one
-stream would have brought.
+The server sends a WebDataset stream, in which each image is whole and has its address. After a
+disconnect the next request starts at the index after the last received image, so the images are
+those of an uninterrupted stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from urllib3.exceptions import HTTPError
 
 from service.client.http import HttpClient, RetryBudget, RetryLater, describe_error
-from service.datasets.request import MAX_IMAGES_PER_REQUEST, ImageRequest, ModelIdentity, Progress
-from service.errors import ClientError, ModelChanged, RequestRejected, UnknownModel
-from service.formats.negotiation import MEDIA_TYPES
+from service.core.image_request import ImageRequest, explain
+from service.datasets.manifest import ModelIdentity
+from service.datasets.progress import MAX_IMAGES_PER_REQUEST, Progress
+from service.errors import ClientError, FieldsDisagree, ModelChanged, RequestRejected, UnknownModel
 from service.formats.records import PNG_END, PNG_SIGNATURE, ImageRecord
+from service.formats.registry import MEDIA_TYPES
 from service.formats.webdataset import samples
 
 PNG_START = PNG_SIGNATURE + b"\0\0\0\rIHDR"
 PNG_HEAD = len(PNG_START) + 13
-"""Bytes that tell the size and the kind of the pixels."""
+"""Bytes of the signature and the IHDR chunk: size and colour type."""
+
+
+def image_request(**fields: Any) -> ImageRequest:
+    """Request from Python values: NumPy integers, tuples and mappings are accepted.
+
+    Raises ``RequestRejected`` with the problem that the server would answer.
+    """
+    try:
+        request = ImageRequest(**{name: _plain(value) for name, value in fields.items()})
+        request.check_fields_agree()
+    except ValidationError as error:
+        raise RequestRejected(explain(error.errors()).problem()) from error
+    except FieldsDisagree as error:
+        raise RequestRejected(error.problem()) from error
+    return request
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str | bool | float):
+        return value
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, Sequence):
+        return [_plain(part) for part in value]
+    return operator.index(value) if hasattr(value, "__index__") else value
 
 
 class ImageStream:
-    """Iterate over it for the images that are missing, and their bytes in a tar file.
+    """Iterator over the missing images: each record, and its bytes in a tar file.
 
-    Raises ``ClientError``; what has come until then is in ``progress``.
+    Raises ``ClientError``; ``progress`` then counts the received images.
     """
 
     def __init__(
         self,
         server: HttpClient,
-        order: ImageRequest,
+        request: ImageRequest,
         progress: Progress,
         origin: ModelIdentity | None = None,
     ) -> None:
-        """``origin``: of what has come already. Raises ``ClientError`` for what no server sends."""
-        if order.leaves_out and sum(order.counts) > MAX_IMAGES_PER_REQUEST:
+        """``origin``: identity of the images received earlier.
+
+        Raises ``ClientError`` for more images than a server sends.
+        """
+        if request.may_skip and request.count > MAX_IMAGES_PER_REQUEST:
             raise ClientError(
                 f"n: at most {MAX_IMAGES_PER_REQUEST:,} images of one seed can be verified, or "
-                "counted for each label; fetch the others from another seed"
+                "counted for each label; fetch the rest from another seed"
             )
         self.origin = origin
         self.software: list[str] = []
-        """What made the images: more than one where the server was exchanged for another."""
+        """Software that computed the images; several if the server was upgraded meanwhile."""
         self.progress = progress
         self._server = server
-        self._order = order
-        self._like: ImageRecord | None = None
-        """The first image."""
+        self._request = request
+        self._first: ImageRecord | None = None
+        """First image, which the others must resemble."""
 
     def __iter__(self) -> Iterator[tuple[ImageRecord, bytes]]:
-        patience = RetryBudget(self._server)
+        budget = RetryBudget(self._server)
         while any(self.progress.missing):
-            asked = self.progress.remaining()
+            remaining = self.progress.remaining()
             try:
-                with self._open(asked) as answer:
+                with self._open(remaining) as answer:
                     for record, content in samples(answer.read):
-                        # Not before: a head that was cut looks whole, but nothing comes after it.
+                        # After the first sample: truncated headers look complete without a body.
                         self._check(answer.headers)
                         self._check_record(record)
-                        self.progress.take(record.index)
-                        patience.renew()
+                        self.progress.add(record.index)
+                        budget.renew()
                         yield record, content
-                if self.progress.next == asked["offset"]:
+                if self.progress.next == remaining["offset"]:
                     raise ClientError("the server sent no images")
             except RetryLater as error:
-                patience.wait(str(error), error.seconds)
+                budget.wait(str(error), error.seconds)
             except (HTTPError, EOFError) as error:
-                patience.wait(describe_error(error))
+                budget.wait(describe_error(error))
             except ValueError as error:
-                raise ClientError(f"the server sent what is no set of images: {error}") from error
+                raise ClientError(f"the server sent an invalid set of images: {error}") from error
 
-    def _open(self, asked: dict[str, Any]) -> Any:
-        body = {name: value for name, value in asdict(self._order).items() if value is not None}
+    def _open(self, remaining: dict[str, Any]) -> Any:
+        body = self._request.model_dump(exclude_none=True)
         if self.origin is not None:
             body |= {name: getattr(self.origin, name) for name in ("model", "version", "seed")}
         try:
-            return self._server.ask("/generate", body | asked, MEDIA_TYPES["webdataset"])
+            return self._server.request("/generate", body | remaining, MEDIA_TYPES["webdataset"])
         except RequestRejected as error:
             if self.origin is not None and error.problem.get("type") == UnknownModel.kind():
                 raise ModelChanged(f"the server's models have changed: {error}") from error
             raise
 
     def _check(self, headers: Mapping[str, str]) -> None:
-        """Whether images still come from where the others came from."""
+        """Raise ``ModelChanged`` if the images come from another model than the first."""
         try:
             found = ModelIdentity(
                 model=headers["Figment-Model"],
@@ -99,33 +130,27 @@ class ImageStream:
             )
             software = headers["Figment-Software"]
         except KeyError as error:
-            raise ValueError(f"its head lacks {error}") from error
+            raise ValueError(f"header {error} is missing") from error
         self.origin = self.origin or found
-        if found != self.origin:
-            before, now = asdict(self.origin), asdict(found)
-            changed = [
-                f"{name} is {now[name]}, and was {before[name]}"
-                for name in now
-                if now[name] != before[name]
-            ]
-            raise ModelChanged(f"the server's model has changed: {'; '.join(changed)}")
+        if changes := self.origin.differences(found):
+            raise ModelChanged(f"the server's model has changed: {'; '.join(changes)}")
         if software not in self.software:
             if self.software:
-                self._server.tell(
+                self._server.on_message(
                     f"the server's software has changed from {self.software[-1]} to {software}: "
                     "its images may differ in their last bits"
                 )
             self.software.append(software)
 
     def _check_record(self, record: ImageRecord) -> None:
-        """Names of files are made of what a record says, and tables of its labels."""
+        """Raise ``ValueError`` for an unexpected record: file names and tables are made from it."""
         assert self.origin is not None
         origin = self.origin.model, self.origin.version, self.origin.seed
         if (record.model, record.version, record.seed) != origin:
             raise ValueError(f"an image is of {record.model!r}, not of {self.origin.model!r}")
-        self._like = self._like or record
-        if (record.labels or {}).keys() != (self._like.labels or {}).keys():
+        self._first = self._first or record
+        if (record.labels or {}).keys() != (self._first.labels or {}).keys():
             raise ValueError(f"image {record.index} has other attributes than the first")
-        alike = record.image[:PNG_HEAD] == self._like.image[:PNG_HEAD]
+        alike = record.image[:PNG_HEAD] == self._first.image[:PNG_HEAD]
         if not (alike and record.image.startswith(PNG_START) and record.image.endswith(PNG_END)):
-            raise ValueError(f"image {record.index} is no PNG file like the first")
+            raise ValueError(f"image {record.index} is not a PNG file like the first")

@@ -1,11 +1,9 @@
-"""Fields of a request for images, with their types and ranges.
-
-One definition for the HTTP API, the client, the CLI and YAML plans.
-"""
+"""Request for images: fields, types and ranges, shared by the API, YAML plans, CLI and client."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -24,10 +22,12 @@ from pydantic_core import PydanticCustomError
 
 from service.core.latents import MAX_INDEX, MAX_SEED
 from service.core.manifest import ALIAS_PATTERN
+from service.core.quotas import quotas
+from service.errors import FieldsDisagree, InvalidRequest
 
 MAX_LABELS = 1024
 MAX_LABEL_CHARACTERS = 4000
-"""Fits a canonical phrase of 40 attributes."""
+"""Enough for a canonical phrase of 40 attributes."""
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Index = Annotated[int, Field(ge=0, le=MAX_INDEX)]
@@ -42,7 +42,7 @@ Counts = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_le
 
 
 def _version_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """One error for the union, instead of one for each of its members."""
+    """One error for the union instead of one for each of its members."""
     try:
         return validate(value)
     except ValidationError as error:
@@ -50,6 +50,20 @@ def _version_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler)
             "version", "should be a number from 1 on, or an alias such as 'latest'"
         ) from error
 
+
+def _seed_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """One error for the union, which also says how to get a random seed."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        raise PydanticCustomError(
+            "seed",
+            "should be a whole number from 0 to {max_seed}; leave it out to have one drawn",
+            {"max_seed": MAX_SEED},
+        ) from error
+
+
+SeedOrDrawn = Annotated[Seed | None, WrapValidator(_seed_in_one_sentence)]
 
 VersionNumber = Annotated[int, Field(ge=1, le=999_999_999)]
 Version = Annotated[
@@ -59,7 +73,7 @@ Version = Annotated[
 
 
 def label_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """One error for the union, instead of one for each of its members."""
+    """One error for the union instead of one for each of its members."""
     try:
         return validate(value)
     except ValidationError as error:
@@ -72,7 +86,7 @@ def label_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) ->
 
 
 def _count_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """Errors of the member that fits the value: of a number or of a list, not of both."""
+    """Report the error of the number or of the list, not both."""
     try:
         found = validate(value)
     except ValidationError as error:
@@ -80,17 +94,17 @@ def _count_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) -
         faults = [f["msg"] for f in error.errors() if ("list" in str(f["loc"][0])) == of_lists]
         raise PydanticCustomError("count", "{fault}", {"fault": faults[0]}) from error
     if isinstance(found, list) and not any(found):
-        raise PydanticCustomError("count", "should ask for one image at least")
+        raise PydanticCustomError("count", "should request at least one image")
     return found
 
 
 Numbers = Annotated[Count | Counts, WrapValidator(_count_in_one_sentence)]
-"""Number of images, or one number for each label."""
+"""Number of images, or a list with the number for each label."""
 
 
 @functools.cache
-def _known(model: type[BaseModel]) -> list[str]:
-    """Names of its fields in JSON."""
+def _field_names(model: type[BaseModel]) -> list[str]:
+    """Names of the fields in JSON."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
@@ -102,7 +116,7 @@ class RequestBody(BaseModel):
     def _known_fields(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        known = _known(cls)
+        known = _field_names(cls)
         unknown = [repr(name[:40]) for name in data if name not in known]
         if unknown:
             raise PydanticCustomError(
@@ -113,39 +127,48 @@ class RequestBody(BaseModel):
         return data
 
 
-class GenerateRequest(RequestBody):
-    """Images to generate. Every field is optional."""
+class ImageRequest(RequestBody):
+    """Which images to make. Every field is optional."""
 
     n: Numbers = Field(
-        1, description="Number of images; or, with a list of labels, one number for each label."
-    )
-    seed: Seed | None = Field(
-        None, description="Drawn at random if omitted; the answer contains it."
-    )
-    offset: Index = Field(0, description="Index of the first image.")
-    model: str | None = Field(
-        None, description="Model name. Default: the configured default model."
-    )
-    version: Version | None = Field(
-        None,
-        description="A number or an alias. Default: the version of the alias `default`, or the "
-        "highest.",
+        1,
+        description="Number of images; or, with a list of labels, a list with the number for each.",
     )
     label: Annotated[OneLabel | ManyLabels | None, WrapValidator(label_in_one_sentence)] = Field(
         None,
-        description="A phrase, a mapping, or a list of these; the image at index i takes entry "
-        "i mod length. Attributes without a requested value are drawn by frequency.",
+        description="A phrase, a mapping, or a list of these: the image at index i takes entry "
+        "i mod length. Attributes that are not named are drawn by frequency.",
+    )
+    seed: SeedOrDrawn = Field(None, description="Drawn and returned if omitted.")
+    offset: Index = Field(0, description="Index of the first image.")
+    model: str | None = Field(None, description="The configured default if omitted.")
+    version: Version | None = Field(
+        None,
+        description="A number or an alias. If omitted, the version of the alias `default`, or the "
+        "highest.",
     )
     truncation: Truncation = Field(
         1,
-        description="Scales latents toward the mean: smaller values give more typical images and "
-        "less variety.",
+        description="Scale latents toward the mean, above 0 to 1: lower gives more typical images "
+        "with less variety.",
     )
     verify: Probability | None = Field(
         None,
-        description="Minimum probability that the verifier must give to every requested value; to "
-        "every drawn value if none was requested. Indices below it are skipped.",
+        description="Only images whose verifier gives every requested value (every drawn one if "
+        "no label is given) at least this probability. Indices that fail are skipped.",
     )
+
+    @property
+    def labels(self) -> list[OneLabel]:
+        """Labels that indices take in rotation; empty if every attribute is drawn."""
+        if self.label is None:
+            return []
+        return self.label if isinstance(self.label, list) else [self.label]
+
+    @property
+    def entries(self) -> list[OneLabel | None]:
+        """``labels``, or a single None if every attribute is drawn."""
+        return [*self.labels] or [None]
 
     @property
     def count(self) -> int:
@@ -153,8 +176,46 @@ class GenerateRequest(RequestBody):
         return self.n if isinstance(self.n, int) else sum(self.n)
 
     @property
-    def labels(self) -> list[OneLabel]:
-        """Labels that images use in turn by index; empty if all values are drawn."""
-        if self.label is None:
-            return []
-        return self.label if isinstance(self.label, list) else [self.label]
+    def counts(self) -> list[int]:
+        """Number of images of each entry."""
+        if isinstance(self.n, list):
+            return self.n
+        return quotas(self.n, self.offset, len(self.entries))
+
+    @property
+    def may_skip(self) -> bool:
+        """True if some indices may be skipped: verified, or counted for each label."""
+        return self.verify is not None or isinstance(self.n, list)
+
+    def check_fields_agree(self) -> None:
+        """Raise ``FieldsDisagree`` if ``n`` does not fit ``label``, or ``offset`` is too high."""
+        if isinstance(self.n, list) and len(self.n) != len(self.entries):
+            raise FieldsDisagree(
+                f"n has {len(self.n)} counts for {len(self.labels)} labels: give one number, or a "
+                "list with one number for each label"
+            )
+        if self.offset + self.count - 1 > MAX_INDEX:
+            raise FieldsDisagree(f"offset: the last index may be at most {MAX_INDEX}")
+
+
+class GenerateRequest(ImageRequest):
+    """Which images to make. Every field is optional."""
+
+
+def explain(faults: Sequence[Mapping[str, Any]]) -> InvalidRequest:
+    """Pydantic's errors as one ``InvalidRequest``, a sentence each."""
+    listed = [{"field": _field(fault["loc"]), "problem": _problem(fault)} for fault in faults]
+    sentences = list(dict.fromkeys(f"{item['field']}: {item['problem']}" for item in listed))
+    return InvalidRequest("; ".join(sentences)[:2000], errors=listed[:20])
+
+
+def _problem(fault: Mapping[str, Any]) -> str:
+    """Pydantic's sentence, without the names of our classes."""
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "should be a JSON object"
+    return str(fault["msg"])
+
+
+def _field(location: Sequence[str | int]) -> str:
+    """Dotted path: ``("from", "seed")`` is ``from.seed``."""
+    return ".".join(str(part)[:80] for part in location) or "body"

@@ -37,3 +37,11 @@ def end_with_parent(last: Callable[[], object] = lambda: os._exit(1)) -> None:
     assert parent is not None
     parent.join()
     last()
+
+
+def exit_reason(code: int | None) -> str:
+    """Return code of a process in words: ``ended with status 1``, ``was killed by SIGKILL``."""
+    if code is None or code >= 0:
+        return f"ended with status {code}"
+    hint = ", most likely for lack of memory" if code == -signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-code).name}{hint}"

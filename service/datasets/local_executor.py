@@ -1,7 +1,6 @@
-"""Files made by processes of this machine, each with a model of its own on one core.
+"""Build files in worker processes of this machine, each with its own model on one core.
 
-A process that is killed is replaced, and its file made again. The processes end with the one that
-started them, however that ends.
+A killed process is replaced and its file built again. Worker processes exit when the parent dies.
 """
 
 from __future__ import annotations
@@ -14,7 +13,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
-from service.core.process import end_with_parent, signals_blocked, unblock_signals
+from service.core.process import (
+    end_with_parent,
+    exit_reason,
+    signals_blocked,
+    unblock_signals,
+)
 from service.datasets.shard_builder import (
     BuildSpec,
     OnProgress,
@@ -25,96 +29,99 @@ from service.datasets.shard_builder import (
 from service.errors import DatasetError
 
 MAX_ATTEMPTS = 3
-"""Processes that may be lost to one file, until it is blamed for that."""
+"""Lost processes for one file before the build fails."""
 
-# Forked, they would inherit ONNX Runtime in whatever state it is.
+# A forked process would inherit ONNX Runtime in an undefined state.
 SPAWN = multiprocessing.get_context("spawn")
 
 
 class _Worker:
-    """A process, and what it is at."""
+    """One worker process and its current task."""
 
-    def __init__(self, recipe: BuildSpec) -> None:
-        self.connection, theirs = SPAWN.Pipe()
-        self.process = SPAWN.Process(target=_work, args=(recipe, theirs), daemon=True)
-        with signals_blocked():  # until it says what is to become of them
+    def __init__(self, spec: BuildSpec) -> None:
+        self.connection, child_end = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=_work, args=(spec, child_end), daemon=True)
+        with signals_blocked():  # until the process installs its handlers
             self.process.start()
-        theirs.close()
-        self.job: ShardTask | None = None
-        self.told = 0
-        """Images of its file that are made."""
+        child_end.close()
+        self.task: ShardTask | None = None
+        self.reported = 0
+        """Images of the current file reported so far."""
 
-    def begin(self, job: ShardTask) -> None:
-        self.job, self.told = job, 0
-        with suppress(OSError):  # killed meanwhile: who waits for what it says sees that
-            self.connection.send(job)
+    def start(self, task: ShardTask) -> None:
+        self.task, self.reported = task, 0
+        with suppress(OSError):  # killed meanwhile: the next recv() fails
+            self.connection.send(task)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self.process.kill()
         self.process.join()
         self.connection.close()
 
 
 def run(
-    recipe: BuildSpec, jobs: deque[ShardTask], tell: OnProgress, *, most: int
+    spec: BuildSpec, tasks: deque[ShardTask], on_progress: OnProgress, *, processes: int
 ) -> Iterator[ShardResult]:
-    """What comes of ``jobs``, in any order; more may be added meanwhile.
+    """Yield the results of ``tasks`` in any order; tasks may be added while it runs.
 
-    ``most``: processes at a time. ``tell`` is told of images made, and of those lost as less than
-    none. Raises ``DatasetError``.
+    processes: number of worker processes.
+    on_progress: images finished since the last call; negative when a killed process's images must
+    be built again.
+
+    Raises ``DatasetError``.
     """
     lost: Counter[int] = Counter()
     workers: dict[Connection, _Worker] = {}
     try:
-        while jobs or any(worker.job for worker in workers.values()):
-            idle = [worker for worker in workers.values() if worker.job is None]
-            while jobs and (idle or len(workers) < most):
+        while tasks or any(worker.task for worker in workers.values()):
+            idle = [worker for worker in workers.values() if worker.task is None]
+            while tasks and (idle or len(workers) < processes):
                 if not idle:
-                    worker = _Worker(recipe)
+                    worker = _Worker(spec)
                     workers[worker.connection] = worker
                     idle.append(worker)
-                idle.pop().begin(jobs.popleft())
+                idle.pop().start(tasks.popleft())
             for connection in wait(list(workers)):
                 assert isinstance(connection, Connection)
                 worker = workers[connection]
-                job = worker.job
+                task = worker.task
                 try:
-                    said = connection.recv()
+                    message = connection.recv()
                 except (EOFError, OSError):
                     del workers[connection]
-                    worker.end()
-                    if job is not None:
-                        tell(-worker.told)
-                        lost[job.number] += 1
-                        if lost[job.number] == MAX_ATTEMPTS:
-                            raise _blamed(recipe, job, worker.process.exitcode) from None
-                        jobs.appendleft(job)
+                    worker.stop()
+                    if task is not None:
+                        on_progress(-worker.reported)
+                        lost[task.number] += 1
+                        if lost[task.number] == MAX_ATTEMPTS:
+                            raise _too_many_lost(spec, task, worker.process.exitcode) from None
+                        tasks.appendleft(task)
                     continue
-                if isinstance(said, int):
-                    worker.told += said
-                    tell(said)
+                if isinstance(message, int):
+                    worker.reported += message
+                    on_progress(message)
                     continue
-                worker.job = None
-                if isinstance(said, DatasetError):
-                    raise said
-                yield said
+                worker.task = None
+                if isinstance(message, DatasetError):
+                    raise message
+                yield message
     finally:
         for worker in workers.values():
-            worker.end()
+            worker.stop()
 
 
-def _blamed(recipe: BuildSpec, job: ShardTask, code: int | None) -> DatasetError:
-    (name, *_) = recipe.names(job.number)
-    how = f"ended by {signal.Signals(-code).name}" if code and code < 0 else f"ended with {code}"
-    hint = ", most likely for want of memory" if code == -signal.SIGKILL else ""
-    return DatasetError(f"{MAX_ATTEMPTS} processes were lost to {name}; the last was {how}{hint}")
+def _too_many_lost(spec: BuildSpec, task: ShardTask, code: int | None) -> DatasetError:
+    (name, *_) = spec.file_names(task.number)
+    return DatasetError(
+        f"{MAX_ATTEMPTS} processes were lost to {name}; the last {exit_reason(code)}"
+    )
 
 
-def _work(recipe: BuildSpec, connection: Connection) -> None:
-    """What a process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the one that started this
+def _work(spec: BuildSpec, connection: Connection) -> None:
+    """Main loop of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent
     unblock_signals()
     threading.Thread(target=end_with_parent, daemon=True).start()
-    maker = ShardBuilder(recipe)
+    builder = ShardBuilder(spec)
     while True:
-        connection.send(maker.do(connection.recv(), connection.send))
+        connection.send(builder.run(connection.recv(), connection.send))

@@ -1,7 +1,7 @@
-"""Files made by a Ray cluster, each by a task of its own.
+"""Build files on a Ray cluster, one task for each file.
 
-Plain tasks rather than Ray Data, which has infinite patience with a file that kills its process:
-``map_batches`` starts over for ever and never says which one it was. A task has so many lives.
+Plain tasks instead of Ray Data: its ``map_batches`` retries a file that kills its process for ever
+and never names it. A task is retried ``MAX_ATTEMPTS - 1`` times.
 """
 
 from __future__ import annotations
@@ -23,62 +23,72 @@ from service.datasets.shard_builder import (
 )
 from service.errors import DatasetError
 
-AHEAD = 1000
-"""Most tasks that Ray knows of at a time: enough for it to see how large a cluster is wanted."""
+MAX_TASKS = 1000
+"""Tasks submitted at a time: enough for Ray's autoscaler to see the demand."""
 
 
 def run(
-    recipe: BuildSpec, jobs: deque[ShardTask], tell: OnProgress, *, most: int | None, address: str
+    spec: BuildSpec,
+    tasks: deque[ShardTask],
+    on_progress: OnProgress,
+    *,
+    max_tasks: int | None,
+    address: str,
 ) -> Iterator[ShardResult]:
-    """As ``processes.run``, on the cluster at ``address``; ``most`` is left to it where None."""
+    """Same as ``local_executor.run``, on the cluster at ``address``.
+
+    max_tasks: tasks at a time; if None, as many as the cluster has cores for.
+    """
     try:
         import ray
         from ray.exceptions import RayError
     except ImportError as error:
         raise DatasetError(
-            f'--ray takes Ray, which is not installed: pip install "figment[ray]" ({error})'
+            f'--ray needs Ray, which is not installed: pip install "figment[ray]" ({error})'
         ) from error
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise DatasetError(
-            f"no Ray cluster lets us in at {address}: {first_line(error)}. Where it asks for a "
-            "token, set RAY_AUTH_MODE=token, and have the token in ~/.ray/auth_token"
+            f"cannot connect to a Ray cluster at {address}: {first_line(error)}. If it requires a "
+            "token, set RAY_AUTH_MODE=token and put the token into ~/.ray/auth_token"
         ) from error
     try:
-        signal.signal(signal.SIGTERM, terminate)  # Ray has put its own in the place
-        content = [ray.put(recipe.read_model())]
-        task = ray.remote(max_retries=MAX_ATTEMPTS - 1, num_cpus=1)(_do)
-        under_way: dict[Any, ShardTask] = {}
-        while jobs or under_way:
-            while jobs and len(under_way) < (most or AHEAD):
-                job = jobs.popleft()
-                under_way[task.remote(recipe, content, job)] = job
-            ((ref,), _) = ray.wait(list(under_way), num_returns=1)
-            job = under_way.pop(ref)
+        signal.signal(signal.SIGTERM, terminate)  # ray.init() replaced the handler
+        content = [ray.put(spec.read_model())]
+        remote = ray.remote(max_retries=MAX_ATTEMPTS - 1, num_cpus=1)(_build_shard)
+        running: dict[Any, ShardTask] = {}
+        while tasks or running:
+            while tasks and len(running) < (max_tasks or MAX_TASKS):
+                task = tasks.popleft()
+                running[remote.remote(spec, content, task)] = task
+            ((ref,), _) = ray.wait(list(running), num_returns=1)
+            task = running.pop(ref)
             try:
-                said = ray.get(ref)
+                result = ray.get(ref)
             except RayError as error:
-                (name, *_) = recipe.names(job.number)
-                raise DatasetError(f"{name} cannot be made on the cluster: {error}") from error
-            if isinstance(said, DatasetError):
-                raise said
-            if not job.known:
-                tell(recipe.shards.size(job.number))
-            yield said
+                (name, *_) = spec.file_names(task.number)
+                raise DatasetError(f"{name} cannot be built on the cluster: {error}") from error
+            if isinstance(result, DatasetError):
+                raise result
+            if not task.known:
+                on_progress(spec.shards.size(task.number))
+            yield result
     finally:
-        ray.shutdown()  # and with it all that is under way
+        ray.shutdown()  # cancels running tasks
 
 
-_makers: dict[str, ShardBuilder] = {}
-"""Of this process, by the model's content: a model is loaded once, and not for each task."""
+_builders: dict[str, ShardBuilder] = {}
+"""Builders of this process by model content, so that a model is loaded once, not per task."""
 
 
-def _do(recipe: BuildSpec, content: list[Any], job: ShardTask) -> ShardResult | DatasetError:
-    """The task. ``content`` is in a list so that Ray does not bring it until it is asked for."""
+def _build_shard(
+    spec: BuildSpec, content: list[Any], task: ShardTask
+) -> ShardResult | DatasetError:
+    """Ray task. ``content`` is in a list so that Ray fetches it only when it is read."""
     import ray
 
     (reference,) = content
-    maker = _makers.setdefault(reference.hex(), ShardBuilder(recipe, lambda: ray.get(reference)))
-    return maker.do(job, lambda images: None)
+    builder = _builders.setdefault(reference.hex(), ShardBuilder(spec, lambda: ray.get(reference)))
+    return builder.run(task, lambda images: None)

@@ -1,8 +1,8 @@
-"""Which images are in which file of a set.
+"""Indices of the images in each file of a dataset.
 
-The image at index i belongs to entry i mod len of the list of labels. Indices are taken in order,
-but for those of an entry that has its share. That is all that ``POST /generate`` does with a list
-in ``n``; here the n-th image taken is found without going through those before.
+The image at index i has label i mod len. Indices are used in order; once a label has its count, its
+indices are skipped, as in ``POST /generate`` with a list in ``n``. Here the indices of any file are
+found without visiting those before.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ from collections.abc import Sequence
 
 
 class LabelledIndices:
-    """The indices that are taken from ``offset`` on; ``counts``: images of each entry."""
+    """Indices from ``offset`` on that a dataset uses; ``counts``: images of each label."""
 
     def __init__(self, offset: int, counts: Sequence[int]) -> None:
         self.count = sum(counts)
         self._offset = offset
         self._entries = len(counts)
-        # A lap goes through all entries once; this is how many laps have an image of each place.
-        self._laps = [counts[(offset + place) % len(counts)] for place in range(len(counts))]
+        # A round visits each label once; slot i is index offset + i of the first round.
+        self._rounds = [counts[(offset + slot) % len(counts)] for slot in range(len(counts))]
 
     def indices(self, ranks: range) -> list[int]:
-        """Of the images that are the ``ranks``-th to be taken, counted from 0; increasing."""
+        """Increasing indices of the images at ``ranks``, positions in the dataset from 0."""
         if not ranks:
             return []
-        lap = self._lap_of(ranks.start)
-        skipped = ranks.start - self._taken_before(lap)
-        places = [*enumerate(self._laps)]
+        round_ = self._round_of(ranks.start)
+        skipped = ranks.start - self._used_before(round_)
+        slots = [*enumerate(self._rounds)]
         found: list[int] = []
         while len(found) < skipped + len(ranks):
-            places = [(place, laps) for place, laps in places if laps > lap]
-            first = self._offset + lap * self._entries
-            found += [first + place for place, _ in places]
-            lap += 1
+            slots = [(slot, rounds) for slot, rounds in slots if rounds > round_]
+            first = self._offset + round_ * self._entries
+            found += [first + slot for slot, _ in slots]
+            round_ += 1
         return found[skipped : skipped + len(ranks)]
 
-    def _taken_before(self, lap: int) -> int:
-        return sum(min(laps, lap) for laps in self._laps)
+    def _used_before(self, round_: int) -> int:
+        return sum(min(rounds, round_) for rounds in self._rounds)
 
-    def _lap_of(self, rank: int) -> int:
-        laps = range(max(self._laps))
-        return bisect.bisect_right(laps, rank, key=self._taken_before) - 1
+    def _round_of(self, rank: int) -> int:
+        rounds = range(max(self._rounds))
+        return bisect.bisect_right(rounds, rank, key=self._used_before) - 1
 
 
 class Shards:
-    """A set cut into files of ``per_file`` images, but for the last."""
+    """A dataset split into files of ``per_file`` images, fewer in the last."""
 
     def __init__(self, selection: LabelledIndices, per_file: int) -> None:
         self._selection = selection
@@ -55,15 +55,15 @@ class Shards:
         return -(-self._selection.count // self._per_file)
 
     def size(self, number: int) -> int:
-        """Images in a file."""
+        """Number of images in a file."""
         return len(self._ranks(number))
 
     def indices(self, number: int) -> list[int]:
-        """Of the images in a file; increasing."""
+        """Increasing indices of the images in a file."""
         return self._selection.indices(self._ranks(number))
 
     def end(self, number: int) -> int:
-        """The index behind the last image of a file."""
+        """Index after the last image of a file."""
         return self._selection.indices(self._ranks(number)[-1:])[0] + 1
 
     def _ranks(self, number: int) -> range:

@@ -1,7 +1,7 @@
-"""Single images and contact sheets as PNG, WebP and JPEG.
+"""Single images, contact sheets and animations as PNG, WebP, JPEG and GIF.
 
-Each file says that it is synthetic and where it can be had again. Nothing that changes from one day
-to the next goes in, so the same address gives the same bytes.
+Metadata marks each file as synthetic and contains its address. It contains no dates, so the same
+address gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ SYNTHETIC = "synthetic"
 Extension = Literal["png", "webp", "jpeg"]
 EXTENSIONS: tuple[str, ...] = get_args(Extension)
 FRAME_MS = 80
-"""How long an animation shows each frame; GIF knows hundredths of a second."""
+"""Duration of a frame of an animation; GIF allows multiples of 10 ms."""
 LARGEST_SIDE = {"webp": 16_383, "jpeg": 65_500}
 
 
 def encode(pixels: Pixels, extension: str, address: str | None) -> bytes:
-    """``pixels [H, W, channels]`` as a file. PNG and WebP lose nothing.
+    """Image file of ``pixels`` (uint8 ``[H, W, channels]``). PNG and WebP are lossless.
 
-    PNG carries text chunks ``Source`` and ``Address``; WebP and JPEG the same in Exif. Raises
-    ``AnswerTooLarge`` for a sheet that is larger than the format allows.
+    Source and address are in PNG text chunks, or in Exif for WebP and JPEG. Raises
+    ``AnswerTooLarge`` for a sheet above the size limit of the format.
     """
     if extension == "png":
         return png.encode(pixels, {"Source": SYNTHETIC} | ({"Address": address} if address else {}))
@@ -39,12 +39,12 @@ def encode(pixels: Pixels, extension: str, address: str | None) -> bytes:
     largest = LARGEST_SIDE.get(extension)
     if largest is not None and max(image.size) > largest:
         raise AnswerTooLarge(
-            f"a sheet of {image.width}x{image.height} does not fit into {extension}, which ends at "
-            f"{largest} a side; ask for fewer images, or for png"
+            f"a sheet of {image.width}x{image.height} does not fit into {extension}, which allows "
+            f"{largest} per side; request fewer images, or png"
         )
     buffer = io.BytesIO()
     if extension == "webp":
-        # Method 0 takes a thirtieth of the time of the default for files a few per cent larger.
+        # Method 0 takes 1/30 of the default's time for files a few per cent larger.
         image.save(buffer, "WEBP", lossless=True, method=0, exif=_exif(address))
     else:
         image.save(buffer, "JPEG", quality=95, exif=_exif(address))
@@ -52,32 +52,32 @@ def encode(pixels: Pixels, extension: str, address: str | None) -> bytes:
 
 
 def png_record(frame: ImageInfo, pixels: Pixels) -> ImageRecord:
-    """An image of a set, encoded."""
+    """Record of an image with its PNG file."""
     assert frame.address is not None
     return record_of(frame, encode(pixels, "png", frame.address.url()))
 
 
 def contact_sheet(images: Sequence[Pixels], columns: int | None = None) -> Pixels:
-    """Images side by side in a near-square, or in rows of ``columns``; empty places are black."""
+    """Grid of images, near-square or with ``columns``; empty cells are black."""
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     height, width, channels = images[0].shape
-    places = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
-    places[: len(images)] = images
-    sheet = places.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    cells = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
+    cells[: len(images)] = images
+    sheet = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
     return sheet.reshape(rows * height, columns * width, channels)
 
 
 def animation(frames: Sequence[Pixels], extension: str, address: str | None) -> bytes:
-    """``frames``, one after another for ever, as GIF, in 256 colours each, or as lossless WebP.
+    """Endless animation as GIF with 256 colours per frame, or as lossless WebP.
 
-    Both say that they are synthetic, and ``address``: GIF in its comment, WebP in Exif.
+    Source and ``address`` are in the comment of the GIF, or in the Exif of the WebP.
     """
     pictures = [_picture(frame) for frame in frames]
     options: dict[str, Any] = {"save_all": True, "duration": FRAME_MS, "loop": 0}
     buffer = io.BytesIO()
     if extension == "gif":
-        # Pillow's default, by the median, takes the colour out of eyes for that of hair.
+        # Pillow's default (median cut) loses the colour of eyes to that of hair.
         pictures = [
             picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1) for picture in pictures
         ]

@@ -1,4 +1,4 @@
-"""Which format an answer takes: ``?format=``, else the ``Accept`` header (RFC 9110, 12.5.1)."""
+"""Content negotiation: ``?format=``, else the ``Accept`` header (RFC 9110, 12.5.1)."""
 
 from __future__ import annotations
 
@@ -6,26 +6,12 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from service.errors import NotAcceptable
-
-MEDIA_TYPES: Mapping[str, str] = {
-    "json": "application/json",
-    "png": "image/png",
-    "webp": "image/webp",
-    "jpeg": "image/jpeg",
-    "gif": "image/gif",
-    "npy": "application/x-npy",
-    "zip": "application/zip",
-    "webdataset": "application/x-tar",
-    "parquet": "application/vnd.apache.parquet",
-}
+from service.formats.registry import MEDIA_TYPES
 
 
-@functools.lru_cache(maxsize=256)  # most callers send one of a few headers
+@functools.lru_cache(maxsize=256)  # clients send few distinct headers
 def choose(accept: str, wanted: str | None, offered: tuple[str, ...]) -> str:
-    """The format of the answer, one of ``offered``, of which the first is the default.
-
-    Raises ``NotAcceptable``.
-    """
+    """Response format, one of ``offered``; the first is the default. Raises ``NotAcceptable``."""
     if wanted is not None:
         if wanted not in offered:
             raise _not_acceptable(f"format {wanted[:40]!r} is not one of these", offered)
@@ -41,7 +27,7 @@ def choose(accept: str, wanted: str | None, offered: tuple[str, ...]) -> str:
 
 
 def _ranges(accept: str) -> dict[str, float]:
-    """Media ranges and their weights; all weigh 1 where the header is missing."""
+    """Media ranges and their weights; ``*/*`` with weight 1 if the header is empty."""
     ranges: dict[str, float] = {}
     for item in accept.split(","):
         media, *parameters = (part.strip().lower() for part in item.split(";"))
@@ -56,7 +42,7 @@ def _ranges(accept: str) -> dict[str, float]:
 
 
 def _quality(media: str, ranges: Mapping[str, float]) -> float:
-    """The weight of the most specific range that ``media`` falls in."""
+    """Weight of the most specific range that matches ``media``."""
     for candidate in (media, f"{media.split('/')[0]}/*", "*/*"):
         if candidate in ranges:
             return ranges[candidate]

@@ -1,4 +1,4 @@
-"""NumPy's own format: a header, then nothing but pixels."""
+"""NumPy's ``.npy`` format: a header, then raw pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def header(shape: Sequence[int]) -> bytes:
-    """What stands before the pixels of a uint8 array of this shape, in C order."""
+    """Header of a uint8 array of this shape in C order."""
     buffer = io.BytesIO()
     description = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(buffer, description)
@@ -17,7 +17,7 @@ def header(shape: Sequence[int]) -> bytes:
 
 
 class Npy:
-    """A ``Packer`` of one array, made of the bytes of its images."""
+    """``ArchiveWriter`` of one array; items are the bytes of its images."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         self._start = header(shape)

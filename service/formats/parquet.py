@@ -1,4 +1,4 @@
-"""Parquet files that load as Hugging Face image datasets, pyarrow's and everyone else's tables."""
+"""Parquet files that load as Hugging Face image datasets and as plain tables."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ FACTS = {
     "index": "int64",
     "address": "string",
 }
-"""What is told of each image besides its labels, and the types of these columns."""
-GROUP, GROUP_BYTES = 512, 1 << 25
-"""A row group, which is the least that a reader reads, has so many images, or is so large."""
+"""Columns besides the image and its labels, with their types."""
+GROUP_IMAGES, GROUP_BYTES = 512, 1 << 25
+"""Limits of a row group, the smallest unit that a reader reads."""
 
 
 class Parquet:
-    """A ``Packer`` of Parquet files."""
+    """``ArchiveWriter`` of a Parquet file."""
 
     def __init__(self, attributes: Sequence[str]) -> None:
-        # Not at the top: it takes a third of a second and 40 MB, which few servers have use for.
+        # Imported late: it takes a third of a second and 40 MB, and few servers need it.
         import pyarrow
         import pyarrow.parquet
 
@@ -37,7 +37,7 @@ class Parquet:
         self._writer = pyarrow.parquet.ParquetWriter(
             pyarrow.PythonFile(self._sink, mode="w"),
             self._schema,
-            # The images are packed already.
+            # PNG files are compressed already.
             compression={"image.bytes": "none", "image.path": "zstd"}
             | dict.fromkeys((*named, *FACTS), "zstd"),
             use_dictionary=[*named, "model", "version", "seed"],
@@ -49,7 +49,7 @@ class Parquet:
         for record in records:
             self._waiting.append(record)
             self._bytes += len(record.image)
-            if len(self._waiting) == GROUP or self._bytes >= GROUP_BYTES:
+            if len(self._waiting) == GROUP_IMAGES or self._bytes >= GROUP_BYTES:
                 self._write()
         return self._sink.take()
 
@@ -75,11 +75,11 @@ class Parquet:
         described = zip(self._schema, zip(*rows, strict=True), strict=True)
         arrays = [self._arrow.array(column, field.type) for field, column in described]
         table = self._arrow.Table.from_arrays(arrays, schema=self._schema)
-        self._writer.write_table(table, row_group_size=GROUP)
+        self._writer.write_table(table, row_group_size=GROUP_IMAGES)
 
 
 def _schema(attributes: Sequence[str]) -> Any:
-    """With what ``datasets`` wants to know of the columns (its ``Features``, as JSON)."""
+    """Arrow schema with the ``Features`` of Hugging Face ``datasets`` as JSON metadata."""
     import pyarrow
 
     text = pyarrow.string()
@@ -94,7 +94,7 @@ def _schema(attributes: Sequence[str]) -> Any:
 
 
 class _Sink:
-    """A file for pyarrow that hands on what was written to it."""
+    """File object for pyarrow from which written bytes can be taken."""
 
     closed = False
 
@@ -118,6 +118,6 @@ class _Sink:
         pass
 
     def take(self) -> bytes:
-        """All that was written since the last call."""
+        """Bytes written since the last call."""
         parts, self._parts = self._parts, []
         return b"".join(parts)

@@ -1,6 +1,6 @@
-"""PNG files, written here: one filter and one fast compressor do for images as small as ours.
+"""PNG encoder for small images: one filter and one fast compressor.
 
-Pillow's encoder tries five filters on each row and takes six times as long for a twentieth less.
+Pillow's encoder tries five filters on each row: six times the time for 5 % smaller files.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from service.formats.records import PNG_END, PNG_SIGNATURE
 COLOUR_TYPES = {1: 0, 3: 2}
 """Grey and RGB (PNG specification, 11.2.1)."""
 UP = 2
-"""The filter (9.2): each byte less the one above. As small as the others here, and the fastest."""
+"""Filter (9.2): each byte minus the one above. The fastest; files are as small as with others."""
 LEVEL = 1
 
 
 def encode(pixels: Pixels, text: Mapping[str, str]) -> bytes:
-    """``pixels [H, W, 1 or 3]`` as a file, with a text chunk for each entry of ``text``.
+    """PNG file of ``pixels`` (uint8 ``[H, W, 1 or 3]``) with a text chunk per entry of ``text``.
 
     Keywords and texts are Latin-1.
     """
@@ -48,7 +48,7 @@ def _start(height: int, width: int, channels: int) -> bytes:
 
 
 def _chunk(content: bytes) -> bytes:
-    """``content``, of which the first four bytes say what it is, with its length and checksum."""
+    """Chunk with length and checksum; the first four bytes of ``content`` are its type."""
     return b"%b%b%b" % (
         (len(content) - 4).to_bytes(4, "big"),
         content,

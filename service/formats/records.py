@@ -1,7 +1,7 @@
-"""Sets of images as one file each, in the formats that data loaders read.
+"""Records of labelled images, and the protocol of the writers that put them into one file.
 
-A file is made as its images come, and holds the same images whatever the format: under the same
-names, with the same labels and addresses. The same records make the same bytes.
+Writers emit bytes while images arrive. File names, labels and addresses are the same in every
+format, and the same records give the same bytes.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class ImageRecord:
     index: int
     labels: dict[str, str] | None
     url: str
-    """Its address, path and query."""
+    """Permanent address: path and query."""
     image: bytes
     """A PNG file."""
 
     @property
     def key(self) -> str:
-        """What the image is called in every set: ``anime-faces-2-3-00000005``."""
+        """Name of the image in every format: ``anime-faces-2-3-00000005``."""
         return f"{self.model}-{self.version}-{self.seed}-{self.index:08d}"
 
     @property
@@ -39,11 +39,11 @@ class ImageRecord:
         return f"{self.key}.png"
 
     def values(self, attributes: Sequence[str]) -> list[str]:
-        """Its labels, in the order of ``attributes``."""
+        """Labels in the order of ``attributes``; empty for an unconditional model."""
         return [self.labels[name] for name in attributes] if self.labels else []
 
     def description(self) -> dict[str, Any]:
-        """All but the image, for JSON."""
+        """All fields but the image, for JSON."""
         return {
             "model": self.model,
             "version": self.version,
@@ -56,33 +56,33 @@ class ImageRecord:
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-"""What a PNG file begins and ends with (PNG specification, 5.2 and 11.2.4)."""
+"""First and last bytes of a PNG file (PNG specification, 5.2 and 11.2.4)."""
 
 FILE_NAME, ADDRESS = "file_name", "address"
-"""Columns of ``metadata.csv`` beside the attributes."""
+"""Columns of ``metadata.csv`` besides the attributes."""
 
 Item = TypeVar("Item", contravariant=True)
 
 
 class ArchiveWriter(Protocol[Item]):
-    """Makes the file, piece by piece. A file that was not brought to its ``end`` is seen to be cut.
+    """Writer of one file, piece by piece. Without ``end`` readers see that the file is truncated.
 
-    ``close`` it whatever happens.
+    Call ``close`` in any case.
     """
 
     def add(self, items: Sequence[Item], /) -> bytes:
-        """What can be written now, of these images and of those before."""
+        """Bytes that can be written after these images; some may stay buffered."""
         ...
 
     def end(self) -> Iterator[bytes]:
-        """The rest."""
+        """Remaining bytes of the file."""
         ...
 
     def close(self) -> None: ...
 
 
 def record_of(frame: ImageInfo, image: bytes = b"") -> ImageRecord:
-    """An image that has an address; tables need no ``image``, its PNG file."""
+    """Record of an image with an address. ``image``: its PNG file; tables need none."""
     address = frame.address
     assert address is not None
     return ImageRecord(
@@ -97,7 +97,7 @@ def record_of(frame: ImageInfo, image: bytes = b"") -> ImageRecord:
 
 
 def columns(attributes: Sequence[str], ours: Sequence[str]) -> list[str]:
-    """The columns of a table for the attributes: one called like one of ``ours`` gets a ``_``."""
+    """Column names for the attributes; ``_`` is appended to names in ``ours``."""
     named: list[str] = []
     for name in attributes:
         while name in ours or name in named:
@@ -107,12 +107,12 @@ def columns(attributes: Sequence[str], ours: Sequence[str]) -> list[str]:
 
 
 def table_header(attributes: Sequence[str]) -> bytes:
-    """The first line of a table of images."""
+    """Header line of a CSV table of images."""
     return _line([FILE_NAME, *columns(attributes, (FILE_NAME, ADDRESS)), ADDRESS])
 
 
 def table_row(record: ImageRecord, attributes: Sequence[str], folder: str = "") -> bytes:
-    """The line of an image whose file lies in ``folder``."""
+    """CSV line of an image whose file is in ``folder``."""
     name = f"{folder}/{record.file_name}" if folder else record.file_name
     return _line([name, *record.values(attributes), record.url])
 

@@ -1,8 +1,9 @@
-"""The formats of sets, by name."""
+"""Formats of responses and files, one row each: name, media type, file suffix and writer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from service.formats.npy import Npy
@@ -11,18 +12,44 @@ from service.formats.records import ArchiveWriter
 from service.formats.webdataset import Webdataset
 from service.formats.zip import Zip
 
-SUFFIXES = {"npy": ".npy", "zip": ".zip", "webdataset": ".tar", "parquet": ".parquet"}
+Open = Callable[[Sequence[str], Sequence[int]], ArchiveWriter[Any]]
+"""Writer for attributes and a shape ``[N, H, W, channels]``, which only npy uses."""
 
 
-def open_writer(
-    format_: str, attributes: Sequence[str], shape: Sequence[int]
-) -> ArchiveWriter[Any]:
-    """Of pixels ``[H, W, channels]`` as bytes for npy, of records for all others.
+@dataclass(frozen=True)
+class Format:
+    name: str
+    media_type: str
+    suffix: str
+    open_writer: Open | None = None
+    """None if the format cannot hold a dataset."""
 
-    ``shape`` is ``[N, H, W, channels]``, which only npy tells.
+
+FORMATS = (
+    Format("json", "application/json", ".json"),
+    Format("png", "image/png", ".png"),
+    Format("webp", "image/webp", ".webp"),
+    Format("jpeg", "image/jpeg", ".jpeg"),
+    Format("gif", "image/gif", ".gif"),
+    Format("npy", "application/x-npy", ".npy", lambda attributes, shape: Npy(shape)),
+    Format("zip", "application/zip", ".zip", lambda attributes, shape: Zip(attributes)),
+    Format("webdataset", "application/x-tar", ".tar", lambda attributes, shape: Webdataset()),
+    Format(
+        "parquet",
+        "application/vnd.apache.parquet",
+        ".parquet",
+        lambda attributes, shape: Parquet(attributes),
+    ),
+)
+MEDIA_TYPES: Mapping[str, str] = {row.name: row.media_type for row in FORMATS}
+SUFFIXES: Mapping[str, str] = {row.name: row.suffix for row in FORMATS if row.open_writer}
+"""Suffixes of the formats that hold a dataset."""
+_WRITERS = {row.name: row.open_writer for row in FORMATS if row.open_writer}
+
+
+def open_writer(name: str, attributes: Sequence[str], shape: Sequence[int]) -> ArchiveWriter[Any]:
+    """Writer of a dataset format. It takes ``ImageRecord``s, or for npy the bytes of pixels.
+
+    ``shape`` is ``[N, H, W, channels]``, which only npy uses.
     """
-    if format_ == "npy":
-        return Npy(shape)
-    if format_ == "webdataset":
-        return Webdataset()
-    return Zip(attributes) if format_ == "zip" else Parquet(attributes)
+    return _WRITERS[name](attributes, shape)

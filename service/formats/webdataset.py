@@ -1,4 +1,4 @@
-"""WebDataset: a tar file in which the members of a sample share a key and lie side by side.
+"""WebDataset: a tar file in which the members of a sample share a key and are adjacent.
 
 https://github.com/webdataset/webdataset: ``KEY.png``, then ``KEY.json``.
 """
@@ -14,14 +14,14 @@ from pydantic import TypeAdapter
 from service.formats.records import ImageRecord
 
 MAX_MEMBER_BYTES = 1 << 26
-"""Bytes of a member: many times those of the largest image that a model may make."""
+"""Many times the size of the largest image of a model."""
 RECORD = TypeAdapter(ImageRecord)
 END = bytes(2 * tarfile.BLOCKSIZE)
-"""What a tar file ends with; one that was cut lacks it."""
+"""End marker of a tar file; a truncated one lacks it."""
 
 
 class Webdataset:
-    """A ``Packer`` of tar files. No time or user stands in them."""
+    """``ArchiveWriter`` of a tar file, without times or users."""
 
     def add(self, records: Sequence[ImageRecord], /) -> bytes:
         return b"".join(sample(record) for record in records)
@@ -34,7 +34,7 @@ class Webdataset:
 
 
 def sample(record: ImageRecord) -> bytes:
-    """The two members of an image."""
+    """Tar members of an image: PNG and JSON."""
     description = json.dumps(record.description()).encode()
     return _member(record.file_name, record.image) + _member(f"{record.key}.json", description)
 
@@ -47,10 +47,10 @@ def _member(name: str, content: bytes) -> bytes:
 
 
 def samples(read: Callable[[int], bytes]) -> Iterator[tuple[ImageRecord, bytes]]:
-    """The records of a tar file that ``sample`` made, each with its bytes in the file.
+    """Records of a tar file written by ``sample``, each with its bytes in the file.
 
-    ``read`` gives as many bytes as it is asked for, or fewer at the end. Raises ``EOFError`` where
-    the file was cut, and ``ValueError`` where it is none of ours.
+    ``read(size)`` returns ``size`` bytes, or fewer at the end. Raises ``EOFError`` if the file is
+    truncated, and ``ValueError`` for any other file.
     """
     while True:
         header = _exactly(read, tarfile.BLOCKSIZE)
@@ -63,20 +63,20 @@ def samples(read: Callable[[int], bytes]) -> Iterator[tuple[ImageRecord, bytes]]
         except RecursionError:
             described = None
         if not isinstance(described, dict):
-            raise ValueError("a sample is described by something else than an object")
+            raise ValueError("the JSON of a sample is not an object")
         yield RECORD.validate_python(described | {"image": image}), image_bytes + description_bytes
 
 
 def _content(header: bytes, read: Callable[[int], bytes]) -> tuple[bytes, bytes]:
-    """What a member holds, and all of its bytes."""
+    """Content of a member, and all of its bytes in the file."""
     try:
         info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
     except tarfile.HeaderError as error:
-        raise ValueError(f"this is no tar file: {error}") from error
+        raise ValueError(f"not a tar file: {error}") from error
     if not 0 <= info.size <= MAX_MEMBER_BYTES:
-        raise ValueError(f"a file of {info.size} bytes is no image")
+        raise ValueError(f"a file of {info.size} bytes is not an image")
     padded = _exactly(read, info.size + -info.size % tarfile.BLOCKSIZE)
-    if info.type == tarfile.XHDTYPE:  # a long name, which stands in the description as well
+    if info.type == tarfile.XHDTYPE:  # a long name, which the JSON contains as well
         content, whole = _content(_exactly(read, tarfile.BLOCKSIZE), read)
         return content, header + padded + whole
     return padded[: info.size], header + padded
@@ -85,5 +85,5 @@ def _content(header: bytes, read: Callable[[int], bytes]) -> tuple[bytes, bytes]
 def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
     content = read(size)
     if len(content) < size:
-        raise EOFError("the file ends in the middle")
+        raise EOFError("the file is truncated")
     return content

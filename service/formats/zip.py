@@ -1,8 +1,8 @@
 """Zip archives of images beside a ``metadata.csv``: Hugging Face's imagefolder layout.
 
-The standard library's writer keeps half a kilobyte in memory for each file of the archive, and
-cannot tell a file's size before its content where it cannot seek back. Images are small, so their
-sizes are known; what must be told at the end waits in temporary files, about 100 bytes an image.
+The standard library's writer keeps half a kilobyte in memory per file, and writes sizes after the
+content if it cannot seek. Here sizes are known in advance, and the central directory is kept in
+temporary files, about 100 bytes per image.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ END = struct.Struct("<4s4H2IH")
 
 STORED = 0
 PLAIN, BEYOND_32_BITS = 20, 45
-"""Version of the format that a reader must know."""
+"""Format version that a reader must support."""
 UNIX = 3 << 8
 READABLE = 0o100644 << 16
 MIDNIGHT, FIRST_OF_1980 = 0, 1 << 5 | 1
-"""The earliest time that the format knows: a set does not say when it was fetched."""
-MOST_16, MOST_32 = 0xFFFF, 0xFFFFFFFF
-PIECE = 1 << 16
+"""Earliest time of the format, so that archives do not depend on the time of writing."""
+MAX_16, MAX_32 = 0xFFFF, 0xFFFFFFFF
+PIECE_BYTES = 1 << 16
 
 
 class Zip:
-    """A ``Packer`` of zip archives.
+    """``ArchiveWriter`` of a zip archive.
 
-    Raises ``OSError`` where there is no room for temporary files.
+    Raises ``OSError`` if the disk is full.
     """
 
     def __init__(self, attributes: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ class Zip:
         self._files = 0
         self._position = 0
         self._write_metadata(table_header(attributes))
-        self._metadata.flush()  # a full disk is noticed before an answer has begun
+        self._metadata.flush()  # fail before the response starts if the disk is full
 
     def add(self, records: Sequence[ImageRecord], /) -> bytes:
         parts = []
@@ -78,7 +78,7 @@ class Zip:
         for file in (self._directory, self._metadata):
             with contextlib.suppress(
                 OSError
-            ):  # of what could not be written, which does not matter
+            ):  # buffered bytes of a full disk; the file is deleted anyway
                 file.close()
 
     def _write_metadata(self, line: bytes) -> None:
@@ -86,17 +86,17 @@ class Zip:
         self._metadata.write(line)
 
     def _enter(self, name: str, crc: int, size: int) -> bytes:
-        """What stands before a file of ``size`` bytes; the directory is told of it, too."""
+        """Local header of a file of ``size`` bytes; also adds it to the central directory."""
         raw = name.encode("ascii")
-        sizes = [size, size] if size >= MOST_32 else []  # as it is, and as it is stored
-        offset = [self._position] if self._position >= MOST_32 else []
+        sizes = [size, size] if size >= MAX_32 else []  # uncompressed and stored
+        offset = [self._position] if self._position >= MAX_32 else []
         local, central = _extra(sizes), _extra(sizes + offset)
         version = BEYOND_32_BITS if central else PLAIN
-        facts = STORED, MIDNIGHT, FIRST_OF_1980, crc, min(size, MOST_32), min(size, MOST_32)
+        facts = STORED, MIDNIGHT, FIRST_OF_1980, crc, min(size, MAX_32), min(size, MAX_32)
         header = LOCAL.pack(b"PK\3\4", version, 0, *facts, len(raw), len(local)) + raw + local
         entry = CENTRAL.pack(
             *(b"PK\1\2", UNIX | version, version, 0, *facts, len(raw), len(central)),
-            *(0, 0, 0, READABLE, min(self._position, MOST_32)),
+            *(0, 0, 0, READABLE, min(self._position, MAX_32)),
         )
         self._directory.write(entry + raw + central)
         self._files += 1
@@ -104,13 +104,13 @@ class Zip:
         return header
 
     def _trailer(self, start: int, size: int) -> bytes:
-        """Where the directory is, ``size`` bytes from ``start`` on."""
+        """End records for a central directory of ``size`` bytes at ``start``."""
         files, after = self._files, start + size
         end = END.pack(
-            *(b"PK\5\6", 0, 0, min(files, MOST_16), min(files, MOST_16)),
-            *(min(size, MOST_32), min(start, MOST_32), 0),
+            *(b"PK\5\6", 0, 0, min(files, MAX_16), min(files, MAX_16)),
+            *(min(size, MAX_32), min(start, MAX_32), 0),
         )
-        if files < MOST_16 and start < MOST_32 and size < MOST_32:
+        if files < MAX_16 and start < MAX_32 and size < MAX_32:
             return end
         whole = END64.pack(
             *(b"PK\6\6", END64.size - 12, UNIX | BEYOND_32_BITS, BEYOND_32_BITS, 0, 0),
@@ -120,7 +120,7 @@ class Zip:
 
 
 def _extra(numbers: Sequence[int]) -> bytes:
-    """The field for numbers that 32 bits do not hold."""
+    """Zip64 extra field for numbers above 32 bits."""
     return struct.pack(f"<2H{len(numbers)}Q", 1, 8 * len(numbers), *numbers) if numbers else b""
 
 
@@ -130,5 +130,5 @@ def _temporary_file() -> IO[bytes]:
 
 def _pieces(file: IO[bytes]) -> Iterator[bytes]:
     file.seek(0)
-    while piece := file.read(PIECE):
+    while piece := file.read(PIECE_BYTES):
         yield piece

@@ -137,7 +137,7 @@ class _Loading:
                 tried.append(verdict)
                 if verdict.path.name == MODEL_FILE:
                     with contextlib.suppress(InvalidModel):
-                        yield self._vetted(verdict)
+                        yield self._vetter.checked_content(verdict)
 
         self._runtime.probe_cuda(contents())
         return itertools.chain(tried, verdicts)
@@ -147,7 +147,7 @@ class _Loading:
         before = self._served(files)
         verdict = next(verdicts)
         try:
-            model = model_of(files.model, self._vetted(verdict), self._runtime)
+            model = model_of(files.model, self._vetter.checked_content(verdict), self._runtime)
         except InvalidModel as error:
             if files.verifier is not None:
                 next(verdicts)
@@ -156,7 +156,7 @@ class _Loading:
         if files.verifier is None:
             return model
         try:
-            content = self._vetted(next(verdicts))
+            content = self._vetter.checked_content(next(verdicts))
             return replace(model, verifier=load_verifier(content, model.manifest, self._runtime))
         except InvalidModel as error:
             had_one = before is not None and before.verifier is not None
@@ -165,15 +165,6 @@ class _Loading:
         if before is not None and (had_one or before.sha256 == model.sha256):
             return before
         return model
-
-    def _vetted(self, verdict: CheckResult) -> bytes:
-        """The content of a file that was found to be fit. Raises ``InvalidModel``."""
-        if verdict.sha256 is None:
-            raise InvalidModel(verdict.reason)
-        content = read_file(verdict.path, self._vetter.max_bytes)
-        if hashlib.sha256(content).hexdigest() != verdict.sha256:
-            raise InvalidModel("changed while it was loaded; put files in place by renaming them")
-        return content
 
     def _aliases(self, name: str, served: Container[int]) -> dict[str, int]:
         path = self._folder / name / aliases.FILE

@@ -7,6 +7,7 @@ memory, the file that it was at is refused, and another process goes on with the
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import queue
@@ -20,8 +21,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.core.process import exit_reason
 from service.core.text import printable
-from service.errors import StartupError
+from service.errors import InvalidModel, StartupError
 
 MAX_BYTES = 512 * 1024**2
 SECONDS = 60.0
@@ -89,6 +91,17 @@ class ModelSandbox:
             finally:
                 self._examiner.end()
                 self._examiner = None
+
+    def checked_content(self, result: CheckResult) -> bytes:
+        """Content of the file that was checked. Raises ``InvalidModel`` if rejected or changed."""
+        from service.inference.model import read_file  # loads ONNX Runtime
+
+        if result.sha256 is None:
+            raise InvalidModel(result.reason)
+        content = read_file(result.path, self.max_bytes)
+        if hashlib.sha256(content).hexdigest() != result.sha256:
+            raise InvalidModel("changed while it was loaded; put files in place by renaming them")
+        return content
 
     def close(self) -> None:
         """End what is under way, from another thread too: to look at a file may take long."""
@@ -159,13 +172,9 @@ class _SandboxProcess:
         self._errors.seek(0)
         said = self._errors.read(MOST_SAID).decode(errors="replace").split("\n")
         last = next((f": {line.strip()[:300]}" for line in reversed(said) if line.strip()), "")
-        if code >= 0:
-            return f"the process that looked at it ended with status {code}{last}"
         if -code == getattr(signal, "SIGXCPU", None):
             return self._too_long()
-        hint = ", most likely for want of memory" if -code == signal.SIGKILL else ""
-        name = signal.Signals(-code).name
-        return f"the process that looked at it was ended by {name}{hint}{last}"
+        return f"the process that looked at it {exit_reason(code)}{last}"
 
     def _read(self) -> None:
         assert self._process.stdout is not None

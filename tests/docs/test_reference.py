@@ -9,9 +9,9 @@ from typing import Any
 import click
 import pytest
 
-from service.__main__ import main as service
 from service.api.http_constants import SECURITY_HEADERS
 from service.api.middleware.gateway import EXPOSED
+from service.cli.main import main as service
 from service.errors import RequestError
 from service.settings import PREFIX, Settings
 from tests.helpers.documents import DOCS, first_cells, section

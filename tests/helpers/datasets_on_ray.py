@@ -1,4 +1,4 @@
-"""``make-dataset`` on a Ray cluster of two nodes, in a network of its own: see ``test_bulk.py``.
+"""``make-dataset`` on a Ray cluster of two nodes, in a network of its own: see ``test_ray.py``.
 
     unshare -rn bash -c 'ip link set lo up && exec python -m tests.helpers.datasets_on_ray FOLDER'
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from ray.cluster_utils import Cluster
 
-TASK = "ray::_do"
+TASK = "ray::_build_shard"
 """What Ray calls a process that is at a file."""
 
 
@@ -40,14 +40,13 @@ def wait(folder: Path, out: str, files: int, driver: subprocess.Popen[bytes]) ->
 
 
 def kill_workers(folder: Path, address: str) -> int:
-    """Kill a process in the middle of a file, twice."""
+    """Kill a process in the middle of a file."""
     out, killed = "killed-workers", 0
     driver = start(folder, out, address)
-    for files in (2, 5):
-        wait(folder, out, files, driver)
-        while driver.poll() is None and not kill_one():
-            time.sleep(0.02)
-        killed += driver.poll() is None
+    wait(folder, out, 3, driver)
+    while driver.poll() is None and not kill_one():
+        time.sleep(0.02)
+    killed += driver.poll() is None
     assert driver.wait(120) == 0
     return killed
 

@@ -115,6 +115,6 @@ def _break_clock(offset_file: Path) -> None:
 
 if __name__ == "__main__":
     break_parts(Path(sys.argv.pop(1)))
-    from service.__main__ import main
+    from service.cli.main import main
 
     main(prog_name="python -m tests.helpers.faulty_server")

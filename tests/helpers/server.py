@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +23,11 @@ NONE: Mapping[str, str] = {}
 def command(*options: str, program: Sequence[str] = ("service",)) -> list[str]:
     """``program``: what is started instead of the service, and what comes before its options."""
     return [sys.executable, "-m", *program, "--port", "0", "--linger", "0", *options]
+
+
+def default_sigint() -> None:
+    """``preexec_fn``: undo that a shell's background jobs, and their children, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def environment() -> dict[str, str]:

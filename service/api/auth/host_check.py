@@ -25,6 +25,15 @@ def check_host(host: bytes, own_name: str) -> None:
         )
 
 
+def names_this_machine(host: bytes) -> bool:
+    """True for a Host header such as ``localhost`` or ``127.0.0.1:8000``.
+
+    Python's ``http.client`` adds such a header to one that a program sets itself. Which of them a
+    proxy took does not matter, so these may be repeated.
+    """
+    return is_loopback(re.sub(r":\d*$", "", host.decode("latin-1")).strip("[]"))
+
+
 def is_loopback(host: str) -> bool:
     """True if a server on ``host`` is reachable from this machine only."""
     if host == "localhost":

@@ -17,12 +17,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
+from service.api.auth import host_check
 from service.api.auth.access import AccessControl
 from service.api.auth.rate_limit import SCOPE_KEY, set_client
 from service.api.http_constants import NOTHING_ACTIVE
 from service.api.paths import DOCS, READINESS, STUDIO, STUDIO_FILES
 from service.engine.admission import REQUEST_KEY
-from service.errors import NotReady
+from service.errors import MalformedRequest, NotReady
 from service.observability import metrics, tracing
 from service.observability.logging import REQUEST_ID, request_id
 
@@ -85,7 +86,7 @@ class Gateway:
             if self.draining and READINESS.fullmatch(scope["path"]):
                 raise NotReady("the service is shutting down")
             REQUEST_KEY.set(_request_key(scope, context.authorization))
-            self._access.check_host(context.host)
+            self._access.check_host(context.host())
             set_client(scope, self._access.admit(scope["path"], context.authorization))
             await self._app(scope, receive, context.send)
         except asyncio.CancelledError:
@@ -122,18 +123,27 @@ class _RequestContext:
         self.status = 0
         """Status of the answer; 0 before it has started."""
         self.complete = False
-        self.host = self.authorization = b""
-        sent_id = None
+        hosts, keys, sent_id = [], [], None
         for name, value in scope["headers"]:
             if name == b"authorization":
-                # Reject a repeated header: a proxy in front may have checked the other one.
-                self.authorization = b"" if self.authorization else value
+                keys.append(value)
             elif name == b"host":
-                self.host = value
+                hosts.append(value)
             elif name == b"x-request-id":
                 sent_id = value
+        # Of a repeated key, a proxy in front may have checked another one.
+        self.authorization = keys[0] if len(keys) == 1 else b""
+        self._hosts = hosts
         self._id = request_id(sent_id)
         REQUEST_ID.set(self._id)
+
+    def host(self) -> bytes:
+        """Host header. Raises ``MalformedRequest`` unless there is one (RFC 9112, 3.2)."""
+        if not self._hosts and self._scope["http_version"] == "1.1":
+            raise MalformedRequest("the request has no Host header, which HTTP/1.1 requires")
+        if len(self._hosts) > 1 and not all(map(host_check.names_this_machine, self._hosts)):
+            raise MalformedRequest(f"the request has {len(self._hosts)} Host headers, not one")
+        return self._hosts[0] if self._hosts else b""
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

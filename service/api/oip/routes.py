@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service import __version__
+from service.api.body import reject_encoded_body
 from service.api.fast_path import receive_body
 from service.api.oip import tensors
 from service.api.oip.schemas import (
@@ -37,8 +38,8 @@ from service.api.routes.models import NOT_FOUND
 from service.api.state import CurrentState, State
 from service.core.image_request import Version
 from service.core.manifest import IMAGE
-from service.errors import BodyEncoded, InvalidRequest, TensorsUnfit
-from service.formats.negotiation import MEDIA_TYPES
+from service.errors import InvalidRequest, TensorsUnfit
+from service.formats.registry import MEDIA_TYPES
 from service.inference.model import Model
 from service.observability import metrics
 
@@ -193,12 +194,7 @@ def _check_answer_size(model: Model, count: int, binary: bool) -> None:
 
 def _check_type(request: Request) -> None:
     """Raise ``BodyEncoded`` for a compressed body, ``InvalidRequest`` for another media type."""
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise BodyEncoded(
-            f"the body has Content-Encoding {encoding[:80]}: send it uncompressed. "
-            "Compression hardly shrinks latents, which are noise"
-        )
+    reject_encoded_body(request.headers)
     media = request.headers.get("content-type", BYTES)
     if media.partition(";")[0].strip().lower() not in (MEDIA_TYPES["json"], BYTES):
         raise InvalidRequest(

@@ -13,7 +13,6 @@ import numpy as np
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from service.api import problems
 from service.api.oip.schemas import (
     FLOAT,
     IMAGE,
@@ -24,6 +23,7 @@ from service.api.oip.schemas import (
     metadata,
 )
 from service.core.image_info import ImageInfo, Pixels
+from service.core.image_request import explain
 from service.core.latents import IndexRange
 from service.errors import MalformedJson, TensorsUnfit
 from service.inference.model import Model
@@ -60,7 +60,7 @@ def parse_body(body: bytes, json_bytes: int | None) -> ParsedInferRequest:
     try:
         request = InferRequest.model_validate(fields)
     except ValidationError as error:
-        raise problems.explain(error.errors()) from None
+        raise explain(error.errors()) from None
     return ParsedInferRequest(request, memoryview(body)[len(text) :])
 
 

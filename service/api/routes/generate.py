@@ -15,10 +15,9 @@ from service.api.response_headers import model_fields
 from service.api.responses import GenerateAnswer
 from service.api.state import State, state_of
 from service.core.image_request import GenerateRequest
-from service.core.latents import MAX_INDEX, draw_seed
-from service.core.quotas import quotas
+from service.core.latents import draw_seed
 from service.engine.search import Search
-from service.errors import AnswerTooLarge, FieldsDisagree, ModelUnfit
+from service.errors import AnswerTooLarge, ModelUnfit
 from service.formats import images
 from service.inference.model import Model
 from service.inference.seeds import SeedImages
@@ -81,13 +80,7 @@ async def _answer(
             "offset to get more",
             max_images=limit,
         )
-    if isinstance(body.n, list) and len(body.n) != max(len(body.labels), 1):
-        raise FieldsDisagree(
-            f"n has {len(body.n)} counts for {len(body.labels)} labels: it is one number, or a "
-            "list with one for each entry of label"
-        )
-    if body.offset + count - 1 > MAX_INDEX:
-        raise FieldsDisagree(f"offset: the last index may be at most {MAX_INDEX}")
+    body.check_fields_agree()
     if body.verify is not None and model.verifier is None:
         verifiable = state.models.verified()
         raise ModelUnfit(
@@ -103,10 +96,8 @@ async def _answer(
         truncation=body.truncation,
     )
     search = None
-    if body.verify is not None or isinstance(body.n, list):
-        entries = max(len(samples.labels), 1)
-        counts = quotas(count, body.offset, entries) if isinstance(body.n, int) else body.n
-        search = Search(body.offset, counts)
+    if body.may_skip:
+        search = Search(body.offset, body.counts)
     head = model_fields(model) | {"seed": samples.seed}
     if chosen in SETS:
         return await set_answer(chosen, head, samples, search, body.verify, state, request)

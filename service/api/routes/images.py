@@ -19,7 +19,7 @@ from service.api.response_headers import as_headers, model_fields
 from service.api.state import CurrentState, State
 from service.core.image_request import MAX_LABEL_CHARACTERS, Index, Seed, Truncation, VersionNumber
 from service.formats import images
-from service.formats.negotiation import MEDIA_TYPES
+from service.formats.registry import MEDIA_TYPES
 from service.inference.model import Model
 from service.inference.seeds import SeedImages
 

@@ -1,7 +1,7 @@
 // One image, large: its address, its labels with the verifier's probabilities, code that makes it
 // again, and its variations.
 
-import { $, make, png, save, shell } from "./page.js";
+import { $, at, make, png, save, service, shell } from "./page.js";
 import { key } from "./key.js";
 import { attempt, blob, json, pause, show } from "./server.js";
 
@@ -38,7 +38,7 @@ export class Detail {
       link.addEventListener("click", (event) => {
         if (!key()) return;
         event.preventDefault();
-        attempt($("trouble-detail"), async () => save(await blob(link.href), $("save").download));
+        attempt($("trouble-detail"), async () => save(await blob($("address").textContent), $("save").download));
       });
     }
     for (const button of document.querySelectorAll("[data-pin]")) {
@@ -69,11 +69,11 @@ export class Detail {
     $("large").width = model.manifest.width;
     $("large").height = model.manifest.height;
     show($("large"), url);
-    $("address").href = $("save").href = url;
+    $("address").href = $("save").href = at(url);
     $("address").textContent = url;
     $("save").download = `${model.name}-${model.version}-${state.seed}-${index}.png`;
     const opens = key() ? '-H "Authorization: Bearer $FIGMENT_API_KEY" ' : "";
-    $("curl").textContent = `curl -s ${opens}${shell(location.origin + url)} -o ${$("save").download}`;
+    $("curl").textContent = `curl -s ${opens}${shell(at(url))} -o ${$("save").download}`;
     $("python").textContent = this.program();
     $("labels").tBodies[0].replaceChildren();
     $("strength-said").textContent = $("strength").value;
@@ -95,7 +95,7 @@ export class Detail {
       .map(([name, value]) => `${name}=${JSON.stringify(value)}`);
     return (
       "from service.client import Figment\n\n" +
-      `images, labels = Figment(${JSON.stringify(location.origin)}).generate(\n` +
+      `images, labels = Figment(${JSON.stringify(service())}).generate(\n` +
       `    1, ${keywords.join(", ")}\n)`
     );
   }

@@ -8,6 +8,12 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** Address of a path of the service, which a proxy may serve below a path of its own. */
+export const at = (path) => new URL(`.${path}`, document.baseURI).href;
+
+/** Address of the service itself, without a slash at its end. */
+export const service = () => at("").replace(/\/$/, "");
+
 export const png = (data) => `data:image/png;base64,${data}`;
 
 export function save(content, name) {

@@ -2,6 +2,7 @@
 // retried and shown meanwhile; others are thrown as a Problem.
 
 import { requestKey, authorization, key } from "./key.js";
+import { at } from "./page.js";
 
 const UNAUTHORIZED = 401;
 const RETRIED = [429, 502, 503, 504];
@@ -34,7 +35,7 @@ async function once(path, options, read) {
   const sent = key();
   try {
     const headers = { ...options.headers, ...authorization() };
-    const answer = await fetch(path, { ...options, headers });
+    const answer = await fetch(at(path), { ...options, headers });
     if (answer.ok) return { found: await read(answer) };
     const { detail } = await answer.json().catch(() => ({}));
     if (answer.status === UNAUTHORIZED) return { locked: true, why: detail, sent };
@@ -97,7 +98,7 @@ export function show(image, source) {
     load(image, source);
     return;
   }
-  image.src = source;
+  image.src = at(source);
   image.onerror = () => {
     recovering = recovering.then(() => recover(image, source));
   };

@@ -1,6 +1,6 @@
 // Download of a set: estimated size and duration, command line, download in the browser.
 
-import { $, make, save, shell } from "./page.js";
+import { $, make, save, service, shell } from "./page.js";
 import { attempt, json, request } from "./server.js";
 
 const SUFFIXES = { webdataset: "tar", zip: "zip", parquet: "parquet", npy: "npy" };
@@ -101,7 +101,7 @@ export class Take {
       `--model ${model} --model-version ${version} --seed ${seed}`,
       ...(truncation ? [`--truncation ${truncation}`] : []),
       ...(verify ? [`--verify ${verify}`] : []),
-      `--format ${format} --server ${shell(location.origin)} --out ${model}`,
+      `--format ${format} --server ${shell(service())} --out ${model}`,
       ...(labels.length ? ["--", ...labels.map(shell)] : []),
     ];
     $("command").textContent = words.join(" ");

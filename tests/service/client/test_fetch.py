@@ -22,7 +22,7 @@ from service.formats.registry import SUFFIXES
 from tests.conftest import attribute, manifest
 from tests.helpers.cut_connections import cutting
 from tests.helpers.onnx_files import model, put
-from tests.helpers.server import MODELS, ROOT, Server, environment, serve
+from tests.helpers.server import MODELS, ROOT, Server, default_sigint, environment, serve
 
 SMALL = ["red eyes", "blue eyes", "-n", "100", "--seed", "3"]
 LARGE = ["red eyes", "blue eyes", "-n", "1000", "--seed", "3", "--verify", "0.9"]
@@ -178,14 +178,14 @@ def size(folder: Path) -> int:
 def test_ctrl_c_says_what_is_kept(
     server: Server, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    process = start(server.url, tmp_path, *LARGE)
+    process = start(server.url, tmp_path, *LARGE, preexec_fn=default_sigint)
     while not list(tmp_path.glob("*.tar")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "interrupted" in told
-    assert "of 1,000 images are kept: the same command goes on" in told
+    assert "of 1,000 images are kept: run the same command to resume" in told
     fetch(server.url, tmp_path, *LARGE)
     assert read(tmp_path) == undisturbed
 
@@ -202,7 +202,7 @@ def test_a_server_that_is_restarted_in_the_middle(
     with serve("--models", str(MODELS), "--port", port):
         _, told = process.communicate(timeout=60)
     assert process.returncode == 0, told
-    assert "asking again in" in told
+    assert "retrying in" in told
     assert read(tmp_path) == undisturbed
 
 
@@ -214,7 +214,7 @@ def test_a_full_disk(server: Server, undisturbed: dict[str, bytes], tmp_path: Pa
 
     told = fetch(server.url, tmp_path, *LARGE, fails=True, preexec_fn=less_than_a_megabyte_a_file)
     assert "cannot write" in told and "File too large" in told
-    assert "of 1,000 images are kept: the same command goes on" in told
+    assert "of 1,000 images are kept: run the same command to resume" in told
     kept = list(tmp_path.glob("*.part"))
     assert kept
     fetch(server.url, tmp_path, *LARGE)
@@ -230,7 +230,7 @@ def test_a_folder_is_of_one_set(server: Server, tmp_path: Path) -> None:
     fetch(server.url, tmp_path, *SMALL)
     before = read(tmp_path)
     told = fetch(server.url, tmp_path, *SMALL, "--truncation", "0.5", fails=True)
-    assert "holds another set (it differs in truncation): name another folder" in told
+    assert "holds another set (it differs in truncation): choose another folder" in told
     told = fetch(server.url, tmp_path, *SMALL, "--format", "zip", fails=True)
     assert "(it differs in format)" in told
     assert read(tmp_path) == before
@@ -238,7 +238,7 @@ def test_a_folder_is_of_one_set(server: Server, tmp_path: Path) -> None:
     changed[5000] ^= 1
     (tmp_path / "anime-faces-00003.tar").write_bytes(changed)
     told = fetch(server.url, tmp_path, *SMALL, fails=True)
-    assert "anime-faces-00003.tar is gone or has changed" in told
+    assert "anime-faces-00003.tar is missing or has changed" in told
 
 
 def test_files_of_others_are_left_alone(server: Server, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_files_of_others_are_left_alone(server: Server, tmp_path: Path) -> None:
 
     (tmp_path / "manifest.json").write_text("[1]")
     told = fetch(server.url, tmp_path, *SMALL, fails=True)
-    assert "manifest.json is no manifest of a fetch" in told
+    assert "manifest.json is not a manifest of a set" in told
     (tmp_path / "manifest.json").unlink()
 
     set_ = tmp_path / "set"
@@ -266,7 +266,7 @@ def test_two_fetches_into_one_folder(server: Server, tmp_path: Path) -> None:
     process = start(server.url, tmp_path, *LARGE)
     while not list(tmp_path.glob("*.part")):
         time.sleep(0.01)
-    assert "another fetch is writing to" in fetch(server.url, tmp_path, *LARGE, fails=True)
+    assert "another command is writing to" in fetch(server.url, tmp_path, *LARGE, fails=True)
     process.communicate(timeout=60)
     assert process.returncode == 0
 
@@ -305,8 +305,8 @@ def test_another_model_of_the_same_name_is_told(tmp_path: Path) -> None:
         (["red eyes", "-n", "1", "--model", "nope"], "no model 'nope'"),
         (["red eyes", "-n", "9", "--verify", "0.9999999"], "never saw 'red eyes'"),
         (["red eyes", "-n", "12000000", "--verify", "0.5"], "at most 10,000,000 images"),
-        (["red eyes", "-n", "0"], "n should ask for one image at least"),
-        (["red eyes", "blue eyes", "-n", "1", "-n", "1", "-n", "1"], "-n stands 3 times"),
+        (["red eyes", "-n", "0"], "n: Input should be greater than or equal to 1"),
+        (["red eyes", "blue eyes", "-n", "1", "-n", "1", "-n", "1"], "-n is given 3 times"),
         (["red eyes", "-n", "1", "--truncation", "7"], "truncation: "),
         (["red eyes"], "Missing option '-n'"),
     ],
@@ -318,4 +318,4 @@ def test_mistakes(server: Server, tmp_path: Path, arguments: list[str], said: st
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     told = fetch("http://127.0.0.1:9", tmp_path, *SMALL, "--patience", "0.3", fails=True)
     assert "http://127.0.0.1:9 cannot be reached" in told
-    assert "given up: there is patience for 0.3 s without an image" in told
+    assert "no image for 0.3 s, giving up" in told

@@ -21,7 +21,8 @@ import pytest
 from service.client import Figment
 from service.client.http import HttpClient as At
 from service.client.stream import ImageStream
-from service.datasets.request import ImageRequest, Progress
+from service.core.image_request import ImageRequest
+from service.datasets.progress import Progress
 from service.errors import ClientError, ModelChanged, RequestRejected, Unreachable
 from tests.helpers.cut_connections import cutting
 from tests.helpers.server import Server
@@ -106,11 +107,11 @@ def test_heads_may_be_cut_as_well(server: Server) -> None:
     expected = Figment(server.url).generate(2, label="red eyes", seed=3)
     for point in range(0, 700, 13):
         with cutting(server.url, [point]) as proxy:
-            order = ImageRequest(2, "red eyes", 3)
-            download = ImageStream(At(proxy.url), order, Progress(order))
-            assert [record.url for record, _ in download] == expected.urls
+            request = ImageRequest(n=2, label="red eyes", seed=3)
+            stream = ImageStream(At(proxy.url), request, Progress(request))
+            assert [record.url for record, _ in stream] == expected.urls
             assert proxy.cuts == 1
-            assert len(download.software) == 1
+            assert len(stream.software) == 1
     for point in range(0, 200, 13):
         with cutting(server.url, [point]) as proxy:
             images = Figment(proxy.url).variations({"seed": 1}, 1, seed=2).images
@@ -199,11 +200,11 @@ def test_a_busy_server_is_asked_again_when_it_says(client: httpx.Client) -> None
 
 def test_patience_comes_to_an_end() -> None:
     with answering(BUSY, BUSY, BUSY) as (url, asked):
-        with pytest.raises(Unreachable, match=r"no room; given up: there is patience for 1\.5 s"):
+        with pytest.raises(Unreachable, match=r"no room; no image for 1\.5 s, giving up"):
             Figment(url, patience=1.5).generate(2)
         assert len(asked) == 2
     later = 429, {"Retry-After": "3600"}, BUSY[2]
-    with answering(later) as (url, _), pytest.raises(Unreachable, match="asks for 3600 s"):
+    with answering(later) as (url, _), pytest.raises(Unreachable, match="Retry-After is 3600 s"):
         Figment(url).generate(2)
     with pytest.raises(Unreachable, match="cannot be reached"):
         Figment("http://127.0.0.1:9", patience=0.2).generate(2)
@@ -244,9 +245,9 @@ def test_a_server_that_sends_something_else_is_told(client: httpx.Client) -> Non
 
 def test_orders_that_are_none() -> None:
     figment = Figment("http://127.0.0.1:9", patience=0)
-    with pytest.raises(ClientError, match="n should ask for one image at least"):
+    with pytest.raises(ClientError, match="n: Input should be greater than or equal to 1"):
         figment.generate(0)
-    with pytest.raises(ClientError, match="label should hold one label at least"):
+    with pytest.raises(ClientError, match="label: should be a phrase"):
         figment.generate(1, label=[])
     with pytest.raises(ClientError, match="at most 10,000,000 images"):
         next(figment.stream([6_000_000, 6_000_000], label=["7", "8"]))
@@ -276,7 +277,7 @@ def test_a_label_that_is_not_seen_is_told_however_often_the_stream_was_cut(serve
 
 
 def test_an_address_that_is_none() -> None:
-    with pytest.raises(ClientError, match="localhost:8000 is no address of a server"):
+    with pytest.raises(ClientError, match="localhost:8000 is not a server address"):
         Figment("localhost:8000").generate(2)
 
 

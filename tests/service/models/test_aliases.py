@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from service.__main__ import main
+from service.cli.main import main
 from tests.helpers.reload import answer, place, refused, reload, weights
 from tests.helpers.server import ROOT, Server, environment
 

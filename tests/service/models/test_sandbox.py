@@ -69,7 +69,7 @@ def test_killed_process_rejects_at_most_one_file(tmp_path: Path) -> None:
     lost = [verdict for verdict in found if verdict.sha256 is None]
     assert [verdict.path for verdict in found] == paths
     assert len(lost) <= 1
-    assert all("ended by SIGKILL" in verdict.reason for verdict in lost)
+    assert all("killed by SIGKILL" in verdict.reason for verdict in lost)
     assert not examiners()
 
 

@@ -1,0 +1,96 @@
+"""The ``make-dataset`` command in a process of its own, and its files."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import webdataset
+import yaml
+
+from service.core.manifest import Attribute
+from tests.conftest import attribute
+from tests.helpers.server import ROOT, environment
+
+SMALL: dict[str, Any] = {"model": "tiny", "n": 100, "seed": 3, "label": ["red", "blue"]}
+LARGE = SMALL | {"n": [9000, 3000], "offset": 5, "images_per_file": 1000}
+COLOURS = attribute("colour", "red", "blue")
+SIZES = Attribute(name="size", values=("small", "large"), frequencies=(0.9, 0.1))
+
+
+class Command:
+    """``make-dataset`` with a plan, into a folder or URL of its own."""
+
+    def __init__(self, models: Path, folder: Path) -> None:
+        self.models = models
+        self.folder = folder
+        self.out = folder / "out"
+        self.variables: dict[str, str] = {}
+
+    def start(
+        self, plan: dict[str, Any], *arguments: str, out: str = "", **options: Any
+    ) -> subprocess.Popen[str]:
+        path = self.folder / "plan.yaml"
+        path.write_text(yaml.safe_dump(plan))
+        command = [sys.executable, "-m", "service", "make-dataset", str(path)]
+        return subprocess.Popen(
+            [*command, "--out", out or str(self.out), "--models", str(self.models), *arguments],
+            cwd=ROOT,
+            env=environment() | self.variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def run(
+        self, plan: dict[str, Any], *arguments: str, fails: bool = False, **options: Any
+    ) -> str:
+        """What it says."""
+        process = self.start(plan, *arguments, **options)
+        said, told = process.communicate(timeout=120)
+        assert (process.returncode != 0) == fails, said + told
+        assert "Traceback" not in told
+        return said + told
+
+    def wait(self, files: int, process: subprocess.Popen[str]) -> None:
+        """Until so many files are there, or it has ended."""
+        while len(self.made()) < files and process.poll() is None:
+            time.sleep(0.01)
+
+    def made(self) -> list[Path]:
+        """Files that are there."""
+        return sorted(self.out.glob("tiny-*"))
+
+
+def read(folder: Path) -> dict[str, bytes]:
+    """All files of a set; those that were not finished would be among them."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+def load(shards: Iterable[str]) -> list[dict[str, Any]]:
+    """What a loader makes of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves files open
+        samples = list(webdataset.WebDataset(list(shards), shardshuffle=False).decode("rgb8"))
+        gc.collect()
+    return samples
+
+
+def workers(driver: int) -> list[psutil.Process]:
+    """The processes that make files."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [
+            child
+            for child in psutil.Process(driver).children()
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+    return []

@@ -1,0 +1,146 @@
+"""Files of ``make-dataset``: those of a fetch, readable by loaders, of one set per folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+
+from service.formats.registry import SUFFIXES
+from tests.conftest import manifest
+from tests.helpers.make_dataset import COLOURS, LARGE, SIZES, SMALL, Command, load, read
+from tests.helpers.onnx_files import model, put
+from tests.helpers.server import MODELS, ROOT, Server, environment
+
+EVEN = SMALL | {"offset": 3}
+UNEVEN = SMALL | {"n": [70, 0, 8], "label": ["red", "blue", "blue, large"], "truncation": 0.7}
+FREE = {"model": "free", "n": 20, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        EVEN | {"format": "webdataset"},
+        FREE | {"format": "parquet"},
+        *(UNEVEN | {"format": format_, "images_per_file": 9} for format_ in sorted(SUFFIXES)),
+    ],
+    ids=str,
+)
+def test_files_are_those_of_a_fetch(server: Server, command: Command, plan: dict[str, Any]) -> None:
+    command.run(plan)
+    fetch = [sys.executable, "-m", "service", "fetch", *plan.get("label", [])]
+    for count in plan["n"] if isinstance(plan["n"], list) else [plan["n"]]:
+        fetch += ["-n", str(count)]
+    for name in ("model", "seed", "offset", "truncation", "format"):
+        fetch += [f"--{name}", str(plan[name])] if name in plan else []
+    fetch += ["--per-file", "9"] if "images_per_file" in plan else []
+    out = command.folder / "fetched"
+    fetch += ["--out", str(out), "--server", server.url]
+    subprocess.run(fetch, cwd=ROOT, env=environment(), check=True, capture_output=True)
+    found, expected = read(command.out), read(out)
+    described = json.loads(found.pop("manifest.json"))
+    assert described | {"made_by": "fetch"} == json.loads(expected.pop("manifest.json"))
+    assert described["complete"] and len(described["files"]) >= 8
+    assert found == expected
+
+
+def test_loaders_read_them(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    command.run(SMALL)
+    shards = [str(path) for path in command.made()]
+    assert len(shards) == 9
+    samples = load(shards)
+    assert [sample["json"]["labels"]["colour"] for sample in samples] == ["red", "blue"] * 50
+    assert samples[0]["png"].shape == (16, 16, 3)
+
+    command.out = command.folder / "parquet"
+    command.run(SMALL | {"format": "parquet"})
+    tables = [str(path) for path in command.made()]
+    assert sum(pq.read_table(path).num_rows for path in tables) == 100
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", command.folder / "cache")
+    datasets.disable_progress_bars()
+    loaded = datasets.load_dataset("parquet", data_files=tables, split="train")
+    assert loaded.num_rows == 100
+    assert loaded[7]["image"].size == (16, 16) and loaded[7]["colour"] == "blue"
+
+
+def test_the_guide(tmp_path: Path) -> None:
+    """Its commands and programs run, in order, and say what it shows."""
+    guide = (ROOT / "docs" / "bulk.md").read_text()
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", guide, re.DOTALL)
+    assert [kind for kind, _ in blocks] == ["sh", "python"]
+    (tmp_path / "models").symlink_to(MODELS)
+    for kind, code in blocks:
+        code = re.sub(r"\.venv-cpu/bin/python", sys.executable, code)
+        done = subprocess.run(
+            ["bash", "-ec", code] if kind == "sh" else [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=environment() | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hf")},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert all(f"    {line}\n" in guide for line in done.stdout.splitlines())
+
+
+def test_files_that_are_gone_or_changed_are_made_again(
+    command: Command, undisturbed: dict[str, bytes]
+) -> None:
+    command.run(LARGE)
+    changed = bytearray(undisturbed["tiny-00003.tar"])
+    changed[5000] ^= 1
+    (command.out / "tiny-00003.tar").write_bytes(changed)
+    (command.out / "tiny-00005.tar").unlink()
+    (command.out / ".tiny-00007.tar.0123456789abcdef.tmp").write_bytes(b"of a kill")
+    said = command.run(LARGE)
+    assert "tiny-00003.tar is missing or has changed: building it again" in said
+    assert "tiny-00005.tar is missing or has changed: building it again" in said
+    assert said.count("building it again") == 2
+    assert read(command.out) == undisturbed
+
+
+def test_a_place_is_of_one_set(command: Command, models: Path) -> None:
+    command.run(SMALL)
+    before = read(command.out)
+    told = command.run(SMALL | {"truncation": 0.5, "format": "zip"}, fails=True)
+    assert "holds another set (it differs in truncation, format): choose another folder" in told
+    path = models / "tiny" / "2" / "model.onnx"
+    content = path.read_bytes()
+    put(models, "tiny", 2, model(manifest(COLOURS, SIZES, latent_size=9)))
+    try:
+        told = command.run(SMALL, fails=True)
+    finally:
+        path.write_bytes(content)
+    assert "the model has changed since" in told and "model_sha256 is " in told
+    assert read(command.out) == before
+    (command.out / "manifest.json").unlink()
+    told = command.run(SMALL, fails=True)
+    assert "has no manifest.json, but other files (tiny-00000.tar)" in told
+    (command.out / "manifest.json").write_text("[1]")
+    assert "is not a manifest of a set" in command.run(SMALL, fails=True)
+
+
+def test_fetch_and_make_dataset_keep_apart(server: Server, command: Command) -> None:
+    fetch = [sys.executable, "-m", "service", "fetch", "-n", "9", "--server", server.url]
+    fetch += ["--model", "tiny", "--seed", "3", "--out", str(command.out)]
+    plan = {"model": "tiny", "n": 9, "seed": 3}
+    subprocess.run(fetch, cwd=ROOT, env=environment(), check=True, capture_output=True)
+    assert "holds a set of fetch: choose another folder" in command.run(plan, fails=True)
+    fetch[-1] = str(command.folder / "made")
+    command.run(plan, out=fetch[-1])
+    done = subprocess.run(fetch, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert "holds a set of make-dataset: choose another folder" in done.stderr
+
+
+def test_two_at_once(command: Command) -> None:
+    process = command.start(LARGE, "--workers", "1")
+    command.wait(1, process)
+    assert "another command is writing to" in command.run(LARGE, fails=True)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
