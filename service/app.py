@@ -127,7 +127,7 @@ def load(settings: Settings, vetter: ModelSandbox | None = None) -> State:
     catalogue = ModelRegistry(settings.models, runtime, chosen, vetter)
     engine = Engine(
         run_batch,
-        lambda: _render_one(catalogue.library),
+        lambda: _render_one(catalogue.models),
         threads=runtime.threads,
         encoders=runtime.encoders,
         limits=Limits(
@@ -138,7 +138,7 @@ def load(settings: Settings, vetter: ModelSandbox | None = None) -> State:
         ),
     )
     effective = _effective(runtime)
-    _tell(effective, catalogue.library, settings)
+    _tell(effective, catalogue.models, settings)
     return State(
         settings=settings,
         runtime=runtime,

@@ -22,19 +22,21 @@ SMALL = manifest(attribute("eyes", "red", "blue")).model_copy(update={"height": 
 TRUE = helper.make_node("Constant", [], ["true"], value=numpy_helper.from_array(np.array(True)))
 
 
-def load(folder: Path, vetter: ModelSandbox | None = None) -> ModelSet:
-    return load_models(folder, SessionFactory("cpu"), {}, vetter=vetter or ModelSandbox(seconds=20))
+def load(folder: Path, sandbox: ModelSandbox | None = None) -> ModelSet:
+    return load_models(
+        folder, SessionFactory("cpu"), {}, sandbox=sandbox or ModelSandbox(seconds=20)
+    )
 
 
 def refusal(
-    folder: Path, built: bytes | onnx.ModelProto, vetter: ModelSandbox | None = None
+    folder: Path, built: bytes | onnx.ModelProto, sandbox: ModelSandbox | None = None
 ) -> str:
     """Reason why ``built`` is rejected. Asserts that a valid version after it is served."""
     onnx_files.put(folder, "tiny", 1, built)
     onnx_files.put(folder, "tiny", 2, onnx_files.model(PLAIN))
-    library = load(folder, vetter)
-    assert list(library.models["tiny"]) == [2]
-    (refused,) = library.refused
+    loaded = load(folder, sandbox)
+    assert list(loaded.models["tiny"]) == [2]
+    (refused,) = loaded.refused
     assert refused.path == "tiny/1/model.onnx"
     return refused.reason
 

@@ -13,7 +13,14 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from service.cluster import proxy
-from service.cluster.proxy import AHEAD, STEP, TAKEN, TOLD, Forwarding, Paced
+from service.cluster.proxy import (
+    ACKNOWLEDGE_BYTES,
+    ACKNOWLEDGEMENT,
+    CHUNK_BYTES,
+    MAX_UNACKNOWLEDGED_BYTES,
+    PacedReplica,
+    RetryingProxy,
+)
 from tests.helpers.asgi import SCOPE, ScriptedClient
 
 pytestmark = pytest.mark.anyio
@@ -44,8 +51,8 @@ async def test_replica_waits_for_a_slow_client() -> None:
         listener.cancel()
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        assert TAKEN in scope["extensions"]
-        replica = asyncio.create_task(Paced(app)(scope, receive, crossing.put))
+        assert ACKNOWLEDGEMENT in scope["extensions"]
+        replica = asyncio.create_task(PacedReplica(app)(scope, receive, crossing.put))
         while True:
             message = await crossing.get()
             await send(message)
@@ -60,16 +67,18 @@ async def test_replica_waits_for_a_slow_client() -> None:
             await super().send(message)
 
     client = Slow(b"{}")
-    whole = asyncio.create_task(client.request(Forwarding(serve)))
+    whole = asyncio.create_task(client.request(RetryingProxy(serve)))
     for _ in range(1000):
         await asyncio.sleep(0)
-    assert AHEAD - len(piece) <= sent <= AHEAD + len(piece), "and nothing was taken"
-    for _ in range(2 * AHEAD // len(piece)):
+    assert MAX_UNACKNOWLEDGED_BYTES - len(piece) <= sent <= MAX_UNACKNOWLEDGED_BYTES + len(piece), (
+        "and nothing was taken"
+    )
+    for _ in range(2 * MAX_UNACKNOWLEDGED_BYTES // len(piece)):
         reads.release()
         for _ in range(20):
             await asyncio.sleep(0)
     taken = sum(len(message.get("body", b"")) for message in client.got)
-    assert taken <= sent <= taken + AHEAD + TOLD + len(piece)
+    assert taken <= sent <= taken + MAX_UNACKNOWLEDGED_BYTES + ACKNOWLEDGE_BYTES + len(piece)
     for _ in range(pieces):
         reads.release()
     await whole
@@ -83,7 +92,7 @@ async def test_receive_error_counts_as_a_disconnect() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert await receive() == {"type": "http.disconnect"}
 
-    await Paced(app)({**SCOPE}, fails, ScriptedClient(b"{}").send)
+    await PacedReplica(app)({**SCOPE}, fails, ScriptedClient(b"{}").send)
 
 
 @pytest.mark.parametrize("size", [10_000, 10_000_000])
@@ -105,7 +114,7 @@ async def test_slow_client_is_acknowledged_regularly(
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         async def listen() -> None:
             while (message := await receive())["type"] != "http.disconnect":
-                if message["type"] == TAKEN:
+                if message["type"] == ACKNOWLEDGEMENT:
                     told.append((now, message["bytes"]))
 
         listening = asyncio.create_task(listen())
@@ -119,7 +128,7 @@ async def test_slow_client_is_acknowledged_regularly(
         listening.cancel()
 
     client = Slow(b"{}")
-    await client.request(Forwarding(serve))
+    await client.request(RetryingProxy(serve))
     pauses = [b[0] - a[0] for a, b in itertools.pairwise([(0.0, 0), *told])]
     assert len(told) >= 5 and max(pauses) < 15, "seconds in which the replica hears nothing"
     assert [taken for _, taken in told] == sorted({taken for _, taken in told})
@@ -129,7 +138,7 @@ async def test_slow_client_is_acknowledged_regularly(
 
 
 async def test_large_message_arrives_whole_in_chunks() -> None:
-    for size in (0, 1, STEP, STEP + 1, 3 * STEP):
+    for size in (0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES):
         content = random.Random(size).randbytes(size)
 
         async def serve(
@@ -139,29 +148,29 @@ async def test_large_message_arrives_whole_in_chunks() -> None:
             await send({"type": "http.response.body", "body": content})
 
         client = ScriptedClient(b"{}")
-        await client.request(Forwarding(serve))
+        await client.request(RetryingProxy(serve))
         bodies = client.got[1:]
         assert b"".join(message["body"] for message in bodies) == content
-        assert max(len(message["body"]) for message in bodies) <= STEP
+        assert max(len(message["body"]) for message in bodies) <= CHUNK_BYTES
         more = [message.get("more_body", False) for message in bodies]
         assert more == [True] * (len(bodies) - 1) + [False]
 
 
 @pytest.mark.parametrize("version", ["2.3", "2.4", "3.0"])
 async def test_stream_receives_acknowledgements_under_any_asgi_version(version: str) -> None:
-    piece, pieces = b"x" * 100_000, 3 * AHEAD // 100_000
+    piece, pieces = b"x" * 100_000, 3 * MAX_UNACKNOWLEDGED_BYTES // 100_000
     taken: asyncio.Queue[Message] = asyncio.Queue()
     sent = 0
 
     async def send(message: Message) -> None:
         nonlocal sent
         sent += len(message.get("body", b""))
-        taken.put_nowait({"type": TAKEN, "bytes": sent})
+        taken.put_nowait({"type": ACKNOWLEDGEMENT, "bytes": sent})
 
     async def body() -> AsyncIterator[bytes]:
         for _ in range(pieces):
             yield piece
 
-    scope = {**SCOPE, "asgi": {"spec_version": version}, "extensions": {TAKEN: {}}}
-    await Paced(StreamingResponse(body()))(scope, taken.get, send)
+    scope = {**SCOPE, "asgi": {"spec_version": version}, "extensions": {ACKNOWLEDGEMENT: {}}}
+    await PacedReplica(StreamingResponse(body()))(scope, taken.get, send)
     assert sent == pieces * len(piece)

@@ -1,6 +1,6 @@
-"""The service on a Ray cluster: two nodes on this machine, whose processes and nodes are killed.
+"""The service on a Ray cluster of two nodes on this machine; tests kill processes and a node.
 
-All share one cluster, and the last test removes one of its nodes.
+All tests share one cluster, and the last one removes one of its nodes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from benchmarks.crowd import Crowd
 from service.api.auth import api_keys
 from service.client import Figment
 from tests.helpers.server import MODELS, ROOT, environment, serve
+from tests.helpers.waiting import wait_until
 
 pytestmark = [
     pytest.mark.ray,
@@ -48,9 +48,9 @@ HEADERS = {"Authorization": f"Bearer {SECRET}"}
 
 @pytest.fixture(scope="module")
 def own_network() -> Iterator[None]:
-    """This thread, and all that it starts, see a network that nobody else does, if that may be.
+    """Private network for this thread and its child processes, if the kernel permits it.
 
-    Ray listens on all addresses, whatever it is told.
+    Ray listens on all addresses, whatever its options.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
@@ -65,7 +65,7 @@ def own_network() -> Iterator[None]:
 
 @dataclass
 class Cluster:
-    """One that runs, with the service on it; ``store`` is where its models are mirrored from."""
+    """Running cluster with the service; ``store`` is the folder that its models are copied from."""
 
     nodes: Nodes
     url: str
@@ -73,15 +73,8 @@ class Cluster:
     client: httpx.Client
 
     def metrics(self) -> list[str]:
-        """Of each of the two replicas."""
+        """``GET /metrics`` of each of the two replicas."""
         return replicas_metrics(self.url, HEADERS)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it does not come to be"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +90,7 @@ def cluster(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     variables = {
         "FIGMENT_MODELS": f"file://{store}",
         "FIGMENT_API_KEYS_FILE": str(folder / "keys"),
-        "FIGMENT_MAX_WAIT": "30",  # patient, for the machine that tests may be slow
+        "FIGMENT_MAX_WAIT": "30",  # the machine may be slow
         "TMPDIR": str(folder),
     }
     url = f"http://127.0.0.1:{port}"
@@ -111,13 +104,13 @@ def cluster(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def plain(cluster: Cluster) -> Iterator[str]:
-    """The address of a server of its own, with the models that the cluster begins with."""
+    """URL of a plain server with the models that the cluster starts with."""
     with serve("--models", str(cluster.store), "--max-wait", "30") as running:
         yield running.url
 
 
 def test_load_generator_reports_an_unanswered_request() -> None:
-    """What the tests below measure with."""
+    """The tests below measure with it."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
     def answers(connection: socket.socket) -> None:
@@ -126,7 +119,7 @@ def test_load_generator_reports_an_unanswered_request() -> None:
                 connection.sendall(answer)
 
     def takes(listening: socket.socket) -> None:
-        kept = [listening.accept()[0]]  # and hears nothing of us
+        kept = [listening.accept()[0]]  # this one gets no answer
         for _ in range(3):
             threading.Thread(target=answers, args=(listening.accept()[0],)).start()
         with contextlib.closing(listening), contextlib.closing(kept[0]):
@@ -195,7 +188,7 @@ def test_rejections_equal_those_of_a_plain_server(cluster: Cluster) -> None:
 
 def test_rate_limit_returns_429_with_retry_after(cluster: Cluster) -> None:
     headers = {"Authorization": f"Bearer {SLOW}"}
-    for _ in range(4):  # each of two replicas has a rate for the key, and may give 1,024 at once
+    for _ in range(4):  # each of two replicas has its own budget of 1,024 images at once
         answer = cluster.client.post(
             "/generate", json={"n": 1024, "model": "digits"}, headers=headers
         )
@@ -218,13 +211,13 @@ def test_stream_of_a_disconnected_client_is_stopped(cluster: Cluster) -> None:
     assert len(answer.read(100_000)) == 100_000
     connection.close()
 
-    def ended() -> bool:
-        told = cluster.metrics()
-        return any('figment_streams_cut_total{reason="' in each for each in told) and all(
-            "figment_streams 0.0" in each and "figment_queue_images 0.0" in each for each in told
+    def stopped() -> bool:
+        metrics = cluster.metrics()
+        return any('figment_streams_cut_total{reason="' in each for each in metrics) and all(
+            "figment_streams 0.0" in each and "figment_queue_images 0.0" in each for each in metrics
         )
 
-    wait_until(ended)
+    wait_until(stopped)
 
 
 def test_killed_replica_fails_no_request(cluster: Cluster) -> None:
@@ -236,7 +229,7 @@ def test_killed_replica_fails_no_request(cluster: Cluster) -> None:
     with crowd.running(32):
         wait_until(lambda: crowd.answers > 200)
         cluster.nodes.ask("kill", before[0])
-        # Until another has taken its place, and has been at it for a while.
+        # Wait for the new replica, then for more answers.
         wait_until(lambda: len(set(cluster.nodes.ask("replicas")) - {before[0]}) == 2)
         served = crowd.answers
         wait_until(lambda: crowd.answers > served + 200)
@@ -288,14 +281,14 @@ def test_all_replicas_reload_models_under_load(cluster: Cluster) -> None:
 
 
 def fetch(url: str, out: Path, key: str = "") -> subprocess.Popen[str]:
-    order = "-n 20000 --per-file 2000 --format zip --seed 6 --model digits --model-version 1"
+    options = "-n 10000 --per-file 1000 --format zip --seed 6 --model digits --model-version 1"
     return subprocess.Popen(
         [
             sys.executable,
             "-m",
             "service",
             "fetch",
-            *order.split(),
+            *options.split(),
             *("--out", str(out), "--server", url),
         ],
         cwd=ROOT,

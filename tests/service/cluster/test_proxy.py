@@ -8,15 +8,15 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from service.cluster import proxy
-from service.cluster.proxy import Forwarding
+from service.cluster.proxy import RetryingProxy
 from tests.helpers.asgi import SCOPE, ScriptedClient, answer
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy, "PAUSE", 0)
+def no_retry_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "RETRY_PAUSE_SECONDS", 0)
 
 
 async def test_request_of_a_dead_replica_is_retried() -> None:
@@ -30,7 +30,7 @@ async def test_request_of_a_dead_replica_is_retried() -> None:
             await answer(send)
 
     client = ScriptedClient(b'{"n"', b": 1}")
-    await client.request(Forwarding(serve))
+    await client.request(RetryingProxy(serve))
     assert bodies == [b'{"n": 1}'] * 3
     assert client.status == 200
     assert client.got[1]["body"] == b"made"
@@ -44,8 +44,8 @@ async def test_retries_stop_after_three_replicas() -> None:
         asked += 1
 
     client = ScriptedClient(b"{}")
-    await client.request(Forwarding(serve))
-    assert asked == proxy.ATTEMPTS
+    await client.request(RetryingProxy(serve))
+    assert asked == proxy.MAX_ATTEMPTS
     assert client.status == 503
     assert client.header(b"retry-after") == [b"1"]
     assert client.problem["type"] == "urn:figment:not-ready"
@@ -61,7 +61,7 @@ async def test_started_response_is_not_retried() -> None:
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
 
     client = ScriptedClient(b"{}")
-    await client.request(Forwarding(serve))
+    await client.request(RetryingProxy(serve))
     assert asked == 1
     assert client.got[-1]["more_body"], "it must not end as if it were whole"
 
@@ -77,7 +77,7 @@ async def test_disconnected_client_is_not_retried() -> None:
         assert (await receive())["type"] == "http.disconnect"
 
     client = ScriptedClient(b"{}")
-    await client.request(Forwarding(serve))
+    await client.request(RetryingProxy(serve))
     assert asked == 1
     assert client.got == []
 
@@ -92,7 +92,7 @@ async def test_request_has_one_id_and_no_headers_of_serve(given: bytes) -> None:
 
     client = ScriptedClient(b"{}")
     scope = {**SCOPE, "headers": [*SCOPE["headers"], (b"x-request-id", given)]}
-    await client.request(Forwarding(serve), scope)
+    await client.request(RetryingProxy(serve), scope)
     assert set(seen) == {b"authorization", b"x-request-id"}
     assert client.header(b"x-request-id") == [seen[b"x-request-id"]]
     assert (seen[b"x-request-id"] == given) == (given == b"our-own")
@@ -105,7 +105,7 @@ async def test_errors_of_serve_become_problems(status: int, retry_after: list[by
         await answer(send, status, b"text/plain; charset=utf-8")
 
     client = ScriptedClient(b"{}")
-    await client.request(Forwarding(serve))
+    await client.request(RetryingProxy(serve))
     assert client.status == client.problem["status"] == status
     assert client.problem["detail"] == "made"
     assert client.header(b"retry-after") == retry_after
@@ -118,17 +118,17 @@ async def test_body_has_size_and_time_limits(monkeypatch: pytest.MonkeyPatch) ->
         raise AssertionError("it was asked")
 
     large = ScriptedClient(*([b" " * (1 << 20)] * 9))
-    await large.request(Forwarding(never))
+    await large.request(RetryingProxy(never))
     assert large.status == 413
     assert large.problem["type"] == "urn:figment:body-too-large"
     slow = ScriptedClient(b"{")
     slow._messages[0]["more_body"] = True
-    await slow.request(Forwarding(never))
+    await slow.request(RetryingProxy(never))
     assert slow.status == 408
     gone = ScriptedClient(b"{")
     gone._messages[0]["more_body"] = True
     gone.leave()
-    await gone.request(Forwarding(never))
+    await gone.request(RetryingProxy(never))
     assert gone.got == []
 
 
@@ -139,7 +139,7 @@ async def test_body_with_a_large_content_length_is_not_read() -> None:
     for length in (b"8388609", b"9" * 30):
         client = ScriptedClient(b"{}")
         scope = {**SCOPE, "headers": [(b"content-length", length)]}
-        await Forwarding(never)(scope, never, client.send)  # nor is it told to go on
+        await RetryingProxy(never)(scope, never, client.send)  # nor is it told to go on
         assert client.status == 413
         assert client.problem["type"] == "urn:figment:body-too-large"
         assert client.header(b"connection") == [b"close"], "or the rest would be read"
@@ -158,6 +158,6 @@ async def test_partial_error_of_one_replica_is_dropped_on_retry() -> None:
             await answer(send)
 
     client = ScriptedClient(b"{}")
-    await client.request(Forwarding(serve))
+    await client.request(RetryingProxy(serve))
     assert client.status == 200
     assert client.got[1]["body"] == b"made"

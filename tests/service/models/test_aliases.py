@@ -74,20 +74,20 @@ def test_aliases_and_rollback(server: Server, models: Path) -> None:
     assert reload(server)["aliases"] == {"tiny": means | {"default": 2}}
     assert answer(server)["version"] == 2
     done = run(models, "rollback", "tiny", "default")
-    assert (done.returncode, "nothing else before" in done.stderr) == (1, True)
+    assert (done.returncode, "no previous version" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["alias", "tiny", "latest", "1"], "'latest' is no alias that can be set"),
-        (["alias", "tiny", "labels", "1"], "'labels' is no alias"),
-        (["alias", "tiny", "Stable", "1"], "'Stable' is no alias"),
+        (["alias", "tiny", "latest", "1"], "'latest' is not an alias that can be set"),
+        (["alias", "tiny", "labels", "1"], "'labels' is not an alias"),
+        (["alias", "tiny", "Stable", "1"], "'Stable' is not an alias"),
         (["alias", "tiny", "stable", "9"], "there is no"),
         (["alias", "tiny", "stable", "one"], "'one' is not a valid integer"),
         (["alias", "../tiny", "stable", "1"], "there is no model '../tiny'"),
         (["rollback", "nope", "stable"], "there is no model 'nope'"),
-        (["rollback", "tiny", "stable"], "nothing else before"),
+        (["rollback", "tiny", "stable"], "no previous version"),
     ],
 )
 def test_invalid_alias_commands_fail(tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -118,7 +118,7 @@ def test_invalid_aliases_keep_the_previous_ones(server: Server, models: Path) ->
         report = reload(server)
         reason = refused(report)["tiny/aliases.json"]
         assert said in reason
-        assert reason.endswith("; those read before stay")
+        assert reason.endswith("; the previous aliases stay in effect")
         assert report["aliases"] == {"tiny": {"stable": 1, "default": 1}}
 
     # Of a file that can be read, the good ones are taken.
@@ -126,7 +126,7 @@ def test_invalid_aliases_keep_the_previous_ones(server: Server, models: Path) ->
     report = reload(server)
     assert report["aliases"] == {"tiny": {"stable": 1, "default": 2}}
     assert [item["reason"] for item in report["refused"]] == [
-        "'stable': version 9 is not served; it still means 1",
+        "'stable': version 9 is not served; it is still version 1",
         "'canary': version 7 is not served",
     ]
 

@@ -71,12 +71,12 @@ def test_thousand_corrupted_files_are_rejected_or_can_be_served(tmp_path: Path) 
     for number, content in enumerate(corrupted(whole, 1000, seed=1), start=1):
         onnx_files.put(tmp_path, "tiny", number, content)
     onnx_files.put(tmp_path, "tiny", 1001, whole)
-    library = load(tmp_path)
-    served = library.models["tiny"]
+    loaded = load(tmp_path)
+    served = loaded.models["tiny"]
     assert 1001 in served
-    assert len(served) + len(library.refused) == 1001
-    assert len(library.refused) > 500
-    for refusal in library.refused:
+    assert len(served) + len(loaded.refused) == 1001
+    assert len(loaded.refused) > 500
+    for refusal in loaded.refused:
         assert refusal.reason
         assert refusal.reason.isprintable(), refusal
     for model in served.values():
@@ -98,10 +98,10 @@ def test_corruptions_of_a_shipped_model_have_a_result_each(tmp_path: Path) -> No
         for number, content in enumerate(corrupted(SHIPPED.read_bytes(), 48, seed), start=1):
             onnx_files.put(tmp_path, "digits", number, content)
         paths = sorted(tmp_path.glob("*/*/*"))
-        verdicts = list(ModelSandbox(seconds=20).vet(paths))
-        assert [verdict.path for verdict in verdicts] == paths
-        for verdict in verdicts:
-            assert (verdict.sha256 is None) == bool(verdict.reason)
-            assert verdict.reason.isprintable(), verdict
-        refused += sum(verdict.sha256 is None for verdict in verdicts)
+        results = list(ModelSandbox(seconds=20).check(paths))
+        assert [result.path for result in results] == paths
+        for result in results:
+            assert (result.sha256 is None) == bool(result.reason)
+            assert result.reason.isprintable(), result
+        refused += sum(result.sha256 is None for result in results)
     assert 100 < refused < 240

@@ -164,7 +164,7 @@ def test_truncated_download_is_discarded(store: Any, monkeypatch: pytest.MonkeyP
 
     with monkeypatch.context() as patch:
         patch.setattr(type(store), "find", larger)
-        with pytest.raises(StartupError, match="has 6 bytes, of which 5 came"):
+        with pytest.raises(StartupError, match="has 6 bytes, but 5 were received"):
             local_copy(URL)
     assert files(folder) == {"faces/1/model.onnx": b"before"}
     assert files(local_copy(URL)) == {"faces/1/model.onnx": b"whole"}
@@ -251,7 +251,7 @@ def test_waiting_for_another_process_is_logged(
     waiting = threading.Thread(target=local_copy, args=(URL,))
     waiting.start()
     try:
-        while f"another process copies the models at {URL}" not in caplog.text:
+        while f"waiting for another process, which copies the models at {URL}" not in caplog.text:
             assert waiting.is_alive(), "it did not wait, or said nothing of it"
             waiting.join(0.05)
     finally:

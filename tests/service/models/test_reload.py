@@ -93,8 +93,8 @@ def test_invalid_file_keeps_the_previous_version(server: Server, models: Path) -
     report = reload(server)
     assert (report["added"], report["changed"], report["removed"]) == ([], [], [])
     reasons = refused(report)
-    assert reasons["tiny/1/model.onnx"].endswith("; the one loaded before goes on serving")
-    assert "goes on" not in reasons["tiny/2/model.onnx"]
+    assert reasons["tiny/1/model.onnx"].endswith("; the previous one is still served")
+    assert "previous" not in reasons["tiny/2/model.onnx"]
     assert refused(server.client.get("/models").json()) == reasons
     assert answer(server) == before
     place(models, "tiny", 1, weights(1))
@@ -122,7 +122,7 @@ def test_invalid_verifier_keeps_the_previous_pair(server: Server, models: Path) 
     # 3. Then a bad one keeps the pair, and so it does beside a good model.
     path.write_bytes(b"no verifier")
     reason = refused(reload(server))["other/1/verifier.onnx"]
-    assert reason.endswith("; the one loaded before goes on serving")
+    assert reason.endswith("; the previous one is still served")
     place(models, "other", 1, changed(onnx_files.model(LABELLED), 4))
     report = reload(server)
     assert (report["changed"], list(refused(report))) == ([], ["other/1/verifier.onnx"])

@@ -21,22 +21,22 @@ from tests.helpers import onnx_files
 EYES = attribute("eyes", "red", "blue")
 PLAIN = manifest()
 LABELLED = manifest(EYES)
-CHOSEN: dict[Kind, str | None] = {}
+DEFAULTS: dict[Kind, str | None] = {}
 
 
 def load(folder: Path) -> ModelSet:
-    return load_models(folder, SessionFactory("cpu"), CHOSEN)
+    return load_models(folder, SessionFactory("cpu"), DEFAULTS)
 
 
 def refusal(
     folder: Path, content: bytes | onnx.ModelProto, name: str = "tiny", version: str = "1"
 ) -> str:
-    """The reason why a model file is refused, and that a good one beside it goes on serving."""
+    """Reason why a model file is rejected. Asserts that a valid one beside it is served."""
     path = onnx_files.put(folder, name, version, content)
     onnx_files.put(folder, "good", 1, onnx_files.model(PLAIN.model_copy(update={"name": "good"})))
-    library = load(folder)
-    assert list(library.models) == ["good"]
-    (refused,) = library.refused
+    loaded = load(folder)
+    assert list(loaded.models) == ["good"]
+    (refused,) = loaded.refused
     assert refused.path == path.relative_to(folder).as_posix()
     assert "\n" not in refused.reason
     return refused.reason
@@ -56,13 +56,13 @@ def test_model_is_loaded_as_its_manifest_describes_it(tmp_path: Path, described:
 def test_highest_version_is_the_default(tmp_path: Path) -> None:
     for version in (1, 2, 10):
         onnx_files.put(tmp_path, "tiny", version, onnx_files.model(PLAIN))
-    library = load(tmp_path)
-    assert library.get("tiny").version == 10
-    assert library.get("tiny", 2).version == 2
+    loaded = load(tmp_path)
+    assert loaded.get("tiny").version == 10
+    assert loaded.get("tiny", 2).version == 2
     with pytest.raises(UnknownModel, match="no version 3; there are: 1, 2, 10"):
-        library.get("tiny", 3)
+        loaded.get("tiny", 3)
     with pytest.raises(UnknownModel, match="no model 'big'; there are: tiny"):
-        library.get("big")
+        loaded.get("big")
 
 
 def test_default_models_are_configured_or_first_by_name(tmp_path: Path) -> None:
@@ -71,10 +71,10 @@ def test_default_models_are_configured_or_first_by_name(tmp_path: Path) -> None:
         onnx_files.put(tmp_path, f"{name}x", 1, onnx_files.model(manifest(EYES, name=f"{name}x")))
     assert load(tmp_path).default("unconditional").name == "a"
     assert load(tmp_path).default("conditional").name == "ax"
-    library = load_models(
+    loaded = load_models(
         tmp_path, SessionFactory("cpu"), {"conditional": "bx", "unconditional": None}
     )
-    assert library.default("conditional").name == "bx"
+    assert loaded.default("conditional").name == "bx"
     with pytest.raises(StartupError, match="'b' cannot be the default conditional model"):
         load_models(tmp_path, SessionFactory("cpu"), {"conditional": "b"})
 
@@ -123,9 +123,9 @@ def test_metadata_that_is_not_text_is_rejected(tmp_path: Path, text: str) -> Non
 def test_unreadable_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "tiny" / "1" / "model.onnx").mkdir(parents=True)
     onnx_files.put(tmp_path, "good", 1, onnx_files.model(manifest(name="good")))
-    library = load(tmp_path)
-    assert list(library.models) == ["good"]
-    assert "cannot be read" in library.refused[0].reason
+    loaded = load(tmp_path)
+    assert list(loaded.models) == ["good"]
+    assert "cannot be read" in loaded.refused[0].reason
 
 
 def changed(**fields: object) -> Callable[[dict[str, object]], str]:
@@ -243,9 +243,9 @@ def test_version_without_a_model_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "tiny" / "4").symlink_to("nowhere")
     (tmp_path / "tiny" / "notes").mkdir()
     (tmp_path / "tiny" / ".5.tmp").mkdir()
-    library = load(tmp_path)
-    assert list(library.models["tiny"]) == [1]
-    assert sorted((refused.path, refused.reason) for refused in library.refused) == [
+    loaded = load(tmp_path)
+    assert list(loaded.models["tiny"]) == [1]
+    assert sorted((refused.path, refused.reason) for refused in loaded.refused) == [
         ("tiny/2", "has no model.onnx"),
         ("tiny/3", "has no model.onnx"),
     ]
@@ -257,7 +257,7 @@ def test_model_without_a_version_folder_is_rejected(tmp_path: Path) -> None:
     (refused,) = load(tmp_path).refused
     assert (refused.path, refused.reason) == (
         "tiny/model.onnx",
-        "lies too high: put it into NAME/VERSION/",
+        "is in the wrong folder: move it to NAME/VERSION/",
     )
 
 

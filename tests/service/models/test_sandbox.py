@@ -34,7 +34,7 @@ def test_endless_loop_hits_the_time_limit(tmp_path: Path) -> None:
     )
     loop = helper.make_node("Loop", ["", "true", "latent"], ["changed"], body=body)
     said = refusal(tmp_path, with_nodes(TRUE, loop), ModelSandbox(seconds=3))
-    assert said == "it does not come to an end within 3 s"
+    assert said == "the check did not finish within 3 s"
 
 
 def test_model_over_the_memory_limit_is_rejected(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_model_over_the_memory_limit_is_rejected(tmp_path: Path) -> None:
     assert refusal(tmp_path, built)
 
 
-def examiners() -> list[psutil.Process]:
+def sandbox_processes() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children()
@@ -61,16 +61,16 @@ def test_killed_process_rejects_at_most_one_file(tmp_path: Path) -> None:
     paths = [
         onnx_files.put(tmp_path, "tiny", number, onnx_files.model(PLAIN)) for number in (1, 2, 3)
     ]
-    verdicts = ModelSandbox(seconds=20).vet(paths)
-    found = [next(verdicts)]
-    (child,) = examiners()
+    results = ModelSandbox(seconds=20).check(paths)
+    found = [next(results)]
+    (child,) = sandbox_processes()
     child.kill()
-    found.extend(verdicts)
-    lost = [verdict for verdict in found if verdict.sha256 is None]
-    assert [verdict.path for verdict in found] == paths
+    found.extend(results)
+    lost = [result for result in found if result.sha256 is None]
+    assert [result.path for result in found] == paths
     assert len(lost) <= 1
-    assert all("killed by SIGKILL" in verdict.reason for verdict in lost)
-    assert not examiners()
+    assert all("killed by SIGKILL" in result.reason for result in lost)
+    assert not sandbox_processes()
 
 
 def test_fifo_and_device_are_rejected(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_fifo_and_device_are_rejected(tmp_path: Path) -> None:
     for number, make in ((2, os.mkfifo), (3, lambda path: path.symlink_to("/dev/zero"))):
         (tmp_path / "tiny" / str(number)).mkdir()
         make(tmp_path / "tiny" / str(number) / "model.onnx")
-    library = load(tmp_path)
-    assert list(library.models["tiny"]) == [1]
-    assert [refused.path for refused in library.refused] == [
+    loaded = load(tmp_path)
+    assert list(loaded.models["tiny"]) == [1]
+    assert [refused.path for refused in loaded.refused] == [
         "tiny/2/model.onnx",
         "tiny/3/model.onnx",
     ]
@@ -91,23 +91,23 @@ def test_file_over_the_size_limit_is_rejected(tmp_path: Path) -> None:
     onnx_files.put(tmp_path, "tiny", 1, content)
     path = onnx_files.put(tmp_path, "tiny", 2, content)
     os.truncate(path, 1024**4)
-    library = load(tmp_path, ModelSandbox(max_bytes=1024**2))
-    assert list(library.models["tiny"]) == [1]
-    assert "is larger than the 1 MB that FIGMENT_MAX_MODEL_MB" in library.refused[0].reason
+    loaded = load(tmp_path, ModelSandbox(max_bytes=1024**2))
+    assert list(loaded.models["tiny"]) == [1]
+    assert "is larger than the 1 MB that FIGMENT_MAX_MODEL_MB" in loaded.refused[0].reason
 
 
-class _Swapper(ModelSandbox):
-    """Puts another file in the place of each that was looked at."""
+class _FileReplacer(ModelSandbox):
+    """Changes each version 1 after its check."""
 
-    def vet(self, files: list[Path]) -> Iterator[CheckResult]:  # type: ignore[override]
-        for verdict in super().vet(files):
-            if verdict.path.parent.name == "1":
-                verdict.path.write_bytes(verdict.path.read_bytes() + b"\0")
-            yield verdict
+    def check(self, files: list[Path]) -> Iterator[CheckResult]:  # type: ignore[override]
+        for result in super().check(files):
+            if result.path.parent.name == "1":
+                result.path.write_bytes(result.path.read_bytes() + b"\0")
+            yield result
 
 
 def test_file_changed_after_its_check_is_rejected(tmp_path: Path) -> None:
-    said = refusal(tmp_path, onnx_files.model(PLAIN), _Swapper())
+    said = refusal(tmp_path, onnx_files.model(PLAIN), _FileReplacer())
     assert said.startswith("changed while it was loaded")
 
 
@@ -116,9 +116,9 @@ def test_verifiers_are_checked_too(tmp_path: Path) -> None:
     evil = onnx_files.model(SMALL)
     evil.graph.node[0].domain = "evil"
     model.with_name("verifier.onnx").write_bytes(evil.SerializeToString())
-    library = load(tmp_path)
-    assert library.get("tiny").verifier is None
-    (refused,) = library.refused
+    loaded = load(tmp_path)
+    assert loaded.get("tiny").verifier is None
+    (refused,) = loaded.refused
     assert refused.path == "tiny/1/verifier.onnx"
     assert "is of 'evil'" in refused.reason
 
@@ -129,13 +129,13 @@ def test_sandbox_environment_has_no_secrets(
     for name in ("FIGMENT_API_KEYS", "AWS_SECRET_ACCESS_KEY", "OTEL_EXPORTER_OTLP_HEADERS"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    vetter = ModelSandbox()
-    vetter.prepare()
-    (child,) = examiners()
+    sandbox = ModelSandbox()
+    sandbox.prepare()
+    (child,) = sandbox_processes()
     assert "secret" not in child.environ().values()
     assert child.environ()["TMPDIR"] == str(tmp_path)
     path = onnx_files.put(tmp_path, "tiny", 1, onnx_files.model(PLAIN))
-    assert [verdict.reason for verdict in vetter.vet([path])] == [""]
+    assert [result.reason for result in sandbox.check([path])] == [""]
 
 
 def test_sandbox_that_does_not_start_is_a_startup_error(
@@ -143,5 +143,7 @@ def test_sandbox_that_does_not_start_is_a_startup_error(
 ) -> None:
     onnx_files.put(tmp_path, "tiny", 1, onnx_files.model(PLAIN))
     monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(StartupError, match=r"models cannot be looked at: .* ended with status 1"):
+    with pytest.raises(
+        StartupError, match=r"the model sandbox does not start: .* ended with status 1"
+    ):
         load(tmp_path)
