@@ -81,12 +81,12 @@ class ModelSandbox:
                     done += 1
                     answer = self._process.next_answer()
                     yield CheckResult(
-                        path, answer.get("sha256"), _one_line(answer.get("refused", ""))
+                        path, answer.get("sha256"), one_line(answer.get("refused", ""))
                     )
             except _SandboxDied as error:
                 if self._closed:
                     raise StartupError("the service is shutting down") from error
-                yield CheckResult(path, None, _one_line(str(error)))
+                yield CheckResult(path, None, one_line(str(error)))
             finally:
                 self._process.end()
                 self._process = None
@@ -184,7 +184,7 @@ class _SandboxProcess:
         self._lines.put("")
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """``text`` as one printable line: it may quote the file, and goes to logs and clients."""
     return printable(" ".join(text.split()))
 

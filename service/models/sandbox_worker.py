@@ -41,7 +41,7 @@ def main() -> None:
     # Imported under the limits.
     from service.errors import InvalidModel
 
-    check = _FileCheck(max_bytes)
+    check = FileCheck(max_bytes)
     _write(answers, {})
     for name in json.loads(sys.stdin.read() or "[]"):  # empty if the service has ended
         _limit_seconds(seconds)
@@ -54,7 +54,7 @@ def main() -> None:
         _write(answers, answer)
 
 
-class _FileCheck:
+class FileCheck:
     """Checks one file per call."""
 
     def __init__(self, max_bytes: int) -> None:

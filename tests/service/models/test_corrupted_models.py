@@ -71,7 +71,7 @@ def test_thousand_corrupted_files_are_rejected_or_can_be_served(tmp_path: Path) 
     for number, content in enumerate(corrupted(whole, 1000, seed=1), start=1):
         onnx_files.put(tmp_path, "tiny", number, content)
     onnx_files.put(tmp_path, "tiny", 1001, whole)
-    loaded = load(tmp_path)
+    loaded = load(tmp_path, ModelSandbox(seconds=20))
     served = loaded.models["tiny"]
     assert 1001 in served
     assert len(served) + len(loaded.refused) == 1001
@@ -94,7 +94,7 @@ def check_served(model: Model) -> None:
 
 def test_corruptions_of_a_shipped_model_have_a_result_each(tmp_path: Path) -> None:
     refused = 0
-    for seed in range(5):
+    for seed in range(2):
         for number, content in enumerate(corrupted(SHIPPED.read_bytes(), 48, seed), start=1):
             onnx_files.put(tmp_path, "digits", number, content)
         paths = sorted(tmp_path.glob("*/*/*"))
@@ -104,4 +104,4 @@ def test_corruptions_of_a_shipped_model_have_a_result_each(tmp_path: Path) -> No
             assert (result.sha256 is None) == bool(result.reason)
             assert result.reason.isprintable(), result
         refused += sum(result.sha256 is None for result in results)
-    assert 100 < refused < 240
+    assert 40 < refused < 96

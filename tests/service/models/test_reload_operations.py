@@ -17,10 +17,10 @@ from tests.helpers.server import Server, serve
 pytestmark = pytest.mark.server
 
 
-def test_thirty_reloads_leak_nothing(server: Server, models: Path) -> None:
+def test_repeated_reloads_leak_nothing(server: Server, models: Path) -> None:
     process = psutil.Process(server.process.pid)
     found: list[tuple[int, int, int]] = []
-    for turn in range(30):
+    for turn in range(20):
         if turn % 4 == 0:
             place(models, "tiny", 1, weights(turn))
         assert len(reload(server)["changed"]) == (turn % 4 == 0)

@@ -9,23 +9,18 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from service.core.manifest import Attribute, Kind, Manifest
+from service.core.manifest import Attribute, Manifest
 from service.errors import InvalidModel, StartupError, UnknownModel
 from service.inference.model import load_model
 from service.inference.session import SessionFactory
-from service.models.model_set import ModelSet
 from service.models.repository import load_models
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
+from tests.helpers.rejected_models import InProcessSandbox, load
 
 EYES = attribute("eyes", "red", "blue")
 PLAIN = manifest()
 LABELLED = manifest(EYES)
-DEFAULTS: dict[Kind, str | None] = {}
-
-
-def load(folder: Path) -> ModelSet:
-    return load_models(folder, SessionFactory("cpu"), DEFAULTS)
 
 
 def refusal(
@@ -72,11 +67,16 @@ def test_default_models_are_configured_or_first_by_name(tmp_path: Path) -> None:
     assert load(tmp_path).default("unconditional").name == "a"
     assert load(tmp_path).default("conditional").name == "ax"
     loaded = load_models(
-        tmp_path, SessionFactory("cpu"), {"conditional": "bx", "unconditional": None}
+        tmp_path,
+        SessionFactory("cpu"),
+        {"conditional": "bx", "unconditional": None},
+        sandbox=InProcessSandbox(),
     )
     assert loaded.default("conditional").name == "bx"
     with pytest.raises(StartupError, match="'b' cannot be the default conditional model"):
-        load_models(tmp_path, SessionFactory("cpu"), {"conditional": "b"})
+        load_models(
+            tmp_path, SessionFactory("cpu"), {"conditional": "b"}, sandbox=InProcessSandbox()
+        )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])

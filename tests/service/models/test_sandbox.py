@@ -45,7 +45,7 @@ def test_model_over_the_memory_limit_is_rejected(tmp_path: Path) -> None:
         helper.make_node("ReduceMax", ["terabyte"], ["most"], keepdims=0),
         helper.make_node("Add", ["latent", "most"], ["changed"]),
     )
-    assert refusal(tmp_path, built)
+    assert refusal(tmp_path, built, ModelSandbox(seconds=20))
 
 
 def sandbox_processes() -> list[psutil.Process]:
@@ -78,7 +78,7 @@ def test_fifo_and_device_are_rejected(tmp_path: Path) -> None:
     for number, make in ((2, os.mkfifo), (3, lambda path: path.symlink_to("/dev/zero"))):
         (tmp_path / "tiny" / str(number)).mkdir()
         make(tmp_path / "tiny" / str(number) / "model.onnx")
-    loaded = load(tmp_path)
+    loaded = load(tmp_path, ModelSandbox(seconds=20))
     assert list(loaded.models["tiny"]) == [1]
     assert [refused.path for refused in loaded.refused] == [
         "tiny/2/model.onnx",
@@ -116,7 +116,7 @@ def test_verifiers_are_checked_too(tmp_path: Path) -> None:
     evil = onnx_files.model(SMALL)
     evil.graph.node[0].domain = "evil"
     model.with_name("verifier.onnx").write_bytes(evil.SerializeToString())
-    loaded = load(tmp_path)
+    loaded = load(tmp_path, ModelSandbox(seconds=20))
     assert loaded.get("tiny").verifier is None
     (refused,) = loaded.refused
     assert refused.path == "tiny/1/verifier.onnx"
@@ -146,4 +146,4 @@ def test_sandbox_that_does_not_start_is_a_startup_error(
     with pytest.raises(
         StartupError, match=r"the model sandbox does not start: .* ended with status 1"
     ):
-        load(tmp_path)
+        load(tmp_path, ModelSandbox(seconds=20))
