@@ -13,7 +13,7 @@ QUEUE = "queue_images"
 """Metric of a replica: images queued or running."""
 RATE = "images_per_second"
 """Metric of a replica: its throughput in images per second; 0 before it is measured."""
-WORK = "asked_per_second"
+WORK = "requested_images_per_second"
 """Metric of a replica: images requested per second."""
 
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_replica_waits_for_a_slow_client() -> None:
-    """Through both, with nothing between them that would wait for anybody."""
+    """Both middlewares, with an unlimited buffer between them."""
     piece = b"x" * 50_000  # which goes to the client as it is
     pieces = 400
 
@@ -71,7 +71,7 @@ async def test_replica_waits_for_a_slow_client() -> None:
     for _ in range(1000):
         await asyncio.sleep(0)
     assert MAX_UNACKNOWLEDGED_BYTES - len(piece) <= sent <= MAX_UNACKNOWLEDGED_BYTES + len(piece), (
-        "and nothing was taken"
+        "nothing is acknowledged yet"
     )
     for _ in range(2 * MAX_UNACKNOWLEDGED_BYTES // len(piece)):
         reads.release()
@@ -99,10 +99,10 @@ async def test_receive_error_counts_as_a_disconnect() -> None:
 async def test_slow_client_is_acknowledged_regularly(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """``size``: bytes of each message of a replica; the client takes few at a time."""
+    """``size``: bytes of each message of a replica; the client reads 10,000 bytes a second."""
     now = 0.0
     monkeypatch.setattr(proxy, "time", SimpleNamespace(monotonic=lambda: now))
-    told: list[tuple[float, int]] = []
+    acknowledged: list[tuple[float, int]] = []
 
     class Slow(ScriptedClient):
         async def send(self, message: Message) -> None:
@@ -115,7 +115,7 @@ async def test_slow_client_is_acknowledged_regularly(
         async def listen() -> None:
             while (message := await receive())["type"] != "http.disconnect":
                 if message["type"] == ACKNOWLEDGEMENT:
-                    told.append((now, message["bytes"]))
+                    acknowledged.append((now, message["bytes"]))
 
         listening = asyncio.create_task(listen())
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -129,12 +129,14 @@ async def test_slow_client_is_acknowledged_regularly(
 
     client = Slow(b"{}")
     await client.request(RetryingProxy(serve))
-    pauses = [b[0] - a[0] for a, b in itertools.pairwise([(0.0, 0), *told])]
-    assert len(told) >= 5 and max(pauses) < 15, "seconds in which the replica hears nothing"
-    assert [taken for _, taken in told] == sorted({taken for _, taken in told})
+    pauses = [b[0] - a[0] for a, b in itertools.pairwise([(0.0, 0), *acknowledged])]
+    assert len(acknowledged) >= 5 and max(pauses) < 15, (
+        "seconds in which the replica gets no acknowledgement"
+    )
+    assert [taken for _, taken in acknowledged] == sorted({taken for _, taken in acknowledged})
     taken = b"".join(message.get("body", b"") for message in client.got)
     assert not client.got[-1].get("more_body", False)
-    assert len(taken) % size == 0 and len(taken) >= told[-1][1]
+    assert len(taken) % size == 0 and len(taken) >= acknowledged[-1][1]
 
 
 async def test_large_message_arrives_whole_in_chunks() -> None:

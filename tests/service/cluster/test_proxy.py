@@ -37,48 +37,48 @@ async def test_request_of_a_dead_replica_is_retried() -> None:
 
 
 async def test_retries_stop_after_three_replicas() -> None:
-    asked = 0
+    attempts = 0
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal asked
-        asked += 1
+        nonlocal attempts
+        attempts += 1
 
     client = ScriptedClient(b"{}")
     await client.request(RetryingProxy(serve))
-    assert asked == proxy.MAX_ATTEMPTS
+    assert attempts == proxy.MAX_ATTEMPTS
     assert client.status == 503
     assert client.header(b"retry-after") == [b"1"]
     assert client.problem["type"] == "urn:figment:not-ready"
 
 
 async def test_started_response_is_not_retried() -> None:
-    asked = 0
+    attempts = 0
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal asked
-        asked += 1
+        nonlocal attempts
+        attempts += 1
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
 
     client = ScriptedClient(b"{}")
     await client.request(RetryingProxy(serve))
-    assert asked == 1
+    assert attempts == 1
     assert client.got[-1]["more_body"], "it must not end as if it were whole"
 
 
 async def test_disconnected_client_is_not_retried() -> None:
-    asked = 0
+    attempts = 0
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal asked
-        asked += 1
+        nonlocal attempts
+        attempts += 1
         await receive()
         client.leave()
         assert (await receive())["type"] == "http.disconnect"
 
     client = ScriptedClient(b"{}")
     await client.request(RetryingProxy(serve))
-    assert asked == 1
+    assert attempts == 1
     assert client.got == []
 
 
@@ -115,7 +115,7 @@ async def test_body_has_size_and_time_limits(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(proxy, "BODY_SECONDS", 0.05)
 
     async def never(scope: Scope, receive: Receive, send: Send) -> None:
-        raise AssertionError("it was asked")
+        raise AssertionError("a replica got the request")
 
     large = ScriptedClient(*([b" " * (1 << 20)] * 9))
     await large.request(RetryingProxy(never))
@@ -134,24 +134,24 @@ async def test_body_has_size_and_time_limits(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_body_with_a_large_content_length_is_not_read() -> None:
     async def never(*_: Any) -> Any:
-        raise AssertionError("it was asked")
+        raise AssertionError("a replica got the request")
 
     for length in (b"8388609", b"9" * 30):
         client = ScriptedClient(b"{}")
         scope = {**SCOPE, "headers": [(b"content-length", length)]}
-        await RetryingProxy(never)(scope, never, client.send)  # nor is it told to go on
+        await RetryingProxy(never)(scope, never, client.send)  # receive is not called either
         assert client.status == 413
         assert client.problem["type"] == "urn:figment:body-too-large"
         assert client.header(b"connection") == [b"close"], "or the rest would be read"
 
 
 async def test_partial_error_of_one_replica_is_dropped_on_retry() -> None:
-    asked = 0
+    attempts = 0
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
             headers = [(b"content-type", b"text/plain")]
             await send({"type": "http.response.start", "status": 500, "headers": headers})
         else:

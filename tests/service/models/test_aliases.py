@@ -41,9 +41,9 @@ def test_aliases_and_rollback(server: Server, models: Path) -> None:
     means = {"stable": 3, "default": 1}
     assert reload(server)["aliases"] == {"tiny": means}
 
-    # 1. Wherever a number may be given, and the answer tells the number.
-    for asked, found in ((None, 1), ("default", 1), ("stable", 3), ("latest", 3), (2, 2)):
-        assert answer(server, version=asked)["version"] == found
+    # 1. An alias is allowed wherever a number is, and the answer has the number.
+    for requested, found in ((None, 1), ("default", 1), ("stable", 3), ("latest", 3), (2, 2)):
+        assert answer(server, version=requested)["version"] == found
     ends = {"from": {"seed": 1}, "to": {"seed": 2}, "steps": 2}
     for path, body in (("/interpolate", ends), ("/variations", {"of": {"seed": 1}, "n": 1})):
         named = body | {"model": "tiny", "version": "stable"}
@@ -56,10 +56,10 @@ def test_aliases_and_rollback(server: Server, models: Path) -> None:
     listed = {each["name"]: each for each in server.client.get("/models").json()["models"]}
     assert (listed["tiny"]["version"], listed["other"]["aliases"]) == (1, {"latest": 1})
 
-    # 2. But not in addresses, which are for ever.
+    # 2. But not in addresses, which are permanent.
     assert server.client.get("/images/tiny/stable/1/0.png").status_code == 422
 
-    # 3. What is no alias is answered with what there is.
+    # 3. An unknown alias: the error lists those that exist.
     unknown = server.client.post("/generate", json={"model": "tiny", "version": "canary"})
     assert unknown.status_code == 404
     assert "no version 'canary'; there are: 1, 2, 3, default, latest, stable" in unknown.text
@@ -68,7 +68,7 @@ def test_aliases_and_rollback(server: Server, models: Path) -> None:
         assert malformed.status_code == 422
         assert "version: should be a number from 1 on, or an alias" in malformed.json()["detail"]
 
-    # 4. Back to what it was, once.
+    # 4. Rollback to the previous version, once.
     done = run(models, "rollback", "tiny", "default")
     assert done.stdout.startswith("default of tiny is version 2 again")
     assert reload(server)["aliases"] == {"tiny": means | {"default": 2}}
@@ -121,7 +121,7 @@ def test_invalid_aliases_keep_the_previous_ones(server: Server, models: Path) ->
         assert reason.endswith("; the previous aliases stay in effect")
         assert report["aliases"] == {"tiny": {"stable": 1, "default": 1}}
 
-    # Of a file that can be read, the good ones are taken.
+    # Valid aliases of a readable file take effect.
     path.write_text('{"stable": 9, "default": [1, 2], "canary": 7}')
     report = reload(server)
     assert report["aliases"] == {"tiny": {"stable": 1, "default": 2}}
@@ -130,7 +130,7 @@ def test_invalid_aliases_keep_the_previous_ones(server: Server, models: Path) ->
         "'canary': version 7 is not served",
     ]
 
-    # A version that is gone is meant by nothing.
+    # A removed version has no alias.
     shutil.rmtree(models / "tiny" / "2")
     assert reload(server)["aliases"] == {"tiny": {"stable": 1}}
     path.unlink()

@@ -30,7 +30,7 @@ def flip_bits(random: np.random.Generator, content: bytes) -> bytes:
 
 
 def flip_bits_of_structure(random: np.random.Generator, content: bytes) -> bytes:
-    """At the end of a file, where graph and manifest of an exported one are."""
+    """Flip bits at the end, where exported files have their graph and manifest."""
     cut = max(len(content) - 4000, 0)
     return content[:cut] + flip_bits(random, content[cut:])
 

@@ -1,4 +1,4 @@
-"""Models from an object store. fsspec's in-memory one stands for S3: what differs is fsspec's."""
+"""Models from an object store: fsspec's in-memory store instead of S3."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ URL = "memory://bucket/models"
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """An empty store, and a folder for copies that is ours alone."""
+    """Empty store; copies go to a folder of this test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     memory = fsspec.filesystem("memory")
     memory.store.clear()
@@ -93,7 +93,7 @@ def test_unchanged_files_are_not_copied_again(store: Any, monkeypatch: pytest.Mo
     local_copy(URL)
     assert [path[-18:] for path in opened] == ["faces/2/model.onnx", "faces/3/model.onnx"]
     assert files(folder)["faces/2/model.onnx"] == b"another"
-    (folder / "faces" / "1" / "model.onnx").unlink()  # by whoever tidies temporary files
+    (folder / "faces" / "1" / "model.onnx").unlink()  # as a cleaner of temporary files may do
     local_copy(URL)
     assert files(folder)["faces/1/model.onnx"] == b"one"
 
@@ -156,10 +156,10 @@ def test_truncated_download_is_discarded(store: Any, monkeypatch: pytest.MonkeyP
     left = folder / "faces" / "1" / ".model.onnx.0123.tmp"
     left.write_bytes(b"which may be what fills the disk")
     put(store, "faces/1/model.onnx", b"whole")
-    told = type(store).find
+    find = type(store).find
 
     def larger(self: Any, *path: Any, **options: Any) -> Any:
-        found = told(self, *path, **options)
+        found = find(self, *path, **options)
         return {name: {**info, "size": info["size"] + 1} for name, info in found.items()}
 
     with monkeypatch.context() as patch:
@@ -246,8 +246,8 @@ def test_waiting_for_another_process_is_logged(
     put(store, "faces/1/model.onnx")
     folder = local_copy(URL)
     caplog.set_level(logging.INFO)
-    held = FileLock(folder.with_suffix(".lock"))
-    held.acquire()
+    lock = FileLock(folder.with_suffix(".lock"))
+    lock.acquire()
     waiting = threading.Thread(target=local_copy, args=(URL,))
     waiting.start()
     try:
@@ -255,7 +255,7 @@ def test_waiting_for_another_process_is_logged(
             assert waiting.is_alive(), "it did not wait, or said nothing of it"
             waiting.join(0.05)
     finally:
-        held.release()
+        lock.release()
         waiting.join()
 
 
@@ -277,9 +277,9 @@ def test_folder_for_copies_writable_by_others_is_rejected(store: Any) -> None:
     ],
 )
 def test_unreadable_store_is_a_startup_error(tmp_path: Path, url: str, said: str) -> None:
-    told = refuse("--models", url, TMPDIR=str(tmp_path))
-    assert said in told
-    assert url in told
+    stderr = refuse("--models", url, TMPDIR=str(tmp_path))
+    assert said in stderr
+    assert url in stderr
 
 
 @pytest.mark.server

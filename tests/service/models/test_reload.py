@@ -15,7 +15,7 @@ pytestmark = pytest.mark.server
 
 
 STREAM = {"n": 20_000, "seed": 1}
-"""15 MB, far more than the sockets between hold."""
+"""15 MB, far more than socket buffers."""
 
 
 def test_versions_are_added_replaced_and_removed(server: Server, models: Path) -> None:
@@ -30,7 +30,7 @@ def test_versions_are_added_replaced_and_removed(server: Server, models: Path) -
         "aliases": {},
     }
 
-    # 1. A second version is added, and is what requests get from then on.
+    # 1. A second version is added. Result: it becomes the default.
     place(models, "tiny", 2, weights(2))
     assert answer(server)["version"] == 1
     assert reload(server)["added"] == ["tiny/2"]
@@ -39,21 +39,21 @@ def test_versions_are_added_replaced_and_removed(server: Server, models: Path) -
     assert second["images"][0]["data"] != first["images"][0]["data"]
     assert "tiny/2" in server.client.get("/info").json()["batches"]
 
-    # 2. The first is replaced: other images, another ETag, at the same address.
+    # 2. The first is replaced. Result: the same address has another ETag.
     address = first["images"][0]["url"]
     etag = server.client.get(address).headers["etag"]
     place(models, "tiny", 1, weights(3))
     assert reload(server)["changed"] == ["tiny/1"]
     assert server.client.get(address).headers["etag"] != etag
 
-    # 3. The second goes, and the first is the highest again.
+    # 3. The second is removed. Result: the first is the default again.
     shutil.rmtree(models / "tiny" / "2")
     assert reload(server)["removed"] == ["tiny/2"]
     assert answer(server)["version"] == 1
     assert server.client.get("/models/tiny/2").status_code == 404
     assert "tiny/2" not in server.client.get("/info").json()["batches"]
 
-    # 4. A whole model goes.
+    # 4. The whole model is removed.
     shutil.rmtree(models / "tiny")
     assert reload(server)["removed"] == ["tiny/1"]
     assert server.client.get("/models/tiny").status_code == 404
@@ -106,7 +106,7 @@ def test_invalid_verifier_keeps_the_previous_pair(server: Server, models: Path) 
         found = server.client.get("/models/other/1").json()
         return found["sha256"], found["verifier_sha256"]
 
-    # 1. Without a verifier it goes on without one, when a bad one comes.
+    # 1. An invalid verifier is added to a version without one. Result: nothing changes.
     path = models / "other" / "1" / "verifier.onnx"
     plain = about()
     path.write_bytes(b"no verifier")
@@ -114,12 +114,12 @@ def test_invalid_verifier_keeps_the_previous_pair(server: Server, models: Path) 
     assert (report["changed"], list(refused(report))) == ([], ["other/1/verifier.onnx"])
     assert about() == plain
 
-    # 2. A good one is taken up.
+    # 2. A valid one is added. Result: it is used.
     path.write_bytes(onnx_files.verifier(("eyes", 2)))
     assert reload(server)["changed"] == ["other/1"]
     assert (pair := about())[1]
 
-    # 3. Then a bad one keeps the pair, and so it does beside a good model.
+    # 3. An invalid one replaces it, alone or with a valid model. Result: the pair stays.
     path.write_bytes(b"no verifier")
     reason = refused(reload(server))["other/1/verifier.onnx"]
     assert reason.endswith("; the previous one is still served")
@@ -130,7 +130,7 @@ def test_invalid_verifier_keeps_the_previous_pair(server: Server, models: Path) 
     body = {"model": "other", "label": "red eyes", "verify": 0.1, "seed": 1}
     assert server.client.post("/generate", json=body).status_code == 200
 
-    # 4. It is given up where it is taken away.
+    # 4. The verifier is removed. Result: the version has none.
     path.unlink()
     assert reload(server)["changed"] == ["other/1"]
     assert about()[1] is None

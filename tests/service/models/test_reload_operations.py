@@ -33,22 +33,22 @@ def test_repeated_reloads_leak_nothing(server: Server, models: Path) -> None:
 
 
 def test_concurrent_reload_requests_share_a_reload(server: Server, models: Path) -> None:
-    """Whether they wait for it or leave at once."""
+    """Clients that wait for it, and clients that disconnect at once."""
 
-    def told() -> int:
+    def reloads() -> int:
         return sum("models reloaded:" in line for line in server.log)
 
-    place(models, "tiny", 2, weights(2))  # which takes a while to be looked at
-    before = told()
+    place(models, "tiny", 2, weights(2))  # so that the reload takes a while
+    before = reloads()
     address = httpx.URL(server.url)
     for _ in range(60):
         with socket.create_connection((address.host, address.port)) as connection:
             connection.sendall(b"POST /models/reload HTTP/1.1\r\nHost: figment\r\n\r\n")
-    with ThreadPoolExecutor(10) as callers:
-        reports = list(callers.map(lambda _: reload(server), range(10)))
+    with ThreadPoolExecutor(10) as clients:
+        reports = list(clients.map(lambda _: reload(server), range(10)))
     assert answer(server)["version"] == 2
     assert all(report["refused"] == [] for report in reports)
-    assert 1 <= told() - before <= 6
+    assert 1 <= reloads() - before <= 6
 
 
 def test_reload_logs_changed_keys_and_aliases(tmp_path: Path) -> None:
@@ -68,9 +68,9 @@ def test_reload_logs_changed_keys_and_aliases(tmp_path: Path) -> None:
         place(models, "tiny", 3, weights(3))
         (models / "tiny" / "aliases.json").write_text('{"stable": 2, "canary": 3}')
         reload(server)
-    told = [line.strip() for line in server.log if "reloaded" in line or "API keys" in line]
+    lines = [line.strip() for line in server.log if "reloaded" in line or "API keys" in line]
     for line, said in zip(
-        told,
+        lines,
         (
             "INFO API keys: added new; removed slow",
             "INFO models reloaded: tiny: stable 1 -> 2",

@@ -46,7 +46,7 @@ def test_operators_in_subgraphs_are_checked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("domain", "name"), [("mine", "Mine"), ("com.microsoft", "QuickGelu")])
 def test_model_local_functions_are_rejected(tmp_path: Path, domain: str, name: str) -> None:
-    """ONNX Runtime has an operator of its own for the second, and would run that."""
+    """ONNX Runtime has its own operator named like the second, and would run that."""
     built = with_nodes(helper.make_node(name, ["latent"], ["changed"], domain=domain))
     built.opset_import.append(helper.make_opsetid(domain, 1))
     opset = list(built.opset_import)
@@ -77,7 +77,7 @@ def test_ort_format_is_rejected(tmp_path: Path) -> None:
 
 
 def test_file_valid_as_ort_format_and_onnx_is_rejected(tmp_path: Path) -> None:
-    """Fields that ONNX does not know are passed over: a message without a graph is left."""
+    """protobuf skips unknown fields, which leaves a message without a graph."""
     content = b"\x48\x00\x4d\x00ORTM\x00\x00\x00\x00"
     assert onnx.ModelProto.FromString(content).ListFields() == []
     assert "ONNX Runtime's own format" in refusal(tmp_path, content)
@@ -131,7 +131,7 @@ def test_additional_input_is_rejected(tmp_path: Path) -> None:
 
 
 def test_output_smaller_than_the_batch_is_rejected(tmp_path: Path) -> None:
-    """One image whatever was asked for: right for a single one only."""
+    """Always one image, which is right for a batch of one only."""
     first = [numpy_helper.from_array(np.array([at]), name) for at, name in ((0, "from"), (1, "to"))]
     nodes = [helper.make_node("Constant", [], [each.name], value=each) for each in first]
     built = with_nodes(*nodes, helper.make_node("Slice", ["latent", "from", "to"], ["changed"]))
