@@ -226,7 +226,7 @@ def test_killed_replica_fails_no_request(cluster: Cluster) -> None:
     )
     before = cluster.nodes.ask("replicas")
     assert len(before) == 2
-    with crowd.running(32):
+    with crowd.running(8):
         wait_until(lambda: crowd.answers > 200)
         cluster.nodes.ask("kill", before[0])
         # Wait for the new replica, then for more answers.
@@ -266,7 +266,7 @@ def test_all_replicas_reload_models_under_load(cluster: Cluster) -> None:
         )
 
     before = set(cluster.nodes.ask("replicas"))
-    with crowd.running(32):
+    with crowd.running(8):
         wait_until(lambda: crowd.answers > 100)
         assert not everywhere()
         cluster.nodes.ask("deploy", {"models": "2"})
@@ -281,7 +281,7 @@ def test_all_replicas_reload_models_under_load(cluster: Cluster) -> None:
 
 
 def fetch(url: str, out: Path, key: str = "") -> subprocess.Popen[str]:
-    options = "-n 10000 --per-file 1000 --format zip --seed 6 --model digits --model-version 1"
+    options = "-n 5000 --per-file 500 --format zip --seed 6 --model digits --model-version 1"
     return subprocess.Popen(
         [
             sys.executable,

@@ -15,6 +15,7 @@ from service.errors import StartupError
 from service.models.sandbox import CheckResult, ModelSandbox
 from tests.helpers import onnx_files
 from tests.helpers.rejected_models import PLAIN, SMALL, TRUE, load, refusal, with_nodes
+from tests.helpers.waiting import wait_until
 
 
 def test_endless_loop_hits_the_time_limit(tmp_path: Path) -> None:
@@ -131,6 +132,7 @@ def test_sandbox_environment_has_no_secrets(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     sandbox = ModelSandbox()
     sandbox.prepare()
+    wait_until(lambda: len(sandbox_processes()) == 1)  # its command line is empty at first
     (child,) = sandbox_processes()
     assert "secret" not in child.environ().values()
     assert child.environ()["TMPDIR"] == str(tmp_path)
