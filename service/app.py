@@ -97,7 +97,7 @@ def assemble(state: State) -> Gateway:
     # Only documents the key in OpenAPI; the gateway checks it.
     documented_key = [Security(HTTPBearer(auto_error=False))] if access.requires_key else []
     for routes in (generate, interpolate, variations, images, models, oip, info):
-        app.include_router(routes.router, dependencies=takes_key)
+        app.include_router(routes.router, dependencies=documented_key)
     for routes in (docs, health, studio):
         app.include_router(routes.router)
     problems.install(app)
@@ -125,7 +125,7 @@ def load(settings: Settings, sandbox: ModelSandbox | None = None) -> State:
     registry = ModelRegistry(settings.models, runtime, defaults, sandbox)
     engine = Engine(
         run_batch,
-        lambda: _render_one(registry.library),
+        lambda: _render_one(registry.models),
         threads=runtime.threads,
         encoders=runtime.encoders,
         limits=Limits(
@@ -136,7 +136,7 @@ def load(settings: Settings, sandbox: ModelSandbox | None = None) -> State:
         ),
     )
     effective = _effective(runtime)
-    _report_start(effective, registry.library, settings)
+    _report_start(effective, registry.models, settings)
     return State(
         settings=settings,
         runtime=runtime,

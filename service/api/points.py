@@ -16,7 +16,7 @@ def choose_model(
     Raises ``UnknownModel``.
     """
     labelled = any(point.label is not None for point in points)
-    return models.choose(body.model, body.version, labelled=labelled)
+    return models.resolve(body.model, body.version, labelled=labelled)
 
 
 def sample(model: Model, point: Point) -> SeedImages:

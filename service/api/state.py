@@ -14,9 +14,8 @@ from service.api.stream_limit import StreamLimit
 from service.engine.engine import Engine
 from service.errors import StartupError
 from service.inference.session import SessionFactory
-from service.models import changes
 from service.models.model_set import ModelSet
-from service.models.registry import ModelRegistry, ReloadReport
+from service.models.registry import ModelRegistry, ReloadReport, describe_changes
 from service.observability import metrics
 from service.settings import Settings
 
@@ -50,7 +49,7 @@ class State:
         except StartupError as error:
             warnings = [f"the API keys stay as they were: {error}"]
             log.error("%s", warnings[0])
-        if changed := changes.told(before, self.access.keys_by_name):
+        if changed := describe_changes(before, self.access.keys_by_name):
             log.info("API keys: %s", changed)
         report = await self.registry.reload()
         report = replace(
@@ -73,7 +72,7 @@ class State:
     @property
     def models(self) -> ModelSet:
         """Snapshot of the served models. Read it once per request: a reload may replace it."""
-        return self.registry.library
+        return self.registry.models
 
 
 def state_of(request: Request) -> State:

@@ -1,7 +1,7 @@
-"""The same app as replicas of Ray Serve: deployment, autoscaling, and a layer in Ray's proxies.
+"""The service on Ray Serve: deployment, autoscaling, and middleware for Ray's proxies.
 
-Beside ``datasets.ray_executor`` nothing else imports Ray. ``service.cluster:app`` is made when it
-is first asked for: Ray's proxies import ``service.cluster.proxy``, and must not load the runtime.
+Only this package and ``datasets.ray_executor`` import Ray. ``service.cluster:app`` is imported
+lazily, as Ray's proxies import ``service.cluster.proxy`` and must not load ONNX Runtime.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The app on Ray Serve, on as many machines as there are: ``serve run service.cluster:app``.
+"""Ray Serve deployment: ``serve run service.cluster:app``.
 
-Each replica is the whole app, with models, queue and threads of its own. Ray decides how many
-there are and where; Serve's proxies take requests on every machine and hand each to a replica.
+Each replica is the whole app, with its own models, queue and threads. Ray decides how many there
+are and on which machines; Serve's proxy on each machine sends each request to a replica.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from service.app import assemble, load
 from service.cluster.autoscaling import QUEUE, RATE, WORK, ImageQueuePolicy
-from service.cluster.proxy import Paced
+from service.cluster.proxy import PacedReplica
 from service.errors import NotReady, ReloadUnsupported, StartupError
 from service.inference.runtime_check import check_installation
 from service.observability.logging import log_to_stderr
@@ -30,36 +30,37 @@ try:
 except ImportError as error:
     raise ImportError(f'Ray is missing: pip install "figment[ray]" ({error})') from error
 
-# Read by Serve's proxies, which inherit them where `serve run` starts Ray; elsewhere they stand
-# in ops/ray/serve.yaml. The second: a replica on another machine is better than a queue on this.
+# Read by Serve's proxies, which inherit them if `serve run` starts Ray; otherwise they come from
+# ops/ray/serve.yaml. The second lets a proxy use replicas on other machines equally, which is
+# faster than a queue on its own.
 os.environ.setdefault(
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "service.cluster.proxy.middlewares"
 )
 os.environ.setdefault("RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING", "0")
 
-MOST_REQUESTS = 8192
-"""At a time in a replica, and waiting in a proxy: more than its queue of images lets in, so that
-it is the queue that refuses, with the time when to come back."""
+MAX_REQUESTS = 8192
+"""Concurrent requests in a replica, and waiting requests in a proxy. More than the queue of a
+replica admits, so that the queue rejects requests, with a Retry-After."""
 
 
 def fitted(settings: Settings, resources: dict[str, float]) -> Settings:
-    """``settings`` for a replica that Ray gave so many ``CPU`` and ``GPU``.
+    """Adapt the settings to the ``CPU`` and ``GPU`` assigned by Ray.
 
-    Raises ``StartupError`` where it would lie open.
+    Raises ``StartupError`` if the service would accept unauthenticated requests.
     """
     has_keys = settings.api_keys is not None or settings.api_keys_file is not None
     if not (has_keys or settings.allow_anonymous):
         raise StartupError(
-            "on a cluster others can ask, and there is no API key. Set FIGMENT_API_KEYS "
-            "(`python -m service key NAME` makes one), or, if everyone who can reach it may use "
-            "it, FIGMENT_ALLOW_ANONYMOUS=true"
+            "a cluster is reachable from other machines, and there is no API key. Set "
+            "FIGMENT_API_KEYS (`python -m service key NAME` makes one), or, if every client that "
+            "can reach it may use it, FIGMENT_ALLOW_ANONYMOUS=true"
         )
     device = settings.device
     if device == "auto":
         device = "cuda" if resources.get("GPU") else "cpu"
     return settings.model_copy(
         update={
-            "host": "0.0.0.0",  # where Serve listens is not known here: it may be anywhere
+            "host": "0.0.0.0",  # the address of Serve is not known here; assume a public one
             "workers": 1,
             "threads": settings.threads or max(1, math.ceil(resources.get("CPU", 1))),
             "device": device,
@@ -68,43 +69,43 @@ def fitted(settings: Settings, resources: dict[str, float]) -> Settings:
 
 
 def refer_to_config() -> None:
-    """Raises ``ReloadUnsupported``: replicas are told of new models together."""
+    """Raises ``ReloadUnsupported``: all replicas must reload together, by a new config."""
     raise ReloadUnsupported(
-        "this reaches one replica of several. Have all reload by another value in user_config of "
-        "the Serve config, and `serve deploy`"
+        "this request reaches only one of several replicas. To reload all, change user_config in "
+        "the Serve config and run `serve deploy`"
     )
 
 
-class Figment:
-    """What a replica does, by the names that Serve calls."""
+class Replica:
+    """One replica. Serve calls its public methods by name."""
 
     def __init__(self) -> None:
-        """Raises ``StartupError``."""
+        """Load the models. Raises ``StartupError``."""
         check_environment()
         check_installation()
         settings = Settings()
         log_to_stderr(settings.log_format)
-        # Ray gives some of its functions no types; below as well.
+        # Some of Ray's functions have no types, here and below.
         resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
         self._state = replace(load(fitted(settings, resources)), reload_workers=refer_to_config)
         self._queue = Gauge("figment_queue_images", "Images queued or running.")
-        self._rate = Gauge("figment_images_per_second", "Images that can be made per second.")
-        self._images = Counter("figment_images_asked", "Images that were asked for.")
-        self._asked, self._looked = 0.0, time.monotonic()
+        self._rate = Gauge("figment_images_per_second", "Throughput in images per second.")
+        self._images = Counter("figment_images_asked", "Images requested.")
+        self._images_before, self._measured_at = 0.0, time.monotonic()
 
-    def __serve_build_asgi_app__(self) -> Paced:
-        return Paced(assemble(self._state))
+    def __serve_build_asgi_app__(self) -> PacedReplica:
+        return PacedReplica(assemble(self._state))
 
     async def reconfigure(self, user_config: Any) -> None:
-        """Any other value of it: keys and models are read anew, while requests go on.
+        """Reload API keys and models while requests continue; the value itself is not used.
 
-        What cannot be taken up is logged, and what was there goes on serving: a replica that
-        failed here would be ended, and the next one find the same.
+        Errors are logged, and the previous keys and models stay. If this raised an error, Serve
+        would replace the replica, and the next one would fail in the same way.
         """
         await self._state.reload()
 
     async def check_health(self) -> None:
-        """Raises ``NotReady``: Serve starts another replica instead of one that stays so."""
+        """Health check of Serve, which replaces a replica that keeps raising ``NotReady``."""
         if not self._state.engine.ready:
             raise NotReady(
                 "no worker thread has sent a heartbeat within "
@@ -112,25 +113,25 @@ class Figment:
             )
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """For ``scaling.py``, and for Ray's own metrics, which name the replica."""
+        """Metrics for ``autoscaling.py``; also exported as Ray metrics, labelled by replica."""
         engine, now = self._state.engine, time.monotonic()
-        asked = _asked()
-        new, seconds = asked - self._asked, now - self._looked
-        self._asked, self._looked = asked, now
-        told = {
+        images = _requested_images()
+        new, seconds = images - self._images_before, now - self._measured_at
+        self._images_before, self._measured_at = images, now
+        stats = {
             QUEUE: float(engine.queued_images),
             RATE: engine.images_per_second or 0.0,
             WORK: new / seconds,
         }
-        self._queue.set(told[QUEUE])
-        self._rate.set(told[RATE])
+        self._queue.set(stats[QUEUE])
+        self._rate.set(stats[RATE])
         if new:
             self._images.inc(new)
-        return told
+        return stats
 
 
-def _asked() -> float:
-    """Images that were computed or are about to be, since the start."""
+def _requested_images() -> float:
+    """Images charged to all keys since the start: computed, queued or running."""
     samples = (sample for family in KEY_IMAGES.collect() for sample in family.samples)
     return sum(sample.value for sample in samples if sample.name.endswith("_total"))
 
@@ -146,11 +147,13 @@ app = serve.deployment(
         look_back_period_s=15,
         policy=AutoscalingPolicy(policy_function=ImageQueuePolicy),  # type: ignore[no-untyped-call]  # as above
     ),
-    max_ongoing_requests=MOST_REQUESTS,
-    max_queued_requests=MOST_REQUESTS,
+    max_ongoing_requests=MAX_REQUESTS,
+    max_queued_requests=MAX_REQUESTS,
     backpressure_config=BackpressureConfig(retry_after_s=1),
-    logging_config=LoggingConfig(enable_access_log=False),  # FIGMENT_LOG_REQUESTS is ours
+    logging_config=LoggingConfig(
+        enable_access_log=False
+    ),  # FIGMENT_LOG_REQUESTS logs requests instead
     graceful_shutdown_timeout_s=40,
     health_check_period_s=5,
     health_check_timeout_s=10,
-)(serve.ingress()(Figment)).bind()
+)(serve.ingress()(Replica)).bind()

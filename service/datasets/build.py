@@ -268,7 +268,7 @@ def _find(models: Path, plan: DatasetPlan, manifest: DatasetManifest | None) -> 
 
 def _checked_content(file: Path, sandbox: ModelSandbox) -> bytes:
     """Content of a model file that passed the sandbox. Raises ``DatasetError``."""
-    (result,) = sandbox.vet([file])
+    (result,) = sandbox.check([file])
     try:
         return sandbox.checked_content(result)
     except InvalidModel as error:

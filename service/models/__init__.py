@@ -3,4 +3,4 @@
 It does not run models for requests: that is `inference`, driven by `engine`.
 """
 
-__all__ = ["aliases", "changes", "model_set", "object_store", "registry", "sandbox"]
+__all__ = ["aliases", "model_set", "object_store", "registry", "sandbox"]

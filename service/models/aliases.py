@@ -1,9 +1,9 @@
-"""Names for versions: ``models/NAME/aliases.json``, small and written by hand or by command.
+"""Aliases of versions: ``models/NAME/aliases.json``, written by hand or by command.
 
     {"stable": 2, "default": [1, 2]}
 
-A number, or a list: its last entry is in effect, the earlier ones are what it was before. The alias
-``default`` is what requests get that name no version.
+A value is a version, or a list whose last entry is in effect; earlier entries are its history.
+The alias ``default`` is for requests without a version.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from service.errors import InvalidAlias
 
 FILE = "aliases.json"
 LATEST = "latest"
-"""The highest version, always."""
+"""Always the highest version."""
 DEFAULT = "default"
 RESERVED = (LATEST, "labels")
-"""The second is an address below a model's."""
-MOST_BYTES = 65536
-HISTORY = 20
-"""Entries that are kept of a list."""
+"""Aliases that cannot be set; ``/models/NAME/labels`` is an address."""
+MAX_BYTES = 65536
+MAX_HISTORY = 20
+"""Versions kept per alias."""
 
 History = dict[str, list[int]]
-"""Of each alias, its versions: the last is in effect."""
+"""Alias to its versions; the last is in effect."""
 
 _Number = Annotated[int, Field(ge=1, le=999_999_999)]
 _FILE = TypeAdapter(
@@ -42,26 +42,26 @@ _FILE = TypeAdapter(
 
 
 def read(folder: Path) -> History:
-    """The aliases of the model in ``folder``; none without a file. Raises ``InvalidAlias``."""
+    """Aliases of the model in ``folder``; none without a file. Raises ``InvalidAlias``."""
     path = folder / FILE
     try:
         if not path.exists():
             return {}
         if not path.is_file():
-            raise InvalidAlias("it is no file")
+            raise InvalidAlias("is not a file")
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise InvalidAlias(f"cannot be read: {error}") from error
-    if len(content) > MOST_BYTES:
-        raise InvalidAlias(f"is larger than {MOST_BYTES} bytes")
+    if len(content) > MAX_BYTES:
+        raise InvalidAlias(f"is larger than {MAX_BYTES} bytes")
     try:
         found = _FILE.validate_json(content, strict=True)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = "".join(f"{part}: " for part in fault["loc"][:1])
         raise InvalidAlias(
-            f"{where}{fault['msg']}; it holds an alias and a version or list of them, "
+            f"{where}{fault['msg']}; map aliases to versions or lists of them, "
             'such as {"stable": 2, "default": [1, 2]}'
         ) from error
     for alias in RESERVED:
@@ -71,14 +71,14 @@ def read(folder: Path) -> History:
 
 
 def set_alias(models: Path, name: str, alias: str, version: int) -> None:
-    """Have ``alias`` mean ``version`` from now on; what it meant is kept. Raises ``InvalidAlias``.
+    """Set ``alias`` to ``version`` and keep its history. Raises ``InvalidAlias``.
 
     ``models`` is the folder of all models.
     """
     if not re.fullmatch(ALIAS_PATTERN, alias) or alias in RESERVED:
         raise InvalidAlias(
-            f"{alias!r} is no alias that can be set: a lower-case letter, then letters, digits and "
-            f"'-', and not {' or '.join(map(repr, RESERVED))}"
+            f"{alias!r} is not an alias that can be set: a lower-case letter, then letters, digits "
+            f"and '-', and not {' or '.join(map(repr, RESERVED))}"
         )
     folder = _folder(models, name)
     if not (folder / str(version) / MODEL_FILE).is_file():
@@ -86,23 +86,23 @@ def set_alias(models: Path, name: str, alias: str, version: int) -> None:
     history = read(folder)
     before = history.get(alias, [])
     if before[-1:] != [version]:
-        history[alias] = [*before, version][-HISTORY:]
+        history[alias] = [*before, version][-MAX_HISTORY:]
         _write(folder, history)
 
 
 def roll_back(models: Path, name: str, alias: str) -> int:
-    """Have ``alias`` mean what it meant before, and return that. Raises ``InvalidAlias``."""
+    """Set ``alias`` to its previous version, and return that. Raises ``InvalidAlias``."""
     folder = _folder(models, name)
     history = read(folder)
     if len(history.get(alias, [])) < 2:
-        raise InvalidAlias(f"{alias!r} was nothing else before, as {folder / FILE} has it")
+        raise InvalidAlias(f"{alias!r} has no previous version in {folder / FILE}")
     history[alias].pop()
     _write(folder, history)
     return history[alias][-1]
 
 
 def _folder(models: Path, name: str) -> Path:
-    """Of a model. No other name becomes a path."""
+    """Folder of a model. Rejects invalid names, so that no request can form a path."""
     if not re.fullmatch(NAME_PATTERN, name) or not (models / name).is_dir():
         raise InvalidAlias(f"there is no model {name!r} in {models}")
     return models / name

@@ -1,4 +1,4 @@
-"""What is served: models by name and version, aliases, defaults, and what was refused."""
+"""Served models: by name and version, with aliases, defaults, and rejected files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.models import aliases
 
 @dataclass(frozen=True)
 class RejectedModel:
-    """A file or version that is not served, by its place in the models folder, and why."""
+    """File or version that is not served: its path in the models folder, and the reason."""
 
     path: str
     reason: str
@@ -22,40 +22,40 @@ class RejectedModel:
 
 @dataclass(frozen=True)
 class ModelSet:
-    """All models that are served. It does not change: a reload makes another."""
+    """Immutable snapshot of all served models; a reload makes another."""
 
     models: dict[str, dict[int, Model]]
     refused: list[RejectedModel]
-    chosen: dict[Kind, str | None]
-    """The configured default of each kind, where there is one; else it is the first by name."""
+    configured_defaults: dict[Kind, str | None]
+    """Configured default model of each kind; None: the first by name."""
     aliases: dict[str, dict[str, int]] = field(default_factory=dict)
-    """For each model, names of its versions, all of which are served. See ``aliases.py``."""
+    """Model to alias to version; every version is served. See ``aliases.py``."""
 
     @functools.cached_property
     def _defaults(self) -> dict[Kind, str | None]:
-        """The model of each kind for a request that names none, where there is one."""
+        """Model of each kind for requests without a name; None if there is none of the kind."""
         kinds: tuple[Kind, ...] = get_args(Kind)
         found: dict[Kind, str | None] = {}
         for kind in kinds:
-            names, name = self.names(kind), self.chosen.get(kind)
+            names, name = self.names(kind), self.configured_defaults.get(kind)
             found[kind] = name if name in names else next(iter(names), None)
         return found
 
     def missing_defaults(self) -> list[str]:
-        """Of each kind whose configured default is not served, that and what is."""
+        """Sentences on configured defaults that are not served."""
         return [
             f"{name!r} cannot be the default {kind} model; there are: "
             f"{', '.join(self.names(kind)) or 'none'}"
-            for kind, name in self.chosen.items()
+            for kind, name in self.configured_defaults.items()
             if name is not None and name not in self.names(kind)
         ]
 
     def names(self, kind: Kind) -> list[str]:
-        """The models of ``kind``, by the version that is taken where none is named."""
+        """Names of models whose default version is of ``kind``."""
         return [name for name in self.models if self.get(name).manifest.kind == kind]
 
     def verified(self) -> list[str]:
-        """The models that have a verifier, by the version that is taken where none is named."""
+        """Names of models whose default version has a verifier."""
         return [name for name in self.models if self.get(name).verifier is not None]
 
     def versions(self, name: str) -> dict[int, Model]:
@@ -68,57 +68,61 @@ class ModelSet:
         return self.models[name]
 
     @functools.cached_property
-    def _usual(self) -> dict[str, Model]:
-        """Of each name, the version for a request that names none."""
+    def _default_versions(self) -> dict[str, Model]:
+        """Model name to its version for requests that name none."""
         return {
             name: versions[self.aliases.get(name, {}).get(aliases.DEFAULT, max(versions))]
             for name, versions in self.models.items()
         }
 
-    def meanings(self, name: str) -> dict[str, int]:
-        """All aliases of a model, with the versions that they mean. Raises ``UnknownModel``."""
+    def aliases_of(self, name: str) -> dict[str, int]:
+        """All aliases of a model and their versions, ``latest`` too. Raises ``UnknownModel``."""
         return {**self.aliases.get(name, {}), aliases.LATEST: max(self.versions(name))}
 
     def get(self, name: str, version: int | str | None = None) -> Model:
-        """A model by name and by version or alias. Raises ``UnknownModel``.
+        """Model by name and by version or alias. Raises ``UnknownModel``.
 
-        Without a version: the one that the alias ``default`` means, else the highest.
+        Without a version: the one of the alias ``default``, else the highest.
         """
         versions = self.versions(name)
         if version is None:
-            return self._usual[name]
-        number = version if isinstance(version, int) else self.meanings(name).get(version)
+            return self._default_versions[name]
+        number = version if isinstance(version, int) else self.aliases_of(name).get(version)
         if number not in versions:
-            there = [*map(str, sorted(versions)), *sorted(self.meanings(name))]
+            known = [*map(str, sorted(versions)), *sorted(self.aliases_of(name))]
             raise UnknownModel(
-                f"model {name!r} has no version {version!r}; there are: {', '.join(there)}",
+                f"model {name!r} has no version {version!r}; there are: {', '.join(known)}",
                 versions=sorted(versions),
-                aliases=self.meanings(name),
+                aliases=self.aliases_of(name),
             )
         return versions[number]
 
-    def choose(self, name: str | None, version: int | str | None, *, labelled: bool) -> Model:
-        """The model of that name, else the default: a conditional one for what is labelled.
+    def resolve(self, name: str | None, version: int | str | None, *, labelled: bool) -> Model:
+        """Model of a request: by name, or the default; a conditional one if ``labelled``.
 
         Raises ``UnknownModel``.
         """
         if name is None:
             plain = not labelled and self._defaults["unconditional"] is not None
-            usual = self.default("unconditional" if plain else "conditional")
-            return usual if version is None else self.get(usual.name, version)
+            default = self.default("unconditional" if plain else "conditional")
+            return default if version is None else self.get(default.name, version)
         return self.get(name, version)
 
     def default(self, kind: Kind) -> Model:
-        """The model for a request that names none. Raises ``UnknownModel``."""
+        """Model for requests that name none. Raises ``UnknownModel``."""
         name = self._defaults[kind]
         if name is None:
             raise UnknownModel(f"no {kind} model is served; name one of: {', '.join(self.models)}")
         return self.get(name)
 
-    def batches(self) -> dict[str, dict[str, Any]]:
-        """How each version is run, for people to read."""
+    def by_version(self) -> dict[str, Model]:
+        """``NAME/VERSION`` to model."""
         return {
-            f"{name}/{number}": model.executor.describe()
+            f"{name}/{number}": model
             for name, versions in self.models.items()
             for number, model in versions.items()
         }
+
+    def batches(self) -> dict[str, dict[str, Any]]:
+        """Execution of each version, ``NAME/VERSION`` to its description in ``/info``."""
+        return {path: model.executor.describe() for path, model in self.by_version().items()}

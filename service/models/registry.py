@@ -1,17 +1,16 @@
-"""The library in service, and its exchange for another while requests are under way."""
+"""Model registry: holds the served models and swaps them on reload, while requests continue."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service.core.manifest import Kind
 from service.errors import StartupError
-from service.inference.model import Model
 from service.inference.session import SessionFactory
-from service.models import changes
 from service.models.model_set import ModelSet, RejectedModel
 from service.models.object_store import local_copy
 from service.models.repository import load_models
@@ -23,123 +22,134 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReloadReport:
-    """What a reload came to. Versions are told as ``NAME/VERSION``."""
+    """Result of a reload. Versions are written ``NAME/VERSION``."""
 
     added: list[str]
     changed: list[str]
     removed: list[str]
     refused: list[RejectedModel]
-    """All that is not served as it lies in the folder, changed or not."""
+    """Rejected files and versions, new or not."""
     warnings: list[str]
-    """Why nothing was exchanged, or which configured default is not served."""
+    """Reason why nothing changed, or configured defaults that are not served."""
     aliases: dict[str, dict[str, int]]
-    """In effect now, of each model that has some."""
+    """Aliases now in effect, of each model that has some."""
     failed: bool = False
-    """What is in effect is older than what lies there, which could not be taken up."""
+    """True if the reload failed and the previous models are still served."""
 
 
 class ModelRegistry:
-    """Holds a library. Whoever asks for it keeps what was given, whatever comes after."""
+    """Holds the current ``ModelSet``, which callers may keep across reloads."""
 
     def __init__(
         self,
         source: str | Path,
         runtime: SessionFactory,
-        chosen: dict[Kind, str | None],
-        vetter: ModelSandbox,
+        configured_defaults: dict[Kind, str | None],
+        sandbox: ModelSandbox,
     ) -> None:
-        """Load all of ``source``, a folder or an address. Raises ``StartupError``."""
+        """Load all models of ``source``, a folder or a URL. Raises ``StartupError``."""
         self._source = source
         self._runtime = runtime
-        self._vetter = vetter
-        self._turn = asyncio.Lock()
+        self._sandbox = sandbox
+        self._lock = asyncio.Lock()
         self._waiting: asyncio.Task[ReloadReport] | None = None
-        """The reload that has not begun yet."""
-        self.library = load_models(local_copy(source), runtime, chosen, vetter=vetter)
-        _count(ModelSet({}, [], chosen), self.library)
+        """Reload that has not started yet."""
+        self.models = load_models(local_copy(source), runtime, configured_defaults, sandbox=sandbox)
+        _count_changes(ModelSet({}, [], configured_defaults), self.models)
 
     async def reload(self) -> ReloadReport:
-        """Look through the folder again, then serve what is there, all at once.
+        """Check the source again and swap the served models, all at once.
 
-        One is under way and one waits, at most: who asks shares what has not begun yet, and so is
-        told of all that was there when they asked. It goes on if whoever waits leaves.
+        At most one reload runs and one waits. Callers share the waiting one, so each sees the files
+        present when it asked. Cancelling a caller does not cancel the reload.
         """
         if self._waiting is None:
             self._waiting = asyncio.create_task(self._reload())
         return await asyncio.shield(self._waiting)
 
     def close(self) -> None:
-        """Have a reload that is under way end, with nothing changed."""
-        self._vetter.close()
+        """Abort a running reload; it changes nothing."""
+        self._sandbox.close()
 
     async def _reload(self) -> ReloadReport:
-        async with self._turn:
+        async with self._lock:
             self._waiting = None
-            return await asyncio.to_thread(self._exchange)
+            return await asyncio.to_thread(self._swap)
 
-    def _exchange(self) -> ReloadReport:
-        before = self.library
+    def _swap(self) -> ReloadReport:
+        before = self.models
         try:
             after = load_models(
                 local_copy(self._source),
                 self._runtime,
-                before.chosen,
-                vetter=self._vetter,
+                before.configured_defaults,
+                sandbox=self._sandbox,
                 before=before,
             )
         except StartupError as error:
             after, warnings = before, [f"nothing was changed: {error}"]
         else:
-            self.library = after
-            _count(before, after)
+            self.models = after
+            _count_changes(before, after)
             warnings = after.missing_defaults()
         _log_changes(before, after, warnings)
         return replace(_compare(before, after, warnings), failed=after is before)
 
 
-def _compare(before: ModelSet, after: ModelSet, warnings: list[str]) -> ReloadReport:
-    old, new = _versions(before), _versions(after)
-    return ReloadReport(
-        added=[place for place in new if place not in old],
-        changed=[place for place in new if place in old and new[place] is not old[place]],
-        removed=[place for place in old if place not in new],
-        refused=after.refused,
-        warnings=warnings,
-        aliases={name: means for name, means in after.aliases.items() if means},
+def describe_changes(before: Mapping[str, object], after: Mapping[str, object]) -> str:
+    """Differences by name: ``added b, c; changed a; removed d``; empty if there are none."""
+    names = {
+        "added": [name for name in after if name not in before],
+        "changed": [name for name in after if name in before and after[name] != before[name]],
+        "removed": [name for name in before if name not in after],
+    }
+    return "; ".join(f"{change} {', '.join(which)}" for change, which in names.items() if which)
+
+
+def _describe_moves(before: Mapping[str, int], after: Mapping[str, int]) -> str:
+    """Changed aliases: ``canary none -> 3, stable 1 -> 2``; empty if there are none."""
+    return ", ".join(
+        f"{alias} {before.get(alias, 'none')} -> {after.get(alias, 'none')}"
+        for alias in sorted({*before, *after})
+        if before.get(alias) != after.get(alias)
     )
 
 
-def _count(before: ModelSet, after: ModelSet) -> None:
-    """For the metrics: what came and went."""
-    old, new = _versions(before), _versions(after)
-    for place, model in (old | new).items():
+def _compare(before: ModelSet, after: ModelSet, warnings: list[str]) -> ReloadReport:
+    old, new = before.by_version(), after.by_version()
+    return ReloadReport(
+        added=[path for path in new if path not in old],
+        changed=[path for path in new if path in old and new[path] is not old[path]],
+        removed=[path for path in old if path not in new],
+        refused=after.refused,
+        warnings=warnings,
+        aliases={name: versions for name, versions in after.aliases.items() if versions},
+    )
+
+
+def _count_changes(before: ModelSet, after: ModelSet) -> None:
+    """Update the metrics of served, loaded and rejected models."""
+    old, new = before.by_version(), after.by_version()
+    for path, model in (old | new).items():
         info = metrics.MODEL_INFO
-        if place in old and old[place] is not new.get(place):
-            metrics.MODEL_LOADS.labels("removed" if place not in new else "changed").inc()
-            info.labels(old[place].name, old[place].version, old[place].sha256).set(0)
-        if place not in old:
+        if path in old and old[path] is not new.get(path):
+            metrics.MODEL_LOADS.labels("removed" if path not in new else "changed").inc()
+            info.labels(old[path].name, old[path].version, old[path].sha256).set(0)
+        if path not in old:
             metrics.MODEL_LOADS.labels("added").inc()
-        if place in new:
+        if path in new:
             info.labels(model.name, model.version, model.sha256).set(1)
-    for refusal in after.refused:
-        if refusal not in before.refused:
+    for rejected in after.refused:
+        if rejected not in before.refused:
             metrics.MODEL_LOADS.labels("refused").inc()
     metrics.MODELS_REFUSED.set(len(after.refused))
 
 
-def _versions(library: ModelSet) -> dict[str, Model]:
-    return {
-        f"{name}/{number}": model
-        for name, versions in library.models.items()
-        for number, model in versions.items()
-    }
-
-
 def _log_changes(before: ModelSet, after: ModelSet, warnings: list[str]) -> None:
-    done = [changes.told(_versions(before), _versions(after))]
+    changes = [describe_changes(before.by_version(), after.by_version())]
     for name in after.models:
-        moved = changes.moved(before.aliases.get(name, {}), after.aliases.get(name, {}))
-        done.append(moved and f"{name}: {moved}")
-    log.info("models reloaded: %s", "; ".join(filter(None, done)) or "nothing new")
+        moves = _describe_moves(before.aliases.get(name, {}), after.aliases.get(name, {}))
+        changes.append(moves and f"{name}: {moves}")
+    log.info("models reloaded: %s", "; ".join(filter(None, changes)) or "nothing new")
     for warning in warnings:
         log.warning("%s", warning)

@@ -1,10 +1,10 @@
-"""The models folder: find, vet, load, warm.
+"""Models folder: find, check, load and warm all models.
 
     models/<name>/aliases.json              optional
            <name>/<version>/model.onnx
                             verifier.onnx   optional
 
-A file that cannot be served is refused with a reason; the rest go on.
+An invalid file is rejected with a reason, and the others are served.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from service.models import aliases
 from service.models.model_set import ModelSet, RejectedModel
 from service.models.sandbox import CheckResult, ModelSandbox
 
-GOES_ON = "; the one loaded before goes on serving"
+PREVIOUS_SERVED = "; the previous one is still served"
 
 log = logging.getLogger(__name__)
 
@@ -36,74 +36,74 @@ log = logging.getLogger(__name__)
 def load_models(
     folder: Path,
     runtime: SessionFactory,
-    chosen: dict[Kind, str | None],
+    configured_defaults: dict[Kind, str | None],
     *,
-    vetter: ModelSandbox | None = None,
+    sandbox: ModelSandbox | None = None,
     before: ModelSet | None = None,
 ) -> ModelSet:
-    """Load every model below ``folder`` that is fit to be served.
+    """Load every valid model below ``folder``.
 
-    With the library from ``before``, what has not changed is taken from there, and so is what has
-    become unfit. Raises ``StartupError`` where there is nothing to serve, or, at the start, no
-    model of the name and kind that ``chosen`` makes a default.
+    At a reload, models of ``before`` are kept if their files are unchanged or have become invalid.
+    Raises ``StartupError`` if there is nothing to serve, or, at the start, if a model in
+    ``configured_defaults`` is not served or is of the other kind.
     """
     if not folder.is_dir():
         raise StartupError(f"the models folder {folder} does not exist; set FIGMENT_MODELS")
-    loading = _Loading(folder, runtime, vetter or ModelSandbox(), before)
-    library = loading.library(chosen)
-    for refusal in library.refused:
-        log.warning("refused %s: %s", refusal.path, refusal.reason)
-    if not library.models:
-        reasons = "".join(f"\n  {refusal.path}: {refusal.reason}" for refusal in library.refused)
+    loading = _Loading(folder, runtime, sandbox or ModelSandbox(), before)
+    models = loading.load(configured_defaults)
+    for rejected in models.refused:
+        log.warning("refused %s: %s", rejected.path, rejected.reason)
+    if not models.models:
+        reasons = "".join(f"\n  {rejected.path}: {rejected.reason}" for rejected in models.refused)
         raise StartupError(
             f"no model to serve in {folder} (looked for NAME/VERSION/{MODEL_FILE}){reasons}"
         )
     if before is None:
-        for missing in library.missing_defaults():
+        for missing in models.missing_defaults():
             raise StartupError(missing)
-    return library
+    return models
 
 
 class _Files(NamedTuple):
-    """Those of a version."""
+    """Paths of the files of one version."""
 
     model: Path
     verifier: Path | None
 
 
 class _Loading:
-    """One look through the folder."""
+    """One pass through the folder."""
 
     def __init__(
-        self, folder: Path, runtime: SessionFactory, vetter: ModelSandbox, before: ModelSet | None
+        self, folder: Path, runtime: SessionFactory, sandbox: ModelSandbox, before: ModelSet | None
     ) -> None:
         self._folder = folder
         self._runtime = runtime
-        self._vetter = vetter
+        self._sandbox = sandbox
         self._first = before is None
         self._before = before or ModelSet({}, [], {})
         self._refused: list[RejectedModel] = []
 
-    def library(self, chosen: dict[Kind, str | None]) -> ModelSet:
+    def load(self, configured_defaults: dict[Kind, str | None]) -> ModelSet:
         for path in (*self._folder.glob(MODEL_FILE), *self._folder.glob(f"[!.]*/{MODEL_FILE}")):
-            self._refuse(path, "lies too high: put it into NAME/VERSION/")
+            self._reject(path, "is in the wrong folder: move it to NAME/VERSION/")
         found = _find(self._folder)
         folders = {each.model.parent for each in found}
         for path in sorted(self._folder.glob("[!.]*/[!.]*/")):
             if re.fullmatch(VERSION_PATTERN, path.name) and path not in folders:
-                self._refuse(path, f"has no {MODEL_FILE}")
+                self._reject(path, f"has no {MODEL_FILE}")
         kept = {each: model for each in found if (model := self._unchanged(each)) is not None}
-        verdicts = self._vet([each for each in found if each not in kept])
+        results = self._check([each for each in found if each not in kept])
         models: dict[str, dict[int, Model]] = {}
         for each in found:
-            model = kept.get(each) or self._load(each, verdicts)
+            model = kept.get(each) or self._load(each, results)
             if model is not None:
                 models.setdefault(model.name, {})[model.version] = model
-        means = {name: self._aliases(name, versions) for name, versions in models.items()}
-        return ModelSet(models, self._refused, chosen, means)
+        named = {name: self._aliases(name, versions) for name, versions in models.items()}
+        return ModelSet(models, self._refused, configured_defaults, named)
 
     def _unchanged(self, files: _Files) -> Model | None:
-        """The version that was served before, if its files are what they were."""
+        """The version as served before, if its files are unchanged."""
         before = self._served(files)
         if before is None or self._sha256(files.model) != before.sha256:
             return None
@@ -111,62 +111,64 @@ class _Loading:
         return before if verifier == (before.verifier and before.verifier.sha256) else None
 
     def _sha256(self, path: Path) -> str:
-        """Of a file that can be read; else nothing."""
+        """Hash of a file; empty if it cannot be read."""
         try:
-            return hashlib.sha256(read_file(path, self._vetter.max_bytes)).hexdigest()
+            return hashlib.sha256(read_file(path, self._sandbox.max_bytes)).hexdigest()
         except InvalidModel:
             return ""
 
     def _served(self, files: _Files) -> Model | None:
+        """The version as served before."""
         name, version = files.model.parts[-3:-1]
         if not re.fullmatch(VERSION_PATTERN, version):
             return None
         return self._before.models.get(name, {}).get(int(version))
 
-    def _vet(self, found: list[_Files]) -> Iterator[CheckResult]:
-        """Verdicts on models and on the verifiers beside them."""
+    def _check(self, found: list[_Files]) -> Iterator[CheckResult]:
+        """Results for all models, each followed by that of its verifier."""
         paths = [path for files in found for path in files if path is not None]
-        verdicts = self._vetter.vet(paths)
+        results = self._sandbox.check(paths)
         if not self._first:
-            return verdicts
-        # Whether CUDA works is found out with models, of which none is opened unvetted.
-        tried: list[CheckResult] = []
+            return results
+        # The CUDA probe loads models, so it must use checked ones.
+        used: list[CheckResult] = []
 
         def contents() -> Iterator[bytes]:
-            for verdict in verdicts:
-                tried.append(verdict)
-                if verdict.path.name == MODEL_FILE:
+            for result in results:
+                used.append(result)
+                if result.path.name == MODEL_FILE:
                     with contextlib.suppress(InvalidModel):
-                        yield self._vetter.checked_content(verdict)
+                        yield self._sandbox.checked_content(result)
 
         self._runtime.probe_cuda(contents())
-        return itertools.chain(tried, verdicts)
+        return itertools.chain(used, results)
 
-    def _load(self, files: _Files, verdicts: Iterator[CheckResult]) -> Model | None:
-        """A new or changed version; where it is unfit, what was served before, if anything."""
+    def _load(self, files: _Files, results: Iterator[CheckResult]) -> Model | None:
+        """Load a new or changed version; returns the previous one, if any, if it is invalid."""
         before = self._served(files)
-        verdict = next(verdicts)
+        result = next(results)
         try:
-            model = model_of(files.model, self._vetter.checked_content(verdict), self._runtime)
+            model = model_of(files.model, self._sandbox.checked_content(result), self._runtime)
         except InvalidModel as error:
             if files.verifier is not None:
-                next(verdicts)
-            self._refuse(files.model, str(error), GOES_ON if before else "")
+                next(results)
+            self._reject(files.model, str(error), PREVIOUS_SERVED if before else "")
             return before
         if files.verifier is None:
             return model
         try:
-            content = self._vetter.checked_content(next(verdicts))
+            content = self._sandbox.checked_content(next(results))
             return replace(model, verifier=load_verifier(content, model.manifest, self._runtime))
         except InvalidModel as error:
             had_one = before is not None and before.verifier is not None
-            self._refuse(files.verifier, str(error), GOES_ON if had_one else "")
-        # A version that can be verified does not become one that cannot.
+            self._reject(files.verifier, str(error), PREVIOUS_SERVED if had_one else "")
+        # A version with a verifier must not become one without.
         if before is not None and (had_one or before.sha256 == model.sha256):
             return before
         return model
 
     def _aliases(self, name: str, served: Container[int]) -> dict[str, int]:
+        """Aliases of a model to ``served`` versions; previous ones where new ones are invalid."""
         path = self._folder / name / aliases.FILE
         before = {
             alias: number
@@ -176,7 +178,9 @@ class _Loading:
         try:
             history = aliases.read(path.parent)
         except InvalidAlias as error:
-            self._refuse(path, str(error), "; those read before stay" if before else "")
+            self._reject(
+                path, str(error), "; the previous aliases stay in effect" if before else ""
+            )
             return before
         found = {}
         for alias, numbers in history.items():
@@ -185,18 +189,19 @@ class _Loading:
                 continue
             if alias in before:
                 found[alias] = before[alias]
-            goes_on = f"; it still means {before[alias]}" if alias in before else ""
-            self._refuse(path, f"{alias!r}: version {numbers[-1]} is not served", goes_on)
+            kept = f"; it is still version {before[alias]}" if alias in before else ""
+            self._reject(path, f"{alias!r}: version {numbers[-1]} is not served", kept)
         return found
 
-    def _refuse(self, path: Path, reason: str, goes_on: str = "") -> None:
-        place = path.relative_to(self._folder).as_posix()
-        self._refused.append(RejectedModel(place, reason + goes_on))
+    def _reject(self, path: Path, reason: str, kept: str = "") -> None:
+        """Record a rejected file; ``kept`` says what is served instead."""
+        relative = path.relative_to(self._folder).as_posix()
+        self._refused.append(RejectedModel(relative, reason + kept))
 
 
 def _find(folder: Path) -> list[_Files]:
     found = []
-    # Names that begin with a dot are an export at work.
+    # Names that begin with a dot are unfinished exports.
     for path in sorted(folder.glob(f"[!.]*/[!.]*/{MODEL_FILE}")):
         verifier = path.with_name(VERIFIER_FILE)
         found.append(_Files(path, verifier if verifier.exists() else None))

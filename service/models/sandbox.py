@@ -1,7 +1,7 @@
-"""Model files from strangers, tried out in a process that the service can lose.
+"""Checks of untrusted model files in a child process that may die.
 
-What that process does to a file is in ``examination.py``. If it crashes, hangs or takes too much
-memory, the file that it was at is refused, and another process goes on with the rest.
+``sandbox_worker.py`` runs in that process. If it crashes, hangs or exceeds its memory, the file
+in progress is rejected, and a new process continues with the rest.
 """
 
 from __future__ import annotations
@@ -26,71 +26,70 @@ from service.core.text import printable
 from service.errors import InvalidModel, StartupError
 
 MAX_BYTES = 512 * 1024**2
-SECONDS = 60.0
-"""That one file may take. The slowest of ours takes a quarter of one."""
-MOST_SAID = 65536
-"""Bytes that are read of what it wrote to stderr, which may be no more."""
+MAX_SECONDS = 60.0
+"""Time limit of one file. The slowest shipped model takes 0.25 s."""
+MAX_STDERR_BYTES = 65536
+"""As much as ``sandbox_worker`` may write."""
 INHERITED = (
     r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT"
     r"|LD_LIBRARY_PATH|DYLD_\w+|VIRTUAL_ENV|PYTHON\w+"
 )
-"""Variables of the environment that the process gets; ``SYSTEMROOT`` is for Windows."""
+"""Environment variables of the process; ``SYSTEMROOT`` is for Windows."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What came out of looking at a file."""
+    """Result of the check of one file."""
 
     path: Path
     sha256: str | None
-    """Of the content that was looked at; None if it is refused."""
+    """Hash of the content that was checked; None if the file is rejected."""
     reason: str = ""
+    """Reason for the rejection, one printable line."""
 
 
 class ModelSandbox:
-    """Has files looked at, one after the other."""
+    """Checks model files one after the other, each within a size and a time limit."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES, seconds: float = SECONDS) -> None:
-        """``max_bytes``, ``seconds``: what a file may have, and take."""
+    def __init__(self, max_bytes: int = MAX_BYTES, seconds: float = MAX_SECONDS) -> None:
         self.max_bytes = max_bytes
         self._seconds = seconds
-        self._examiner: _SandboxProcess | None = None
+        self._process: _SandboxProcess | None = None
         self._closed = False
 
     def prepare(self) -> None:
-        """Start a process, which takes half a second, while other things are done.
-
-        Raises ``StartupError`` where none can be had.
-        """
+        """Start the process early, as that takes 0.5 s. Raises ``StartupError``."""
         try:
-            self._examiner = _SandboxProcess(self.max_bytes, self._seconds)
-        except OSError as error:  # no memory, no place for temporary files
-            raise StartupError(f"models cannot be looked at: {error}") from error
+            self._process = _SandboxProcess(self.max_bytes, self._seconds)
+        except OSError as error:  # out of memory, or no space for temporary files
+            raise StartupError(f"the model sandbox does not start: {error}") from error
 
-    def vet(self, files: Sequence[Path]) -> Iterator[CheckResult]:
-        """A verdict on each file, in order, as soon as it is known; a verifier after its model.
+    def check(self, files: Sequence[Path]) -> Iterator[CheckResult]:
+        """Yield a result for each file, in order; a verifier must come after its model.
 
-        The next files are looked at meanwhile. Raises ``StartupError`` where no process can be had.
+        The process works ahead of the caller. Raises ``StartupError`` if it does not start.
         """
         done = 0
         while done < len(files):
-            if self._examiner is None:
+            if self._process is None:
                 self.prepare()
-            assert self._examiner is not None
+            assert self._process is not None
             try:
-                self._examiner.begin(files[done:])
+                self._process.begin(files[done:])
                 while done < len(files):
                     path = files[done]
                     done += 1
-                    found = self._examiner.answer()
-                    yield CheckResult(path, found.get("sha256"), _line(found.get("refused", "")))
+                    answer = self._process.next_answer()
+                    yield CheckResult(
+                        path, answer.get("sha256"), one_line(answer.get("refused", ""))
+                    )
             except _SandboxDied as error:
                 if self._closed:
-                    raise StartupError("the service ends") from error
-                yield CheckResult(path, None, _line(str(error)))
+                    raise StartupError("the service is shutting down") from error
+                yield CheckResult(path, None, one_line(str(error)))
             finally:
-                self._examiner.end()
-                self._examiner = None
+                self._process.end()
+                self._process = None
 
     def checked_content(self, result: CheckResult) -> bytes:
         """Content of the file that was checked. Raises ``InvalidModel`` if rejected or changed."""
@@ -104,18 +103,18 @@ class ModelSandbox:
         return content
 
     def close(self) -> None:
-        """End what is under way, from another thread too: to look at a file may take long."""
+        """Kill the process, from any thread, so that shutdown does not wait for a check."""
         self._closed = True
-        if (examiner := self._examiner) is not None:
-            examiner.kill()
+        if (process := self._process) is not None:
+            process.kill()
 
 
 class _SandboxDied(Exception):
-    """The process says nothing more, and why."""
+    """The process ended or exceeded its time; the message is the reason."""
 
 
 class _SandboxProcess:
-    """One process, and a thread that reads what it says."""
+    """Child process, and a thread that reads its answers."""
 
     def __init__(self, max_bytes: int, seconds: float) -> None:
         self._seconds = seconds
@@ -129,52 +128,53 @@ class _SandboxProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            start_new_session=True,  # what is typed at the service's terminal is not for it
+            start_new_session=True,  # Ctrl-C in the service's terminal must not reach it
         )
-        self._reader = threading.Thread(target=self._read, name="vetting", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="sandbox", daemon=True)
         self._reader.start()
 
     def begin(self, files: Sequence[Path]) -> None:
-        """Have it look at these. Raises ``StartupError`` where it is not able to look at any."""
+        """Send the list of files. Raises ``StartupError`` if the process does not get ready."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             json.dump([str(path.absolute()) for path in files], stdin)
         try:
-            self.answer()
+            self.next_answer()
         except _SandboxDied as error:
-            raise StartupError(f"models cannot be looked at: {error}") from error
+            raise StartupError(f"the model sandbox does not start: {error}") from error
 
     def kill(self) -> None:
         self._process.kill()
 
     def end(self) -> None:
+        """Kill the process and release its resources."""
         self._process.kill()
         self._process.wait()
         self._reader.join()
         self._errors.close()
 
-    def answer(self) -> dict[str, str]:
-        """What it says next. Raises ``_SandboxDied``."""
+    def next_answer(self) -> dict[str, str]:
+        """Wait for the next line of the process. Raises ``_SandboxDied``."""
         try:
             line = self._lines.get(timeout=self._seconds)
         except queue.Empty:
-            raise _SandboxDied(self._too_long()) from None
+            raise _SandboxDied(self._time_limit_reason()) from None
         if not line:
-            raise _SandboxDied(self._how_it_ended())
-        found: dict[str, str] = json.loads(line)
-        return found
+            raise _SandboxDied(self._exit_reason())
+        answer: dict[str, str] = json.loads(line)
+        return answer
 
-    def _too_long(self) -> str:
-        return f"it does not come to an end within {self._seconds:g} s"
+    def _time_limit_reason(self) -> str:
+        return f"the check did not finish within {self._seconds:g} s"
 
-    def _how_it_ended(self) -> str:
+    def _exit_reason(self) -> str:
         code = self._process.wait()
         self._errors.seek(0)
-        said = self._errors.read(MOST_SAID).decode(errors="replace").split("\n")
-        last = next((f": {line.strip()[:300]}" for line in reversed(said) if line.strip()), "")
+        stderr = self._errors.read(MAX_STDERR_BYTES).decode(errors="replace").split("\n")
+        last = next((f": {line.strip()[:300]}" for line in reversed(stderr) if line.strip()), "")
         if -code == getattr(signal, "SIGXCPU", None):
-            return self._too_long()
-        return f"the process that looked at it {exit_reason(code)}{last}"
+            return self._time_limit_reason()
+        return f"the sandbox process {exit_reason(code)}{last}"
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -184,12 +184,12 @@ class _SandboxProcess:
         self._lines.put("")
 
 
-def _line(text: str) -> str:
-    """``text`` as one line that can be shown anywhere: it may quote what is in the file."""
+def one_line(text: str) -> str:
+    """``text`` as one printable line: it may quote the file, and goes to logs and clients."""
     return printable(" ".join(text.split()))
 
 
 def _environment() -> dict[str, str]:
-    """What Python and the libraries need of ours, which may hold secrets; no threads for them."""
+    """Minimal environment for the sandbox: no secrets, one thread per library."""
     kept = {name: value for name, value in os.environ.items() if re.fullmatch(INHERITED, name)}
     return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -1,11 +1,11 @@
-"""``python -m service.models.sandbox_worker BYTES SECONDS``: look at model files, safely.
+"""``python -m service.models.sandbox_worker BYTES SECONDS``: check model files in a child process.
 
-A malformed file may crash ONNX Runtime, keep it busy for ever, or have it take all memory. So it
-is opened and run here first; ``vetting.py`` starts the process, and outlives it.
+A malformed file may crash ONNX Runtime, make it run for ever, or exhaust the memory. So this
+process, started by ``sandbox.py``, loads and runs each file before the service does.
 
-A file may have so many bytes, and keep a core busy for so many seconds. On stdin comes a list of
-paths, each verifier after its model. On stdout goes ``{}`` once all is ready, then a line for each
-file as soon as it is known: ``{"sha256": ...}`` of what was read, or ``{"refused": WHY}``.
+``BYTES`` limits the size of a file, ``SECONDS`` the CPU time of its check. stdin: a JSON list of
+paths, each verifier after its model. stdout: ``{}`` when the process is ready, then one line per
+file, in order: ``{"sha256": HASH}`` if it is accepted, ``{"refused": REASON}`` otherwise.
 """
 
 from __future__ import annotations
@@ -24,40 +24,41 @@ if TYPE_CHECKING:
     from service.inference.model import Model
 
 GIB = 1024**3
-MEMORY = 2 * GIB
-"""Bytes of address space for the libraries and for computing; the model comes on top."""
-COPIES = 8
-"""How many times a model may lie in memory: as bytes, as a message, as weights, packed ..."""
-MOST_REASON = 1000
-"""Characters."""
+BASE_MEMORY_BYTES = 2 * GIB
+"""Address space for the libraries and for computing, without the model."""
+MODEL_COPIES = 8
+"""Copies of a model that may be in memory: as bytes, as a message, as weights, packed ..."""
+MAX_REASON_CHARACTERS = 1000
+STDERR_BYTES = 64 * 1024
+"""Size limit of a file that this process writes; stderr is the only one."""
 
 
 def main() -> None:
     max_bytes, seconds = int(sys.argv[1]), float(sys.argv[2])
     _limit(max_bytes)
-    answers = _take_stdout()
+    answers = _reserve_stdout()
 
-    # Not before the limits are set.
+    # Imported under the limits.
     from service.errors import InvalidModel
 
-    examine = _Examination(max_bytes)
-    _say(answers, {})
-    for name in json.loads(sys.stdin.read() or "[]"):  # nothing, if nobody is left to ask
+    check = FileCheck(max_bytes)
+    _write(answers, {})
+    for name in json.loads(sys.stdin.read() or "[]"):  # empty if the service has ended
         _limit_seconds(seconds)
         try:
-            found = {"sha256": examine(Path(name))}
+            answer = {"sha256": check(Path(name))}
         except InvalidModel as error:
-            found = {"refused": str(error)[:MOST_REASON]}
+            answer = {"refused": str(error)[:MAX_REASON_CHARACTERS]}
         except MemoryError:
-            found = {"refused": "it takes more memory than a model may"}
-        _say(answers, found)
+            answer = {"refused": "it exceeds the memory limit of the sandbox"}
+        _write(answers, answer)
 
 
-class _Examination:
-    """Looks at one file after the other."""
+class FileCheck:
+    """Checks one file per call."""
 
     def __init__(self, max_bytes: int) -> None:
-        from service.inference import graph_check  # with all that it and the next import
+        from service.inference import graph_check  # loads ONNX Runtime
         from service.inference.session import SessionFactory
 
         self._max_bytes = max_bytes
@@ -66,7 +67,7 @@ class _Examination:
         self._models: dict[Path, Model] = {}
 
     def __call__(self, path: Path) -> str:
-        """The SHA-256 of the file's content. Raises ``InvalidModel``, ``MemoryError``."""
+        """SHA-256 of the file's content. Raises ``InvalidModel``, ``MemoryError``."""
         from service.core.manifest import MODEL_FILE
         from service.errors import InvalidModel
         from service.inference.execution import ThreadedExecutor
@@ -83,40 +84,40 @@ class _Examination:
         elif path.parent in self._models:
             load_verifier(content, self._models[path.parent].manifest, self._runtime)
         else:
-            raise InvalidModel("the model beside it is not served")
+            raise InvalidModel("the model beside it was rejected")
         return hashlib.sha256(content).hexdigest()
 
 
-def _take_stdout() -> TextIO:
-    """Stdout for ourselves: whatever a library prints goes to stderr."""
+def _reserve_stdout() -> TextIO:
+    """Stdout for answers only; output of libraries goes to stderr."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="ascii")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers
 
 
 def _limit(max_bytes: int) -> None:
-    """Bound what this process may take, so that others need not suffer."""
+    """Limit memory, CPU priority and output of this process, to protect the rest of the machine."""
     if sys.platform == "win32":
         return
     import resource
 
     os.nice(10)
-    memory = MEMORY + COPIES * max_bytes
-    for what, most in (
+    memory = BASE_MEMORY_BYTES + MODEL_COPIES * max_bytes
+    for resource_kind, limit in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 64 * 1024),  # stderr
+        (resource.RLIMIT_FSIZE, STDERR_BYTES),
     ):
-        _, hard = resource.getrlimit(what)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (most, most))
-    # Where the machine has less memory than that, the kernel ends this process, and no other.
+        _, hard = resource.getrlimit(resource_kind)
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(resource_kind, (limit, limit))
+    # If the machine runs out of memory earlier, the kernel kills this process first.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _limit_seconds(seconds: float) -> None:
-    """From now on; by this the process ends even where nobody is left to end it."""
+    """Limit the CPU time from now on; it ends the process even if the service was killed."""
     if sys.platform == "win32":
         return
     import resource
@@ -125,8 +126,8 @@ def _limit_seconds(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds) + 1, hard))
 
 
-def _say(answers: TextIO, what: dict[str, str]) -> None:
-    answers.write(json.dumps(what) + "\n")
+def _write(answers: TextIO, answer: dict[str, str]) -> None:
+    answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 

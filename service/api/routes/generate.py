@@ -47,7 +47,7 @@ async def generate(
     """
     state = state_of(request)
     labelled = body.label is not None or body.verify is not None
-    model = state.models.choose(body.model, body.version, labelled=labelled)
+    model = state.models.resolve(body.model, body.version, labelled=labelled)
     return await _answer(model, body, query, state, request)
 
 
@@ -58,7 +58,7 @@ async def generate_conditional(
     """Images of a conditional model. Attributes that a label does not name are drawn."""
     state = state_of(request)
     models = state.models
-    model = models.choose(body.model, body.version, labelled=True)
+    model = models.resolve(body.model, body.version, labelled=True)
     if model.manifest.kind != "conditional":
         raise ModelUnfit(
             f"model {model.name!r} is unconditional; use POST /generate, or name one of: "

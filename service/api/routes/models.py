@@ -36,7 +36,7 @@ async def list_models(state: CurrentState) -> ModelsAnswer:
             kind=(kind := models.get(name).manifest.kind),
             versions=sorted(versions),
             version=models.get(name).version,
-            aliases=models.meanings(name),
+            aliases=models.aliases_of(name),
             default=models.default(kind).name == name,
             url=f"/models/{name}",
         )
@@ -77,7 +77,7 @@ async def show_model(name: str, state: CurrentState) -> ModelAnswer:
         name=name,
         kind=default.manifest.kind,
         version=default.version,
-        aliases=models.meanings(name),
+        aliases=models.aliases_of(name),
         versions=[_describe(versions[number]) for number in sorted(versions)],
     )
 

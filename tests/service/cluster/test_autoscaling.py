@@ -1,4 +1,4 @@
-"""How many replicas the queue asks for."""
+"""Number of replicas from queue and utilisation."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from service.cluster.autoscaling import QUEUE, RATE, WORK, ImageQueuePolicy, des
         (5000, 900, [], None),
     ],
 )
-def test_the_queue_in_seconds_and_the_work_decide(
+def test_replicas_follow_queue_and_utilisation(
     queue: float, work: float, rates: list[float], number: int | None
 ) -> None:
     assert desired_replicas(queue, work, rates, seconds=0.2, share=0.8) == number
 
 
 @dataclass
-class Told:
-    """What Ray tells a policy."""
+class AutoscalingContext:
+    """Context that Ray passes to a policy."""
 
     target_num_replicas: int = 3
     aggregated_metrics: dict[str, dict[Any, float]] | None = field(default_factory=dict)
 
 
-def test_the_policy_adds_up_what_replicas_tell() -> None:
-    told = {
+def test_policy_sums_metrics_of_replicas() -> None:
+    metrics = {
         QUEUE: {"a": 100.0, "b": 140.0},
         RATE: {"a": 300.0, "b": 300.0},
         WORK: {"a": 10.0, "b": 10.0},
     }
-    assert ImageQueuePolicy()(Told(aggregated_metrics=told)) == (4, {})
-    assert ImageQueuePolicy(seconds=0.4)(Told(aggregated_metrics=told)) == (2, {})
-    assert ImageQueuePolicy(share=0.01)(Told(aggregated_metrics=told)) == (7, {})
+    assert ImageQueuePolicy()(AutoscalingContext(aggregated_metrics=metrics)) == (4, {})
+    assert ImageQueuePolicy(seconds=0.4)(AutoscalingContext(aggregated_metrics=metrics)) == (2, {})
+    assert ImageQueuePolicy(share=0.01)(AutoscalingContext(aggregated_metrics=metrics)) == (7, {})
 
 
-def test_where_nothing_is_known_all_stays() -> None:
-    assert ImageQueuePolicy()(Told(aggregated_metrics=None)) == (3, {})
-    assert ImageQueuePolicy()(Told()) == (3, {})
+def test_policy_without_metrics_changes_nothing() -> None:
+    assert ImageQueuePolicy()(AutoscalingContext(aggregated_metrics=None)) == (3, {})
+    assert ImageQueuePolicy()(AutoscalingContext()) == (3, {})

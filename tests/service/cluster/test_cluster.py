@@ -1,6 +1,6 @@
-"""The service on a Ray cluster: two nodes on this machine, whose processes and nodes are killed.
+"""The service on a Ray cluster of two nodes on this machine; tests kill processes and a node.
 
-All share one cluster, and the last test removes one of its nodes.
+All tests share one cluster, and the last one removes one of its nodes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +29,11 @@ from benchmarks.cluster import Nodes, replicas_metrics, running_nodes, two_node_
 from service.api.auth import api_keys
 from service.client import Figment
 from tests.helpers.server import MODELS, ROOT, environment, serve
+from tests.helpers.waiting import wait_until
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("ray") is None, reason='Ray is missing: pip install "figment[ray]"'
     ),
@@ -47,9 +48,9 @@ HEADERS = {"Authorization": f"Bearer {SECRET}"}
 
 @pytest.fixture(scope="module")
 def own_network() -> Iterator[None]:
-    """This thread, and all that it starts, see a network that nobody else does, if that may be.
+    """Private network for this thread and its child processes, if the kernel permits it.
 
-    Ray listens on all addresses, whatever it is told.
+    Ray listens on all addresses, whatever its options.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
@@ -64,7 +65,7 @@ def own_network() -> Iterator[None]:
 
 @dataclass
 class Cluster:
-    """One that runs, with the service on it; ``store`` is where its models are mirrored from."""
+    """Running cluster with the service; ``store`` is the folder that its models are copied from."""
 
     nodes: Nodes
     url: str
@@ -72,15 +73,8 @@ class Cluster:
     client: httpx.Client
 
     def metrics(self) -> list[str]:
-        """Of each of the two replicas."""
+        """``GET /metrics`` of each of the two replicas."""
         return replicas_metrics(self.url, HEADERS)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it does not come to be"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +90,7 @@ def cluster(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     variables = {
         "FIGMENT_MODELS": f"file://{store}",
         "FIGMENT_API_KEYS_FILE": str(folder / "keys"),
-        "FIGMENT_MAX_WAIT": "30",  # patient, for the machine that tests may be slow
+        "FIGMENT_MAX_WAIT": "30",  # the machine may be slow
         "TMPDIR": str(folder),
     }
     url = f"http://127.0.0.1:{port}"
@@ -110,13 +104,13 @@ def cluster(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def plain(cluster: Cluster) -> Iterator[str]:
-    """The address of a server of its own, with the models that the cluster begins with."""
+    """URL of a plain server with the models that the cluster starts with."""
     with serve("--models", str(cluster.store), "--max-wait", "30") as running:
         yield running.url
 
 
-def test_one_who_is_never_answered_is_seen_among_others_who_are() -> None:
-    """What the tests below measure with."""
+def test_load_generator_reports_an_unanswered_request() -> None:
+    """The tests below measure with it."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
     def answers(connection: socket.socket) -> None:
@@ -125,7 +119,7 @@ def test_one_who_is_never_answered_is_seen_among_others_who_are() -> None:
                 connection.sendall(answer)
 
     def takes(listening: socket.socket) -> None:
-        kept = [listening.accept()[0]]  # and hears nothing of us
+        kept = [listening.accept()[0]]  # this one gets no answer
         for _ in range(3):
             threading.Thread(target=answers, args=(listening.accept()[0],)).start()
         with contextlib.closing(listening), contextlib.closing(kept[0]):
@@ -144,9 +138,7 @@ def test_one_who_is_never_answered_is_seen_among_others_who_are() -> None:
     assert 1 <= load.longest < 5
 
 
-def test_an_address_has_the_same_bytes_on_every_replica_and_on_a_plain_server(
-    cluster: Cluster, plain: str
-) -> None:
+def test_replicas_and_a_plain_server_return_the_same_bytes(cluster: Cluster, plain: str) -> None:
     paths = [f"/images/digits/1/3/{index}.png" for index in range(60)]
     paths += [f"/images/anime-faces/2/5/{index}.webp?label=red+eyes" for index in range(20)]
     with httpx.Client(base_url=plain, timeout=60) as other:
@@ -168,7 +160,7 @@ def test_an_address_has_the_same_bytes_on_every_replica_and_on_a_plain_server(
         assert counted and float(counted[0]) > 0, "one replica has answered nothing"
 
 
-def test_refusals_are_those_of_a_plain_server(cluster: Cluster) -> None:
+def test_rejections_equal_those_of_a_plain_server(cluster: Cluster) -> None:
     body = {"n": 1, "model": "digits"}
     with httpx.Client(base_url=cluster.url, timeout=60) as anyone:
         refused = anyone.post("/generate", json=body, headers={"X-Request-ID": "our-own"})
@@ -194,9 +186,9 @@ def test_refusals_are_those_of_a_plain_server(cluster: Cluster) -> None:
     assert "user_config" in elsewhere.json()["detail"]
 
 
-def test_who_asks_for_too_much_is_told_when_to_come_back(cluster: Cluster) -> None:
+def test_rate_limit_returns_429_with_retry_after(cluster: Cluster) -> None:
     headers = {"Authorization": f"Bearer {SLOW}"}
-    for _ in range(4):  # each of two replicas has a rate for the key, and may give 1,024 at once
+    for _ in range(4):  # each of two replicas has its own budget of 1,024 images at once
         answer = cluster.client.post(
             "/generate", json={"n": 1024, "model": "digits"}, headers=headers
         )
@@ -208,7 +200,7 @@ def test_who_asks_for_too_much_is_told_when_to_come_back(cluster: Cluster) -> No
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_a_stream_whose_reader_leaves_is_not_computed_on(cluster: Cluster) -> None:
+def test_stream_of_a_disconnected_client_is_stopped(cluster: Cluster) -> None:
     address = httpx.URL(cluster.url)
     connection = http.client.HTTPConnection(address.host, address.port or 80)
     body = json.dumps({"n": 1_000_000, "seed": 1, "model": "anime-faces"})
@@ -219,25 +211,25 @@ def test_a_stream_whose_reader_leaves_is_not_computed_on(cluster: Cluster) -> No
     assert len(answer.read(100_000)) == 100_000
     connection.close()
 
-    def ended() -> bool:
-        told = cluster.metrics()
-        return any('figment_streams_cut_total{reason="' in each for each in told) and all(
-            "figment_streams 0.0" in each and "figment_queue_images 0.0" in each for each in told
+    def stopped() -> bool:
+        metrics = cluster.metrics()
+        return any('figment_streams_cut_total{reason="' in each for each in metrics) and all(
+            "figment_streams 0.0" in each and "figment_queue_images 0.0" in each for each in metrics
         )
 
-    wait_until(ended)
+    wait_until(stopped)
 
 
-def test_a_killed_replica_fails_no_request(cluster: Cluster) -> None:
+def test_killed_replica_fails_no_request(cluster: Cluster) -> None:
     load = BackgroundLoad(
         f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
     )
     before = cluster.nodes.call("replicas")
     assert len(before) == 2
-    with load.running(32):
+    with load.running(8):
         wait_until(lambda: load.responses > 200)
         cluster.nodes.call("kill", before[0])
-        # Until another has taken its place, and has been at it for a while.
+        # Wait for the new replica, then for more answers.
         wait_until(lambda: len(set(cluster.nodes.call("replicas")) - {before[0]}) == 2)
         served = load.responses
         wait_until(lambda: load.responses > served + 200)
@@ -245,7 +237,7 @@ def test_a_killed_replica_fails_no_request(cluster: Cluster) -> None:
     assert load.longest < 5, "seconds of a single request"
 
 
-def test_the_client_goes_on_over_a_killed_replica(cluster: Cluster, plain: str) -> None:
+def test_client_resumes_its_stream_after_a_killed_replica(cluster: Cluster, plain: str) -> None:
     figment = Figment(cluster.url, api_key=SECRET)
     ours = figment.stream(3000, seed=8, model="anime-faces")
     images = [next(ours).image for _ in range(100)]
@@ -257,7 +249,7 @@ def test_the_client_goes_on_over_a_killed_replica(cluster: Cluster, plain: str) 
     wait_until(lambda: len(set(cluster.nodes.call("replicas")) - {killed}) == 2)
 
 
-def test_new_models_are_taken_up_by_all_while_requests_go_on(cluster: Cluster) -> None:
+def test_all_replicas_reload_models_under_load(cluster: Cluster) -> None:
     load = BackgroundLoad(
         f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
     )
@@ -274,7 +266,7 @@ def test_new_models_are_taken_up_by_all_while_requests_go_on(cluster: Cluster) -
         )
 
     before = set(cluster.nodes.call("replicas"))
-    with load.running(32):
+    with load.running(8):
         wait_until(lambda: load.responses > 100)
         assert not everywhere()
         cluster.nodes.call("deploy", {"models": "2"})
@@ -289,14 +281,14 @@ def test_new_models_are_taken_up_by_all_while_requests_go_on(cluster: Cluster) -
 
 
 def fetch(url: str, out: Path, key: str = "") -> subprocess.Popen[str]:
-    order = "-n 20000 --per-file 2000 --format zip --seed 6 --model digits --model-version 1"
+    options = "-n 5000 --per-file 500 --format zip --seed 6 --model digits --model-version 1"
     return subprocess.Popen(
         [
             sys.executable,
             "-m",
             "service",
             "fetch",
-            *order.split(),
+            *options.split(),
             *("--out", str(out), "--server", url),
         ],
         cwd=ROOT,
@@ -306,7 +298,7 @@ def fetch(url: str, out: Path, key: str = "") -> subprocess.Popen[str]:
     )
 
 
-def test_a_node_that_is_lost_costs_the_client_nothing(
+def test_lost_node_does_not_change_a_fetched_dataset(
     cluster: Cluster, plain: str, tmp_path: Path
 ) -> None:
     with fetch(plain, tmp_path / "plain") as undisturbed:

@@ -41,7 +41,7 @@ def cluster() -> ModuleType:
     return quietly("service.cluster.deployment")
 
 
-def test_the_config_is_one_that_ray_takes(cluster: ModuleType) -> None:
+def test_serve_config_is_valid(cluster: ModuleType) -> None:
     schema = quietly("ray.serve.schema").ServeDeploySchema.model_validate(CONFIG)
     assert schema.applications[0].import_path == "service.cluster:app"
     # The schema lets numbers by that contradict each other; what it becomes does not.
@@ -52,7 +52,7 @@ def test_the_config_is_one_that_ray_takes(cluster: ModuleType) -> None:
     assert scaled.policy.get_policy()(**scaled.policy.policy_kwargs) is not None
 
 
-def test_the_config_says_nothing_that_is_not_there(cluster: ModuleType) -> None:
+def test_serve_config_names_existing_things(cluster: ModuleType) -> None:
     assert DEPLOYMENT["name"] == cluster.app._bound_deployment.name
     known = {f"FIGMENT_{name.upper()}" for name in Settings.model_fields}
     assert set(APPLICATION["runtime_env"]["env_vars"]) <= known
@@ -65,7 +65,7 @@ def test_the_config_says_nothing_that_is_not_there(cluster: ModuleType) -> None:
         assert cluster.os.environ[name] == value, "the command `serve run` would do otherwise"
 
 
-def test_the_config_and_the_command_do_the_same(cluster: ModuleType) -> None:
+def test_serve_config_and_code_have_the_same_options(cluster: ModuleType) -> None:
     """Where ``serve.yaml`` repeats what is in the code, for whoever would change it."""
     options = cluster.app._bound_deployment._deployment_config
     shipped = DEPLOYMENT["autoscaling_config"]
@@ -101,7 +101,7 @@ def values(tree: dict[str, Any], *at: str) -> dict[tuple[str, ...], Any]:
     return found
 
 
-def test_the_docs_show_the_config_as_it_is() -> None:
+def test_docs_show_the_shipped_config() -> None:
     known(DEPLOYMENT)
     shipped = values(DEPLOYMENT)
     options, reload = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL))
@@ -128,7 +128,7 @@ def test_the_docs_show_the_config_as_it_is() -> None:
         ({"CPU": 4.0, "GPU": 1.0}, 4, "cuda"),
     ],
 )
-def test_a_replica_uses_what_ray_gave_it(
+def test_replica_uses_the_resources_assigned_by_ray(
     cluster: ModuleType, resources: dict[str, float], threads: int, device: str
 ) -> None:
     given = Settings(allow_anonymous=True, workers=3)
@@ -141,11 +141,11 @@ def test_a_replica_uses_what_ray_gave_it(
     "settings",
     [{"api_keys": KEY}, {"api_keys_file": "keys"}, {"allow_anonymous": True}],
 )
-def test_keys_or_a_word_that_none_are_wanted(cluster: ModuleType, settings: Any) -> None:
+def test_replica_starts_with_keys_or_anonymous_access(cluster: ModuleType, settings: Any) -> None:
     assert cluster.fitted(Settings(**settings), {}).host == "0.0.0.0"
 
 
-def test_without_either_it_does_not_start(cluster: ModuleType) -> None:
+def test_replica_without_keys_does_not_start(cluster: ModuleType) -> None:
     with pytest.raises(
         StartupError, match=r"FIGMENT_API_KEYS .*, or, .*FIGMENT_ALLOW_ANONYMOUS=true"
     ):

@@ -1,4 +1,4 @@
-"""Models from an object store. fsspec's in-memory one stands for S3: what differs is fsspec's."""
+"""Models from an object store: fsspec's in-memory store instead of S3."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from service.models.object_store import local_copy
 from tests.conftest import manifest
 from tests.helpers import onnx_files
 from tests.helpers.server import serve
-from tests.service.server.test_startup import refuse
+from tests.helpers.startup import refuse
 
 URL = "memory://bucket/models"
 
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """An empty store, and a folder for copies that is ours alone."""
+    """Empty store; copies go to a folder of this test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     memory = fsspec.filesystem("memory")
     memory.store.clear()
@@ -51,12 +51,12 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_local_folder_is_used_in_place(tmp_path: Path) -> None:
     assert local_copy(tmp_path) == tmp_path
     assert local_copy("models") == Path("models")
 
 
-def test_what_is_served_is_brought_and_nothing_else(store: Any) -> None:
+def test_only_served_files_are_copied(store: Any) -> None:
     served = {
         "faces/1/model.onnx": b"one",
         "faces/2/model.onnx": b"two",
@@ -73,7 +73,7 @@ def test_what_is_served_is_brought_and_nothing_else(store: Any) -> None:
     assert files(local_copy(f"{URL}/")) == served
 
 
-def test_unchanged_files_are_not_brought_again(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_are_not_copied_again(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, "faces/1/model.onnx", b"one")
     put(store, "faces/2/model.onnx", b"two")
     folder = local_copy(URL)
@@ -93,12 +93,12 @@ def test_unchanged_files_are_not_brought_again(store: Any, monkeypatch: pytest.M
     local_copy(URL)
     assert [path[-18:] for path in opened] == ["faces/2/model.onnx", "faces/3/model.onnx"]
     assert files(folder)["faces/2/model.onnx"] == b"another"
-    (folder / "faces" / "1" / "model.onnx").unlink()  # by whoever tidies temporary files
+    (folder / "faces" / "1" / "model.onnx").unlink()  # as a cleaner of temporary files may do
     local_copy(URL)
     assert files(folder)["faces/1/model.onnx"] == b"one"
 
 
-def test_what_is_gone_from_the_store_goes_here(store: Any) -> None:
+def test_files_removed_from_the_store_are_removed_from_the_copy(store: Any) -> None:
     put(store, "faces/1/model.onnx")
     put(store, "digits/1/model.onnx")
     put(store, "digits/aliases.json")
@@ -110,9 +110,7 @@ def test_what_is_gone_from_the_store_goes_here(store: Any) -> None:
 
 
 @pytest.mark.parametrize("record", ["{", "[]", "3", None])
-def test_what_is_no_longer_there_goes_whatever_the_record_says(
-    store: Any, record: str | None
-) -> None:
+def test_removed_files_are_removed_with_an_invalid_record(store: Any, record: str | None) -> None:
     put(store, "faces/1/model.onnx")
     put(store, "digits/1/model.onnx")
     folder = local_copy(URL)
@@ -132,7 +130,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_store_that_tells_no_times_is_read_each_time(store: Any, tmp_path: Path) -> None:
+def test_store_without_modification_times_is_read_on_each_copy(store: Any, tmp_path: Path) -> None:
     """Over HTTP, listings are names alone."""
     path = tmp_path / "store" / "faces" / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
@@ -152,27 +150,27 @@ def test_a_store_that_tells_no_times_is_read_each_time(store: Any, tmp_path: Pat
             thread.join()
 
 
-def test_a_file_that_is_cut_is_not_taken(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_download_is_discarded(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, "faces/1/model.onnx", b"before")
     folder = local_copy(URL)
     left = folder / "faces" / "1" / ".model.onnx.0123.tmp"
     left.write_bytes(b"which may be what fills the disk")
     put(store, "faces/1/model.onnx", b"whole")
-    told = type(store).find
+    find = type(store).find
 
     def larger(self: Any, *path: Any, **options: Any) -> Any:
-        found = told(self, *path, **options)
+        found = find(self, *path, **options)
         return {name: {**info, "size": info["size"] + 1} for name, info in found.items()}
 
     with monkeypatch.context() as patch:
         patch.setattr(type(store), "find", larger)
-        with pytest.raises(StartupError, match="has 6 bytes, of which 5 came"):
+        with pytest.raises(StartupError, match="has 6 bytes, but 5 were received"):
             local_copy(URL)
     assert files(folder) == {"faces/1/model.onnx": b"before"}
     assert files(local_copy(URL)) == {"faces/1/model.onnx": b"whole"}
 
 
-def test_a_file_is_there_whole_or_not_at_all(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_copy_keeps_the_previous_file(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, "faces/1/model.onnx", b"one")
     folder = local_copy(URL)
     put(store, "faces/1/model.onnx", b"changed")
@@ -192,7 +190,7 @@ def test_a_file_is_there_whole_or_not_at_all(store: Any, monkeypatch: pytest.Mon
     assert files(folder) == {"faces/1/model.onnx": b"changed", "faces/2/model.onnx": b"two"}
 
 
-def test_an_empty_store_is_told_and_changes_nothing(store: Any) -> None:
+def test_empty_store_is_an_error_and_changes_nothing(store: Any) -> None:
     put(store, "faces/1/model.onnx", b"one")
     folder = local_copy(URL)
     store.rm("/bucket/models", recursive=True)
@@ -201,7 +199,7 @@ def test_an_empty_store_is_told_and_changes_nothing(store: Any) -> None:
     assert files(folder) == {"faces/1/model.onnx": b"one"}
 
 
-def test_a_record_that_cannot_be_read_has_all_brought_again(store: Any) -> None:
+def test_unreadable_record_makes_all_files_be_copied_again(store: Any) -> None:
     put(store, "faces/1/model.onnx", b"one")
     folder = local_copy(URL)
     (folder / object_store.RECORD).write_text("{")
@@ -211,7 +209,7 @@ def test_a_record_that_cannot_be_read_has_all_brought_again(store: Any) -> None:
 
 
 @pytest.mark.parametrize("function", ["replacing", "write_atomically", "FileLock"])
-def test_no_room_for_a_copy_is_told_in_a_sentence(
+def test_full_disk_is_a_startup_error(
     store: Any, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     put(store, "faces/1/model.onnx")
@@ -224,7 +222,7 @@ def test_no_room_for_a_copy_is_told_in_a_sentence(
         local_copy(URL)
 
 
-def test_a_password_in_an_address_is_not_told(
+def test_password_in_a_url_is_not_shown(
     store: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refused(url: str) -> Any:
@@ -242,26 +240,26 @@ def test_a_password_in_an_address_is_not_told(
     assert "pa%40ss" not in caplog.text
 
 
-def test_who_waits_for_another_process_says_so(
+def test_waiting_for_another_process_is_logged(
     store: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(store, "faces/1/model.onnx")
     folder = local_copy(URL)
     caplog.set_level(logging.INFO)
-    held = FileLock(folder.with_suffix(".lock"))
-    held.acquire()
+    lock = FileLock(folder.with_suffix(".lock"))
+    lock.acquire()
     waiting = threading.Thread(target=local_copy, args=(URL,))
     waiting.start()
     try:
-        while f"another process copies the models at {URL}" not in caplog.text:
+        while f"waiting for another process, which copies the models at {URL}" not in caplog.text:
             assert waiting.is_alive(), "it did not wait, or said nothing of it"
             waiting.join(0.05)
     finally:
-        held.release()
+        lock.release()
         waiting.join()
 
 
-def test_a_folder_for_copies_that_others_may_write_to_is_refused(store: Any) -> None:
+def test_folder_for_copies_writable_by_others_is_rejected(store: Any) -> None:
     put(store, "faces/1/model.onnx")
     own = local_copy(URL).parent
     own.chmod(0o777)
@@ -269,6 +267,7 @@ def test_a_folder_for_copies_that_others_may_write_to_is_refused(store: Any) -> 
         local_copy(URL)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -277,15 +276,14 @@ def test_a_folder_for_copies_that_others_may_write_to_is_refused(store: Any) -> 
         ("file:///nowhere/models", "no folder with models at file:///nowhere/models"),
     ],
 )
-def test_a_store_that_cannot_be_read_is_told_in_a_sentence(
-    tmp_path: Path, url: str, said: str
-) -> None:
-    told = refuse("--models", url, TMPDIR=str(tmp_path))
-    assert said in told
-    assert url in told
+def test_unreadable_store_is_a_startup_error(tmp_path: Path, url: str, said: str) -> None:
+    stderr = refuse("--models", url, TMPDIR=str(tmp_path))
+    assert said in stderr
+    assert url in stderr
 
 
-def test_the_server_serves_from_an_address_and_reloads_from_it(tmp_path: Path) -> None:
+@pytest.mark.server
+def test_server_loads_and_reloads_from_a_url(tmp_path: Path) -> None:
     there = tmp_path / "store"
     onnx_files.put(there, "tiny", 1, onnx_files.model(manifest()))
     variables = {"TMPDIR": str(tmp_path)}

@@ -19,24 +19,10 @@ from service.settings import Settings
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
 from tests.helpers.server import MODELS, ROOT, command, environment, serve
+from tests.helpers.startup import refuse
 from tests.helpers.waiting import wait_until
 
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
-
-
-def refuse(*options: str, **settings: str) -> str:
-    """stderr of a service that must fail to start."""
-    done = subprocess.run(
-        command(*options),
-        cwd=ROOT,
-        env=environment() | settings,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode in (1, 2, 3)  # 3 is uvicorn's
-    assert "Traceback" not in done.stderr
-    return done.stderr
 
 
 def test_service_never_imports_torch() -> None:
