@@ -1,4 +1,4 @@
-"""All errors of the service, and their HTTP status, title and headers.
+"""Errors of the service, and their HTTP status, title and headers.
 
 FigmentError
 ├── StartupError                    the process exits with this message
@@ -242,7 +242,7 @@ class LabelNotVerified(InvalidRequest):
 
 
 class TooManyRequests(RequestError):
-    """The same request may succeed after ``retry_after`` whole seconds."""
+    """Rejected for now: a retry after ``retry_after`` whole seconds may succeed."""
 
     status = 429
 

@@ -20,7 +20,7 @@ LogFormat = Literal["text", "json"]
 
 
 class Settings(BaseSettings):
-    """All settings: ``port`` is ``FIGMENT_PORT`` and ``--port``, and the option wins."""
+    """Settings: ``port`` is ``FIGMENT_PORT`` and ``--port``, and the option wins."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 

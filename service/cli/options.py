@@ -28,12 +28,12 @@ def options_of(model: type[BaseModel], but: Container[str] = ()) -> Callable[[Co
     return decorate
 
 
-def build(model: type[BaseModel], given: dict[str, Any]) -> Any:
+def build(model: type[BaseModel], values: dict[str, Any]) -> Any:
     """An instance of ``model``. Raises ``click.UsageError`` with all that is wrong with it."""
     try:
-        return model(**{name: value for name, value in given.items() if value is not None})
+        return model(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
-        raise click.UsageError("\n".join(_explain(model, given, error))) from error
+        raise click.UsageError("\n".join(_explain(model, values, error))) from error
 
 
 def _option(name: str, field: FieldInfo, prefix: str) -> Callable[[Command], Command]:
@@ -50,7 +50,7 @@ def _option(name: str, field: FieldInfo, prefix: str) -> Callable[[Command], Com
     return click.option(flag, metavar="|".join(choices) or "VALUE", help=text)
 
 
-def _explain(model: type[BaseModel], given: dict[str, Any], error: ValidationError) -> list[str]:
+def _explain(model: type[BaseModel], values: dict[str, Any], error: ValidationError) -> list[str]:
     prefix = str(model.model_config.get("env_prefix", ""))
     lines = []
     for fault in error.errors(include_url=False):
@@ -60,7 +60,7 @@ def _explain(model: type[BaseModel], given: dict[str, Any], error: ValidationErr
             continue
         name = str(fault["loc"][0])
         flag = f"--{name.replace('_', '-')}"
-        source = flag if given.get(name) is not None or not prefix else f"{prefix}{name.upper()}"
+        source = flag if values.get(name) is not None or not prefix else f"{prefix}{name.upper()}"
         value = "" if fault["type"] == "missing" else f" (it was {fault['input']!r})"
         if fault["type"] == "string_pattern_mismatch":  # a person would rather read what it means
             problem = f"should be: {model.model_fields[name].description}"

@@ -101,7 +101,7 @@ class HttpClient:
 
 
 class RetryLater(Exception):
-    """The same request may succeed in ``seconds``; None if the server sent no Retry-After."""
+    """A retry may succeed in ``seconds``; None if the server sent no Retry-After."""
 
     def __init__(self, why: str, seconds: float | None = None) -> None:
         super().__init__(why)

@@ -1,4 +1,4 @@
-"""What an image is: model manifest, label grammar, latents, permanent address, request fields.
+"""Definition of an image: manifest, label grammar, latents, permanent address, request fields.
 
 Pure functions and data: no network, no model runtime, no files but `atomic_write`. The only room
 of the service, beside `formats.images` and `cli.options`, that `training` imports.

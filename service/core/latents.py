@@ -80,8 +80,8 @@ def draw_labels_of(
     columns = []
     for number, attribute in zip(uniform.T, attributes, strict=True):
         edges = np.cumsum(attribute.frequencies)
-        drawn = np.searchsorted(edges[:-1], number * edges[-1], side="right")
-        columns.append(drawn.astype(np.int64))
+        value = np.searchsorted(edges[:-1], number * edges[-1], side="right")
+        columns.append(value.astype(np.int64))
     return np.stack(columns, axis=1)
 
 
@@ -96,14 +96,14 @@ def _uniform(ranges: Sequence[IndexRange], stream: int, size: int) -> Floats:
     width = counters * _WORDS_PER_COUNTER
     philox = np.random.Philox(key=0)
     state = philox.state  # setting it takes a fifth of the time of a new generator
-    drawn = []
+    blocks = []
     for each in ranges:
         high, low = divmod(each.first * counters, 2**64)
         state["state"]["key"][:] = each.seed, stream
         state["state"]["counter"][:] = low, high, 0, 0
         philox.state = state
-        drawn.append(philox.random_raw(each.count * width).reshape(-1, width))
-    words = np.concatenate(drawn)[:, :size]
+        blocks.append(philox.random_raw(each.count * width).reshape(-1, width))
+    words = np.concatenate(blocks)[:, :size]
     return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 

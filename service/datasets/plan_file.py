@@ -74,7 +74,7 @@ def read_plan(path: Path) -> DatasetPlan:
     except (yaml.YAMLError, ValueError) as error:  # an invalid date is a ValueError
         mark = getattr(error, "problem_mark", None)
         why = getattr(error, "problem", None) or error
-        raise DatasetError(f"{_place(path, mark)}: invalid YAML: {why}") from error
+        raise DatasetError(f"{_location(path, mark)}: invalid YAML: {why}") from error
     except RecursionError:
         raise DatasetError(f"{path}: lists are nested too deeply for a plan") from None
     if not isinstance(root, yaml.MappingNode):
@@ -103,8 +103,8 @@ def _check_repeated(path: Path, root: yaml.MappingNode) -> None:
         seen = set()
         for key, value in node.value:
             if (key.tag, key.value) in seen:
-                place = _place(path, key.start_mark)
-                raise DatasetError(f"{place}: {key.value} is given twice")
+                where = _location(path, key.start_mark)
+                raise DatasetError(f"{where}: {key.value} is given twice")
             seen.add((key.tag, key.value))
             nodes.append(value)
 
@@ -118,11 +118,11 @@ def _explain(path: Path, root: yaml.MappingNode, fault: Any) -> str:
         problem += ". Put labels that YAML reads as a number or as yes or no in quotes: '7'"
     if not fault["loc"]:
         unknown = [key for key, _ in root.value if key.value not in PlanFile.model_fields]
-        return f"{_place(path, unknown[0].start_mark if unknown else None)}: {problem}"
+        return f"{_location(path, unknown[0].start_mark if unknown else None)}: {problem}"
     name = fault["loc"][0]
     mark = next((key.start_mark for key, _ in root.value if key.value == name), None)
-    return f"{_place(path, mark)}: {name}: {problem}"
+    return f"{_location(path, mark)}: {name}: {problem}"
 
 
-def _place(path: Path, mark: Any) -> str:
+def _location(path: Path, mark: Any) -> str:
     return f"{path}, line {mark.line + 1}" if mark else str(path)

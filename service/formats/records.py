@@ -43,7 +43,7 @@ class ImageRecord:
         return [self.labels[name] for name in attributes] if self.labels else []
 
     def description(self) -> dict[str, Any]:
-        """All fields but the image, for JSON."""
+        """Fields without the image, for JSON."""
         return {
             "model": self.model,
             "version": self.version,

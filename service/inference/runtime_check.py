@@ -1,4 +1,4 @@
-"""Whether the runtime wheel is there, told before anything imports it."""
+"""Check of the installed ONNX Runtime wheels, before anything imports them."""
 
 from __future__ import annotations
 

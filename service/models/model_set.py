@@ -59,7 +59,7 @@ class ModelSet:
         return [name for name in self.models if self.get(name).verifier is not None]
 
     def versions(self, name: str) -> dict[int, Model]:
-        """All versions of a model. Raises ``UnknownModel``."""
+        """Versions of a model. Raises ``UnknownModel``."""
         if name not in self.models:
             raise UnknownModel(
                 f"no model {name[:80]!r}; there are: {', '.join(self.models)}",
@@ -76,7 +76,7 @@ class ModelSet:
         }
 
     def aliases_of(self, name: str) -> dict[str, int]:
-        """All aliases of a model and their versions, ``latest`` too. Raises ``UnknownModel``."""
+        """Aliases of a model and their versions, ``latest`` too. Raises ``UnknownModel``."""
         return {**self.aliases.get(name, {}), aliases.LATEST: max(self.versions(name))}
 
     def get(self, name: str, version: int | str | None = None) -> Model:

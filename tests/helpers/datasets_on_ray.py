@@ -19,7 +19,7 @@ import psutil
 from ray.cluster_utils import Cluster
 
 TASK = "ray::_build_shard"
-"""What Ray calls a process that is at a file."""
+"""Ray's name for a process that builds a file."""
 
 
 def start(folder: Path, out: str, address: str) -> subprocess.Popen[bytes]:
@@ -34,7 +34,7 @@ def made(folder: Path, out: str) -> int:
 
 
 def wait(folder: Path, out: str, files: int, driver: subprocess.Popen[bytes]) -> None:
-    """Until so many are there, or the driver has ended."""
+    """Wait until so many files exist, or the driver has ended."""
     while made(folder, out) < files and driver.poll() is None:
         time.sleep(0.02)
 
@@ -52,7 +52,7 @@ def kill_workers(folder: Path, address: str) -> int:
 
 
 def kill_one() -> bool:
-    """Whether there was a process at a file."""
+    """Kill a process that builds a file; True if there was one."""
     for process in psutil.process_iter(["cmdline"]):
         if TASK in " ".join(process.info["cmdline"] or ()):
             process.kill()

@@ -54,7 +54,7 @@ class Command:
     def run(
         self, plan: dict[str, Any], *arguments: str, fails: bool = False, **options: Any
     ) -> str:
-        """What it says."""
+        """Output of the command."""
         process = self.start(plan, *arguments, **options)
         said, told = process.communicate(timeout=120)
         assert (process.returncode != 0) == fails, said + told
@@ -62,7 +62,7 @@ class Command:
         return said + told
 
     def wait(self, files: int, process: subprocess.Popen[str]) -> None:
-        """Until so many files are there, or it has ended."""
+        """Wait until so many files exist, or the command has ended."""
         while len(self.made()) < files and process.poll() is None:
             time.sleep(0.01)
 
@@ -72,12 +72,12 @@ class Command:
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """All files of a set; those that were not finished would be among them."""
+    """Files of a set by name, unfinished ones included."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def load(shards: Iterable[str]) -> list[dict[str, Any]]:
-    """What a loader makes of them."""
+    """Images and labels as a loader reads them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves files open
         samples = list(webdataset.WebDataset(list(shards), shardshuffle=False).decode("rgb8"))

@@ -26,7 +26,7 @@ TRUE = helper.make_node("Constant", [], ["true"], value=numpy_helper.from_array(
 
 
 class InProcessSandbox(ModelSandbox):
-    """The same checks in this process, without limits: a child process takes 0.5 s to start."""
+    """Checks of the sandbox in this process: a child process takes 0.5 s to start."""
 
     def check(self, files: Sequence[Path]) -> Iterator[CheckResult]:
         check = FileCheck(self.max_bytes)

@@ -67,7 +67,7 @@ class Combinations:
 
 @dataclass(frozen=True)
 class Report:
-    """All findings of an audit."""
+    """Findings of an audit."""
 
     quick: QuickReport
     combinations: Combinations | None

@@ -151,7 +151,7 @@ def _percent(x: Estimate, sign: str) -> str:
 def as_json(
     experiment: Experiment, trials: Sequence[Trial], score: GanTrainScore
 ) -> dict[str, Any]:
-    """All trials and summaries as JSON; accuracies in [0, 1]."""
+    """Trials and summaries as JSON; accuracies in [0, 1]."""
     sets = {role: getattr(experiment, role) for role in ("real", "synthetic", "held_out")}
     return {
         **{

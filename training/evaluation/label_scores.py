@@ -1,4 +1,4 @@
-"""How well samples follow their labels, by a classifier of real images."""
+"""Label faithfulness of samples, measured by a classifier of real images."""
 
 from __future__ import annotations
 

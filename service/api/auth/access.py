@@ -39,8 +39,8 @@ class AccessControl:
         An unchanged key keeps its rate limiter, so that a reload does not grant another burst.
         """
         settings = self._settings
-        given = settings.api_keys
-        entries = None if given is None else given.get_secret_value()
+        secret = settings.api_keys
+        entries = None if secret is None else secret.get_secret_value()
         keys = api_keys.read(entries, settings.api_keys_file, settings.rate_limit)
         for key in keys.keys:
             if key.plain:

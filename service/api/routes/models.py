@@ -69,7 +69,7 @@ async def reload_models(
 
 @router.get("/{name}", responses=NOT_FOUND)
 async def show_model(name: str, state: CurrentState) -> ModelAnswer:
-    """All versions of a model, with their manifests."""
+    """Versions of a model, with their manifests."""
     models = state.models
     versions = models.versions(name)
     default = models.get(name)

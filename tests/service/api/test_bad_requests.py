@@ -137,7 +137,7 @@ def test_problem_types(client: httpx.Client, path: str, body: dict[str, Any], ki
 
 
 def test_a_body_that_is_not_declared_as_json(client: httpx.Client) -> None:
-    """What `curl -d` sends if nobody tells it otherwise."""
+    """Content type that `curl -d` sends by default."""
     answer = client.post("/generate", data={"n": "1"})
     assert "Content-Type: application/json" in problem(answer, 422)["detail"]
 

@@ -167,7 +167,7 @@ def test_phrases_give_the_values_they_name(pair: tuple[Choice, str]) -> None:
 
 @st.composite
 def vocabularies(draw: st.DrawFn) -> Vocabulary:
-    """Of any attributes that a manifest may have, alike as they may be, but without separators."""
+    """Vocabularies of any valid attributes, however similar, without separators."""
     word = st.text("ab -_:", min_size=1, max_size=4) | st.sampled_from(
         ["not a", "not", "no", "yes", "1", "0", "true"]
     )

@@ -44,7 +44,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.mark.slow
 def test_schemathesis_finds_no_fault(small: Server, tmp_path: Path) -> None:
-    """All checks on all operations, with valid and invalid requests."""
+    """Every check on every operation, with valid and invalid requests."""
     report = tmp_path / "report.json"
     options = {
         "checks": "all",

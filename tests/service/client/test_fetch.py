@@ -42,7 +42,7 @@ def start(server: str, out: Path, *arguments: str, **options: Any) -> subprocess
 
 
 def fetch(server: str, out: Path, *arguments: str, fails: bool = False, **options: Any) -> str:
-    """What the command says."""
+    """Output of the command."""
     process = start(server, out, *arguments, **options)
     said, told = process.communicate(timeout=60)
     assert (process.returncode != 0) == fails, said + told
@@ -51,7 +51,7 @@ def fetch(server: str, out: Path, *arguments: str, fails: bool = False, **option
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """All files that a set consists of."""
+    """Files of a set by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 

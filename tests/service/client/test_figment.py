@@ -1,4 +1,4 @@
-"""What Python programs import, against a real server, over connections that are cut."""
+"""Python client against a real server, over connections that are cut."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_stream_is_read_no_faster_than_it_is_used(figment: Figment, client: ht
 
 
 class Answer(BaseHTTPRequestHandler):
-    """What a server in trouble says, as told by the test."""
+    """Server that gives the answers that a test prepares."""
 
     answers: Iterator[tuple[int, dict[str, str], bytes]]
     asked: list[float]

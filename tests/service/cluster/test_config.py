@@ -66,7 +66,7 @@ def test_serve_config_names_existing_things(cluster: ModuleType) -> None:
 
 
 def test_serve_config_and_code_have_the_same_options(cluster: ModuleType) -> None:
-    """Where ``serve.yaml`` repeats what is in the code, for whoever would change it."""
+    """Values that ``serve.yaml`` repeats from the code."""
     options = cluster.app._bound_deployment._deployment_config
     shipped = DEPLOYMENT["autoscaling_config"]
     for name in shipped.keys() - {"policy"}:

@@ -26,7 +26,7 @@ CLOTHES = Vocabulary(
 
 
 def read(vocabulary: Vocabulary, label: Label) -> dict[str, str]:
-    """What a label asks for, by name."""
+    """Requested values by attribute name."""
     attributes = vocabulary.attributes
     return {attributes[a].name: attributes[a].values[v] for a, v in vocabulary.parse(label).items()}
 

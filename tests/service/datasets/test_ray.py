@@ -27,7 +27,7 @@ def test_without_ray(command: Command) -> None:
 
 @pytest.mark.ray
 def test_on_a_ray_cluster(models: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    """Of two nodes: with processes killed, and with drivers ended and started again."""
+    """Two nodes: with processes killed, and with drivers ended and started again."""
     pytest.importorskip("ray", reason='this takes Ray: pip install "figment[ray]"')
     alone = "unshare -rn bash -c 'ip link set lo up && exec \"$@\"' -"
     if subprocess.run([*shlex.split(alone), "true"], capture_output=True).returncode:

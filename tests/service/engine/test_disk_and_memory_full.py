@@ -153,7 +153,7 @@ def test_unread_log_blocks_no_request(
 
 
 def test_server_without_stderr(models: Path) -> None:
-    """What libraries write to stderr must not reach a connection with descriptor 2."""
+    """Output of libraries to stderr must not reach a connection with descriptor 2."""
     with serve("--models", str(models)) as first:  # to learn of a port that is free
         port = first.url.rpartition(":")[2]
     options = command("--models", str(models), "--port", port)

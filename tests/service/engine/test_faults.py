@@ -150,7 +150,7 @@ def test_other_requests_in_a_failed_batch_get_500_or_their_images(server: Server
 
 @pytest.mark.parametrize("seed", [faulty_server.HANGS, faulty_server.HANGS_IN_ENCODER])
 def test_hung_batches_are_answered_500(server: Server, faults: Path, seed: int) -> None:
-    """All threads hang at once, and so do their replacements."""
+    """Every thread hangs at once, and so do their replacements."""
     with unharmed(server):
         before = Figures(server)
         with unharmed(server, threads=4), ThreadPoolExecutor(4) as pool:

@@ -17,7 +17,7 @@ Good = Callable[[int], bool]
 
 
 def coin(probability: float) -> Good:
-    """Whether the verifier agrees, by index."""
+    """Verdict of the verifier, by index."""
     return lambda index: random.Random(index).random() < probability
 
 

@@ -38,7 +38,7 @@ def generate(client: httpx.Client, body: Body) -> Body:
 
 
 def looked_at(client: httpx.Client, rows: list[Body], attribute: str) -> list[float]:
-    """What verifier.onnx itself thinks of the label that each image was given."""
+    """Probability that verifier.onnx gives to the label of each image."""
     session = ort.InferenceSession(MODELS / "anime-faces" / "2" / "verifier.onnx")
     about = client.get("/models/anime-faces/labels").json()["attributes"]
     (values,) = [each["values"] for each in about if each["name"] == attribute]

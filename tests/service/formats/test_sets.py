@@ -47,7 +47,7 @@ FORMATS = sorted(SUFFIXES)
 
 @dataclass
 class Found:
-    """What a reader makes of one image."""
+    """One image as a reader returns it."""
 
     file_name: str
     labels: dict[str, str] | None
@@ -58,7 +58,7 @@ class Found:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where ``datasets`` keeps what it reads."""
+    """Cache folder of ``datasets``."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
 

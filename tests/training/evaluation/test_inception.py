@@ -44,7 +44,7 @@ class StandIn(nn.Module):
 
 @pytest.fixture(scope="module", params=["torch-fidelity", "stand-in"])
 def network_class(request: pytest.FixtureRequest) -> Iterator[type[Any]]:
-    """What ``inception`` finds where torch-fidelity should be."""
+    """Stand-in for torch-fidelity."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "stand-in":
             module = ModuleType(MODULE)

@@ -84,7 +84,7 @@ def test_copies_are_suspicious_and_held_out_images_hardly_ever(images: Tensor) -
 
 
 def test_the_chance_by_hand() -> None:
-    """Of 200, two are taken as the nearest; that both are samples has odds of 100/200 x 99/199."""
+    """Two of 200 are taken as the nearest; that both are samples has odds of 100/200 x 99/199."""
 
     def neighbours(*near: float) -> Neighbours:
         distances = torch.cat([torch.tensor(near), torch.linspace(5, 6, 100 - len(near))])

@@ -42,7 +42,7 @@ def test_frechet_distance_of_a_set_to_itself_is_zero(count: int, size: int) -> N
 
 
 def test_frechet_distance_of_known_gaussians_is_the_closed_form() -> None:
-    """Of diagonal covariances: squared difference of the means, and of the deviations."""
+    """Diagonal covariances: squared difference of the means, and of the deviations."""
     size = 4
     shift, deviation = torch.tensor([3.0, 0, -1, 0]), torch.tensor([1.0, 2, 0.5, 3])
     a, b = normal(20_000, size), normal(20_000, size, seed=1) * deviation + shift

@@ -62,7 +62,7 @@ def test_overconfident_network_is_calibrated_to_the_same_confidence(
 
 
 def test_temperature_recovers_the_scale_of_the_logits() -> None:
-    """Of labels drawn with the probabilities of logits, three times as large logits are too sure by
+    """Labels are drawn with the probabilities of logits; three times as large ones are too sure by
     a factor of three."""
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(4000, 5, generator=generator)

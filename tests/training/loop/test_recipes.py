@@ -32,6 +32,6 @@ def test_every_recipe_of_the_ablation_trains_both_networks(change: str, faces: D
 
 
 def weights(trainer: Trainer) -> list[Tensor]:
-    """All weights without biases: a relativistic loss ignores the bias of the logit."""
+    """Weights without biases: a relativistic loss ignores the bias of the logit."""
     networks = (trainer.generator, trainer.discriminator, trainer.ema)
     return [p for network in networks for p in network.parameters() if p.dim() > 1]

@@ -99,7 +99,7 @@ def computing(process: ForkServerProcess, at_most: float = math.inf) -> float:
 
 
 def kept(run: Run) -> tuple[dict[str, list[float]], object, list[str]]:
-    """All that must not depend on what happened to a run."""
+    """Content that must not depend on the history of a run."""
     weights = {name: value.tolist() for name, value in load_file(run.checkpoint).items()}
     snapshots = sorted(path.name for path in (run.folder / "snapshots").iterdir())
     shown = [line["shown"] for line in run.log.lines()]
