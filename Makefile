@@ -46,7 +46,7 @@ bench: $(DEVELOP)/ready  ## time serving and training against what they are buil
 
 soak: $(DEVELOP)/ready  ## overload it, end it a hundred times, and have it run for ten minutes
 	$(DEVELOP)/bin/python -m benchmarks.overload
-	$(DEVELOP)/bin/python -m benchmarks.ending
+	$(DEVELOP)/bin/python -m benchmarks.shutdown
 	$(DEVELOP)/bin/python -m benchmarks.soak
 
 $(SERVE)/ready: requirements/serve-$(RUNTIME).txt

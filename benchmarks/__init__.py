@@ -1,1 +1,1 @@
-"""Benchmarks: each result stands beside the ceiling of the same run, since ratios are portable."""
+"""Benchmarks. Rates are compared with a ceiling of the same run: ratios hold on other machines."""

@@ -1,11 +1,15 @@
-"""Ceiling for the service: the model's session and the encoder on threads, without a server.
+"""Ceiling of throughput: the model's session and the encoder on threads, without a server.
 
     python -m benchmarks.ceiling MODEL_FILE
 
-Reads lines such as ``bulk 4`` (kind, seconds) and answers each with images per second.
-``lone`` is one image at a time, by one thread or by all of them, whichever is faster this time;
-``bulk`` is batches, on one calling thread for each core, as answered in JSON; ``npy`` is the same,
-pixels only. On CUDA, the threads take turns at a session of the largest bucket.
+Needs an unconditional model file; runs until its input ends. ``serve``, ``sets`` and ``bulk`` start
+it. Reads lines such as ``bulk 4`` (kind, seconds) and prints images per second for each. Kinds:
+
+``lone``: one image at a time, computed by one thread or by all of them; the faster one counts.
+``bulk``: batches on one calling thread per core, encoded as in a JSON response.
+``npy``: the same, but only the bytes of the pixels.
+
+On CUDA, the threads share one session of the largest batch size, one at a time.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from service.inference.execution import BUCKETS, CHUNK, BucketedExecutor, Feeds,
 from service.inference.session import SessionFactory
 
 Images = npt.NDArray[np.uint8]
+"""Shape (n, height, width, channels)."""
 
 
 def as_json(images: Images) -> str:
@@ -40,26 +45,26 @@ def as_npy(images: Images) -> bytes:
     return images.tobytes()
 
 
-def rate(
-    make: Callable[[], Images], encode: Callable[[Images], Any], threads: int, s: float
+def throughput(
+    compute: Callable[[], Images], encode: Callable[[Images], Any], threads: int, seconds: float
 ) -> float:
-    """Images per second of several threads over ``s`` seconds."""
+    """Images per second of ``threads`` threads over ``seconds``."""
     started = time.perf_counter()
 
     def loop(_: int) -> int:
-        made = 0
-        while time.perf_counter() < started + s:
-            images = make()
+        count = 0
+        while time.perf_counter() < started + seconds:
+            images = compute()
             encode(images)
-            made += len(images)
-        return made
+            count += len(images)
+        return count
 
     with ThreadPoolExecutor(threads) as pool:
-        made = sum(pool.map(loop, range(threads)))
-    return made / (time.perf_counter() - started)
+        count = sum(pool.map(loop, range(threads)))
+    return count / (time.perf_counter() - started)
 
 
-def ways(model: bytes, cores: int) -> dict[str, Callable[[float], float]]:
+def ceilings(model: bytes, cores: int) -> dict[str, Callable[[float], float]]:
     """Kinds of ceiling, each a function of seconds to images per second."""
     runtime = SessionFactory("auto", cores)
     runtime.probe_cuda([model])
@@ -71,18 +76,18 @@ def ways(model: bytes, cores: int) -> dict[str, Callable[[float], float]]:
         return {node.name: random.standard_normal((count, node.shape[1]), dtype=np.float32)}
 
     if runtime.device == "cuda":
-        size, turn = max(BUCKETS), threading.Lock()
+        size, gpu = max(BUCKETS), threading.Lock()
         large = BucketedExecutor({size: runtime.create(model, batch=size)}, "cuda")
         single = BucketedExecutor({1: runtime.create(model, batch=1)}, "cuda")
 
-        def in_turn() -> Images:
-            with turn:
+        def large_batch() -> Images:
+            with gpu:
                 return large(feeds(size))
 
         return {
-            "lone": lambda s: rate(lambda: single(feeds(1)), as_json, 1, s),
-            "bulk": lambda s: rate(in_turn, as_json, cores, s),
-            "npy": lambda s: rate(in_turn, as_npy, cores, s),
+            "lone": lambda s: throughput(lambda: single(feeds(1)), as_json, 1, s),
+            "bulk": lambda s: throughput(large_batch, as_json, cores, s),
+            "npy": lambda s: throughput(large_batch, as_npy, cores, s),
         }
 
     network = ThreadedExecutor(session, multithreaded=runtime.create(model, threads=cores))
@@ -90,26 +95,26 @@ def ways(model: bytes, cores: int) -> dict[str, Callable[[float], float]]:
     def batch() -> Images:
         return network(feeds(CHUNK), exclusive=False)
 
-    def by_one_thread() -> Images:
+    def on_one_thread() -> Images:
         return network(feeds(1), exclusive=False)
 
-    def by_all_threads() -> Images:
+    def on_all_threads() -> Images:
         return network(feeds(1), exclusive=True)
 
     return {
         "lone": lambda s: max(
-            rate(make, as_json, 1, s) for make in (by_one_thread, by_all_threads)
+            throughput(compute, as_json, 1, s) for compute in (on_one_thread, on_all_threads)
         ),
-        "bulk": lambda s: rate(batch, as_json, cores, s),
-        "npy": lambda s: rate(batch, as_npy, cores, s),
+        "bulk": lambda s: throughput(batch, as_json, cores, s),
+        "npy": lambda s: throughput(batch, as_npy, cores, s),
     }
 
 
 def main(model: Path) -> None:
-    found = ways(model.read_bytes(), cpus.available())
+    by_kind = ceilings(model.read_bytes(), cpus.available())
     for line in sys.stdin:
         kind, seconds = line.split()
-        print(found[kind](float(seconds)), flush=True)
+        print(by_kind[kind](float(seconds)), flush=True)
 
 
 if __name__ == "__main__":

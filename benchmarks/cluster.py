@@ -2,10 +2,11 @@
 
     unshare -n bash -c 'ip link set lo up; python -m benchmarks.cluster [--rounds 3] [--seconds 4]'
 
-Starts both on this machine: a plain server, and a cluster of two nodes with a replica of one thread
-on each, as many threads as the plain server gets. They are measured alternately; then a
-replica is killed under load, and then a node. Ray listens on all addresses, hence the separate
-network namespace. The model is an untrained DCGAN of width 64.
+Needs Ray, PyTorch and the free ports 8765 and 8767; takes 8 times ``--seconds`` per round, and two
+minutes for the start and the outages. Starts both on this machine: a plain server, and a cluster of
+two nodes with a replica of one thread on each, as many threads as the plain server gets. They are
+measured alternately; then a replica is killed under load, and then a node. Ray listens on all
+addresses, hence the separate network namespace. The model is an untrained DCGAN of width 64.
 """
 
 from __future__ import annotations
@@ -29,18 +30,27 @@ import click
 import httpx
 import yaml
 
-from benchmarks.crowd import Crowd
-from benchmarks.load import Load
-from benchmarks.serve import PORTS, PYTHON, ROOT, server, untrained
+from benchmarks.background_load import BackgroundLoad
+from benchmarks.closed_loop import LoadResult
+from benchmarks.serve import PORTS, PYTHON, ROOT, server, untrained_model
 
 CONFIG = ROOT / "ops" / "ray" / "serve.yaml"
 PORT = 8767
 THREADS = 2
+"""Worker threads of the plain server, and of both replicas together."""
+STABLE_SECONDS = 3
+"""Load before an outage."""
+REPLICA_LOSS_SECONDS = 20
+"""Observation after a replica is killed; another serves after a few seconds."""
+NODE_LOSS_SECONDS = 40
+"""Observation after a node is killed; Ray notices that after some ten seconds."""
 URLS = {"plain": f"http://127.0.0.1:{PORTS['figment']}", "Ray": f"http://127.0.0.1:{PORT}"}
 
 
 @dataclass(frozen=True)
 class Scenario:
+    """Closed-loop load of requests for ``n`` images."""
+
     connections: int
     n: int
 
@@ -53,50 +63,60 @@ SCENARIOS = (Scenario(1, 1), Scenario(32, 1), Scenario(1, 16), Scenario(8, 16))
 
 
 class Nodes:
-    """Running ``benchmarks.nodes`` process."""
+    """Running ``benchmarks.ray_nodes`` process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        self.started: float = self._answer()["seconds"]
+        self.start_seconds: float = self._result()["seconds"]
 
-    def ask(self, *command: Any) -> Any:
+    def call(self, *command: Any) -> Any:
+        """Run a command of ``ray_nodes.RayNodes`` and return its result."""
         assert self._process.stdin is not None
         print(json.dumps(command), file=self._process.stdin, flush=True)
-        return self._answer()
+        return self._result()
 
-    def _answer(self) -> Any:
+    def _result(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, "the cluster has ended"
+        assert line, "the cluster has exited"
         return json.loads(line)
 
 
-def here(port: int, variables: dict[str, str]) -> dict[str, Any]:
-    """Shipped Serve config, adapted to two small nodes on one machine."""
-    found: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
-    found["http_options"] = {"host": "127.0.0.1", "port": port}
-    (application,) = found["applications"]
+def two_node_config(port: int, variables: dict[str, str]) -> dict[str, Any]:
+    """Shipped Serve config, adapted to two small nodes on one machine.
+
+    variables: environment variables of the replicas.
+    """
+    config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
+    config["http_options"] = {"host": "127.0.0.1", "port": port}
+    (application,) = config["applications"]
     application["runtime_env"]["env_vars"] = variables
     (deployment,) = application["deployments"]
     deployment["ray_actor_options"]["num_cpus"] = 1
     deployment["autoscaling_config"]["max_replicas"] = 2
-    return found
+    return config
 
 
 @contextmanager
-def nodes(config: dict[str, Any]) -> Iterator[Nodes]:
+def running_nodes(config: dict[str, Any]) -> Iterator[Nodes]:
     """Run a cluster with ``config`` within the context."""
-    # Socket paths must be short, so this is not below the user's folders.
+    # Paths of Unix sockets have at most 107 bytes, so this folder is not below the user's folders.
     folder = tempfile.mkdtemp(prefix="figment-ray-")
     path = Path(folder) / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
-    ours = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": folder}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("FIGMENT_")
+    }
     process = subprocess.Popen(
-        [PYTHON, "-m", "benchmarks.nodes", str(path)],
+        [PYTHON, "-m", "benchmarks.ray_nodes", str(path)],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("FIGMENT_")}
-        | ours
-        | {"PYTHONPATH": str(ROOT)},
+        env=inherited
+        | {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_TMPDIR": folder,
+            "PYTHONPATH": str(ROOT),
+        },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -115,70 +135,71 @@ def nodes(config: dict[str, Any]) -> Iterator[Nodes]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def load(url: str, scenario: Scenario, seconds: float) -> Load:
-    """Run ``benchmarks.load`` in a process of its own."""
-    command = [PYTHON, "-m", "benchmarks.load", f"{url}/generate?format=png"]
+def run_load(url: str, scenario: Scenario, seconds: float) -> LoadResult:
+    """Run ``benchmarks.closed_loop`` in a process of its own."""
+    command = [PYTHON, "-m", "benchmarks.closed_loop", f"{url}/generate?format=png"]
     body = json.dumps({"n": scenario.n, "seed": 3})
     options = [f"--connections={scenario.connections}", f"--seconds={seconds}"]
-    done = subprocess.run([*command, body, *options], cwd=ROOT, check=True, capture_output=True)
-    return Load(**json.loads(done.stdout))
+    process = subprocess.run([*command, body, *options], cwd=ROOT, check=True, capture_output=True)
+    return LoadResult(**json.loads(process.stdout))
 
 
-def measure(rounds: int, seconds: float) -> dict[tuple[str, Scenario], list[Load]]:
-    found: dict[tuple[str, Scenario], list[Load]] = {}
+def measure(rounds: int, seconds: float) -> dict[tuple[str, Scenario], list[LoadResult]]:
+    """Results by server (a key of ``URLS``) and scenario, one per round."""
+    results: dict[tuple[str, Scenario], list[LoadResult]] = {}
     for _ in range(rounds):
         for scenario in SCENARIOS:
             for name, url in URLS.items():
-                found.setdefault((name, scenario), []).append(load(url, scenario, seconds))
-    return found
+                results.setdefault((name, scenario), []).append(run_load(url, scenario, seconds))
+    return results
 
 
-def report(found: dict[tuple[str, Scenario], list[Load]]) -> None:
+def report(results: dict[tuple[str, Scenario], list[LoadResult]]) -> None:
     print(
         f"{'':<21}{'plain':>7}{'p50 ms':>9}{'p99':>7}{'Ray':>9}{'p50 ms':>9}{'p99':>7}"
         f"{'share':>8}{'Ray adds':>12}{'errors':>8}"
     )
     for scenario in SCENARIOS:
-        plain, ray = (found[name, scenario] for name in URLS)
+        plain, ray = (results[name, scenario] for name in URLS)
         rates = [_median(loads, "requests_per_second") * scenario.n for loads in (plain, ray)]
         shares = [
             b.requests_per_second / a.requests_per_second for a, b in zip(plain, ray, strict=True)
         ]
-        # Busy: CPU time per request; alone: added latency.
+        # Per image: added CPU time under load, added latency of a single connection.
         cores = 1 if scenario.connections == 1 else THREADS
-        adds = 1000 * cores * (1 / rates[1] - 1 / rates[0])
+        added_ms = 1000 * cores * (1 / rates[1] - 1 / rates[0])
         times = [_median(loads, name) for loads in (plain, ray) for name in ("p50", "p99")]
         print(
             f"{scenario!s:<21}{rates[0]:7.0f}{times[0]:9.1f}{times[1]:7.1f}"
             f"{rates[1]:9.0f}{times[2]:9.1f}{times[3]:7.1f}"
-            f"{statistics.median(shares):8.2f}{adds:9.2f} ms"
-            f"{sum(each.errors for each in (*plain, *ray)):8}"
+            f"{statistics.median(shares):8.2f}{added_ms:9.2f} ms"
+            f"{sum(load.errors for load in (*plain, *ray)):8}"
         )
 
 
-def _median(loads: list[Load], name: str) -> float:
-    found: float = statistics.median(getattr(each, name) for each in loads)
-    return found
+def _median(loads: list[LoadResult], name: str) -> float:
+    median: float = statistics.median(getattr(load, name) for load in loads)
+    return median
 
 
 def replicas_metrics(url: str, headers: dict[str, str] | None = None, count: int = 2) -> list[str]:
-    """``GET /metrics`` of each replica. Start times identify them."""
-    found: dict[str, str] = {}
+    """``GET /metrics`` of each of ``count`` replicas, identified by their start times."""
+    by_start: dict[str, str] = {}
     end = time.monotonic() + 60
     with httpx.Client(timeout=60, headers=headers) as client:
-        while len(found) < count:
-            assert time.monotonic() < end, f"only {len(found)} replicas answer"
+        while len(by_start) < count:
+            assert time.monotonic() < end, f"only {len(by_start)} of {count} replicas respond"
             text = client.get(f"{url}/metrics").text
             start = re.search(r"^process_start_time_seconds \S+$", text, re.MULTILINE)
             assert start is not None, text
-            found[start[0]] = text
-    return list(found.values())
+            by_start[start[0]] = text
+    return list(by_start.values())
 
 
 def mean_batch(seconds: float) -> float:
-    """Mean images per batch of a replica, with 32 clients of one image each."""
+    """Mean images per batch of a replica, with 32 connections that request single images."""
 
-    def counted() -> tuple[float, float]:
+    def images_and_batches() -> tuple[float, float]:
         texts = replicas_metrics(URLS["Ray"])
         images, batches = (
             sum(
@@ -190,43 +211,48 @@ def mean_batch(seconds: float) -> float:
         )
         return images, batches
 
-    before = counted()
-    load(URLS["Ray"], Scenario(32, 1), seconds)
-    after = counted()
+    before = images_and_batches()
+    run_load(URLS["Ray"], Scenario(32, 1), seconds)
+    after = images_and_batches()
     return (after[0] - before[0]) / (after[1] - before[1])
 
 
-def disturb(cluster: Nodes, what: str, *command: Any, seconds: float) -> None:
-    """Print what 32 clients on separate connections observe during a loss."""
-    crowd = Crowd(f"{URLS['Ray']}/generate?format=png", b'{"n": 1, "seed": 3}')
-    with crowd.running(32):
-        time.sleep(3)
-        cluster.ask(*command)
+def measure_outage(cluster: Nodes, event: str, *command: Any, seconds: float) -> None:
+    """Print the failures of 32 connections for ``seconds`` after a command that kills something."""
+    load = BackgroundLoad(f"{URLS['Ray']}/generate?format=png", b'{"n": 1, "seed": 3}')
+    with load.running(32):
+        time.sleep(STABLE_SECONDS)
+        cluster.call(*command)
         time.sleep(seconds)
-    failed = ", ".join(f"{number} {why}" for why, number in crowd.failed.items()) or "none"
+    failed = ", ".join(f"{number} {reason}" for reason, number in load.failed.items()) or "none"
     print(
-        f"{what}: {crowd.answers} answers, failed: {failed}; longest request {crowd.longest:.2f} s"
+        f"{event}: {load.responses} responses, failed: {failed}; "
+        f"longest request {load.longest:.2f} s"
     )
 
 
 @click.command()
-@click.option("--rounds", default=3)
-@click.option("--seconds", default=4.0)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--seconds", default=4.0, show_default=True, help="Duration of each measurement.")
 def main(rounds: int, seconds: float) -> None:
+    """Compare the service on Ray with a plain server, then kill a replica and a node."""
     with tempfile.TemporaryDirectory() as folder:
-        models = untrained(Path(folder)).parent.parent.parent
+        models = untrained_model(Path(folder)).parent.parent.parent
         variables = {"FIGMENT_MODELS": str(models), "FIGMENT_ALLOW_ANONYMOUS": "true"}
-        # Wait limit above any wait here, so that no request is rejected.
+        # Longer than any wait here, so that no request is rejected.
         variables["FIGMENT_MAX_WAIT"] = "30"
         plain = [PYTHON, "-m", "service", "--models", str(models), "--max-wait", "30"]
         plain += ["--threads", str(THREADS), "--port", str(PORTS["figment"])]
-        with nodes(here(PORT, variables)) as cluster, server("figment", plain) as (_, start):
+        with (
+            running_nodes(two_node_config(PORT, variables)) as cluster,
+            server("figment", plain) as (_, start_seconds),
+        ):
             report(measure(rounds, seconds))
             print(f"\nmean batch of a replica, 32 connections: {mean_batch(seconds):.1f} images")
-            print(f"start: plain {start:.1f} s, cluster {cluster.started:.0f} s")
-            victim = cluster.ask("replicas")[0]
-            disturb(cluster, "a replica killed", "kill", victim, seconds=20)
-            disturb(cluster, "a node lost", "remove_node", seconds=40)
+            print(f"start: plain {start_seconds:.1f} s, cluster {cluster.start_seconds:.0f} s")
+            pid = cluster.call("replicas")[0]
+            measure_outage(cluster, "a replica killed", "kill", pid, seconds=REPLICA_LOSS_SECONDS)
+            measure_outage(cluster, "a node lost", "remove_node", seconds=NODE_LOSS_SECONDS)
 
 
 if __name__ == "__main__":

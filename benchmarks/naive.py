@@ -1,6 +1,8 @@
-"""Baseline of the benchmarks: a tutorial's endpoint with FastAPI, ONNX Runtime and Pillow.
+"""Baseline of throughput: a tutorial's endpoint with FastAPI, ONNX Runtime and Pillow.
 
-python -m benchmarks.naive MODEL_FILE PORT
+    python -m benchmarks.naive MODEL_FILE PORT
+
+Needs an unconditional model file; runs until it is stopped. ``serve`` starts it.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m benchmarks.train [--data DATA]
 
-The same network (unconditional, 64 channels at half the image's size), the same images, batches of
-128, no labels. Each contender runs in its own process, alternately; the ratio compares their
-best rounds of one run.
+Needs PyTorch; takes about four minutes on two cores. The same network (unconditional, 64 channels
+at half the image's size), the same images, batches of 128, no labels. Each loop runs in a process
+of its own, alternately; the ratio compares their best rounds of one run.
 """
 
 from __future__ import annotations
@@ -29,36 +29,41 @@ from training.loop.trainer import Trainer
 from training.runs.run import DatasetDescription
 
 BATCH = 128
-WARM_UP = 3
-IMAGES = 2560
-CONTENDERS = {
+"""Batch size of the tutorial."""
+WARM_UP_STEPS = 3
+TUTORIAL_IMAGES = 2560
+"""Images in the tutorial's folder: twenty batches."""
+LOOPS = {
     "tutorial": [],
-    "ours, float32": ["--precision", "float32"],
-    "ours": ["--precision", "auto"],
+    "figment, float32": ["--precision", "float32"],
+    "figment": ["--precision", "auto"],
 }
+"""Options of this command by the name of the training loop."""
 
 
-def measured(step: Callable[[], None], steps: int, wait: Callable[[], None]) -> float:
+def throughput(step: Callable[[], None], steps: int, device: torch.device) -> float:
     """Images per second over ``steps`` steps, after a warm-up."""
-    for _ in range(WARM_UP):
+    for _ in range(WARM_UP_STEPS):
         step()
-    wait()
-    began = time.perf_counter()
+    synchronize(device)
+    started = time.perf_counter()
     for _ in range(steps):
         step()
-    wait()
-    return steps * BATCH / (time.perf_counter() - began)
+    synchronize(device)
+    return steps * BATCH / (time.perf_counter() - started)
 
 
-def wait_for(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def tutorial(folder: Path, steps: int) -> float:
-    """The loop of https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html, by its
-    text: an ImageFolder, a DataLoader of two workers, BCELoss on sigmoids, and its readings of
-    losses in every step."""
+def tutorial_throughput(folder: Path, steps: int) -> float:
+    """Images per second of the tutorial's loop, including data.
+
+    A DataLoader of two workers, BCELoss on sigmoids, and its readings of losses in every step, as
+    in https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loader = torch.utils.data.DataLoader(
         TutorialImages(folder), batch_size=BATCH, shuffle=True, num_workers=2, drop_last=True
@@ -102,11 +107,11 @@ def tutorial(folder: Path, steps: int) -> float:
         (d_loss_real + d_loss_fake).item()
         g_loss.item()
 
-    return measured(step, steps, lambda: wait_for(device))
+    return throughput(step, steps, device)
 
 
 class TutorialImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """The tutorial's ImageFolder and transforms, but for the two without effect on 64x64."""
+    """ImageFolder and transforms of the tutorial, without the two that do not change 64x64."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.glob("*/*.png"))
@@ -122,7 +127,7 @@ class TutorialImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 def tutorial_networks() -> tuple[nn.Module, nn.Module]:
-    """The tutorial's Generator and Discriminator: ngf = ndf = 64, nz = 100."""
+    """Generator and discriminator of the tutorial: ngf = ndf = 64, nz = 100."""
     up: list[nn.Module] = []
     for inputs, outputs in ((100, 512), (512, 256), (256, 128), (128, 64)):
         stride, padding = (1, 0) if not up else (2, 1)
@@ -140,7 +145,7 @@ def tutorial_networks() -> tuple[nn.Module, nn.Module]:
     return nn.Sequential(*up), nn.Sequential(*down)
 
 
-def ours(data: str, steps: int, precision: str) -> float:
+def figment_throughput(data: str, steps: int, precision: str) -> float:
     """Images per second of ``Trainer.step``, including data."""
     dataset = load(data, attributes=())
     config = TrainingConfig.model_validate(
@@ -153,45 +158,48 @@ def ours(data: str, steps: int, precision: str) -> float:
     def step() -> None:
         trainer.step(images, labels)
 
-    return measured(step, steps, lambda: wait_for(trainer.device))
+    return throughput(step, steps, trainer.device)
 
 
 @click.command()
-@click.option("--data", default="avatars:2000", show_default=True)
+@click.option("--data", default="avatars:2000", show_default=True, help="Dataset, as for training.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--steps", default=10, show_default=True, help="In each round, after 3 to warm up.")
-@click.option("--contender", type=click.Choice(list(CONTENDERS)), hidden=True)
+@click.option("--loop", type=click.Choice(list(LOOPS)), hidden=True)
 @click.option("--precision", default="auto", hidden=True)
 @click.option("--folder", type=click.Path(path_type=Path), hidden=True)
 def main(
-    data: str, rounds: int, steps: int, contender: str | None, precision: str, folder: Path | None
+    data: str, rounds: int, steps: int, loop: str | None, precision: str, folder: Path | None
 ) -> None:
-    """Time training against the tutorial's loop."""
-    if contender is not None:
+    """Compare the speed of training with the tutorial's loop."""
+    if loop is not None:
         assert folder is not None
-        theirs = contender == "tutorial"
-        print(tutorial(folder, steps) if theirs else ours(data, steps, precision))
+        if loop == "tutorial":
+            print(tutorial_throughput(folder, steps))
+        else:
+            print(figment_throughput(data, steps, precision))
         return
     with tempfile.TemporaryDirectory() as temporary:
         _write_images(data, Path(temporary) / "faces")
-        rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+        rates: dict[str, list[float]] = {name: [] for name in LOOPS}
         for _ in range(rounds):
-            for name, options in CONTENDERS.items():
-                command = [sys.executable, "-m", "benchmarks.train", "--contender", name, *options]
+            for name, options in LOOPS.items():
+                command = [sys.executable, "-m", "benchmarks.train", "--loop", name, *options]
                 settings = ["--data", data, "--steps", str(steps), "--folder", temporary]
-                done = subprocess.run(
+                process = subprocess.run(
                     [*command, *settings], check=True, capture_output=True, text=True
                 )
-                rates[name].append(float(done.stdout))
-                print(f"{name:14} {rates[name][-1]:8.1f} images/s", flush=True)
-    ratios = {name: round(max(each) / max(rates["tutorial"]), 2) for name, each in rates.items()}
+                rates[name].append(float(process.stdout))
+                print(f"{name:16} {rates[name][-1]:8.1f} images/s", flush=True)
+    best = {name: max(rounds_of_one) for name, rounds_of_one in rates.items()}
+    ratios = {name: round(rate / best["tutorial"], 2) for name, rate in best.items()}
     print(json.dumps({"torch": torch.__version__, "device": _device(), "ratios": ratios}))
 
 
 def _write_images(data: str, folder: Path) -> None:
-    """Write the folder of PNG files that the tutorial reads."""
+    """Write the folder of PNG files for the tutorial's loop."""
     folder.mkdir()
-    for index, image in enumerate(load(data, attributes=()).images[:IMAGES]):
+    for index, image in enumerate(load(data, attributes=()).images[:TUTORIAL_IMAGES]):
         Image.fromarray(image).save(folder / f"{index:05d}.png")
 
 

@@ -1,4 +1,4 @@
-"""The service's parts, put together."""
+"""Assembly of the service: models, engine, routes and middleware; start and stop."""
 
 from __future__ import annotations
 
@@ -53,33 +53,31 @@ from service.models.model_set import ModelSet
 from service.models.registry import ModelRegistry
 from service.models.sandbox import ModelSandbox
 from service.observability import metrics, tracing
-from service.server import hangup
+from service.server import signals
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, vetter: ModelSandbox | None = None) -> Gateway:
-    """Load and warm the models, then make the app that serves them.
+def create_app(settings: Settings, sandbox: ModelSandbox | None = None) -> Gateway:
+    """Load and warm the models, and build the app that serves them. Raises ``StartupError``.
 
-    ``vetter``: one that is prepared, if there is.
-
-    Raises ``StartupError``.
+    ``sandbox``: one whose process was started in advance; else one is created.
     """
-    return assemble(load(settings, vetter))
+    return assemble(load(settings, sandbox))
 
 
 def assemble(state: State) -> Gateway:
-    """The app that serves what is in ``state``."""
+    """ASGI app for ``state``: routes, then the fast path, then the gateway around both."""
     settings, access = state.settings, state.access
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tracing.start()
         await state.engine.start()
-        hangup.reload_on_sighup(state.reload)
+        signals.reload_on_sighup(state.reload)
         gc.collect()
-        gc.freeze()  # what is there by now stays: looking through it again takes 50 ms each time
+        gc.freeze()  # these objects stay: collecting them again takes 50 ms each time
         yield
         state.registry.close()
         await state.engine.close()
@@ -93,56 +91,56 @@ def assemble(state: State) -> Gateway:
         docs_url=None,  # ``routes.docs`` has a page that works below a sub-path
         redoc_url=None,
         servers=[{"url": "."}],  # where the document is
-        redirect_slashes=False,  # behind a proxy, to a scheme and a name that callers do not know
+        redirect_slashes=False,  # behind a proxy, scheme and host of the redirect would be wrong
     )
     app.state.figment = state
-    # Documents that a key is taken; who has one is checked at the gate.
-    takes_key = [Security(HTTPBearer(auto_error=False))] if access.requires_key else []
+    # Only documents the key in OpenAPI; the gateway checks it.
+    documented_key = [Security(HTTPBearer(auto_error=False))] if access.requires_key else []
     for routes in (generate, interpolate, variations, images, models, oip, info):
-        app.include_router(routes.router, dependencies=takes_key)
+        app.include_router(routes.router, dependencies=documented_key)
     for routes in (docs, health, studio):
         app.include_router(routes.router)
     problems.install(app)
     openapi.install(app)
     app.add_middleware(HeadAsGet)
 
-    # Middleware of the app does not see what takes the shortcut.
-    direct = [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
-    behind: ASGIApp = FastPath(app, direct)
-    return Gateway(behind, access, origins=settings.origins, log_requests=settings.log_requests)
+    # Requests on the fast path bypass the middleware of the app.
+    fast_routes = [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
+    inner: ASGIApp = FastPath(app, fast_routes)
+    return Gateway(inner, access, origins=settings.origins, log_requests=settings.log_requests)
 
 
-def load(settings: Settings, vetter: ModelSandbox | None = None) -> State:
-    """What the routes share, with the models loaded and warmed. Raises ``StartupError``."""
+def load(settings: Settings, sandbox: ModelSandbox | None = None) -> State:
+    """State shared by the routes, with models loaded and warmed. Raises ``StartupError``."""
     access = AccessControl(settings)
-    vetter = vetter or ModelSandbox(settings.max_model_bytes)
+    sandbox = sandbox or ModelSandbox(settings.max_model_bytes)
     cores = settings.threads or math.ceil(cpus.available() / settings.workers)
     runtime = SessionFactory(settings.device, cores)
     if runtime.device == "cuda" and settings.workers > 1:
-        raise StartupError("a GPU is fed by one process: FIGMENT_WORKERS must be 1")
-    chosen: dict[Kind, str | None] = {
+        raise StartupError("a GPU is used by one process: FIGMENT_WORKERS must be 1")
+    defaults: dict[Kind, str | None] = {
         "unconditional": settings.default_model,
         "conditional": settings.default_conditional_model,
     }
-    catalogue = ModelRegistry(settings.models, runtime, chosen, vetter)
+    registry = ModelRegistry(settings.models, runtime, defaults, sandbox)
     engine = Engine(
         run_batch,
-        lambda: _render_one(catalogue.models),
+        lambda: _render_one(registry.models),
         threads=runtime.threads,
         encoders=runtime.encoders,
         limits=Limits(
             queue_images=settings.max_queue,
             max_wait=settings.max_wait,
             timeout=settings.timeout,
-            hang_timeout=settings.stall,
+            hang_timeout=settings.hang_timeout,
         ),
     )
     effective = _effective(runtime)
-    _tell(effective, catalogue.models, settings)
+    _report_start(effective, registry.models, settings)
     return State(
         settings=settings,
         runtime=runtime,
-        registry=catalogue,
+        registry=registry,
         engine=engine,
         effective=effective,
         access=access,
@@ -161,7 +159,7 @@ def _signal_supervisor(workers: int) -> None:
 
 
 def _render_one(library: ModelSet) -> None:
-    """One image of the first model: what can do this can serve."""
+    """Warm-up of a worker thread: compute one image of the first model."""
     first = library.get(next(iter(library.models)))
     run_batch([(SeedImages(first, seed=0, indices=range(1)), range(1))], exclusive=False)
 
@@ -180,17 +178,17 @@ def _effective(runtime: SessionFactory) -> dict[str, Any]:
     }
 
 
-def _tell(effective: dict[str, Any], library: ModelSet, settings: Settings) -> None:
-    """Of the start: in the log, and in the metrics."""
+def _report_start(effective: dict[str, Any], library: ModelSet, settings: Settings) -> None:
+    """Log models and settings, and set the info metric."""
     names = ("version", "device", "provider", "onnxruntime")
     metrics.INFO.labels(*(effective[name] for name in names)).set(1)
     served = [f"{name} {sorted(versions)}" for name, versions in library.models.items()]
     log.info("models %s", ", ".join(served))
-    line = _in_a_line(effective, library, settings)
-    log.info("device %s (%s), %s", effective["device"], effective["reason"], line)
+    summary = _summary(effective, library, settings)
+    log.info("device %s (%s), %s", effective["device"], effective["reason"], summary)
 
 
-def _in_a_line(effective: dict[str, Any], library: ModelSet, settings: Settings) -> str:
+def _summary(effective: dict[str, Any], library: ModelSet, settings: Settings) -> str:
     batches = {str(sizes) for sizes in library.batches().values()}
     parts = {
         "provider": effective["provider"],
@@ -202,6 +200,6 @@ def _in_a_line(effective: dict[str, Any], library: ModelSet, settings: Settings)
         "queue": f"{settings.max_queue} images",
         "wait": f"{settings.max_wait:g} s",
         "timeout": f"{settings.timeout:g} s",
-        "stall": f"{settings.stall:g} s",
+        "hang timeout": f"{settings.hang_timeout:g} s",
     }
     return ", ".join(f"{name} {value}" for name, value in parts.items())

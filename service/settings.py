@@ -14,132 +14,132 @@ from service.errors import StartupError
 
 PREFIX = "FIGMENT_"
 CLIENT_KEY = "FIGMENT_API_KEY"
-"""What the client sends, and no setting."""
+"""Key that the client sends; not a setting of the service."""
 Device = Literal["auto", "cuda", "cpu"]
 LogFormat = Literal["text", "json"]
 
 
 class Settings(BaseSettings):
-    """Each is an environment variable, ``FIGMENT_PORT``, and an option, ``--port``, which wins."""
+    """All settings: ``port`` is ``FIGMENT_PORT`` and ``--port``, and the option wins."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     host: str = Field(
         "127.0.0.1",
-        description="Address to listen on. 0.0.0.0 lets every machine that reaches this one in, "
-        "which takes an API key or --allow-anonymous.",
+        description="Address to listen on. Any address beyond this machine, such as 0.0.0.0, "
+        "requires API keys or --allow-anonymous.",
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        8000, description="Port to listen on; 0 takes a free one and prints it."
+        8000, description="Port to listen on. 0 takes a free port and prints it."
     )
     models: str = Field(
         "models",
-        description="The folder with the model files, or an address such as s3://bucket/models, "
-        "of which a copy is made.",
+        description="Folder with NAME/VERSION/model.onnx, or a URL such as s3://bucket/models, "
+        "which is copied to a temporary folder.",
     )
     api_keys: SecretStr | None = Field(
         None,
-        description="Who may ask, separated by commas: NAME:sha256:HEX, as `python -m service key "
-        "NAME` prints it; NAME@100:... for 100 images per second.",
+        description="Accepted API keys, separated by commas: NAME:sha256:HEX, as `python -m "
+        "service key NAME` prints it; NAME@100:sha256:HEX for 100 images per second.",
     )
     api_keys_file: Path | None = Field(
         None,
-        description="A file with more of them, one in each line, read again on a reload.",
+        description="File with more API keys, one per line. A reload reads it again.",
     )
     allow_anonymous: bool = Field(
         False,
-        description="Listen for other machines even without an API key: all who reach it may ask.",
+        description="Accept requests without an API key from every machine that can connect.",
     )
     rate_limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         None,
-        description="Images per second for each API key that has no rate of its own [no limit].",
+        description="Images per second for each API key that has no rate limit of its own. Without "
+        "keys, one limit for all clients together [no limit].",
     )
     cors_origins: str | None = Field(
         None,
-        description="Origins whose pages may ask from a browser, separated by commas, such as "
-        "https://lab.example [none].",
+        description="Origins, separated by commas, whose web pages may send requests from a "
+        "browser, such as https://lab.example [none].",
     )
     device: Device = Field(
         "auto",
-        description="cuda refuses to start where CUDA cannot be had; auto then takes the CPU and "
-        "says why.",
+        description="cuda refuses to start without CUDA. auto falls back to the CPU and logs why. "
+        "cpu never uses a GPU.",
     )
     threads: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="Images are computed on this many threads, of each worker. More than there are "
-        "cores makes everything slower. Left out: the cores that the container or affinity allows.",
+        description="Worker threads that compute images, in each worker process. More threads than "
+        "cores are slower [the cores that the container or the CPU affinity allows].",
     )
     default_model: str | None = Field(
         None,
-        description="Unconditional model of a request that names none [the first by name].",
+        description="Unconditional model for requests that name none [the first by name].",
     )
     default_conditional_model: str | None = Field(
         None,
-        description="Conditional model of a request that names none [the first by name].",
+        description="Conditional model for requests that name none [the first by name].",
     )
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
         1,
-        description="Processes, each with models, threads and a queue of its own. One is right up "
-        "to a dozen cores or so, and on CUDA.",
+        description="Worker processes, each with its own models, threads and queue. Use more than "
+        "one beyond about a dozen cores. Must be 1 on CUDA.",
     )
     max_queue: Annotated[int, Field(ge=256, le=1_000_000)] = Field(
         4096,
-        description="Images that may wait or be under way; a request that does not fit is told "
-        "when to try again (429). More lets requests wait longer before they are refused.",
+        description="Images queued or running in each worker process. A request that does not fit "
+        "is rejected (429). A higher value lets requests wait longer.",
     )
     max_wait: Annotated[float, Field(gt=0)] = Field(
         0.5,
-        description="Seconds that an image may have to wait until it is begun; a request for which "
-        "that is longer is told when to try again (429). More makes a busy server slower for all "
-        "instead of refusing some.",
+        description="Longest expected wait in the queue, in seconds. A request that would start "
+        "later is rejected (429). A higher value trades rejections for latency.",
     )
     timeout: Annotated[float, Field(gt=0)] = Field(
         30,
-        description="Seconds until a request that is not done is given up (504); of a stream, each "
-        "of its batches, and a reader that takes nothing; and for a request to come in.",
+        description="Request timeout in seconds (504). Also the limit for receiving a request, for "
+        "each batch of a stream, and for a client that stops reading.",
     )
-    stall: Annotated[float, Field(gt=0)] = Field(
+    hang_timeout: Annotated[float, Field(gt=0)] = Field(
         10,
-        description="Seconds in one batch after which its thread is taken to hang: what it was at "
-        "fails, and another thread takes over. A batch takes well under a second.",
+        description="Longest run of one batch, in seconds; normal is well under a second. Beyond "
+        "it, the batch counts as hung: its requests fail (500), and another thread takes over.",
     )
     max_images: Annotated[int, Field(ge=1, le=65536)] = Field(
         1024,
-        description="Most images in one answer that is held in memory whole (JSON, PNG, GIF). A "
-        "high limit lets one request take memory and time from all others.",
+        description="Most images in one answer that is held in memory (JSON, PNG, GIF, tensors). "
+        "A high limit lets one request take memory and time from all others.",
     )
     max_set: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         10_000_000,
-        description="Most images in one set that is streamed (zip, npy); what comes after is asked "
-        "for with offset. A low limit keeps one request from computing for days.",
+        description="Most images in one streamed set (zip, npy ...); clients fetch the rest with "
+        "offset. A low limit keeps one request from computing for days.",
     )
-
     max_model_mb: Annotated[int, Field(ge=1, le=65536)] = Field(
         512,
-        description="Megabytes of a model file; a larger one is refused. To try one out may take "
-        "eight times as much memory, and 2 GB.",
+        description="Largest accepted model file, in MiB. The check of a file may take eight times "
+        "as much memory plus 2 GB.",
     )
     max_streams: Annotated[int, Field(ge=1, le=10_000)] = Field(
         64,
-        description="Sets that are sent at a time, by each worker.",
+        description="Sets streamed at the same time by each worker process; more are rejected "
+        "(429).",
     )
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         4096,
-        description="Connections that are open at a time, to each worker; beyond that, those give "
-        "way that have been at their request the longest.",
+        description="Open connections of each worker process. Beyond that, the one whose request "
+        "has been incomplete longest is closed.",
     )
-    linger: Annotated[float, Field(ge=0)] = Field(
+    shutdown_delay: Annotated[float, Field(ge=0)] = Field(
         1,
-        description="Seconds after SIGTERM in which new requests are still taken, until whoever "
-        "sends them has seen that /readyz answers 503.",
+        description="Seconds after SIGTERM in which new requests are still accepted while /readyz "
+        "answers 503, so that load balancers notice.",
     )
     drain: Annotated[float, Field(ge=0)] = Field(
         30,
-        description="Seconds after that in which what is under way may come to its end.",
+        description="Seconds after that delay for accepted requests and streams to finish.",
     )
-    log_format: LogFormat = Field("text", description="json has one object in each line.")
+    log_format: LogFormat = Field("text", description="json writes one object per line.")
     log_requests: bool = Field(
-        False, description="Log every request, not only those that fail for reasons of ours."
+        False, description="Log every request, not only those with a status of 500 or more."
     )
 
     @property
@@ -151,7 +151,7 @@ class Settings(BaseSettings):
         return [origin.strip() for origin in (self.cors_origins or "").split(",") if origin.strip()]
 
     @model_validator(mode="after")
-    def _fits(self) -> Settings:
+    def _check_limits(self) -> Settings:
         if self.max_images > self.max_queue:
             raise ValueError(
                 f"max_images ({self.max_images}) is above max_queue ({self.max_queue}): such a "
@@ -161,16 +161,16 @@ class Settings(BaseSettings):
 
 
 def to_environment(settings: Settings) -> None:
-    """Leave ``settings`` where other processes find them."""
+    """Export ``settings`` as ``FIGMENT_*`` variables, which worker processes inherit."""
     for name, value in settings.model_dump(exclude_none=True).items():
         plain = value.get_secret_value() if isinstance(value, SecretStr) else value
         os.environ[f"{PREFIX}{name.upper()}"] = str(plain)
 
 
 def check_environment() -> None:
-    """Raise ``StartupError`` for a ``FIGMENT_*`` variable that is no setting.
+    """Raise ``StartupError`` for an unknown ``FIGMENT_*`` variable.
 
-    Ignored, a misspelt one would do nothing, and one for another release might be relied on.
+    Ignored, a misspelled one would have no effect, and one of another release could be relied on.
     """
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
     for name in sorted(os.environ):

@@ -3,3 +3,17 @@
 Routes, middleware, authentication and rate limits, the Open Inference Protocol, errors as problem
 documents. It computes no image and owns no socket (`server` does).
 """
+
+__all__ = [
+    "auth",
+    "body",
+    "fast_path",
+    "http_constants",
+    "middleware",
+    "oip",
+    "openapi",
+    "problems",
+    "routes",
+    "state",
+    "stream_limit",
+]

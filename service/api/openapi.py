@@ -10,11 +10,11 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from service.api.oip.schemas import FLOAT, InferRequest
 from service.api.openapi_tables import PROBLEMS
 from service.api.requests import MAX_STEPS
 from service.api.responses import Problem
 from service.api.state import State
+from service.formats.oip_schemas import FLOAT, InferRequest
 from service.formats.registry import MEDIA_TYPES
 from service.inference.model import Model
 from service.models.model_set import ModelSet

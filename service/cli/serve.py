@@ -12,7 +12,7 @@ from service.errors import StartupError
 from service.inference.runtime_check import check_installation
 from service.models.sandbox import ModelSandbox
 from service.observability.logging import ensure_stderr, log_to_stderr
-from service.server import hangup, signals
+from service.server import signals
 from service.settings import Settings, check_environment
 
 
@@ -20,7 +20,7 @@ def serve(options: dict[str, Any]) -> None:
     """Serve until a signal ends the process; ``options`` override the environment."""
     ensure_stderr()
     settings: Settings = build(Settings, options)
-    hangup.ignore()
+    signals.ignore_sighup()
     signals.exit_on_signal()
     try:
         check_environment()
@@ -39,5 +39,5 @@ def serve(options: dict[str, Any]) -> None:
     if settings.workers > 1:
         # Each worker process creates its own; this one showed that it can be created.
         del app
-        sys.exit(WorkerProcesses(settings).run())
+        sys.exit(WorkerProcesses(settings, "service.app:create_app").run())
     run_server(app, settings)

@@ -15,4 +15,7 @@ __all__ = [
     "RequestRejected",
     "Sample",
     "Unreachable",
+    "fetch",
+    "http",
+    "stream",
 ]

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
+TERMINATION_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 COMPUTE_THREAD = "compute"
 """Name of the threads that compute images."""
 
@@ -19,7 +19,7 @@ def signals_blocked() -> Iterator[None]:
 
     Processes started within inherit the block and must call ``unblock_signals``.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, signal.SIGHUP))
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*TERMINATION_SIGNALS, signal.SIGHUP))
     try:
         yield
     finally:
@@ -28,7 +28,7 @@ def signals_blocked() -> Iterator[None]:
 
 def unblock_signals() -> None:
     """Deliver SIGINT, SIGTERM and SIGHUP again."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ENDING, signal.SIGHUP))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*TERMINATION_SIGNALS, signal.SIGHUP))
 
 
 def end_with_parent(last: Callable[[], object] = lambda: os._exit(1)) -> None:

@@ -2,3 +2,14 @@
 
 The same files, names and bytes as the client fetches from a server. No server is needed here.
 """
+
+__all__ = [
+    "build",
+    "local_executor",
+    "manifest",
+    "object_storage",
+    "plan_file",
+    "progress",
+    "ray_executor",
+    "storage",
+]

@@ -2,3 +2,5 @@
 
 It knows images and batches, but neither HTTP nor files.
 """
+
+__all__ = ["admission", "engine", "limits", "queue", "search"]

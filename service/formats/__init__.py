@@ -3,3 +3,14 @@
 Archives are written image by image, in memory that does not grow with their length. Nothing here
 computes an image or knows of HTTP.
 """
+
+__all__ = [
+    "images",
+    "negotiation",
+    "npy",
+    "oip_schemas",
+    "oip_tensors",
+    "records",
+    "registry",
+    "webdataset",
+]

@@ -2,3 +2,5 @@
 
 It does not run models for requests: that is `inference`, driven by `engine`.
 """
+
+__all__ = ["aliases", "model_set", "object_store", "registry", "sandbox"]

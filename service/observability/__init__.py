@@ -1,1 +1,3 @@
 """Prometheus metrics, OpenTelemetry traces, and logs."""
+
+__all__ = ["logging", "metrics", "timing", "tracing"]

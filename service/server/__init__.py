@@ -2,3 +2,5 @@
 
 It serves any ASGI app; what requests mean is for `api`.
 """
+
+__all__ = ["server", "signals", "workers"]

@@ -1,8 +1,8 @@
-"""The end of a socket that listens.
+"""Socket filter that drops new connections, so that a listening socket closes without resets.
 
-Closing it resets the connections that the kernel has made and nobody has accepted yet. Their
-callers hold them for open, and may have sent a request. So the kernel is told first to make no
-more, and what it has made is accepted.
+Closing a listening socket resets the connections that the kernel has established and the server
+has not accepted. Their clients may have sent a request already. The filter makes the kernel
+establish no more; the server then accepts what is left.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ import socket
 import struct
 import sys
 
-LAST = 0.2
-"""Seconds in which the last connections are accepted, and their requests come in."""
+ACCEPT_SECONDS = 0.2
+"""Time for the server to accept the last connections and receive their requests."""
 SO_ATTACH_FILTER = 26
-"""Linux's; Python has no name for it."""
-# Drops what asks for a connection (its SYN flag is set), and lets all else by.
+"""From Linux's ``asm-generic/socket.h``; Python has no name for it."""
+# Classic BPF: drop segments with the SYN flag, which open a connection; pass all others.
 FILTER = b"".join(
     struct.pack("HBBI", *instruction)
     for instruction in (
-        (0x30, 0, 0, 13),  # take the byte with the flags, the 14th of the TCP header
+        (0x30, 0, 0, 13),  # load the flags, byte 13 of the TCP header
         (0x45, 0, 1, 0x02),  # if SYN is set
-        (0x06, 0, 0, 0),  # then keep nothing
-        (0x06, 0, 0, 0xFFFFFFFF),  # else all
+        (0x06, 0, 0, 0),  # then drop the segment
+        (0x06, 0, 0, 0xFFFFFFFF),  # else keep all of it
     )
 )
 
 
 def stop_accepting(listener: int) -> None:
-    """Have the kernel make no more connections for the socket with this file descriptor.
+    """Make the kernel establish no more connections on this file descriptor.
 
-    Who asks for one is not answered, so its system asks again after a second, and finds nobody, or
-    whoever listens by then. Where that cannot be done, connections may be reset in the end.
+    A client's kernel gets no answer to its SYN and repeats it after a second; by then the
+    connection is refused, or another process listens. Without Linux or without the permission,
+    nothing happens, and connections may be reset at the end.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, which ends well."""
+"""The HTTP server: uvicorn with graceful shutdown and a heartbeat."""
 
 from __future__ import annotations
 
@@ -23,123 +23,124 @@ import uvicorn
 
 from service.api.http_constants import SECURITY_HEADERS
 from service.api.middleware.gateway import Gateway
-from service.core.process import COMPUTE_THREAD, ENDING
+from service.core.process import COMPUTE_THREAD, TERMINATION_SIGNALS
 from service.observability import metrics
-from service.server.listening import LAST, stop_accepting
+from service.server.listening import ACCEPT_SECONDS, stop_accepting
 from service.server.protocol import BoundedHttpProtocol
 from service.settings import Settings
 
-SPARE_FILES = 64
-"""File handles for all that is no connection."""
-CLOSING = 5.0
-"""Seconds, after all that may take time by the settings, until the process ends whatever hangs."""
-LOOK = 1.0
-"""Seconds between two looks at what connections do."""
+RESERVED_FILES = 64
+"""File descriptors for everything but connections: logs, models, sockets of other libraries."""
+FORCE_EXIT_SECONDS = 5.0
+"""Added to all configured shutdown times; then the process exits, whatever still runs."""
+CHECK_SECONDS = 1.0
+"""Interval of heartbeats and of timeout checks."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a supervisor shares: the socket to serve on, and where to say that the process lives."""
+    """Shared by the parent process with a worker process: the listening socket and a heartbeat."""
 
     socket: socket.socket
-    beat: ctypes.c_double
-    """To be set to ``time.monotonic``."""
+    heartbeat: ctypes.c_double
+    """Set to ``time.monotonic()`` every ``CHECK_SECONDS``."""
 
 
 class Server(uvicorn.Server):
-    """On SIGTERM or SIGINT it ends well, and with status 0; a second one ends it at once.
+    """Shuts down gracefully on SIGTERM or SIGINT, with status 0; a second signal exits at once.
 
-    Under a supervisor that is for it alone to say: whoever signals all of a group has each process
-    hear of one end twice, from there and from the supervisor.
+    A worker process ignores a second signal: it gets the same one from its parent and from whoever
+    signals the whole process group. Only the parent reacts to it.
 
-    Ending well: ``Gateway.drain``, then ``linger`` seconds in which requests that are on their way
-    are still taken, those of the last connections too, then the time that uvicorn is given to end
-    what is under way.
+    Graceful shutdown: ``Gateway.drain``; ``shutdown_delay`` seconds in which new requests are still
+    accepted; ``ACCEPT_SECONDS`` for the last connections; then uvicorn's own graceful shutdown.
     """
 
     def __init__(
         self,
         config: uvicorn.Config,
-        gate: Gateway,
-        linger: float,
-        supervised: WorkerContext | None = None,
+        gateway: Gateway,
+        shutdown_delay: float,
+        worker: WorkerContext | None = None,
     ) -> None:
         super().__init__(config)
-        self._gate = gate
-        self._linger = linger
+        self._gateway = gateway
+        self._shutdown_delay = shutdown_delay
         self._drain = config.timeout_graceful_shutdown or 0
-        self._supervised = supervised
+        self._worker = worker
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # uvicorn would raise the signal again, and end with its number
+        yield  # uvicorn would raise the signal again and exit with its number
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit and not self._supervised:
+        if self.should_exit and not self._worker:
             os._exit(128 + sig)
         self.should_exit = True
-        self._gate.drain()
+        self._gateway.drain()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for number in ENDING:  # until now, they ended it at once
+        for number in TERMINATION_SIGNALS:  # until now, they ended the process at once
             signal.signal(number, self.handle_exit)
-        self._watch = asyncio.create_task(self._look())
+        self._monitor = asyncio.create_task(self._check_connections())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.bound = threading.Timer(self._linger + LAST + self._drain + CLOSING, _give_up)
-        self.bound.daemon = True  # it counts on when all here is done, for threads that hang
-        self.bound.start()
+        seconds = self._shutdown_delay + ACCEPT_SECONDS + self._drain + FORCE_EXIT_SECONDS
+        self.exit_timer = threading.Timer(seconds, _exit_hung)
+        # Still runs after this method returns: threads that hang would block the interpreter's end.
+        self.exit_timer.daemon = True
+        self.exit_timer.start()
         metrics.DRAINING.set(1)
-        log.info("ending: %d connections are open", len(self.server_state.connections))
-        await asyncio.sleep(self._linger)
-        if not self._supervised:  # else they are shared, and not ours to close
+        log.info("shutting down: %d open connections", len(self.server_state.connections))
+        await asyncio.sleep(self._shutdown_delay)
+        if not self._worker:  # the parent process closes a shared socket
             for listener in [each for server in self.servers for each in server.sockets]:
                 stop_accepting(listener.fileno())
-        await asyncio.sleep(LAST)
+        await asyncio.sleep(ACCEPT_SECONDS)
         await super().shutdown(sockets)
-        self._watch.cancel()
+        self._monitor.cancel()
 
-    async def _look(self) -> None:
+    async def _check_connections(self) -> None:
         while True:
             now = time.monotonic()
-            if self._supervised:
-                self._supervised.beat.value = now
+            if self._worker:
+                self._worker.heartbeat.value = now
             for connection in list(self.server_state.connections):
                 if isinstance(connection, BoundedHttpProtocol):
-                    connection.look(now)
+                    connection.check_timeouts(now)
             metrics.CONNECTIONS.set(len(self.server_state.connections))
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(CHECK_SECONDS)
 
 
-def serve(gate: Gateway, settings: Settings, supervised: WorkerContext | None = None) -> None:
-    """Serve until told to end, where a supervisor or else ``settings`` say."""
-    # A connection is a file handle, and most shells set a low limit that may be raised.
+def serve(gateway: Gateway, settings: Settings, worker: WorkerContext | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, on the worker's shared socket or else as in ``settings``."""
+    # A connection is a file descriptor, and the soft limit of most shells is low.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard < settings.max_connections + SPARE_FILES:
+    if hard < settings.max_connections + RESERVED_FILES:
         log.warning(
-            "%d files may be open (ulimit -n), too few for %d connections: some will be reset",
+            "limit of %d open files (ulimit -n): too few for %d connections, some will be reset",
             *(hard, settings.max_connections),
         )
-    config = configuration(gate, settings)
-    sockets = [supervised.socket] if supervised else None
-    Server(config, gate, settings.linger, supervised).run(sockets)
+    config = configuration(gateway, settings)
+    sockets = [worker.socket] if worker else None
+    Server(config, gateway, settings.shutdown_delay, worker).run(sockets)
     force_exit()
 
 
-def _give_up() -> None:
-    log.error("something does not come to an end; the service ends without it")
+def _exit_hung() -> None:
+    log.error("shutdown timed out: exiting while a thread or a task still runs")
     logging.shutdown()
     os._exit(0)
 
 
 def force_exit() -> None:
-    """End at once where a thread is still at a batch: one that is long, or one that hangs.
+    """Exit at once, with status 0, if a thread still computes a batch; otherwise do nothing.
 
-    The interpreter's end would take the ground from under it, and the runtime then aborts.
+    The interpreter's own exit frees objects that such a thread uses, and ONNX Runtime then aborts.
     """
     if any(thread.name == COMPUTE_THREAD and thread.is_alive() for thread in threading.enumerate()):
         logging.shutdown()
@@ -147,6 +148,7 @@ def force_exit() -> None:
 
 
 def configuration(app: Any, settings: Settings) -> uvicorn.Config:
+    """uvicorn's configuration for ``settings``."""
     connection = functools.partial(
         BoundedHttpProtocol, timeout=settings.timeout, max_connections=settings.max_connections
     )
@@ -154,7 +156,7 @@ def configuration(app: Any, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        http=connection,  # type: ignore[arg-type]  # which asks for a class, and only calls it
+        http=connection,  # type: ignore[arg-type]  # typed as a class, but uvicorn only calls it
         ws="none",
         access_log=False,
         log_config=None,

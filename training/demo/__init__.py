@@ -1,1 +1,3 @@
 """Small experiments that show how a GAN learns."""
+
+__all__ = ["drawing", "gaussian"]

@@ -1,1 +1,3 @@
 """Quality of a generator: distances, coverage, memorisation, labels, downstream benefit."""
+
+__all__ = ["command", "features", "images", "inception", "measure", "snapshot_scores"]

@@ -2,3 +2,15 @@
 
 Tensors in, tensors out: no files and no training loop.
 """
+
+__all__ = [
+    "augment",
+    "conditioning",
+    "ema",
+    "losses",
+    "marginal",
+    "minibatch",
+    "networks",
+    "norms",
+    "regularisers",
+]

@@ -1,1 +1,3 @@
 """Pictures: grids of images, and curves."""
+
+__all__ = ["canvas", "curves", "grids"]

@@ -16,8 +16,18 @@ from fastapi import APIRouter, Request, Response
 from service import __version__
 from service.api.body import reject_encoded_body
 from service.api.fast_path import receive_body
-from service.api.oip import tensors
-from service.api.oip.schemas import (
+from service.api.openapi_tables import PROBLEM, PROBLEMS, Responses
+from service.api.paths import OIP
+from service.api.render import check_size, run
+from service.api.response_headers import server_timing
+from service.api.routes.health import NOT_READY, check_ready
+from service.api.routes.models import NOT_FOUND
+from service.api.state import CurrentState, State
+from service.core.image_request import Version
+from service.core.manifest import IMAGE
+from service.errors import InvalidRequest, TensorsUnfit
+from service.formats import oip_tensors
+from service.formats.oip_schemas import (
     BINARY,
     BYTE,
     LENGTH,
@@ -29,18 +39,9 @@ from service.api.oip.schemas import (
     ServerMetadata,
     metadata,
 )
-from service.api.openapi_tables import PROBLEM, PROBLEMS, Responses
-from service.api.paths import OIP
-from service.api.render import check_size, run
-from service.api.response_headers import server_timing
-from service.api.routes.health import NOT_READY, check_ready
-from service.api.routes.models import NOT_FOUND
-from service.api.state import CurrentState, State
-from service.core.image_request import Version
-from service.core.manifest import IMAGE
-from service.errors import InvalidRequest, TensorsUnfit
 from service.formats.registry import MEDIA_TYPES
 from service.inference.model import Model
+from service.inference.tensors import TensorImages
 from service.observability import metrics
 
 router = APIRouter(prefix=OIP, tags=["open inference protocol"])
@@ -153,14 +154,15 @@ def _ready(name: str, version: int | str | None, state: State) -> ModelReady:
 async def _infer(model: Model, state: State, request: Request) -> Response:
     _check_type(request)
     json_bytes = _json_bytes(request)
-    parsed = tensors.parse_body(await receive_body(request, MAX_BODY_BYTES), json_bytes)
-    source = tensors.tensor_images(parsed, model)
+    parsed = oip_tensors.parse_body(await receive_body(request, MAX_BODY_BYTES), json_bytes)
+    inputs = oip_tensors.read_inputs(parsed, model.manifest, model.version)
+    source = TensorImages(model, *inputs)
     count = len(source.latent)
     check_size("inputs", count, state)
 
     binary = parsed.request.binary
     _check_answer_size(model, count, binary)
-    encode = tensors.encode_binary if binary else tensors.encode_json
+    encode = oip_tensors.encode_binary if binary else oip_tensors.encode_json
     rendered = await run(state, source, count, request)(encode)
     metrics.IMAGES_MADE.labels(model.name, model.version, "tensor").inc(count)
 

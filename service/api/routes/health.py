@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service.api.oip.schemas import ServerLive, ServerReady
 from service.api.openapi_tables import PROBLEM, Responses
 from service.api.paths import LIVE, OIP_LIVE, OIP_READY, READY
 from service.api.responses import AliveAnswer, ReadyAnswer
 from service.api.state import CurrentState, State
 from service.errors import NotReady
+from service.formats.oip_schemas import ServerLive, ServerReady
 
 router = APIRouter(tags=["health"])
 NOT_READY: Responses = {503: {"description": "The service is not ready.", "content": PROBLEM}}

@@ -24,8 +24,8 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.cluster import Nodes, here, nodes, replicas_metrics
-from benchmarks.crowd import Crowd
+from benchmarks.background_load import BackgroundLoad
+from benchmarks.cluster import Nodes, replicas_metrics, running_nodes, two_node_config
 from service.api.auth import api_keys
 from service.client import Figment
 from tests.helpers.server import MODELS, ROOT, environment, serve
@@ -95,7 +95,7 @@ def cluster(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     }
     url = f"http://127.0.0.1:{port}"
     with (
-        nodes(here(port, variables)) as running,
+        running_nodes(two_node_config(port, variables)) as running,
         httpx.Client(base_url=url, timeout=60, headers=HEADERS) as client,
     ):
         wait_until(lambda: client.get("/readyz").status_code == 200)
@@ -129,13 +129,13 @@ def test_load_generator_reports_an_unanswered_request() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     server = threading.Thread(target=takes, args=(listening,))
     server.start()
-    crowd = Crowd(f"http://127.0.0.1:{listening.getsockname()[1]}/a?b", b"{}", patience=1)
-    with crowd.running(4):
-        wait_until(lambda: crowd.answers > 100)
+    load = BackgroundLoad(f"http://127.0.0.1:{listening.getsockname()[1]}/a?b", b"{}", timeout=1)
+    with load.running(4):
+        wait_until(lambda: load.responses > 100)
     over.set()
     server.join()
-    assert crowd.failed == {"no answer in 1 s": 1}
-    assert 1 <= crowd.longest < 5
+    assert load.failed == {"no response in 1 s": 1}
+    assert 1 <= load.longest < 5
 
 
 def test_replicas_and_a_plain_server_return_the_same_bytes(cluster: Cluster, plain: str) -> None:
@@ -221,36 +221,36 @@ def test_stream_of_a_disconnected_client_is_stopped(cluster: Cluster) -> None:
 
 
 def test_killed_replica_fails_no_request(cluster: Cluster) -> None:
-    crowd = Crowd(
+    load = BackgroundLoad(
         f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
     )
-    before = cluster.nodes.ask("replicas")
+    before = cluster.nodes.call("replicas")
     assert len(before) == 2
-    with crowd.running(8):
-        wait_until(lambda: crowd.answers > 200)
-        cluster.nodes.ask("kill", before[0])
+    with load.running(8):
+        wait_until(lambda: load.responses > 200)
+        cluster.nodes.call("kill", before[0])
         # Wait for the new replica, then for more answers.
-        wait_until(lambda: len(set(cluster.nodes.ask("replicas")) - {before[0]}) == 2)
-        served = crowd.answers
-        wait_until(lambda: crowd.answers > served + 200)
-    assert crowd.failed == {}
-    assert crowd.longest < 5, "seconds of a single request"
+        wait_until(lambda: len(set(cluster.nodes.call("replicas")) - {before[0]}) == 2)
+        served = load.responses
+        wait_until(lambda: load.responses > served + 200)
+    assert load.failed == {}
+    assert load.longest < 5, "seconds of a single request"
 
 
 def test_client_resumes_its_stream_after_a_killed_replica(cluster: Cluster, plain: str) -> None:
     figment = Figment(cluster.url, api_key=SECRET)
     ours = figment.stream(3000, seed=8, model="anime-faces")
     images = [next(ours).image for _ in range(100)]
-    killed = cluster.nodes.ask("replicas")[0]  # it may or may not be the one that sends
-    cluster.nodes.ask("kill", killed)
+    killed = cluster.nodes.call("replicas")[0]  # it may or may not be the one that sends
+    cluster.nodes.call("kill", killed)
     images += [sample.image for sample, _ in zip(ours, range(300), strict=False)]
     theirs, _ = Figment(plain).generate(400, seed=8, model="anime-faces")
     assert np.array_equal(np.stack(images), theirs)
-    wait_until(lambda: len(set(cluster.nodes.ask("replicas")) - {killed}) == 2)
+    wait_until(lambda: len(set(cluster.nodes.call("replicas")) - {killed}) == 2)
 
 
 def test_all_replicas_reload_models_under_load(cluster: Cluster) -> None:
-    crowd = Crowd(
+    load = BackgroundLoad(
         f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
     )
     shutil.copytree(MODELS / "digits" / "2", cluster.store / "digits" / "2")
@@ -265,16 +265,16 @@ def test_all_replicas_reload_models_under_load(cluster: Cluster) -> None:
             for metrics in cluster.metrics()
         )
 
-    before = set(cluster.nodes.ask("replicas"))
-    with crowd.running(8):
-        wait_until(lambda: crowd.answers > 100)
+    before = set(cluster.nodes.call("replicas"))
+    with load.running(8):
+        wait_until(lambda: load.responses > 100)
         assert not everywhere()
-        cluster.nodes.ask("deploy", {"models": "2"})
+        cluster.nodes.call("deploy", {"models": "2"})
         wait_until(everywhere)
-        served = crowd.answers
-        wait_until(lambda: crowd.answers > served + 200)
-    assert crowd.failed == {}
-    assert set(cluster.nodes.ask("replicas")) == before, (
+        served = load.responses
+        wait_until(lambda: load.responses > served + 200)
+    assert load.failed == {}
+    assert set(cluster.nodes.call("replicas")) == before, (
         "they were to go on, and not to be replaced"
     )
     assert {cluster.client.get("/models/digits").json()["version"] for _ in range(20)} == {2}
@@ -305,7 +305,7 @@ def test_lost_node_does_not_change_a_fetched_dataset(
         assert undisturbed.wait(120) == 0
     with fetch(cluster.url, tmp_path / "ours", SECRET) as disturbed:
         wait_until(lambda: len(list((tmp_path / "ours").glob("*.zip"))) >= 2)
-        cluster.nodes.ask("remove_node")
+        cluster.nodes.call("remove_node")
         assert disturbed.wait(180) == 0, disturbed.stderr and disturbed.stderr.read()
     names = sorted(path.name for path in (tmp_path / "plain").iterdir())
     assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == names

@@ -1,4 +1,4 @@
-"""What a connection may do: callers who are slow, silent, too large, or no HTTP at all."""
+"""Limits of a connection: slow and silent clients, oversized requests, malformed HTTP."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import manifest
-from tests.helpers import onnx_files
+from tests.helpers.bare_server import PROGRAM
 from tests.helpers.server import Server, serve
+from tests.helpers.waiting import wait_until
+
+pytestmark = pytest.mark.server
 
 TIMEOUT = 2
 BODY = b'{"n": 1, "seed": 3}'
@@ -23,20 +25,12 @@ HEAD = (
     b"POST /generate HTTP/1.1\r\nHost: figment\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n"
 )
-REQUEST = HEAD % len(BODY) + BODY
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    onnx_files.put(folder, "plain", 1, onnx_files.model(manifest(name="plain")))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(models: Path) -> Iterator[Server]:
+def server(plain_models: Path) -> Iterator[Server]:
     bounds = ("--max-images", "10000", "--max-queue", "10000", "--max-connections", "1500")
-    with serve("--models", str(models), "--timeout", str(TIMEOUT), *bounds) as running:
+    with serve("--models", str(plain_models), "--timeout", str(TIMEOUT), *bounds) as running:
         yield running
 
 
@@ -46,7 +40,7 @@ def connect(server: Server) -> socket.socket:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Until the server closes it."""
+    """Everything that the server sends until it closes the connection."""
     parts = []
     with contextlib.suppress(ConnectionResetError):
         while part := connection.recv(1 << 16):
@@ -75,7 +69,7 @@ def serves(server: Server) -> bool:
     ],
     ids=["path", "header", "headers", "endless header", "endless path"],
 )
-def test_a_head_is_bounded(server: Server, head: bytes) -> None:
+def test_head_size_is_limited(server: Server, head: bytes) -> None:
     with connect(server) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(head)
@@ -98,7 +92,7 @@ def test_a_head_is_bounded(server: Server, head: bytes) -> None:
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
-def test_what_is_no_http_is_answered_so(server: Server, data: bytes) -> None:
+def test_malformed_http_is_answered_with_400(server: Server, data: bytes) -> None:
     with connect(server) as connection:
         connection.sendall(data)
         status, _ = problem(read_all(connection))
@@ -106,8 +100,9 @@ def test_what_is_no_http_is_answered_so(server: Server, data: bytes) -> None:
     assert serves(server)
 
 
-def test_a_request_must_come_in_whole_in_time(server: Server) -> None:
-    """Neither silence nor a byte now and then keeps a connection."""
+@pytest.mark.slow
+def test_incomplete_request_times_out(server: Server) -> None:
+    """Silence times out, and so does a byte every 0.3 s."""
     silent, head, slow, body = (connect(server) for _ in range(4))
     head.sendall(b"GET /models HTTP/1.1\r\nHost")
     body.sendall(HEAD % len(BODY) + BODY[:5])
@@ -128,7 +123,7 @@ def test_a_request_must_come_in_whole_in_time(server: Server) -> None:
         connection.close()
 
 
-def test_a_slow_body_of_a_request_that_needs_none_ends_too(server: Server) -> None:
+def test_slow_body_of_an_answered_request_times_out(server: Server) -> None:
     with connect(server) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
         assert b"200 OK" in connection.recv(1000)
@@ -140,7 +135,7 @@ def test_a_slow_body_of_a_request_that_needs_none_ends_too(server: Server) -> No
         assert time.monotonic() - started < TIMEOUT + 3
 
 
-def test_an_answer_that_nobody_takes_does_not_keep_its_connection(server: Server) -> None:
+def test_client_that_reads_nothing_is_disconnected(server: Server) -> None:
     body = b'{"n": 10000, "model": "plain"}'
     before = connections(server)
     with socket.socket() as connection:
@@ -149,25 +144,23 @@ def test_an_answer_that_nobody_takes_does_not_keep_its_connection(server: Server
         url = server.client.base_url
         connection.connect((url.host, url.port or 80))
         connection.sendall(HEAD % len(body) + body)
-        wait_for_connections(server, before)
+        wait_for_disconnect(server, before)
         with pytest.raises((ConnectionError, AssertionError)):
             taken = read_all(connection)
             assert taken.endswith(b"]}")
 
 
-def wait_for_connections(server: Server, most: int) -> None:
-    time.sleep(1)
-    deadline = time.monotonic() + 20
-    while connections(server) > most:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+def wait_for_disconnect(server: Server, before: int) -> None:
+    """Wait until there is another connection than ``before``, and then until it is closed."""
+    wait_until(lambda: connections(server) > before, 20)
+    wait_until(lambda: connections(server) <= before, 20)
 
 
 def connections(server: Server) -> int:
     return len(psutil.Process(server.process.pid).net_connections("tcp"))
 
 
-def test_a_thousand_half_open_connections_do_not_keep_others_waiting(server: Server) -> None:
+def test_thousand_incomplete_requests_do_not_delay_others(server: Server) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
     handles = psutil.Process(server.process.pid).num_fds()
@@ -177,26 +170,22 @@ def test_a_thousand_half_open_connections_do_not_keep_others_waiting(server: Ser
         if number % 2:
             connection.sendall(b"POST /generate HTTP/1.1\r\nHost: figment\r\nContent-Le")
         held.append(connection)
-    deadline = time.monotonic() + TIMEOUT
-    while psutil.Process(server.process.pid).num_fds() < handles + 900:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: psutil.Process(server.process.pid).num_fds() >= handles + 900, TIMEOUT)
     for _ in range(5):
         assert serves(server)
-    time.sleep(TIMEOUT + 2.5)
+    wait_until(lambda: psutil.Process(server.process.pid).num_fds() <= handles + 5, TIMEOUT + 5)
     for connection in held:
         connection.close()
-    time.sleep(0.5)
-    assert psutil.Process(server.process.pid).num_fds() <= handles + 5
     assert serves(server)
 
 
-def test_too_many_connections_give_way_to_new_ones(models: Path) -> None:
-    with serve("--models", str(models), "--max-connections", "20", "--timeout", "30") as server:
+def test_new_connection_evicts_the_slowest() -> None:
+    options = ("--max-connections", "20", "--timeout", "30")
+    with serve(*options, program=PROGRAM) as server:
         held = [connect(server) for _ in range(30)]
-        time.sleep(0.3)
+        wait_until(lambda: connections(server) >= 20)
         with connect(server) as connection:
-            connection.sendall(REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             assert b"200 OK" in read_all(connection)
         assert connections(server) <= 22
         for connection in held:
@@ -216,8 +205,8 @@ def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
     assert answers.endswith(b'{"status":"alive"}')
 
 
-def test_a_trailer_is_no_header(server: Server) -> None:
-    """What a proxy in front lets by behind a body may not stand for what it checks before it."""
+def test_trailers_are_not_headers(server: Server) -> None:
+    """A proxy in front checks headers, and may let trailers pass unchecked."""
     with connect(server) as connection:
         connection.sendall(
             b"POST /generate HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
@@ -231,7 +220,7 @@ def test_a_trailer_is_no_header(server: Server) -> None:
 
 
 @pytest.mark.parametrize("line", [b"a%d: b\r\n", b"a%d"], ids=["trailers", "one trailer"])
-def test_trailers_are_bounded(server: Server, line: bytes) -> None:
+def test_trailer_size_is_limited(server: Server, line: bytes) -> None:
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
     with connect(server) as connection:
@@ -246,7 +235,7 @@ def test_trailers_are_bounded(server: Server, line: bytes) -> None:
     assert serves(server)
 
 
-def test_many_requests_at_once_keep_nobody_waiting(server: Server) -> None:
+def test_pipelined_flood_does_not_delay_others(server: Server) -> None:
     packet = b"GET /nowhere HTTP/1.1\r\n\r\n" * 20_000
     with contextlib.ExitStack() as stack:
         for _ in range(20):
@@ -259,14 +248,14 @@ def test_many_requests_at_once_keep_nobody_waiting(server: Server) -> None:
         assert time.monotonic() - started < 5
 
 
-def test_pipelined_answers_that_nobody_takes_end_their_connection(server: Server) -> None:
+def test_pipelining_client_that_reads_nothing_is_disconnected(server: Server) -> None:
     before = connections(server)
     with connect(server) as connection:
         connection.sendall(b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\n\r\n" * 50)
-        wait_for_connections(server, before)
+        wait_for_disconnect(server, before)
 
 
-def test_a_request_whole_in_itself_is_answered_whatever_follows(server: Server) -> None:
+def test_complete_request_is_answered_whatever_follows(server: Server) -> None:
     body = BODY + b" " * 70_000
     with connect(server) as connection:
         connection.sendall(HEAD % len(body) + body + b"GET /healthz HT")

@@ -1,12 +1,14 @@
-"""How the service starts, and how it refuses to: a sentence on stderr, never a traceback."""
+"""Start-up: settings, checks, and errors as a sentence on stderr, never a traceback."""
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import onnxruntime as ort
@@ -16,8 +18,11 @@ from service.inference import session
 from service.settings import Settings
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
-from tests.helpers.server import MODELS, ROOT, environment, serve
+from tests.helpers.server import MODELS, ROOT, command, environment, serve
 from tests.helpers.startup import refuse
+from tests.helpers.waiting import wait_until
+
+WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
 
 def test_service_never_imports_torch() -> None:
@@ -29,7 +34,7 @@ def test_service_never_imports_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_one_machine_never_pays_for_ray() -> None:
+def test_service_never_imports_ray_or_fsspec() -> None:
     code = (
         "import sys, service.app, service.server.server, service.__main__\n"
         "import service.models.object_store\n"
@@ -39,7 +44,7 @@ def test_one_machine_never_pays_for_ray() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_without_ray_the_cluster_says_what_to_install() -> None:
+def test_missing_ray_is_an_error_with_an_install_command() -> None:
     code = "import sys; sys.modules['ray'] = None; import service.cluster.deployment"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1].startswith(
@@ -47,21 +52,22 @@ def test_without_ray_the_cluster_says_what_to_install() -> None:
     )
 
 
-def test_onnx_runtime_reports_to_nobody() -> None:
-    """It reads the variable as it is loaded, so it must be set before, by both packages."""
+def test_telemetry_of_onnx_runtime_is_off() -> None:
+    """ONNX Runtime reads the variable when it is loaded; both packages set it before."""
     for package in ("service.inference.session", "training.export.export"):
         code = f"import {package}, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True)
 
 
-def test_compose_passes_on_every_setting_that_the_image_does_not_set() -> None:
+def test_compose_passes_every_setting_that_the_image_does_not_set() -> None:
     names = {f"FIGMENT_{name.upper()}" for name in Settings.model_fields}
     passed = set(re.findall(r"- (FIGMENT_\w+)", (ROOT / "docker-compose.yml").read_text()))
     image = set(re.findall(r"(FIGMENT_\w+)=", (ROOT / "Dockerfile").read_text()))
     assert passed == names - image
 
 
-def test_a_model_that_is_refused_does_not_keep_the_others_from_serving(tmp_path: Path) -> None:
+@pytest.mark.server
+def test_rejected_model_does_not_stop_the_others(tmp_path: Path) -> None:
     eyes = attribute("eyes", "red", "blue")
     onnx_files.put(tmp_path, "good", 1, onnx_files.model(manifest(eyes, name="good")))
     cut = onnx_files.model(manifest(name="cut")).SerializeToString()[:1000]
@@ -75,7 +81,8 @@ def test_a_model_that_is_refused_does_not_keep_the_others_from_serving(tmp_path:
         assert server.client.post("/generate", json={}).json()["model"] == "good"
 
 
-def test_settings_come_from_the_environment_and_options_win(tmp_path: Path) -> None:
+@pytest.mark.server
+def test_option_overrides_environment_variable(tmp_path: Path) -> None:
     for name in ("a", "b"):
         onnx_files.put(tmp_path, name, 1, onnx_files.model(manifest(name=name)))
     os.environ["FIGMENT_DEFAULT_MODEL"] = "b"
@@ -89,7 +96,8 @@ def test_settings_come_from_the_environment_and_options_win(tmp_path: Path) -> N
         assert "at most 2" in server.client.post("/generate", json={"n": 3}).json()["detail"]
 
 
-def test_startup_says_in_a_line_what_it_chose_and_why() -> None:
+@pytest.mark.server
+def test_startup_logs_device_threads_and_reason() -> None:
     with serve("--models", str(MODELS), "--threads", "1") as server:
         (line,) = [line for line in server.log if "device" in line]
         assert (
@@ -100,7 +108,7 @@ def test_startup_says_in_a_line_what_it_chose_and_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "settings", "said"),
+    ("options", "settings", "error"),
     [
         (["--models", "nowhere"], {}, "the models folder nowhere does not exist"),
         ([], {"FIGMENT_MODELS": "/nowhere"}, "the models folder /nowhere does not exist"),
@@ -115,38 +123,71 @@ def test_startup_says_in_a_line_what_it_chose_and_why() -> None:
         (["--default-model", "nope"], {}, "'nope' cannot be the default unconditional model"),
     ],
 )
-def test_settings_that_cannot_be_followed(
-    options: list[str], settings: dict[str, str], said: str
+def test_invalid_setting_is_an_error(
+    options: list[str], settings: dict[str, str], error: str
 ) -> None:
-    assert said in refuse(*options, **settings)
+    assert error in refuse(*options, **settings)
 
 
-def test_an_empty_models_folder(tmp_path: Path) -> None:
+def test_empty_models_folder_is_an_error(tmp_path: Path) -> None:
     assert "no model to serve" in refuse("--models", str(tmp_path))
 
 
 @pytest.mark.skipif(
     session.CUDA in ort.get_available_providers(), reason="CUDA may work with this wheel"
 )
-def test_cuda_is_refused_where_it_cannot_be_had() -> None:
+def test_cuda_without_cuda_is_an_error() -> None:
     assert "FIGMENT_DEVICE is cuda, but CUDA is not available" in refuse("--device", "cuda")
 
 
-def test_a_port_that_is_taken() -> None:
+@pytest.mark.server
+@WORKERS
+def test_port_in_use_is_an_error(plain_models: Path, workers: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert "address already in use" in refuse("--port", str(taken.getsockname()[1]))
+        port = str(taken.getsockname()[1])
+        options = ("--models", str(plain_models), "--port", port, "--workers", workers)
+        assert "ddress already in use" in refuse(*options)
+
+
+@pytest.mark.server
+@WORKERS
+@pytest.mark.parametrize("after", [0.2, 0.6, 1.0, 1.4])
+def test_interrupted_start_exits_with_status_0(
+    plain_models: Path, workers: str, after: float
+) -> None:
+    """No request was accepted, so there is no error to report."""
+    process = subprocess.Popen(
+        command("--models", str(plain_models), "--workers", workers),
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: handles_sigterm(process.pid))
+    time.sleep(after)
+    process.send_signal(signal.SIGHUP)
+    process.terminate()
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 0, stderr
+    assert "Traceback" not in stderr
+
+
+def handles_sigterm(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(re.findall(r"SigCgt:\s+(\w+)", status)[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 @pytest.mark.parametrize(
-    ("installed", "said"),
+    ("installed", "error"),
     [
         ([], "Error: no ONNX Runtime is installed; install figment[cpu]"),
         (["onnxruntime", "onnxruntime-gpu"], "Error: both onnxruntime and onnxruntime-gpu are"),
     ],
 )
-def test_exactly_one_runtime_wheel_is_asked_for(installed: list[str], said: str) -> None:
+def test_exactly_one_onnx_runtime_must_be_installed(installed: list[str], error: str) -> None:
     pretend = f"""
 import importlib.metadata as metadata, runpy, sys
 def version(name, found=metadata.version):
@@ -162,5 +203,5 @@ runpy.run_module("service", run_name="__main__")
         [sys.executable, "-c", pretend], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
-    assert said in done.stderr
+    assert error in done.stderr
     assert "Traceback" not in done.stderr

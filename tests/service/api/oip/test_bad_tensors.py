@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.api.oip.routes import MAX_BODY_BYTES
-from service.api.oip.schemas import LENGTH
+from service.formats.oip_schemas import LENGTH
 from tests.helpers.responses import problem
 from tests.helpers.server import Server
 from tests.helpers.tensors import (

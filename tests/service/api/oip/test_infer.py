@@ -15,8 +15,8 @@ import pytest
 import tritonclient.http as triton
 
 from service.api.oip.routes import MAX_BODY_BYTES
-from service.api.oip.schemas import LENGTH
-from service.api.oip.tensors import encode_json
+from service.formats.oip_schemas import LENGTH
+from service.formats.oip_tensors import encode_json
 from service.inference.model import Model
 from tests.helpers.responses import metric, problem
 from tests.helpers.server import Server, serve

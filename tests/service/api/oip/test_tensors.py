@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.api.oip.routes import MAX_BODY_BYTES
-from service.api.oip.schemas import LENGTH
-from service.api.oip.tensors import parse_body, tensor_images
 from service.errors import RequestError
+from service.formats.oip_schemas import LENGTH
+from service.formats.oip_tensors import parse_body, read_inputs
 from service.inference.model import Model
 from tests.helpers.tensors import (
     binary_body,
@@ -81,7 +81,7 @@ bodies = st.one_of(
 @given(body=bodies, head=st.none() | st.integers(1, 400))
 def test_any_bytes_are_parsed_or_rejected(model: Model, body: bytes, head: int | None) -> None:
     try:
-        found = tensor_images(parse_body(body, head), model)
+        found = read_inputs(parse_body(body, head), model.manifest, model.version)
     except RequestError as error:
         assert 400 <= error.status < 500
         assert len(str(error)) < 3000
@@ -103,6 +103,6 @@ def test_binary_rows_are_read_at_any_offset(
     body, head = binary_body(latent=given_, condition=conditions(len(latent)))
     length = int(head[LENGTH])
     shifted = body[:length] + b" " * blanks + body[length:]
-    found = tensor_images(parse_body(shifted, length + blanks), model)
+    found = read_inputs(parse_body(shifted, length + blanks), model.manifest, model.version)
     assert np.array_equal(found.latent, given_)
     assert np.array_equal(found.condition, conditions(len(latent)))

@@ -1,7 +1,7 @@
-"""Hundreds of asyncio clients in one thread, which observe how each request ends.
+"""HTTP client of the benchmarks: hundreds of asyncio connections that record how each request ends.
 
-``load.py`` is lighter still, but has only closed-loop clients, and does not survive aborted
-connections.
+Not a command: ``overload``, ``shutdown`` and ``soak`` use it. ``closed_loop`` uses less CPU, but
+offers only closed-loop load, and stops at the first aborted connection.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ from typing import Any
 
 import httptools
 
-FRESH = 3.0
-"""Idle seconds after which a connection is not reused; the server closes it after five."""
-LIMIT = 60.0
-"""Seconds after which a response counts as lost."""
+MAX_IDLE_SECONDS = 3.0
+"""Connections idle for longer are not reused; the server closes them after five seconds."""
+RESPONSE_TIMEOUT_SECONDS = 60.0
+"""Twice the default ``FIGMENT_TIMEOUT``; a later response counts as lost."""
 
 
-class Refused(Exception):
-    """Connection refused: the server has accepted nothing."""
+class ConnectionRefused(Exception):
+    """No connection was established, so the server has not accepted the request."""
 
 
-class Cut(Exception):
+class ConnectionCut(Exception):
     """The connection closed before its response was complete."""
 
-    def __init__(self, *, begun: bool) -> None:
+    def __init__(self, *, started: bool) -> None:
         super().__init__("the connection was cut")
-        self.begun = begun
+        self.started = started
         """True if part of the response had arrived."""
 
 
 @dataclass
-class Answer:
-    """Response; ``seconds`` since its request was sent."""
+class Response:
+    """HTTP response. Without ``keep_body`` only the size of its body is known."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     """Names in lower case."""
     body: bytes = b""
     size: int = 0
+    """Bytes of the body."""
     seconds: float = 0
-    last: bool = False
-    """True if the server closes the connection after it."""
+    """Time since the request was sent."""
 
     @property
     def retry_after(self) -> int:
-        """Retry-After in seconds."""
+        """Retry-After in seconds. Raises ``KeyError`` without this header."""
         return int(self.headers["retry-after"])
 
 
@@ -69,46 +69,48 @@ def request(
 
 
 class Connection(asyncio.Protocol):
-    """HTTP connection with one request at a time."""
+    """HTTP connection to 127.0.0.1 with one request at a time."""
 
     @classmethod
     async def open(cls, port: int) -> Connection:
-        """Connect. Raises ``Refused``."""
+        """Connect. Raises ``ConnectionRefused``."""
         try:
             loop = asyncio.get_running_loop()
-            _, made = await loop.create_connection(cls, "127.0.0.1", port)
+            _, connection = await loop.create_connection(cls, "127.0.0.1", port)
         except OSError as error:
-            raise Refused from error
-        return made
+            raise ConnectionRefused from error
+        return connection
 
     def __init__(self) -> None:
         self.closed = False
         """True after the server or ``close`` closed the connection."""
-        self._answer: asyncio.Future[Answer] | None = None
-        self._keep = True
-        self._most: int | None = None
+        self._pending: asyncio.Future[Response] | None = None
+        self._keep_body = True
+        self._max_bytes: int | None = None
 
     async def exchange(
-        self, content: bytes, *, keep: bool = True, most: int | None = None
-    ) -> Answer:
-        """Send a request and return its complete response. Raises ``Cut``.
+        self, content: bytes, *, keep_body: bool = True, max_bytes: int | None = None
+    ) -> Response:
+        """Send a request and return its complete response.
 
-        keep: store the body, not only its size.
-        most: close the connection after this many bytes, like a client that disconnects.
+        max_bytes: close the connection after this many bytes of the body, like a client that
+            disconnects.
+
+        Raises ``ConnectionCut``, and ``TimeoutError`` after ``RESPONSE_TIMEOUT_SECONDS``.
         """
         if self.closed:
-            raise Cut(begun=False)
+            raise ConnectionCut(started=False)
         self._parser = httptools.HttpResponseParser(self)
-        self._got, self._parts, self._begun = Answer(), list[bytes](), False
-        self._keep, self._most = keep, most
-        self._answer = asyncio.get_running_loop().create_future()
-        self._sent = time.perf_counter()
+        self._response, self._parts, self._started = Response(), list[bytes](), False
+        self._keep_body, self._max_bytes = keep_body, max_bytes
+        self._pending = asyncio.get_running_loop().create_future()
+        self._sent_at = time.perf_counter()
         self._transport.write(content)
-        async with asyncio.timeout(LIMIT):
-            return await self._answer
+        async with asyncio.timeout(RESPONSE_TIMEOUT_SECONDS):
+            return await self._pending
 
     def send(self, content: bytes) -> None:
-        """Send bytes that are no complete request; no response is awaited."""
+        """Send bytes that are not a complete request, without waiting for a response."""
         self._transport.write(content)
 
     def close(self) -> None:
@@ -123,44 +125,43 @@ class Connection(asyncio.Protocol):
         self.port: int = transport.get_extra_info("sockname")[1]
 
     def data_received(self, data: bytes) -> None:
-        if self._answer is not None:
-            self._begun = True
+        if self._pending is not None:
+            self._started = True
             self._parser.feed_data(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(Cut(begun=self._begun))
+        if self._pending is not None and not self._pending.done():
+            self._pending.set_exception(ConnectionCut(started=self._started))
 
     # Callbacks of the parser.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._got.headers[name.decode().lower()] = value.decode()
+        self._response.headers[name.decode().lower()] = value.decode()
 
     def on_body(self, part: bytes) -> None:
-        self._got.size += len(part)
-        if self._keep:
+        self._response.size += len(part)
+        if self._keep_body:
             self._parts.append(part)
-        if self._most is not None and self._got.size >= self._most:
+        if self._max_bytes is not None and self._response.size >= self._max_bytes:
             self.close()
             self._finish()
 
     def on_message_complete(self) -> None:
-        self._got.last = not self._parser.should_keep_alive()
-        if self._got.last:
+        if not self._parser.should_keep_alive():
             self.close()
         self._finish()
 
     def _finish(self) -> None:
-        got = self._got
-        got.status = self._parser.get_status_code()
-        got.body = b"".join(self._parts)
-        got.seconds = time.perf_counter() - self._sent
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(got)
+        response = self._response
+        response.status = self._parser.get_status_code()
+        response.body = b"".join(self._parts)
+        response.seconds = time.perf_counter() - self._sent_at
+        if self._pending is not None and not self._pending.done():
+            self._pending.set_result(response)
 
 
-class Pool:
+class ConnectionPool:
     """Idle connections, reused only while the server certainly keeps them open."""
 
     def __init__(self, port: int) -> None:
@@ -168,26 +169,24 @@ class Pool:
         self._idle: list[tuple[float, Connection]] = []
         """(Time of becoming idle, connection)."""
 
-    async def exchange(self, content: bytes, **options: Any) -> Answer:
-        """Send a request over a pooled or new connection. Raises ``Refused`` and ``Cut``."""
-        connection = await self._take()
-        answer = await connection.exchange(content, **options)
+    async def exchange(self, content: bytes, **options: Any) -> Response:
+        """Send a request over an idle or new connection; options of ``Connection.exchange``.
+
+        Raises ``ConnectionRefused``, ``ConnectionCut`` and ``TimeoutError``.
+        """
+        connection = await self._connection()
+        response = await connection.exchange(content, **options)
         if not connection.closed:
             self._idle.append((time.perf_counter(), connection))
-        return answer
+        return response
 
-    async def _take(self) -> Connection:
+    async def _connection(self) -> Connection:
         while self._idle:
             since, connection = self._idle.pop()
-            if not connection.closed and time.perf_counter() - since < FRESH:
+            if not connection.closed and time.perf_counter() - since < MAX_IDLE_SECONDS:
                 return connection
             connection.close()
         return await Connection.open(self._port)
-
-    def close(self) -> None:
-        for _, connection in self._idle:
-            connection.close()
-        self._idle.clear()
 
 
 def percentile(values: list[float], share: float) -> float:

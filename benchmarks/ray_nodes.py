@@ -1,9 +1,10 @@
-"""A Ray cluster of two nodes on this machine, with the service on it.
+"""Ray cluster of two nodes on this machine, with the service on it.
 
-    python -m benchmarks.nodes CONFIG.yaml
+    python -m benchmarks.ray_nodes CONFIG.yaml
 
-Runs as a process of its own: reads commands as lines of JSON, answers each with a line of JSON, and
-exits at the end of its input.
+Needs Ray, which listens on all addresses; starts in 20 to 40 s and exits at the end of its input.
+``cluster`` and the tests of the cluster start it. Reads commands as lines of JSON, a list of the
+command's name and arguments, and prints the result of each as a line of JSON.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from ray.cluster_utils import Cluster
 from ray.serve._private.api import serve_start
 from ray.serve.schema import ServeDeploySchema
 
-OBJECTS = 100 * 1024 * 1024
-"""Object store memory of each node, in bytes; results are small."""
+OBJECT_STORE_BYTES = 100 * 1024 * 1024
+"""Per node; near Ray's minimum, since results are small."""
 
 
-class Nodes:
-    """Cluster; each public method is a command, and its result the answer."""
+class RayNodes:
+    """Cluster of two nodes; each public method is a command."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
@@ -36,10 +37,10 @@ class Nodes:
             head_node_args={
                 "num_cpus": 2,
                 "include_dashboard": False,
-                "object_store_memory": OBJECTS,
+                "object_store_memory": OBJECT_STORE_BYTES,
             },
         )
-        self._second = self._cluster.add_node(num_cpus=2, object_store_memory=OBJECTS)
+        self._second = self._cluster.add_node(num_cpus=2, object_store_memory=OBJECT_STORE_BYTES)
         ray.init(address=self._cluster.address, namespace="serve", log_to_driver=False)
         schema = ServeDeploySchema.model_validate(config)
         self._client = serve_start(
@@ -58,39 +59,41 @@ class Nodes:
 
     def replicas(self) -> list[int]:
         """Process ids of all running replicas."""
-        found = self._client.get_serve_details()["applications"]["figment"]["deployments"]
+        application = self._client.get_serve_details()["applications"]["figment"]
         return [
             replica["pid"]
-            for replica in found["figment"]["replicas"]
+            for replica in application["deployments"]["figment"]["replicas"]
             if replica["state"] == "RUNNING"
         ]
 
     def kill(self, pid: int) -> None:
+        """Kill a process with SIGKILL."""
         os.kill(pid, signal.SIGKILL)
 
     def remove_node(self) -> None:
         """Kill the second node with all its processes."""
         self._cluster.remove_node(self._second, allow_graceful=False)
 
-    def end(self) -> None:
+    def shut_down(self) -> None:
+        """Stop all processes of the cluster."""
         ray.shutdown()
         # Some of Ray's functions have no types.
         self._cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def main(path: str) -> None:
-    # Ray's own processes write to stdout as well.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    # Ray's own processes write to stdout as well: send that to stderr, and keep stdout for results.
+    results = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     started = time.monotonic()
-    nodes = Nodes(yaml.safe_load(Path(path).read_text()))
+    nodes = RayNodes(yaml.safe_load(Path(path).read_text()))
     try:
-        print(json.dumps({"seconds": time.monotonic() - started}), file=answers)
+        print(json.dumps({"seconds": time.monotonic() - started}), file=results)
         for line in sys.stdin:
             name, *arguments = json.loads(line)
-            print(json.dumps(getattr(nodes, name)(*arguments)), file=answers)
+            print(json.dumps(getattr(nodes, name)(*arguments)), file=results)
     finally:
-        nodes.end()
+        nodes.shut_down()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Open Inference Protocol: tensors of a request as images to compute, and images as tensors.
+"""Open Inference Protocol: tensors of a request as inputs of a model, and images as tensors.
 
 A body is JSON, which may be followed by binary tensors. The tensors are those of the model file.
 """
@@ -6,14 +6,18 @@ A body is JSON, which may be followed by binary tensors. The tensors are those o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from service.api.oip.schemas import (
+from service.core.image_info import ImageInfo, Pixels
+from service.core.image_request import explain
+from service.core.manifest import CONDITION, LATENT, Manifest
+from service.errors import MalformedJson, TensorsUnfit
+from service.formats.oip_schemas import (
     FLOAT,
     IMAGE,
     LENGTH,
@@ -22,16 +26,20 @@ from service.api.oip.schemas import (
     InferRequest,
     metadata,
 )
-from service.core.image_info import ImageInfo, Pixels
-from service.core.image_request import explain
-from service.core.latents import IndexRange
-from service.errors import MalformedJson, TensorsUnfit
-from service.inference.model import Model
-from service.inference.source import Floats, ModelInputs, Values
 
 LITTLE_ENDIAN = np.dtype("<f4")
 MAX_PARTS = 200_000
 """Lists and mappings in the JSON: more than rows. A body of empty ones would take a second."""
+
+
+Floats = npt.NDArray[np.float32]
+
+
+class Inputs(NamedTuple):
+    """Inputs of a model: ``latent [N, Z]`` and ``condition [N, C]``."""
+
+    latent: Floats
+    condition: Floats
 
 
 class ParsedInferRequest(NamedTuple):
@@ -64,33 +72,18 @@ def parse_body(body: bytes, json_bytes: int | None) -> ParsedInferRequest:
     return ParsedInferRequest(request, memoryview(body)[len(text) :])
 
 
-@dataclass(frozen=True)
-class TensorImages:
-    """Images of a client's own tensors: ``latent [N, Z]`` and ``condition [N, C]``."""
-
-    model: Model
-    latent: Floats
-    condition: Floats
-
-    def ranges(self, chunk: range) -> list[IndexRange]:
-        return []
-
-    def model_inputs(self, chunk: range, latent: Floats, values: Values) -> ModelInputs:
-        rows = slice(chunk.start, chunk.stop)
-        infos = [ImageInfo(index, None, None) for index in chunk]
-        return ModelInputs(self.latent[rows], self.condition[rows], infos)
-
-
-def tensor_images(parsed: ParsedInferRequest, model: Model) -> TensorImages:
-    """Images of a request's tensors.
+def read_inputs(parsed: ParsedInferRequest, manifest: Manifest, version: int) -> Inputs:
+    """Inputs of a model from the tensors of a request.
 
     Raises ``TensorsUnfit`` if names, shapes or data do not match the model.
     """
     request, data = parsed
-    sizes = model.manifest.inputs
-    _check_names("inputs", [tensor.name for tensor in request.inputs], list(sizes), model)
+    sizes = manifest.inputs
+    inputs = [tensor.name for tensor in request.inputs]
+    _check_names("inputs", inputs, list(sizes), manifest, version)
     if request.outputs:
-        _check_names("outputs", [output.name for output in request.outputs], [IMAGE], model)
+        outputs = [output.name for output in request.outputs]
+        _check_names("outputs", outputs, [IMAGE], manifest, version)
     found = {}
     offset = 0
     for tensor in request.inputs:
@@ -104,21 +97,23 @@ def tensor_images(parsed: ParsedInferRequest, model: Model) -> TensorImages:
     if offset != len(data):
         raise TensorsUnfit(f"{len(data)} bytes follow the JSON, which declares {offset}")
     counts = {name: len(rows) for name, rows in found.items()}
-    count = counts["latent"]
+    count = counts[LATENT]
     if set(counts.values()) != {count} or not count:
         counted = " and ".join(f"{rows} rows of {name}" for name, rows in counts.items())
         raise TensorsUnfit(f"inputs: there are {counted}; there must be one row for each image")
     none = np.empty((count, 0), np.float32)
-    return TensorImages(model, found["latent"], found.get("condition", none))
+    return Inputs(found[LATENT], found.get(CONDITION, none))
 
 
-def _check_names(field: str, names: Sequence[str], known: Sequence[str], model: Model) -> None:
+def _check_names(
+    field: str, names: Sequence[str], known: Sequence[str], manifest: Manifest, version: int
+) -> None:
     if sorted(names) != sorted(known):
         named = ", ".join(names)
         raise TensorsUnfit(
-            f"{field}: model {model.name!r} version {model.version} has {' and '.join(known)}, "
+            f"{field}: model {manifest.name!r} version {version} has {' and '.join(known)}, "
             f"each once, and the request names {named[:SHOWN_CHARACTERS] or 'none'}",
-            **metadata(model.manifest),
+            **metadata(manifest),
         )
 
 

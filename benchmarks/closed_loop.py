@@ -1,9 +1,11 @@
-"""Closed-loop load generator over keep-alive connections, too light to slow the server down.
+"""Closed-loop load generator: throughput and latency over keep-alive connections.
 
-    python -m benchmarks.load URL '{"n": 1}' --connections 32 --seconds 4
+    python -m benchmarks.closed_loop URL '{"n": 1}' --connections 32 --seconds 4
 
-One thread and no HTTP library: about 30 microseconds per request, a hundredth of an image.
-Prints JSON: requests per second, latency percentiles in milliseconds, errors.
+Needs a running server without API keys; takes ``--seconds``. Each connection sends its next request
+as soon as it has a response. One thread and no HTTP library use about 30 microseconds per request,
+a hundredth of the time of an image, so that the server keeps the cores. Prints JSON: requests per
+second, latency percentiles in milliseconds, errors.
 """
 
 from __future__ import annotations
@@ -17,42 +19,46 @@ from urllib.parse import urlsplit
 
 import click
 
-READ = 1 << 18
+READ_BYTES = 1 << 18
 
 
 @dataclass
-class Load:
-    """Results of one load: latency percentiles in milliseconds."""
+class LoadResult:
+    """Result of one load; latency percentiles in milliseconds."""
 
     requests_per_second: float
     p50: float
     p95: float
     p99: float
     errors: int
+    """Responses with a status other than 200."""
 
 
 class Connection:
-    """Keep-alive connection with one request at a time; ``answers`` holds completion times."""
+    """Keep-alive connection that sends one fixed request, one at a time."""
 
     def __init__(self, host: str, port: int, request: bytes) -> None:
         self.socket = socket.create_connection((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._request = request
-        self.answers: list[float] = []
+        self.completed_at: list[float] = []
+        """Completion times of its responses, by ``time.perf_counter``."""
 
     def send(self) -> None:
-        """Send the request."""
         self._head = b""
-        self._missing: int | None = None
-        self.sent = time.perf_counter()
+        self._missing_bytes: int | None = None
+        self.sent_at = time.perf_counter()
         self.socket.sendall(self._request)
 
     def receive(self) -> bool:
-        """Read once; return True if the response is complete."""
-        data = self.socket.recv(READ)
+        """Read once; return True if the response is complete.
+
+        Raises ``SystemExit`` if the server closed the connection.
+        """
+        data = self.socket.recv(READ_BYTES)
         if not data:
             raise SystemExit("the server closed a connection")
-        if self._missing is None:
+        if self._missing_bytes is None:
             self._head += data
             head, end, body = self._head.partition(b"\r\n\r\n")
             if not end:
@@ -60,14 +66,14 @@ class Connection:
             self.status = head[9:12].decode()
             self.ok = self.status == "200"
             length = head.lower().partition(b"content-length:")[2].partition(b"\r")[0]
-            self._missing = int(length) - len(body)
+            self._missing_bytes = int(length) - len(body)
         else:
-            self._missing -= len(data)
-        return self._missing == 0
+            self._missing_bytes -= len(data)
+        return self._missing_bytes == 0
 
 
-def drive(url: str, body: bytes, connections: int, seconds: float) -> Load:
-    """Load ``url`` for ``seconds``; each connection sends again after each response."""
+def run_load(url: str, body: bytes, connections: int, seconds: float) -> LoadResult:
+    """Send requests to ``url`` for ``seconds``; started requests are finished."""
     parts = urlsplit(url)
     assert parts.hostname is not None and parts.port is not None
     target = parts.path + (f"?{parts.query}" if parts.query else "")
@@ -82,8 +88,8 @@ def drive(url: str, body: bytes, connections: int, seconds: float) -> Load:
             connection = Connection(parts.hostname, parts.port, request)
             selector.register(connection.socket, selectors.EVENT_READ, connection)
             connection.send()
-        all_of_them = [key.data for key in selector.get_map().values()]
-        started = min(connection.sent for connection in all_of_them)
+        all_connections = [key.data for key in selector.get_map().values()]
+        started = min(connection.sent_at for connection in all_connections)
         end = started + seconds
         while selector.get_map():
             for key, _ in selector.select():
@@ -91,9 +97,9 @@ def drive(url: str, body: bytes, connections: int, seconds: float) -> Load:
                 if not connection.receive():
                     continue
                 now = time.perf_counter()
-                latencies.append(now - connection.sent)
+                latencies.append(now - connection.sent_at)
                 errors += not connection.ok
-                connection.answers.append(now)
+                connection.completed_at.append(now)
                 if now < end:
                     connection.send()
                 else:
@@ -101,15 +107,18 @@ def drive(url: str, body: bytes, connections: int, seconds: float) -> Load:
                     connection.socket.close()
     latencies.sort()
 
-    def percentile(share: float) -> float:
+    def percentile_ms(share: float) -> float:
         return 1000 * latencies[min(int(share * len(latencies)), len(latencies) - 1)]
 
-    return Load(
-        # Each connection up to its own last response, since they stop at different times.
-        sum(len(each.answers) / (each.answers[-1] - started) for each in all_of_them),
-        percentile(0.5),
-        percentile(0.95),
-        percentile(0.99),
+    return LoadResult(
+        # Each connection counts until its own last response, since they stop at different times.
+        sum(
+            len(connection.completed_at) / (connection.completed_at[-1] - started)
+            for connection in all_connections
+        ),
+        percentile_ms(0.5),
+        percentile_ms(0.95),
+        percentile_ms(0.99),
         errors,
     )
 
@@ -117,10 +126,11 @@ def drive(url: str, body: bytes, connections: int, seconds: float) -> Load:
 @click.command()
 @click.argument("url")
 @click.argument("body")
-@click.option("--connections", default=1)
-@click.option("--seconds", default=4.0)
+@click.option("--connections", default=1, show_default=True)
+@click.option("--seconds", default=4.0, show_default=True)
 def main(url: str, body: str, connections: int, seconds: float) -> None:
-    print(json.dumps(asdict(drive(url, body.encode(), connections, seconds))))
+    """Send POST requests with BODY to URL and print their rate and latency as JSON."""
+    print(json.dumps(asdict(run_load(url, body.encode(), connections, seconds))))
 
 
 if __name__ == "__main__":
