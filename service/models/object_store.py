@@ -70,9 +70,8 @@ def local_copy(models: str | Path) -> Path:
         raise
     except Exception as error:  # each store's library has its own exceptions
         reason = f"the models at {url} cannot be read: {first_line(error)}"
-        raise StartupError(
-            without_passwords(reason, url)
-        ) from None  # the cause may show a password
+        # Without the cause, which may show a password.
+        raise StartupError(without_passwords(reason, url)) from None
     return folder
 
 

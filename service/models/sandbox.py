@@ -28,6 +28,8 @@ from service.errors import InvalidModel, StartupError
 MAX_BYTES = 512 * 1024**2
 MAX_SECONDS = 60.0
 """Time limit of one file. The slowest shipped model takes 0.25 s."""
+START_SECONDS = 60.0
+"""Time limit for the start of the process, which loads ONNX Runtime."""
 MAX_STDERR_BYTES = 65536
 """As much as ``sandbox_worker`` may write."""
 INHERITED = (
@@ -139,7 +141,7 @@ class _SandboxProcess:
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             json.dump([str(path.absolute()) for path in files], stdin)
         try:
-            self.next_answer()
+            self._wait_for_line(START_SECONDS)
         except _SandboxDied as error:
             raise StartupError(f"the model sandbox does not start: {error}") from error
 
@@ -154,18 +156,18 @@ class _SandboxProcess:
         self._errors.close()
 
     def next_answer(self) -> dict[str, str]:
-        """Wait for the next line of the process. Raises ``_SandboxDied``."""
-        try:
-            line = self._lines.get(timeout=self._seconds)
-        except queue.Empty:
-            raise _SandboxDied(self._time_limit_reason()) from None
-        if not line:
-            raise _SandboxDied(self._exit_reason())
-        answer: dict[str, str] = json.loads(line)
+        """Wait for the answer on the next file. Raises ``_SandboxDied``."""
+        answer: dict[str, str] = json.loads(self._wait_for_line(self._seconds))
         return answer
 
-    def _time_limit_reason(self) -> str:
-        return f"the check did not finish within {self._seconds:g} s"
+    def _wait_for_line(self, seconds: float) -> str:
+        try:
+            line = self._lines.get(timeout=seconds)
+        except queue.Empty:
+            raise _SandboxDied(f"the check did not finish within {seconds:g} s") from None
+        if not line:
+            raise _SandboxDied(self._exit_reason())
+        return line
 
     def _exit_reason(self) -> str:
         code = self._process.wait()
@@ -173,7 +175,7 @@ class _SandboxProcess:
         stderr = self._errors.read(MAX_STDERR_BYTES).decode(errors="replace").split("\n")
         last = next((f": {line.strip()[:300]}" for line in reversed(stderr) if line.strip()), "")
         if -code == getattr(signal, "SIGXCPU", None):
-            return self._time_limit_reason()
+            return f"the check did not finish within {self._seconds:g} s"
         return f"the sandbox process {exit_reason(code)}{last}"
 
     def _read(self) -> None:
