@@ -75,7 +75,7 @@ class Bucket(LocalFileSystem):
 
 @pytest.fixture
 def bucket(command: Command) -> Path:
-    """Object store with a protocol of fsspec, ``bucket://``, known to all processes of the command."""
+    """Object store at ``bucket://``, which fsspec finds in all processes of the command."""
     installed, content = command.folder / "installed", command.folder / "bucket"
     (installed / "bucket-1.dist-info").mkdir(parents=True)
     content.mkdir()
