@@ -24,7 +24,7 @@ from training.config import DataConfig, TrainingConfig
 from training.core import distributed
 from training.core.device import choose_device, choose_precision
 from training.core.durations import duration
-from training.data import load
+from training.data import load, summary
 from training.demo import drawing, gaussian
 from training.errors import Interrupted, RunError, TrainingError
 from training.evaluation import inception
@@ -127,8 +127,9 @@ def train_command(
         # A run keeps its precision, wherever it is resumed.
         precision = choose_precision(config.precision, choose_device(config.device))
         config = config.model_copy(update={"precision": precision})
-        dataset = load(config.data, config.attributes, config.size, config.crop)
+        dataset = load(config.data, **config.reading)
         if distributed.rank() == 0:
+            click.echo("\n".join(summary(dataset)), err=True)
             for warning in audit.warnings(audit.cheap(dataset), config.data):
                 click.echo(f"warning: {warning}", err=True)
         description = DatasetDescription.of(dataset, config.licence or dataset.licence)
@@ -172,7 +173,7 @@ def resume(run: Path, data: str | None, judge: bool, tensorboard: bool) -> None:
     with distributed.process_group():
         opened = Run.of_first(run, Run.open(run) if distributed.rank() == 0 else None)
         config = opened.config
-        dataset = load(data or config.data, config.attributes, config.size, config.crop)
+        dataset = load(data or config.data, **config.reading)
         train(opened, dataset, judge=judge, board=_board(opened, tensorboard))
 
 
@@ -306,9 +307,9 @@ def audit_command(
     python -m training audit my-faces.zip --against held-out.zip --out pairs.png
     """
     config: DataConfig = build(DataConfig, given)
-    dataset = load(config.data, config.attributes, config.size, config.crop)
+    dataset = load(config.data, **config.reading)
     # What the other data is labelled with does not matter here.
-    other = None if against is None else load(against, (), config.size, config.crop)
+    other = None if against is None else load(against, **config.reading | {"attributes": ()})
     report = audit.audit(dataset, other)
     click.echo(audit_report.as_text(report, dataset, other))
     if json_file is not None:

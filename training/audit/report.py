@@ -7,19 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from training.audit.audit import FEW, Combinations, Report, phrase, shape
+from training.audit.audit import FEW, Combinations, Report, phrase
 from training.audit.near_duplicates import Pair
-from training.data import Dataset
+from training.data import Dataset, summary
 from training.plots import grids
 
 WORST = 5
-MOST_VALUES = 20
 SCALE = 2
 
 
 def as_text(report: Report, dataset: Dataset, other: Dataset | None = None) -> str:
-    lines = [f"{dataset.name}: {len(dataset):,} images of {shape(dataset)}"]
-    lines += _counts(report, dataset)
+    lines = summary(dataset)
     if report.combinations is not None:
         lines.append(_combinations(report.combinations))
     for what, pairs, seconds in _kinds(report, dataset, other):
@@ -78,18 +76,6 @@ def _kinds(
     yield "label conflicts", report.cheap.conflicts, dataset
     if report.leaks is not None and other is not None:
         yield "leaks", report.leaks, other
-
-
-def _counts(report: Report, dataset: Dataset) -> Iterator[str]:
-    for attribute in dataset.attributes:
-        counts = [count for count in report.cheap.counts if attribute.name in count.values]
-        rarest = len(counts) > MOST_VALUES
-        if rarest:
-            counts = sorted(counts, key=lambda count: count.images)[:WORST]
-        told = ", ".join(f"{x.values[attribute.name]} {x.images:,}" for x in counts)
-        yield f"{attribute.name}: " + (
-            f"{len(attribute.values):,} values, the rarest {told}" if rarest else told
-        )
 
 
 def _combinations(found: Combinations) -> str:
