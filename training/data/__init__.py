@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -89,12 +90,13 @@ def load(
     archive, shard_split = _open(path, options)
     archive.reading.split = shard_split
     lacking = {}
-    for layout, reader in READERS.items():
-        reason = reader.missing(archive, options)
-        if reason is None:
-            return reader.read(archive, options)
-        lacking[layout] = reason
-    raise _unknown(archive, lacking)
+    with closing(archive):
+        for layout, reader in READERS.items():
+            reason = reader.missing(archive, options)
+            if reason is None:
+                return reader.read(archive, options)
+            lacking[layout] = reason
+        raise _unknown(archive, lacking)
 
 
 def _open(path: Path, options: Options) -> tuple[Archive, str]:

@@ -66,6 +66,9 @@ class Archive(Protocol):
     def read(self, name: str) -> bytes:
         """Content of one file."""
 
+    def close(self) -> None:
+        """Close the files that are held open."""
+
 
 def junk(name: str) -> str | None:
     """Reason to leave out ``name``, or None."""
@@ -111,7 +114,9 @@ class FolderArchive:
     def _walk(self) -> Iterator[str]:
         folders = [(str(self._root), "")]
         seen: set[tuple[int, int]] = set()
-        while folders:
+        while folders or self._links:
+            if not folders:
+                folders, self._links = self._links, []
             folder, prefix = folders.pop(0)
             status = Path(folder).stat()
             if (status.st_dev, status.st_ino) in seen:
@@ -138,8 +143,6 @@ class FolderArchive:
                         self._found[name] = entry.path
                         yield name
             self._links += links
-            if not folders:
-                folders, self._links = self._links, []
 
     def _name(self, name: str, prefix: str) -> str:
         if name.isascii():
@@ -153,6 +156,9 @@ class FolderArchive:
         with open(self._location(name), "rb") as file:  # noqa: PTH123 - half the time of Path.open
             return file.read()
 
+    def close(self) -> None:
+        pass
+
     def _location(self, name: str) -> str:
         return self._found.get(name) or str(self._root / name)
 
@@ -164,6 +170,7 @@ class ZipArchive:
         self.path = path
         self.reading = Reading()
         self._encoding = encoding
+        self._content = content
         try:
             self._zip = zipfile.ZipFile(content or path)
         except UNREADABLE_ARCHIVE as error:
@@ -190,6 +197,11 @@ class ZipArchive:
     def read(self, name: str) -> bytes:
         return self._zip.read(self._infos[name])
 
+    def close(self) -> None:
+        self._zip.close()
+        if self._content is not None:
+            self._content.close()
+
 
 def _unicode_path(extra: bytes) -> bytes | None:
     while len(extra) >= 4:
@@ -207,6 +219,7 @@ class TarArchive:
         self.path = path
         self.reading = Reading()
         self._encoding = encoding
+        self._content = content
         try:
             self._tar = tarfile.open(path, fileobj=content, errors="surrogateescape")  # noqa: SIM115
             self._members = {self._name(m): m for m in self._tar.getmembers() if m.isfile()}
@@ -229,6 +242,11 @@ class TarArchive:
         if file is None:
             raise OSError(f"{name} is no file")
         return file.read()
+
+    def close(self) -> None:
+        self._tar.close()
+        if self._content is not None:
+            self._content.close()
 
 
 class JoinedArchive:
@@ -259,6 +277,10 @@ class JoinedArchive:
     def read(self, name: str) -> bytes:
         part, inner = self._find(name)
         return part.read(inner)
+
+    def close(self) -> None:
+        for part in self._parts.values():
+            part.close()
 
     def _find(self, name: str) -> tuple[Archive, str]:
         for shard, part in self._parts.items():

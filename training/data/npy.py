@@ -46,7 +46,8 @@ def read(archive: Archive, options: Options) -> Dataset:
     selection = splits.select(found, source, options.split, stems=True)
     for reason, names in selection.left_out.items():
         reading.leave_out(reason, names)
-    arrays, tables = [], []
+    arrays: list[npt.NDArray[np.uint8]] = []
+    tables: list[Table] = []
     for name, _ in selection.kept:
         if _table_of(name) not in archive.names:
             raise DataError(source, [f"{name} has no {_table_of(name)} beside it"])

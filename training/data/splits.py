@@ -117,7 +117,7 @@ class _Level:
         folders = tops - {""}
         kinds = {top: kind for top in folders if (kind := kind_of(top))}
         copies = {top for top in folders - kinds.keys() if _repeats(kept, top, set(kinds))}
-        alike = classes and len(folders) > 1 and _alike(kept, folders)
+        alike = classes and len(folders) > 1 and not _are_parts(folders) and _alike(kept, folders)
         return cls(folders, "" in tops, kinds, copies, alike, stems)
 
     @property
@@ -237,6 +237,8 @@ def _alike(kept: list[tuple[str, str]], folders: set[str]) -> bool:
         if slash:
             sub_folders[top].add(below.partition("/")[0] if "/" in below else "")
     first, *others = sub_folders.values()
+    if all(kind_of(name) for name in first):  # the splits of each class
+        return False
     return len(first) > 1 and "" not in first and all(other == first for other in others)
 
 
