@@ -5,7 +5,8 @@ The command line, the run folder's ``config.json`` and the manifest's provenance
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import codecs
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -45,6 +46,24 @@ class DataConfig(BaseModel):
     crop: Annotated[int, Field(ge=16)] | None = Field(
         None, description="Side in pixels of the central square cut out of each image."
     )
+    split: str | None = Field(
+        None,
+        min_length=1,
+        description="Split to read, such as 'train' or the name of its folder; 'none' reads all. "
+        "Without this option, the one for training.",
+    )
+    table: str | None = Field(
+        None,
+        min_length=1,
+        description="File that the labels come from, if the data has several.",
+    )
+    encoding: str | None = Field(
+        None,
+        description="Encoding of file names and tables that are not UTF-8, such as cp932.",
+    )
+    unconditional: bool = Field(
+        False, description="Learn without labels; the same as --attributes none."
+    )
 
     @field_validator("attributes")
     @classmethod
@@ -52,6 +71,34 @@ class DataConfig(BaseModel):
         if value is not None and len(set(value)) < len(value):
             raise ValueError("an attribute is named twice")
         return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                codecs.lookup(value)
+            except LookupError as error:
+                raise ValueError("is no encoding that Python knows") from error
+        return value
+
+    @model_validator(mode="after")
+    def _one_choice_of_labels(self) -> Self:
+        if self.unconditional and self.attributes:
+            raise ValueError("unconditional learns no labels, but attributes names some")
+        return self
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Arguments of ``training.data.load`` but the source."""
+        return {
+            "attributes": () if self.unconditional else self.attributes,
+            "size": self.size,
+            "crop": self.crop,
+            "split": self.split,
+            "table": self.table,
+            "encoding": self.encoding,
+        }
 
 
 class TrainingConfig(DataConfig):

@@ -7,21 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from training.audit.audit import FEW, Combinations, Report, phrase, shape
+from training.audit.audit import FEW, Combinations, Report, phrase
 from training.audit.near_duplicates import Pair
-from training.data import Dataset
+from training.data import Dataset, summary
 from training.plots import grids
 
 WORST = 5
 """Pairs of each kind that are listed and shown."""
-MAX_VALUES = 20
 SCALE = 2
 
 
 def as_text(report: Report, dataset: Dataset, other: Dataset | None = None) -> str:
     """Summary in lines, with the first pairs of each kind."""
-    lines = [f"{dataset.name}: {len(dataset):,} images of {shape(dataset)}"]
-    lines += _counts(report, dataset)
+    lines = summary(dataset)
     if report.combinations is not None:
         lines.append(_combinations(report.combinations))
     for kind, pairs, seconds in _kinds(report, dataset, other):
@@ -81,18 +79,6 @@ def _kinds(
     yield "label conflicts", report.quick.conflicts, dataset
     if report.leaks is not None and other is not None:
         yield "leaks", report.leaks, other
-
-
-def _counts(report: Report, dataset: Dataset) -> Iterator[str]:
-    for attribute in dataset.attributes:
-        counts = [count for count in report.quick.counts if attribute.name in count.values]
-        rarest = len(counts) > MAX_VALUES
-        if rarest:
-            counts = sorted(counts, key=lambda count: count.images)[:WORST]
-        listed = ", ".join(f"{x.values[attribute.name]} {x.images:,}" for x in counts)
-        yield f"{attribute.name}: " + (
-            f"{len(attribute.values):,} values, the rarest {listed}" if rarest else listed
-        )
 
 
 def _combinations(found: Combinations) -> str:

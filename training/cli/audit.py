@@ -31,9 +31,9 @@ def audit(against: str | None, json_file: Path | None, out: Path | None, **optio
     python -m training audit my-faces.zip --against held-out.zip --out pairs.png
     """
     config: DataConfig = build(DataConfig, options)
-    dataset = load(config.data, config.attributes, config.size, config.crop)
+    dataset = load(config.data, **config.reading)
     # The labels of the other data do not matter here.
-    other = None if against is None else load(against, (), config.size, config.crop)
+    other = None if against is None else load(against, **config.reading | {"attributes": ()})
     report = auditing.audit(dataset, other)
     click.echo(audit_report.as_text(report, dataset, other))
     if json_file is not None:

@@ -29,7 +29,7 @@ def resume(run: Path, data: str | None, judge: bool, tensorboard: bool) -> None:
     with distributed.process_group():
         opened = Run.broadcast(run, Run.open(run) if distributed.rank() == 0 else None)
         config = opened.config
-        dataset = load(data or config.data, config.attributes, config.size, config.crop)
+        dataset = load(data or config.data, **config.reading)
         loop.train(
             opened,
             dataset,

@@ -14,7 +14,7 @@ from training.config import TrainingConfig
 from training.core import distributed
 from training.core.device import choose_device, choose_precision
 from training.core.durations import duration
-from training.data import Dataset, load
+from training.data import load, summary
 from training.errors import RunError
 from training.loop import estimate, loop
 from training.loop.tensorboard import check_installed
@@ -71,10 +71,9 @@ def train(
         # A run keeps its precision, wherever it is resumed.
         precision = choose_precision(config.precision, choose_device(config.device))
         config = config.model_copy(update={"precision": precision})
-        dataset = load(config.data, config.attributes, config.size, config.crop)
+        dataset = load(config.data, **config.reading)
         if is_first:
-            if not dry_run:
-                click.echo(f"data: {_summary(dataset)}", err=True)
+            click.echo("\n".join(summary(dataset)), err=True)
             for warning in audit.warnings(audit.quick_audit(dataset), config.data):
                 click.echo(f"warning: {warning}", err=True)
         description = DatasetDescription.of(dataset, config.licence or dataset.licence)
@@ -86,7 +85,7 @@ def train(
         rate = estimate.images_per_second(config, dataset)
         if dry_run:
             if is_first:
-                _print_plan(run, dataset, rate)
+                _print_plan(run, rate)
             return
         _check_duration(config, rate, max_hours)
         if is_first and not (distributed.restarts() and run.exists()):
@@ -108,18 +107,10 @@ def _check_folder(folder: Path) -> None:
         raise RunError(verdict)
 
 
-def _summary(dataset: Dataset) -> str:
-    """Number and size of the images, and each attribute with its number of values."""
-    height, width, channels = dataset.images.shape[1:]
-    labels = ", ".join(f"{a.name} ({len(a.values)})" for a in dataset.attributes) or "none"
-    return f"{len(dataset):,} images of {width}x{height}x{channels}; labels: {labels}"
-
-
-def _print_plan(run: Run, dataset: Dataset, rate: float) -> None:
+def _print_plan(run: Run, rate: float) -> None:
     """Print the output of ``--dry-run``; ``rate`` is in images per second."""
     config = run.config
     click.echo(config.model_dump_json(indent=2))
-    click.echo(f"data       {_summary(dataset)}")
     click.echo(f"run        {run.folder}")
     click.echo(
         f"duration   {duration(config.kimg * 1000 / rate)}, at {rate:.0f} images/s, as measured "

@@ -1,41 +1,62 @@
-"""Data sources: one file each, all giving a ``Dataset``."""
+"""Data sources: one file for each layout; every layout is read into a ``Dataset``."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
-from training.data import avatars, celeba, class_folders, idx, imagefolder, parquet
-from training.data.archive import Archive, open_archive
+from training.data import (
+    avatars,
+    celeba,
+    class_folders,
+    idx,
+    imagefolder,
+    npy,
+    parquet,
+    webdataset,
+)
+from training.data.archive import PACKED, Archive, FolderArchive, open_archive
 from training.data.dataset import Dataset
 from training.data.decoding import Framing
 from training.data.labelling import choose
+from training.data.options import Options
+from training.data.summary import summary
 from training.errors import DataError
 
-__all__ = ["ACCEPTED", "Dataset", "load"]
+__all__ = ["ACCEPTED", "Dataset", "load", "summary"]
 
-FEWEST_AVATARS = 128
+MIN_AVATARS = 128
 ACCEPTED = (
-    "a folder or zip of images with a metadata.csv, with a sub-folder for each class, or with "
-    "CelebA's list_attr_celeba.txt; a Parquet file of images or a folder of them; a folder with "
-    "MNIST-format IDX files; or 'avatars' (drawn here; 'avatars:2000' for another number of them)"
+    "a folder, zip or tar of images with a metadata.csv or another table, with a sub-folder for "
+    "each class, or with CelebA's list_attr_celeba.txt; Parquet files of images; WebDataset tars; "
+    "NumPy arrays with tables; MNIST-format IDX files; or 'avatars' (drawn here; 'avatars:2000' "
+    "for another number of them)"
 )
 
 
 class Reader(Protocol):
-    """A module that reads image files laid out in one way."""
+    """A module that reads one layout."""
 
-    def recognises(self, archive: Archive) -> bool:
-        """Whether ``archive`` is laid out so."""
+    def missing(self, archive: Archive, options: Options) -> str | None:
+        """First thing that ``archive`` lacks for this layout, or None if it has this layout."""
 
-    def read(self, archive: Archive, attributes: Sequence[str] | None, framing: Framing) -> Dataset:
-        """What it holds. Raises ``DataError``."""
+    def read(self, archive: Archive, options: Options) -> Dataset:
+        """Read all of it. Raises ``DataError``."""
 
 
-# Class folders come last: there are images below folders in the other layouts too.
-READERS: tuple[Reader, ...] = (imagefolder, celeba, parquet, class_folders)
+# Class folders come last: there are images below folders in the other layouts, too.
+READERS: dict[str, Reader] = {
+    "IDX": idx,
+    "CelebA": celeba,
+    "NumPy arrays": npy,
+    "images with a table": imagefolder,
+    "Parquet": parquet,
+    "WebDataset": webdataset,
+    "class folders": class_folders,
+}
 
 
 def load(
@@ -43,49 +64,65 @@ def load(
     attributes: Sequence[str] | None = None,
     size: int | None = None,
     crop: int | None = None,
+    *,
+    split: str | None = None,
+    table: str | None = None,
+    encoding: str | None = None,
 ) -> Dataset:
     """Load the data at ``source``, a path or ``avatars[:COUNT]``.
 
-    ``attributes`` names the labels to learn, in order; left out, all of them. Of every image the
-    central square of side ``crop`` is kept and drawn at ``size`` a side. Raises ``DataError``.
+    ``attributes`` names the labels to learn, in order; None for all, empty for none. The central
+    square of side ``crop`` of every image is kept and resized to ``size`` a side, in pixels.
+    ``split``, ``table`` and ``encoding`` are as in :class:`Options`. Raises ``DataError``.
     """
-    framing = Framing(size, crop)
+    chosen = None if attributes is None else tuple(attributes)
+    options = Options(chosen, Framing(size, crop), split, table, encoding)
     name, _, count = source.partition(":")
     if name == "avatars":
-        _refuse(framing, source, "avatars are always 64x64")
+        if options.framing != Framing():
+            raise DataError(
+                source, ["avatars are always 64x64: --size and --crop are for image files"]
+            )
         return _select(_avatars(source, count), attributes)
     path = Path(source)
     if not path.exists():
         raise DataError(source, [f"does not exist; data is {ACCEPTED}"])
-    if (images := _idx_images(path)) is not None:
-        _refuse(framing, source, "IDX images keep their size")
-        return idx.read(images, attributes)
-    if path.is_dir() or path.suffix.lower() in (".zip", parquet.SUFFIX):
-        archive = open_archive(path)
-        for reader in READERS:
-            if reader.recognises(archive):
-                return reader.read(archive, attributes, framing)
-    raise DataError(source, [f"is no data that can be read; data is {ACCEPTED}"])
+    archive, shard_split = _open(path, options)
+    archive.reading.split = shard_split
+    lacking = {}
+    with closing(archive):
+        for layout, reader in READERS.items():
+            reason = reader.missing(archive, options)
+            if reason is None:
+                return reader.read(archive, options)
+            lacking[layout] = reason
+        raise _unknown(archive, lacking)
 
 
-def _idx_images(path: Path) -> Path | None:
-    if path.is_dir():
-        return idx.find(path)
-    return path if idx.IMAGES in path.name else None
+def _open(path: Path, options: Options) -> tuple[Archive, str]:
+    if path.is_dir() or path.name.lower().endswith((*PACKED, parquet.SUFFIX)):
+        return open_archive(path, options.encoding, options.split)
+    return FolderArchive(path, options.encoding), ""
 
 
-def _refuse(framing: Framing, source: str, why: str) -> None:
-    if framing != Framing():
-        raise DataError(source, [f"{why}: --size and --crop are for image files"])
+def _unknown(archive: Archive, lacking: dict[str, str]) -> DataError:
+    """Error that lists the layouts tried, the first thing missing of each, and the files seen."""
+    tried = [f"not {layout}: {reason}" for layout, reason in lacking.items()]
+    found = archive.names
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    seen = f"there are: {', '.join(found[:5])}{more}" if found else "there are no files"
+    left = [line for line in archive.reading.lines() if line.startswith("left out")]
+    problems = [f"is no data that can be read ({seen})", *tried, *left]
+    return DataError(str(archive.path), problems)
 
 
 def _avatars(source: str, count: str) -> Dataset:
     if not count:
         return avatars.draw()
-    if not count.isdecimal() or int(count) < FEWEST_AVATARS:
+    if not count.isdecimal() or int(count) < MIN_AVATARS:
         raise DataError(
             source,
-            [f"{count!r} is no number of avatars: at least {FEWEST_AVATARS}, to show every label"],
+            [f"{count!r} is no number of avatars: at least {MIN_AVATARS}, to show every label"],
         )
     return avatars.draw(int(count))
 

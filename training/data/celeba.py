@@ -1,114 +1,153 @@
-"""CelebA as its authors pack it: https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html
+"""CelebA as its authors pack it, and as Kaggle does: https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html
 
 ``list_attr_celeba.txt`` holds the number of images, then the names of the attributes, then one line
-for each image: ``000001.jpg -1 1 ...``. ``list_eval_partition.txt``, where it is there, says which
-images are for training: ``000001.jpg 0``.
+for each image: ``000001.jpg -1 1 ...``. ``list_attr_celeba.csv`` has the names in its first line.
+``list_eval_partition`` says which images are for training, if it is there: ``000001.jpg 0``.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
-from training.data.archive import Archive, shallowest
+from training.data import splits
+from training.data.archive import Archive, count_others, images_of, shallowest
 from training.data.dataset import Dataset
-from training.data.decoding import UNREADABLE, Framing, Picture, build
+from training.data.decoding import Picture, build
 from training.data.labelling import NO_YES, choose, label_problems
+from training.data.options import Options
+from training.data.reading import NOT_IN_TABLE
+from training.data.text import decode, read_rows
 from training.errors import DataError
 
-ATTRIBUTES = "list_attr_celeba.txt"
-PARTITION = "list_eval_partition.txt"
+ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
+PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
 ALIGNED = "img_align_celeba"
-TRAINING = "0"
+KINDS = {"0": "train", "1": "val", "2": "test"}
 VALUES = {"-1": NO_YES[0], "1": NO_YES[1]}
 
 Row = tuple[int, list[str]]
 """A line number of the list, counted from 1, and its fields: a file name and the values."""
 
 
-def recognises(archive: Archive) -> bool:
-    return shallowest(archive.names, ATTRIBUTES) is not None
+def missing(archive: Archive, options: Options) -> str | None:
+    """First thing that this layout lacks, or None."""
+    if options.table and not options.table.endswith(ATTRIBUTES):
+        return f"--table {options.table} is another table"
+    return None if _find(archive, ATTRIBUTES) else f"no {' or '.join(ATTRIBUTES)}"
 
 
-def read(archive: Archive, attributes: Sequence[str] | None, framing: Framing) -> Dataset:
-    """Read the folder or zip, its training images where there is a partition.
+def _find(archive: Archive, names: tuple[str, ...]) -> str | None:
+    return next((found for name in names if (found := shallowest(archive.names, name))), None)
 
-    Every attribute has the values ``no`` and ``yes``; ``attributes`` names those to learn. Raises
-    ``DataError`` with everything that is wrong.
+
+def read(archive: Archive, options: Options) -> Dataset:
+    """Read the folder or archive, its training images if there is a partition.
+
+    Every attribute has the values ``no`` and ``yes``. Raises ``DataError`` with everything that is
+    wrong.
     """
-    listed = shallowest(archive.names, ATTRIBUTES)
-    if listed is None:
-        raise DataError(str(archive.path), [f"has no {ATTRIBUTES}"])
-    source, problems = f"{archive.path}/{listed}", list[str]()
-    header, rows = _read_list(_lines(archive, listed), source, problems)
-    wanted = choose(header, attributes, source)
-    rows = _for_training(archive, rows, problems)
+    listed = _find(archive, ATTRIBUTES)
+    assert listed is not None
+    source, problems, reading = f"{archive.path}/{listed}", list[str](), archive.reading
+    header, rows = _read_list(archive, listed, options, problems)
+    wanted = choose(header, options.attributes, source)
+    rows, partition = _of_split(archive, rows, options, problems)
     columns = {}
     for name in wanted:
         field = 1 + header.index(name)
         columns[name] = [VALUES[fields[field]] for _, fields in rows]
     problems += label_problems(columns, [f"line {line}" for line, _ in rows])
     names = [fields[0] for _, fields in rows]
-    pictures = _pictures(archive, rows, source, problems)
-    return build(archive.path.resolve().stem, source, pictures, names, columns, framing, problems)
+    locations = _locations(archive, rows, source)
+    pictures = _pictures(archive, rows, locations, problems)
+    reading.layout, reading.tables = "CelebA", [listed]
+    used = {locations[name] for name in names if name in locations}
+    images = set(images_of(archive))
+    counted = {at for name, at in locations.items() if name in partition}
+    reading.leave_out(NOT_IN_TABLE, sorted(images - used - counted))
+    tables = {listed, _find(archive, PARTITION) or listed}
+    count_others(archive, images | tables)
+    stem = archive.path.resolve().stem
+    return build(stem, source, pictures, names, columns, options.framing, problems, reading)
 
 
-def _lines(archive: Archive, name: str) -> list[str]:
-    try:
-        return archive.read(name).decode("utf-8-sig").splitlines()
-    except UNREADABLE as error:
-        raise DataError(f"{archive.path}/{name}", [f"cannot be read: {error}"]) from error
+def _lines(archive: Archive, name: str, options: Options) -> list[list[str]]:
+    """Fields of each line, separated by spaces or as in a csv."""
+    source = f"{archive.path}/{name}"
+    text = decode(archive.read(name), source, options.encoding)
+    if not name.endswith(".csv"):
+        return [line.split() for line in text.splitlines()]
+    rows, _ = read_rows(text, source)
+    last = rows[-1][0] if rows else 0
+    lines: list[list[str]] = [[] for _ in range(last)]
+    for number, fields in rows:
+        lines[number - 1] = fields
+    return lines
 
 
-def _read_list(lines: list[str], source: str, problems: list[str]) -> tuple[list[str], list[Row]]:
-    """The attributes' names and the rows that are whole; the others become problems."""
-    if len(lines) < 2 or not lines[0].strip().isdecimal():
-        raise DataError(
-            source, ["line 1: not the number of images, as in CelebA, with the names in line 2"]
-        )
-    header = lines[1].split()
+def _read_list(
+    archive: Archive, listed: str, options: Options, problems: list[str]
+) -> tuple[list[str], list[Row]]:
+    """Names of the attributes and the rows that are whole; the others become problems."""
+    source, lines = f"{archive.path}/{listed}", _lines(archive, listed, options)
+    if listed.endswith(".csv"):
+        if not lines or len(lines[0]) < 2:
+            raise DataError(source, ["line 1: not image_id and the attributes, as Kaggle has it"])
+        header, first, expected = lines[0][1:], 1, None
+    else:
+        if len(lines) < 2 or len(lines[0]) != 1 or not lines[0][0].isdecimal():
+            raise DataError(
+                source, ["line 1: not the number of images, as in CelebA, with the names in line 2"]
+            )
+        header, first, expected = lines[1], 2, int(lines[0][0])
     rows: list[Row] = []
-    for number, line in enumerate(lines[2:], start=3):
-        fields = line.split()
+    for number, fields in enumerate(lines[first:], start=first + 1):
         if not fields:
             continue
         strange = [field for field in fields[1:] if field not in VALUES]
         if len(fields) != len(header) + 1:
-            problems.append(f"line {number}: {len(fields) - 1} values, line 2 names {len(header)}")
+            problems.append(
+                f"line {number}: {len(fields) - 1} values, line {first} names {len(header)}"
+            )
         elif strange:
             problems.append(f"line {number}: {strange[0]!r} is neither -1 nor 1")
         else:
             rows.append((number, fields))
-    promised = int(lines[0])
-    if len(rows) != promised and not problems:
-        problems.append(f"line 1: says {promised} images, but the list has {len(rows)}")
+    if expected is not None and len(rows) != expected and not problems:
+        problems.append(f"line 1: says {expected} images, but the list has {len(rows)}")
     return header, rows
 
 
-def _for_training(archive: Archive, rows: list[Row], problems: list[str]) -> list[Row]:
-    """The rows that the partition leaves for training: all, where there is none."""
-    name = shallowest(archive.names, PARTITION)
-    if name is None:
-        return rows
-    chosen = set()
-    for number, line in enumerate(_lines(archive, name), start=1):
-        fields = line.split()
-        if len(fields) == 2 and fields[1] in ("0", "1", "2"):
-            chosen.update(fields[:1] if fields[1] == TRAINING else [])
-        elif fields:
-            problems.append(f"{PARTITION} line {number}: not a file name and 0, 1 or 2")
-    kept = [row for row in rows if row[1][0] in chosen]
+def _of_split(
+    archive: Archive, rows: list[Row], options: Options, problems: list[str]
+) -> tuple[list[Row], set[str]]:
+    """Rows of the split, all without a partition; and the file names of the others."""
+    name = _find(archive, PARTITION)
+    if name is None or options.split == splits.NO_SPLIT:
+        return rows, set()
+    wanted = splits.KIND_OF.get((options.split or splits.TRAIN).lower(), options.split)
+    kinds = {}
+    for number, fields in enumerate(_lines(archive, name, options), start=1):
+        if len(fields) == 2 and fields[1] in KINDS:
+            kinds[fields[0]] = KINDS[fields[1]]
+        elif fields and not (number == 1 and name.endswith(".csv")):
+            base = posixpath.basename(name)
+            problems.append(f"{base} line {number}: not a file name and 0, 1 or 2")
+    kept = [row for row in rows if kinds.get(row[1][0]) == wanted]
+    others = [row[1][0] for row in rows if kinds.get(row[1][0]) != wanted]
+    for image in others:
+        archive.reading.leave_out(f"partition {kinds.get(image, 'of no split')}", [image])
     if not kept and not problems:
-        problems.append(f"{PARTITION} leaves no image for training (partition {TRAINING})")
-    return kept
+        problems.append(f"{name} leaves no image for training (split {wanted})")
+    archive.reading.split = wanted or ""
+    return kept, set(others)
 
 
-def _pictures(
-    archive: Archive, rows: list[Row], source: str, problems: list[str]
-) -> Iterator[Picture]:
-    """The images that are there; those that are not become problems."""
-    # Sorted so that where an image lies both in the wild and aligned, the aligned one is taken.
+def _locations(archive: Archive, rows: list[Row], source: str) -> dict[str, str]:
+    """File name to the place of the image. Raises ``DataError`` if no image is there."""
+    # Sorted so that of an image that lies both in the wild and aligned, the aligned one is taken.
     locations = {
         posixpath.basename(name): name
         for name in sorted(archive.names, key=lambda name: ALIGNED in name.split("/"))
@@ -118,6 +157,13 @@ def _pictures(
         raise DataError(
             source, [f"none of its images is there, such as {first}: is {ALIGNED}.zip unpacked?"]
         )
+    return locations
+
+
+def _pictures(
+    archive: Archive, rows: list[Row], locations: dict[str, str], problems: list[str]
+) -> Iterator[Picture]:
+    """The images that are there; those that are not become problems."""
     for line, fields in rows:
         location = locations.get(fields[0])
         if location is None:

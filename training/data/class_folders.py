@@ -1,76 +1,119 @@
-"""Images in one folder for each class: the layout that torchvision calls ImageFolder."""
+"""Images in one folder for each class: the layout that torchvision calls ImageFolder.
+
+Also the same with ``attribute=value`` as folders, as Hive and Spark name them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
 from functools import partial
 
-from training.data.archive import Archive
+from training.data import splits
+from training.data.archive import Archive, count_others, images_of
 from training.data.dataset import Dataset
-from training.data.decoding import EXTENSIONS, Framing, Picture, build
-from training.data.labelling import label_name, label_problems
-from training.errors import DataError
+from training.data.decoding import Picture, build
+from training.data.labelling import choose, label_name, label_problems
+from training.data.options import Options
+from training.data.tables import is_table
 
-TRAIN = {"train", "training"}
-SPLITS = TRAIN | {"test", "testing", "val", "valid", "validation", "dev"}
-
-
-def recognises(archive: Archive) -> bool:
-    return any(map(_is_image, archive.names))
+SIDECARS = (".json", ".xml", ".txt", ".cls", ".caption", ".yaml")
+"""Endings of files that say something of the image of the same name."""
+FEW_SHOWN = 5
 
 
-def read(archive: Archive, attributes: Sequence[str] | None, framing: Framing) -> Dataset:
-    """Read the folder or zip, its part ``train/`` where it has one.
+def missing(archive: Archive, options: Options) -> str | None:
+    """First thing that this layout lacks, or None."""
+    return None if images_of(archive) else "no images"
 
-    The one attribute is called ``label``, or as ``attributes`` says; if that is empty, there is
-    none, and images may lie anywhere. Its values are the names of the folders. Raises ``DataError``
-    with everything that is wrong.
+
+def read(archive: Archive, options: Options) -> Dataset:
+    """Read the folder or archive.
+
+    The one attribute is called ``label``, or as ``options.attributes`` says; if that is empty,
+    there is none, and images may lie anywhere. Its values are the names of the folders. Raises
+    ``DataError`` with everything that is wrong.
     """
-    source = str(archive.path)
-    label = label_name(attributes, source)
-    images = [name for name in archive.names if _is_image(name)]
-    root = _root(images)
-    names = [name for name in images if name.startswith(root)]
-    if label is None:
-        columns, problems = dict[str, list[str]](), list[str]()
-    else:
-        classes = [_top(name, root) for name in names]
-        if not any(classes):
-            raise DataError(
-                source,
-                [
-                    "has images, but no folder for each class of them; "
-                    "--attributes none learns without labels"
-                ],
-            )
-        columns = {label: classes}
-        problems = label_problems(columns, [repr(name) for name in names])
+    source, reading = str(archive.path), archive.reading
+    images = images_of(archive)
+    wanted = None if reading.split else options.split
+    selection = splits.select(images, source, wanted, classes=True)
+    kept = selection.kept
+    if not options.split and (inner := _splits_below_classes(kept)):
+        kept, others = inner
+        reading.split = splits.TRAIN
+        reading.leave_out("split below a class that is not for training", others)
+    for reason, left_out in selection.left_out.items():
+        reading.leave_out(reason, left_out)
+    reading.split = reading.split or selection.split
+    names = [name for name, _ in kept]
+    count_others(archive, set(images))
+    _note_labels(archive, images)
+    columns = _columns(kept, options, source)
+    if columns and not any(any(column) for column in columns.values()):
+        why = "has images, but no folder for each class of them"
+        if begins := _beginnings(names):
+            why += f" (file names begin with {', '.join(begins)}: move each kind into a folder)"
+        raise options.unlabelled(source, why, reading)
+    problems = label_problems(columns, [repr(name) for name in names])
     pictures = (Picture(repr(name), partial(archive.read, name)) for name in names)
-    return build(archive.path.resolve().stem, source, pictures, names, columns, framing, problems)
+    reading.layout = "class folders" if columns else "images without labels"
+    stem = archive.path.resolve().stem
+    return build(stem, source, pictures, names, columns, options.framing, problems, reading)
 
 
-def _is_image(name: str) -> bool:
-    """Whether it looks like one; not so what macOS leaves in zips, nor hidden files."""
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-    return not hidden and name.lower().endswith(EXTENSIONS)
+def _columns(kept: list[tuple[str, str]], options: Options, source: str) -> dict[str, list[str]]:
+    if options.attributes is not None and not options.attributes:
+        return {}
+    hive = [_hive(rest) for _, rest in kept]
+    if hive and hive[0] and all(found.keys() == hive[0].keys() for found in hive):
+        available = [name for name in hive[0] if name.lower() not in splits.COLUMNS]
+        wanted = choose(available, options.attributes, source)
+        return {name: [found[name] for found in hive] for name in wanted}
+    label = label_name(options.attributes, source)
+    if label is None:
+        return {}
+    return {label: [rest.partition("/")[0] if "/" in rest else "" for _, rest in kept]}
 
 
-def _root(images: Iterable[str]) -> str:
-    """The folder whose sub-folders are the classes, as a prefix: ``""`` or ``pets/train/``."""
-    root = ""
-    while True:
-        tops = {_top(name, root) for name in images if name.startswith(root)}
-        folders = {top.lower(): top for top in tops}
-        train = next((folders[name] for name in sorted(TRAIN) if name in folders), None)
-        if train is not None and folders.keys() <= SPLITS | {""}:
-            root += f"{train}/"
-        elif len(tops) == 1 and "" not in tops:  # a folder around all
-            root += f"{tops.pop()}/"
-        else:
-            return root
+def _hive(rest: str) -> dict[str, str]:
+    """Attributes in the folders of ``rest``: ``hair=red/eyes=blue/1.png``."""
+    parts = (part.partition("=") for part in rest.split("/")[:-1] if "=" in part)
+    return {name: value for name, _, value in parts if name and value}
 
 
-def _top(name: str, root: str) -> str:
-    """The first folder of ``name`` below ``root``; empty where it lies in ``root`` itself."""
-    top, _, rest = name.removeprefix(root).partition("/")
-    return top if rest else ""
+def _splits_below_classes(
+    kept: list[tuple[str, str]],
+) -> tuple[list[tuple[str, str]], list[str]] | None:
+    """Training images and the others of ``cat/train``, ``cat/test``, ``dog/train`` ...; or None."""
+    kinds = []
+    for _, rest in kept:
+        parts = rest.split("/")
+        kind = splits.kind_of(parts[1]) if len(parts) > 2 else None
+        if kind is None:
+            return None
+        kinds.append(kind[0])
+    if splits.TRAIN not in kinds or len(set(kinds)) < 2:
+        return None
+    train = [item for item, kind in zip(kept, kinds, strict=True) if kind == splits.TRAIN]
+    return train, [n for (n, _), kind in zip(kept, kinds, strict=True) if kind != splits.TRAIN]
+
+
+def _note_labels(archive: Archive, images: list[str]) -> None:
+    """Record files that look like labels and are not read."""
+    stems = {name.rpartition(".")[0] for name in images}
+    beside = []
+    for name in archive.names:
+        if is_table(name):
+            archive.reading.unread[name] = "a table, but not of these images"
+        elif name.lower().endswith(SIDECARS) and name.rpartition(".")[0] in stems:
+            beside.append(name)
+    if beside:
+        more = f" and {len(beside) - 1} more" if len(beside) > 1 else ""
+        archive.reading.unread[f"{beside[0]}{more}"] = "a file beside its image"
+
+
+def _beginnings(names: list[str]) -> list[str]:
+    """Words that several file names begin with: cat and dog of ``cat.0.png``, ``dog.0.png``."""
+    words = [re.match(r"[^\W\d_]+(?=[\W\d_])", name.rpartition("/")[2]) for name in names]
+    found = {word[0] for word in words if word}
+    return sorted(found)[:FEW_SHOWN] if 1 < len(found) <= len(names) / 2 else []

@@ -1,9 +1,9 @@
-"""The one in-memory form that every data source gives."""
+"""Labelled images in memory: the form that every data source is read into."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core.manifest import Attribute
+from training.data.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Dataset:
     """The vocabulary, in the order of the columns of ``labels``."""
     licence: str = "unknown"
     names: tuple[str, ...] | None = None
-    """Where each image came from, for people to find it; None where the images have no names."""
+    """Where each image came from, for people to find it; None if the images have no names."""
+    reading: Reading | None = field(default=None, compare=False)
+    """Account of what was read and left out; None for images that were drawn."""
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
@@ -43,7 +46,7 @@ class Dataset:
         return len(self.images)
 
     def title(self, index: int) -> str:
-        """How a person finds image ``index``."""
+        """Name of image ``index`` for people."""
         return f"image {index}" if self.names is None else self.names[index]
 
     def spread(self, count: int) -> npt.NDArray[np.intp]:
@@ -51,7 +54,7 @@ class Dataset:
         return np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.intp)
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Dataset:
-        """The images where ``rows [N]`` is true, under the same vocabulary."""
+        """Images where ``rows [N]`` is true, under the same vocabulary."""
         names = None if self.names is None else tuple(compress(self.names, rows))
         return replace(self, images=self.images[rows], labels=self.labels[rows], names=names)
 

@@ -1,9 +1,10 @@
-"""Image files into one array of pixels, whatever they lay in."""
+"""Encoded images to one array of pixels, for every layout."""
 
 from __future__ import annotations
 
 import io
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections import Counter
@@ -13,44 +14,36 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from training.data.colours import as_seen
 from training.data.dataset import Dataset
 from training.data.labelling import encode_labels
+from training.data.reading import Reading
+from training.data.sniffing import HEAD_BYTES, describe
 from training.errors import DataError
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm")
 UNREADABLE = (
     *(OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError),  # Pillow
     *(zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError),  # zipfile
+    tarfile.TarError,
 )
-"""What comes of a damaged, encrypted or exotic file."""
-
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Exif's orientation, and what brings such an image upright."""
+"""Errors that a damaged, encrypted or exotic file raises."""
 
 Pixels = npt.NDArray[np.uint8]
 
 
 class Picture(NamedTuple):
     place: str
-    """What a person who mends it looks for: ``line 7: 'a.png'``."""
+    """Where a person finds it: ``line 7: 'a.png'``."""
     read: Callable[[], bytes]
-    """Gives the encoded image."""
+    """Returns the encoded image."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """Which part of every image is kept, and how large it is drawn."""
+    """Part of every image that is kept, and the size it is resized to."""
 
     size: int | None = None
     """Both sides in pixels after resizing; without it, images must be alike."""
@@ -58,7 +51,7 @@ class Framing:
     """Side in pixels of the central square that is kept; with ``size`` alone, the largest."""
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """Raises ``ValueError`` where the image is smaller than ``crop``."""
+        """Crop and resize. Raises ``ValueError`` if the image is smaller than ``crop``."""
         if self.size is None and self.crop is None:
             return image
         side = self.crop or min(image.size)
@@ -82,36 +75,50 @@ def build(
     columns: Mapping[str, Sequence[str]],
     framing: Framing,
     problems: list[str],
+    reading: Reading | None = None,
 ) -> Dataset:
     """Read ``pictures``, one for each of ``names``, and give them the labels in ``columns``.
 
-    Raises ``DataError`` with ``problems``, found before, and all that is wrong with the images.
+    ``reading`` gets notes on what was done to images. Raises ``DataError`` with ``problems``, found
+    before, and all that is wrong with the images.
     """
     if not names and not problems:
         problems.append("holds no images")
-    images = decode(pictures, len(names), framing, problems)
+    images = decode(pictures, len(names), framing, problems, reading)
     if problems:
         raise DataError(source, problems)
     labels, attributes = encode_labels(columns, len(names), source)
-    return Dataset(name, images, labels, attributes, names=tuple(names))
+    return Dataset(name, images, labels, attributes, names=tuple(names), reading=reading)
 
 
 def decode(
-    pictures: Iterable[Picture], count: int, framing: Framing, problems: list[str]
+    pictures: Iterable[Picture],
+    count: int,
+    framing: Framing,
+    problems: list[str],
+    reading: Reading | None = None,
 ) -> Pixels:
-    """``count`` pictures as ``[count, H, W, channels]``, grey if all are grey, else RGB.
+    """``count`` pictures as uint8 ``[count, H, W, channels]``, grey if all are grey, else RGB.
 
-    What is wrong with them is added to ``problems``, and then the array is not to be used.
+    Faults are added to ``problems``; if there are any, the array is invalid.
     """
     images: Pixels | None = None
     sides: list[tuple[str, tuple[int, int]]] = []
     progress = tqdm(pictures, "reading", count, leave=False, unit="img", disable=None)
     for index, (place, read) in enumerate(progress):
+        data = b""
         try:
-            image = _upright(Image.open(io.BytesIO(read())))
+            data = read()
+            image, notes = as_seen(Image.open(io.BytesIO(data)))
+        except UnidentifiedImageError:
+            problems.append(f"{place} is not a readable image: {describe(data[:HEAD_BYTES])}")
+            continue
         except UNREADABLE as error:
             problems.append(f"{place} is not a readable image: {error}")
             continue
+        if reading is not None:
+            for note in notes:
+                reading.note(note, place)
         try:
             pixels = np.atleast_3d(np.asarray(framing.apply(image)))
         except ValueError as error:
@@ -132,7 +139,7 @@ def decode(
 
 
 def _room(count: int, height: int, width: int, channels: int) -> Pixels:
-    """An array whose memory is only taken as it is filled."""
+    """An array whose memory is taken as it is filled. Raises ``DataError`` without the memory."""
     try:
         return np.empty((count, height, width, channels), dtype=np.uint8)
     except MemoryError as error:
@@ -153,25 +160,3 @@ def _differing(sides: list[tuple[str, tuple[int, int]]]) -> list[str]:
         for place, size in sides
         if size != usual
     ]
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """As a viewer shows it: turned as the camera was held, on white where it is transparent.
-
-    Grey stays grey and the rest becomes RGB. Raises what ``UNREADABLE`` says.
-    """
-    image.load()
-    # Not ImageOps.exif_transpose, which also writes the Exif anew and stumbles over damaged ones.
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    if turn is not None:
-        image = image.transpose(turn)
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no 8-bit range")
-    if image.mode.startswith("I;16"):
-        # Pillow would clip at 255 where a viewer scales.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)

@@ -1,100 +1,228 @@
-"""IDX files, the format of MNIST: http://yann.lecun.com/exdb/mnist/ (section "file formats")."""
+"""IDX files, the format of MNIST and EMNIST: http://yann.lecun.com/exdb/mnist/ ("file formats")."""
 
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 import zlib
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from training.data import splits
+from training.data.archive import Archive, count_others
 from training.data.dataset import Dataset
+from training.data.decoding import UNREADABLE, Framing
 from training.data.labelling import encode_labels, label_name
+from training.data.options import Options
+from training.data.text import decode
 from training.errors import DataError
 
-IMAGES = "images-idx3-ubyte"
-LABELS = "labels-idx1-ubyte"
+IMAGES = re.compile(r"^(?P<set>.*?)images?[._-]idx3[._-]ubyte(\.gz)?$", re.IGNORECASE)
+LABELS = r"labels?[._-]idx1[._-]ubyte(\.gz)?$"
 CLASSES = "classes.txt"
 UNSIGNED_BYTE = 8
 
 
-def find(folder: Path) -> Path | None:
-    """The images file of ``folder``, the training split where there are several."""
-    found = sorted(path for path in folder.glob(f"*{IMAGES}*") if path.suffix in ("", ".gz"))
-    return next((path for path in found if path.name.startswith("train")), None) or next(
-        iter(found), None
-    )
+def images_files(archive: Archive) -> list[str]:
+    return [name for name in archive.names if IMAGES.match(name.rpartition("/")[2])]
 
 
-def read(images_path: Path, attributes: Sequence[str] | None = None) -> Dataset:
+def missing(archive: Archive, options: Options) -> str | None:
+    """First thing that this layout lacks, or None."""
+    if images_files(archive):
+        return None
+    near = [n for n in archive.names if "ubyte" in n.lower() or "idx" in n.lower()]
+    return f"no *images-idx3-ubyte; {near[0]} is nearly it" if near else "no *images-idx3-ubyte"
+
+
+def read(archive: Archive, options: Options) -> Dataset:
     """Read an images file and the labels file beside it, each plain or gzipped.
 
-    The one attribute is called ``label``, or as ``attributes`` says; if that is empty, there is
-    none. Its values are the numbers, or, where a file ``classes.txt`` lies beside, its lines.
-    Raises ``DataError``.
+    The one attribute is called ``label``, or as ``options.attributes`` says; if that is empty,
+    there is none. Its values are the numbers, the lines of ``classes.txt``, or the characters of
+    EMNIST's mapping. Raises ``DataError``.
     """
-    label = label_name(attributes, str(images_path))
-    images = _read_array(images_path, dimensions=3)
-    labels_path = _labels_beside(images_path)
-    labels = _read_array(labels_path, dimensions=1)
+    source = str(archive.path)
+    if options.framing != Framing():
+        raise DataError(
+            source, ["IDX images keep their size: --size and --crop are for image files"]
+        )
+    label = label_name(options.attributes, source)
+    images_name, reading = _choose(archive, options), archive.reading
+    images = _read_array(archive, images_name, dimensions=3)
+    labels_name = _labels_beside(archive, images_name)
+    labels = _read_array(archive, labels_name, dimensions=1)
     if len(images) != len(labels):
-        raise DataError(str(labels_path), [f"holds {len(labels)} labels for {len(images)} images"])
+        raise DataError(
+            f"{source}/{labels_name}", [f"holds {len(labels)} labels for {len(images)} images"]
+        )
     if len(images) == 0:
-        raise DataError(str(images_path), ["holds no images"])
-    name = images_path.resolve().parent.name
+        raise DataError(f"{source}/{images_name}", ["holds no images"])
+    path = archive.path.resolve()
+    name = path.parent.name if path.is_file() and path.suffix != ".zip" else path.stem
+    reading.layout, reading.tables = f"IDX, {images_name}", [labels_name]
+    if "emnist" in images_name.lower():
+        reading.note(
+            "EMNIST file whose letters lie transposed, as its authors made them", images_name
+        )
+    used = {images_name, labels_name}
     if label is None:
-        return Dataset(name, images[..., None], np.zeros((len(images), 0), dtype=np.int64), ())
-    column = _names(images_path.parent / CLASSES, labels)
-    once = [value for value in sorted(set(column)) if column.count(value) == 1]
-    if once:
-        raise DataError(str(labels_path), [f"label {value!r} stands only once" for value in once])
-    indices, vocabulary = encode_labels({label: column}, len(column), str(labels_path))
-    return Dataset(name, images[..., None], indices, vocabulary)
+        vocabulary, indices = (), np.zeros((len(images), 0), dtype=np.int64)
+    else:
+        classes, column = _names(archive, images_name, labels, options.encoding)
+        used |= classes
+        once = [value for value in sorted(set(column)) if column.count(value) == 1]
+        if once:
+            raise DataError(
+                f"{source}/{labels_name}", [f"label {value!r} stands only once" for value in once]
+            )
+        at = f"{source}/{labels_name}"
+        indices, vocabulary = encode_labels({label: column}, len(column), at)  # type: ignore[assignment]
+    if not path.is_file() or path.suffix == ".zip":
+        others = used | {n for n in archive.names if "ubyte" in n.lower()}
+        count_others(archive, others)
+    return Dataset(name, images[..., None], indices, vocabulary, reading=reading)
 
 
-def _labels_beside(images_path: Path) -> Path:
-    name = images_path.name.replace(IMAGES, LABELS)
-    plain, zipped = name.removesuffix(".gz"), name.removesuffix(".gz") + ".gz"
-    for candidate in (
-        images_path.with_name(name),
-        images_path.with_name(plain),
-        images_path.with_name(zipped),
-    ):
-        if candidate != images_path and candidate.is_file():
-            return candidate
-    raise DataError(str(images_path), [f"no {plain} or {zipped} beside it"])
+def _choose(archive: Archive, options: Options) -> str:
+    """The images file for training. Raises ``DataError`` if several could be it."""
+    found = images_files(archive)
+    if options.table:
+        chosen = [n for n in found if options.table in n]
+        if len(chosen) != 1:
+            raise DataError(
+                str(archive.path),
+                [f"--table {options.table} fits {len(chosen)} of {', '.join(found)}"],
+            )
+        return chosen[0]
+    kinds = {name: _kind(name) for name in found}
+    if options.split and options.split != splits.NO_SPLIT:
+        wanted = splits.KIND_OF.get(options.split.lower(), options.split)
+        taken = [name for name in found if kinds[name] == wanted]
+    else:
+        taken = [name for name in found if kinds[name] == splits.TRAIN] or found
+    taken = _without_packed_twins(taken)
+    if len(taken) != 1:
+        listed = ", ".join(taken or found)
+        raise DataError(
+            str(archive.path), [f"has several sets: {listed}; name one with --table {found[0]}"]
+        )
+    archive.reading.split = kinds[taken[0]] or ""
+    others = [name for name in found if name != taken[0]]
+    for name in others:
+        archive.reading.leave_out(f"IDX file, {kinds[name] or 'of another set'}", [name])
+        labels = re.compile(_labels_pattern(name), re.IGNORECASE)
+        archive.reading.leave_out(
+            f"IDX file, {kinds[name] or 'of another set'}",
+            [n for n in archive.names if labels.match(n) and not _shares(n, taken[0])],
+        )
+    return taken[0]
 
 
-def _read_array(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+def _shares(labels: str, images: str) -> bool:
+    return bool(re.match(_labels_pattern(images), labels, re.IGNORECASE))
+
+
+def _without_packed_twins(names: list[str]) -> list[str]:
+    return [name for name in names if not (name.endswith(".gz") and name[:-3] in names)]
+
+
+def _kind(name: str) -> str | None:
+    """Kind of split in the words before ``images``, or in the folders around."""
+    match = IMAGES.match(name.rpartition("/")[2])
+    words = [match["set"] if match else "", *reversed(name.split("/")[:-1])]
+    for word in words:
+        for part in re.split(r"[\s._-]+", word):
+            if found := splits.kind_of(part):
+                return found[0]
+    return None
+
+
+def _labels_pattern(images_name: str) -> str:
+    folder, slash, base = images_name.rpartition("/")
+    match = IMAGES.match(base)
+    return re.escape(f"{folder}{slash}{match['set'] if match else ''}") + LABELS
+
+
+def _labels_beside(archive: Archive, images_name: str) -> str:
+    pattern = re.compile(_labels_pattern(images_name), re.IGNORECASE)
+    found = [name for name in archive.names if pattern.match(name)]
+    if archive.path.is_file() and not found:  # the images file alone was named
+        folder = archive.path.parent
+        found = sorted(path.name for path in folder.iterdir() if pattern.match(path.name))
+    if not found:
+        plain = re.sub(r"images?([._-])idx3", r"labels\1idx1", images_name).removesuffix(".gz")
+        raise DataError(f"{archive.path}/{images_name}", [f"no {plain} or {plain}.gz beside it"])
+    same = [name for name in found if name.endswith(".gz") == images_name.endswith(".gz")]
+    return (same or found)[0]
+
+
+def _read_array(archive: Archive, name: str, dimensions: int) -> npt.NDArray[np.uint8]:
+    source = f"{archive.path}/{name}"
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
+        data = archive.read(name)
+        if name.lower().endswith(".gz"):
             data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(str(path), [f"cannot be read: {error}"]) from error
+    except (*UNREADABLE, EOFError, zlib.error) as error:
+        raise DataError(source, [f"cannot be read: {error}"]) from error
     head = 4 + 4 * dimensions
     if len(data) < head or data[:4] != bytes([0, 0, UNSIGNED_BYTE, dimensions]):
-        raise DataError(str(path), [f"is not an IDX file of {dimensions}-dimensional bytes"])
+        raise DataError(source, [f"is not an IDX file of {dimensions}-dimensional bytes"])
     shape = struct.unpack(f">{dimensions}I", data[4:head])
     size = int(np.prod(shape, dtype=np.uint64))
     if len(data) - head != size:
         raise DataError(
-            str(path), [f"says {'x'.join(map(str, shape))} bytes but holds {len(data) - head}"]
+            source, [f"says {'x'.join(map(str, shape))} bytes but holds {len(data) - head}"]
         )
     # A copy: PyTorch does not take arrays that are read-only.
     return np.frombuffer(data, dtype=np.uint8, offset=head).reshape(shape).copy()
 
 
-def _names(classes: Path, labels: npt.NDArray[np.uint8]) -> list[str]:
-    if not classes.is_file():
-        return [str(label) for label in labels]
+def _names(
+    archive: Archive, images_name: str, labels: npt.NDArray[np.uint8], encoding: str | None
+) -> tuple[set[str], list[str]]:
+    """The file that names the classes, if any, and the name of each label."""
+    folder, slash, base = images_name.rpartition("/")
+    beside = f"{folder}{slash}{CLASSES}"
+    if (text := _text(archive, beside, encoding)) is not None:
+        names = [line.strip() for line in text.splitlines()]
+        if labels.max() >= len(names):
+            raise DataError(
+                f"{archive.path}/{beside}",
+                [f"has {len(names)} lines, but a label is {labels.max()}"],
+            )
+        return {beside}, [names[label] for label in labels]
+    mapping = f"{folder}{slash}{re.split('train|test', base)[0]}mapping.txt"
+    if (text := _text(archive, mapping, encoding)) is not None:
+        characters = _mapping(text, f"{archive.path}/{mapping}")
+        unknown = sorted(set(labels.tolist()) - characters.keys())
+        if unknown:
+            raise DataError(f"{archive.path}/{mapping}", [f"has no line for label {unknown[0]}"])
+        return {mapping}, [characters[label] for label in labels.tolist()]
+    return set(), [str(label) for label in labels]
+
+
+def _text(archive: Archive, name: str, encoding: str | None) -> str | None:
+    if archive.path.is_file() and name not in archive.names:
+        path = archive.path.parent / name
+        return decode(path.read_bytes(), str(path), encoding) if path.is_file() else None
+    if name not in archive.names:
+        return None
+    return decode(archive.read(name), f"{archive.path}/{name}", encoding)
+
+
+def _mapping(text: str, source: str) -> dict[int, str]:
+    """EMNIST's lines of a label and the codes of its characters: ``10 65``."""
     try:
-        names = [line.strip() for line in classes.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(str(classes), [f"is not UTF-8: {error}"]) from error
-    if labels.max() >= len(names):
-        raise DataError(str(classes), [f"has {len(names)} lines, but a label is {labels.max()}"])
-    return [names[label] for label in labels]
+        found = {
+            int(line.split()[0]): chr(int(line.split()[1])) for line in text.splitlines() if line
+        }
+    except (ValueError, IndexError) as error:
+        raise DataError(source, [f"is not a mapping of labels to characters: {error}"]) from error
+    folded = [character.casefold() for character in found.values()]
+    return {
+        label: f"small {c}" if c.islower() and folded.count(c.casefold()) > 1 else c
+        for label, c in found.items()
+    }

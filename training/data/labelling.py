@@ -1,4 +1,4 @@
-"""From columns of text to value indices and a vocabulary, the same way for every source."""
+"""Columns of text to value indices and a vocabulary, for every source."""
 
 from __future__ import annotations
 
@@ -11,40 +11,38 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from service.core.manifest import Attribute
+from training.data.text import compose
 from training.errors import DataError
 
 NO_YES = ("no", "yes")
-"""The values of a yes/no attribute, which label phrases know: "Smiling", "not Smiling"."""
+"""Values of a yes/no attribute, which label phrases know: "Smiling", "not Smiling"."""
 
 
-def choose(available: Sequence[str], asked: Sequence[str] | None, source: str) -> list[str]:
-    """The attributes to learn: those ``asked`` for, or all. Raises ``DataError`` for others."""
-    if asked is None:
+def choose(available: Sequence[str], names: Sequence[str] | None, source: str) -> list[str]:
+    """Attributes to learn: ``names``, or all if None. Raises ``DataError`` for unknown ones."""
+    if names is None:
         return list(available)
     known = ", ".join(available) or "none"
-    unknown = [name for name in asked if name not in available]
+    unknown = [name for name in names if name not in available]
     if unknown:
         raise DataError(source, [f"no attribute {name!r}; there are: {known}" for name in unknown])
-    return list(asked)
+    return list(names)
 
 
-def label_name(asked: Sequence[str] | None, source: str) -> str | None:
-    """What the one attribute of a source is called that has no name for it; None to leave it out.
+def label_name(names: Sequence[str] | None, source: str) -> str | None:
+    """Name of the one attribute of a source that has no name for it; None to leave it out.
 
-    Raises ``DataError`` where several are asked for.
+    Raises ``DataError`` if ``names`` are several.
     """
-    if asked is None:
+    if names is None:
         return "label"
-    if len(asked) > 1:
+    if len(names) > 1:
         raise DataError(source, ["has one attribute; name just one with --attributes"])
-    return asked[0] if asked else None
+    return names[0] if names else None
 
 
 def label_problems(columns: Mapping[str, Sequence[str]], places: Sequence[str]) -> list[str]:
-    """A sentence for every value that is missing or cannot be learnt.
-
-    ``places`` says of each row where it stands, such as ``line 7``.
-    """
+    """Sentences on values that cannot be learnt; ``places`` says where, such as ``line 7``."""
     problems = []
     for name, column in columns.items():
         counts = Counter(column)
@@ -72,13 +70,14 @@ def encode_labels(
 ) -> tuple[npt.NDArray[np.int64], tuple[Attribute, ...]]:
     """Turn ``count`` values of each attribute into value indices ``[N, A]`` and the vocabulary.
 
-    Values are put in natural order, so ``"10"`` follows ``"9"``. Raises ``DataError`` for names and
+    Values are in natural order, so ``"10"`` follows ``"9"``. Raises ``DataError`` for names and
     values that cannot be labels.
     """
     labels = np.zeros((count, len(columns)), dtype=np.int64)
     attributes: list[Attribute] = []
     problems: list[str] = []
     for index, (name, column) in enumerate(columns.items()):
+        column = [compose(value) for value in column]
         values = sorted(set(column), key=_natural)
         position = {value: at for at, value in enumerate(values)}
         labels[:, index] = [position[value] for value in column]

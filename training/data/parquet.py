@@ -1,8 +1,8 @@
 """Images in Parquet files, as Hugging Face writes them.
 
 A column ``image`` holds the encoded files, alone or in a struct with their paths; columns of text,
-whole numbers or yes/no are attributes. What Hugging Face's ``datasets`` knows of the columns, such
-as the names of classes, stands as JSON in the schema.
+whole numbers or yes/no are attributes, and so are folders such as ``label=cat``. The names of
+classes are in the schema, as JSON of Hugging Face's ``datasets``; each shard has its own.
 """
 
 from __future__ import annotations
@@ -11,16 +11,23 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from decimal import Decimal
+from functools import cached_property
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.data.archive import Archive
+from training.data import splits
+from training.data.archive import Archive, count_others
 from training.data.dataset import Dataset
-from training.data.decoding import UNREADABLE, Framing, Picture, build
-from training.data.labelling import NO_YES, choose, label_problems
+from training.data.decoding import UNREADABLE, Picture, build
+from training.data.imagefolder import OURS
+from training.data.labelling import choose, label_problems
+from training.data.options import Options
+from training.data.reading import Reading
+from training.data.tables import as_text, is_named_table
 from training.errors import DataError
 
 SUFFIX = ".parquet"
@@ -39,51 +46,197 @@ class Shard:
         prefix = "" if alone else f"{self.name} "
         return [f"{prefix}row {row}" for row in range(self.file.metadata.num_rows)]
 
+    @cached_property
+    def features(self) -> dict[str, Any]:
+        """Notes of ``datasets`` on each column: ``{"label": {"_type": "ClassLabel", ...}}``.
 
-def recognises(archive: Archive) -> bool:
-    return bool(_shards(archive.names))
+        Empty in files of other programs.
+        """
+        metadata = self.file.schema_arrow.metadata or {}
+        try:
+            found = json.loads(metadata[b"huggingface"])["info"]["features"]
+        except (KeyError, ValueError, TypeError):
+            return {}
+        return {name: feature for name, feature in found.items() if isinstance(feature, dict)}
+
+    @cached_property
+    def hive(self) -> dict[str, str]:
+        """Columns in the folders of the path: ``label=cat/part-0.parquet``."""
+        parts = (part.partition("=") for part in self.name.split("/")[:-1] if "=" in part)
+        return {name: unquote(value) for name, _, value in parts}
+
+    def classes(self, name: str) -> list[str] | None:
+        """Names of the classes in this file, whose order may be its own."""
+        feature = self.features.get(name, {})
+        names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
+        return [str(each) for each in names] if isinstance(names, list) else None
+
+    def kind(self, name: str) -> str:
+        """Type of a column, without the widths of numbers, and whether its classes have names."""
+        kind = self.file.schema_arrow.field(name).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if pa.types.is_integer(kind):
+            return "numbers of named classes" if self.classes(name) else "int"
+        if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+            return "double"
+        if _is_label(kind) and not pa.types.is_boolean(kind):
+            return "string"
+        return str(kind)
+
+    def values(self, name: str) -> list[str | None]:
+        """A column as text, empty where a value is missing; None for what can be no label."""
+        if not _is_label(self.file.schema_arrow.field(name).type):
+            return [None]
+        found = self.file.read(columns=[name]).column(name).to_pylist()
+        classes = self.classes(name)
+        if classes is None:
+            if any(isinstance(v, float | Decimal) and v == v and v != int(v) for v in found):
+                return [None]
+            return [_text(value) for value in found]
+        values: list[str | None] = []
+        for value in found:
+            if value is None or value == -1:  # how `datasets` writes that there is no label
+                values.append("")
+            else:
+                values.append(classes[value] if value in range(len(classes)) else str(value))
+        return values
 
 
-def read(archive: Archive, attributes: Sequence[str] | None, framing: Framing) -> Dataset:
-    """Read a file, or all shards in a folder or zip: those for training where there are splits.
+def _text(value: Any) -> str:
+    if isinstance(value, float | Decimal):
+        return "" if value != value else str(int(value))
+    return as_text(value)
 
-    ``attributes`` names the columns to learn; left out, all that can be. Raises ``DataError`` with
-    everything that is wrong.
+
+def missing(archive: Archive, options: Options) -> str | None:
+    """First thing that this layout lacks, or None."""
+    if shards_of(archive):
+        return None
+    return f"no *{SUFFIX} with images"
+
+
+def shards_of(archive: Archive) -> list[str]:
+    names = (name for name in archive.names if name.lower().endswith(SUFFIX))
+    return [name for name in names if not is_named_table(name)]
+
+
+def read(archive: Archive, options: Options) -> Dataset:
+    """Read a file, or all shards in a folder or zip: those for training if there are splits.
+
+    Without ``options.attributes``, all columns that can be labels are learnt. Raises ``DataError``
+    with everything that is wrong.
     """
-    source, problems = str(archive.path), list[str]()
+    source, problems, reading = str(archive.path), list[str](), archive.reading
+    found = shards_of(archive)
+    wanted_split = options.split if len(found) > 1 else None
+    selection = splits.select(found, source, wanted_split, stems=len(found) > 1)
+    for reason, names in selection.left_out.items():
+        reading.leave_out(reason, names)
+    reading.layout, reading.split = "Parquet", selection.split
     with ExitStack() as stack:
-        shards = [_open(archive, name, stack) for name in _shards(archive.names)]
+        shards = [_open(archive, name, stack) for name, _ in selection.kept]
+        count_others(archive, set(found))
         schema = shards[0].file.schema_arrow
         for shard in shards[1:]:
-            if shard.file.schema_arrow.names != schema.names:
+            if set(shard.file.schema_arrow.names) != set(schema.names):
                 raise DataError(source, [f"{shard.name} has other columns than {shards[0].name}"])
-        features = _features(schema)
-        image = _image_column(schema, features, source)
-        available = [f.name for f in schema if f.name != image and _is_label(f.type)]
-        wanted = choose(available, attributes, source)
+        image = _image_column(schema, shards[0].features, source)
         places = [place for shard in shards for place in shard.places(len(shards) == 1)]
         try:
-            columns = {
-                name: _values(shards, name, features.get(name, {}), places, problems)
+            columns = _label_columns(shards, image, options, places, source, problems, reading)
+            rows = _of_split(columns, options, reading, places)
+            facts = OURS if {"address", "url"} & set(columns) else ()
+            available = [n for n in columns if n not in facts and n not in reading.unread]
+            wanted = choose(available, options.attributes, source)
+            if places and not wanted and options.attributes is None:
+                raise options.unlabelled(source, "has no column of labels", reading)
+            kept_columns = {
+                name: [v for v, kept in zip(columns[name], rows, strict=True) if kept]
                 for name in wanted
             }
-            problems += label_problems(columns, places)
-            pictures = _pictures(shards, image, places, problems)
-            name = archive.path.resolve().stem
-            return build(name, source, pictures, places, columns, framing, problems)
+            names = [place for place, kept in zip(places, rows, strict=True) if kept]
+            problems += _problems_of(shards, wanted, places, rows)
+            problems += label_problems(kept_columns, names)
+            pictures = _pictures(shards, image, places, rows, problems)
+            stem = archive.path.resolve().stem
+            return build(
+                stem, source, pictures, names, kept_columns, options.framing, problems, reading
+            )
         except (pa.ArrowException, OSError) as error:
             raise DataError(source, [f"is a damaged Parquet file: {error}"]) from error
 
 
-def _shards(names: list[str]) -> list[str]:
-    """The Parquet files among ``names``: those for training where any says that it is."""
-    shards = [name for name in names if name.lower().endswith(SUFFIX)]
-    training = [name for name in shards if _is_for_training(PurePosixPath(name.lower()))]
-    return training or shards
+def _label_columns(
+    shards: list[Shard],
+    image: str,
+    options: Options,
+    places: list[str],
+    source: str,
+    problems: list[str],
+    reading: Reading,
+) -> dict[str, list[str]]:
+    """Every column that can be a label, as text; the others are noted in ``reading``."""
+    columns: dict[str, list[str]] = {}
+    for name in shards[0].file.schema_arrow.names:
+        if name == image:
+            continue
+        kinds = {shard.kind(name): shard for shard in shards}
+        if len(kinds) > 1:
+            (one, first), (other, second), *_ = kinds.items()
+            raise DataError(
+                source, [f"column {name!r} is {one} in {first.name}, but {other} in {second.name}"]
+            )
+        values = [value for shard in shards for value in shard.values(name)]
+        if values and None not in values:
+            columns[name] = values  # type: ignore[assignment]
+        else:
+            field = shards[0].file.schema_arrow.field(name)
+            reading.unread[name] = str(field.type)
+    for key in shards[0].hive:
+        if key not in columns and all(key in shard.hive for shard in shards):
+            columns[key] = [
+                shard.hive[key] for shard in shards for _ in range(shard.file.metadata.num_rows)
+            ]
+    return columns
 
 
-def _is_for_training(path: PurePosixPath) -> bool:
-    return "train" in path.parent.parts or path.stem.split("-")[0] == "train"
+def _of_split(
+    columns: dict[str, list[str]], options: Options, reading: Reading, places: list[str]
+) -> list[bool]:
+    """Rows of the split that a column names; all without such a column."""
+    for name, column in columns.items():
+        if name.lower() in splits.COLUMNS and (kinds := splits.of_rows(column)):
+            reading.unread[name] = "says which split a row is of"
+            wanted = splits.KIND_OF.get((options.split or splits.TRAIN).lower())
+            if options.split == splits.NO_SPLIT or wanted not in kinds:
+                break
+            rows = [kind == wanted for kind in kinds]
+            gone = (place for place, kept in zip(places, rows, strict=True) if not kept)
+            reading.leave_out(f"not of split {wanted}", gone)
+            reading.split = wanted or ""
+            return rows
+    return [True] * len(places)
+
+
+def _problems_of(
+    shards: list[Shard], wanted: Sequence[str], places: list[str], rows: list[bool]
+) -> list[str]:
+    """Class numbers beyond the names that the file has for them."""
+    found, starts = [], [0]
+    for shard in shards:
+        starts.append(starts[-1] + shard.file.metadata.num_rows)
+    for name in wanted:
+        for shard, start in zip(shards, starts, strict=False):
+            if name not in shard.file.schema_arrow.names or not (names := shard.classes(name)):
+                continue
+            column = shard.file.read(columns=[name]).column(name).to_pylist()
+            for at, value in enumerate(column, start):
+                if rows[at] and value not in (None, -1, *range(len(names))):
+                    found.append(
+                        f"{places[at]}: {name} is {value!r}, but there are {len(names)} names"
+                    )
+    return found
 
 
 def _open(archive: Archive, name: str, stack: ExitStack) -> Shard:
@@ -95,18 +248,6 @@ def _open(archive: Archive, name: str, stack: ExitStack) -> Shard:
         raise DataError(
             str(archive.path), [f"{name} is not a readable Parquet file: {error}"]
         ) from error
-
-
-def _features(schema: Any) -> dict[str, Any]:
-    """What ``datasets`` noted of each column, such as ``{"label": {"_type": "ClassLabel", ...}}``.
-
-    Empty where other programs wrote the file.
-    """
-    try:
-        found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
-        return {}
-    return {name: feature for name, feature in found.items() if isinstance(feature, dict)}
 
 
 def _image_column(schema: Any, features: dict[str, Any], source: str) -> str:
@@ -125,56 +266,32 @@ def _has_bytes(kind: Any) -> bool:
 
 
 def _is_bytes(kind: Any) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(test(kind) for test in tests)
 
 
 def _is_label(kind: Any) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean)
+    tests = (
+        *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+        *(pa.types.is_integer, pa.types.is_boolean, pa.types.is_floating, pa.types.is_decimal),
+    )
     return any(test(kind) for test in tests)
 
 
-def _values(
-    shards: list[Shard], name: str, feature: dict[str, Any], places: list[str], problems: list[str]
-) -> list[str]:
-    """A column as text: class names for their numbers, and nothing where a value is missing."""
-    found = [
-        value
-        for shard in shards
-        for value in shard.file.read(columns=[name]).column(name).to_pylist()
-    ]
-    classes = feature.get("names") if feature.get("_type") == "ClassLabel" else None
-    if not isinstance(classes, list):
-        return [_text(value) for value in found]
-    values = []
-    for place, value in zip(places, found, strict=True):
-        if value is None or value == -1:  # how `datasets` writes that there is no label
-            values.append("")
-        elif value in range(len(classes)):
-            values.append(str(classes[value]))
-        else:
-            values.append(str(value))
-            problems.append(f"{place}: {name} is {value!r}, but there are {len(classes)} names")
-    return values
-
-
-def _text(value: str | int | bool | None) -> str:
-    if isinstance(value, bool):
-        return NO_YES[value]
-    return "" if value is None else str(value).strip()
-
-
 def _pictures(
-    shards: list[Shard], image: str, places: list[str], problems: list[str]
+    shards: list[Shard], image: str, places: list[str], rows: list[bool], problems: list[str]
 ) -> Iterator[Picture]:
-    """The images that are there; those that are not become problems."""
-    place = iter(places)
+    """The images of the rows that are kept; those that are missing become problems."""
+    place = iter(zip(places, rows, strict=True))
     for shard in shards:
         for batch in shard.file.iter_batches(ROWS_AT_ONCE, columns=[image]):
             column = batch.column(0)
             encoded = column.field("bytes") if _has_bytes(column.type) else column
-            for scalar, here in zip(encoded, place, strict=False):
+            for scalar, (here, kept) in zip(encoded, place, strict=False):
+                if not kept:
+                    continue
                 if scalar.is_valid:
                     yield Picture(here, scalar.as_py)
                 else:

@@ -186,14 +186,14 @@ def labelled_data(run: Run, data: str | None) -> Dataset:
     """
     config = run.config
     unconditional = not run.dataset.attributes
-    source, framing = data or config.data, (config.size, config.crop)
+    source, reading = data or config.data, config.reading
     try:
-        dataset = load(source, None if unconditional else config.attributes, *framing)
+        dataset = load(source, **reading | ({"attributes": None} if unconditional else {}))
     except DataError as error:
         if not unconditional:
             raise
         click.echo(f"warning: labels cannot be read and are ignored: {error}", err=True)
-        dataset = load(source, (), *framing)
+        dataset = load(source, **reading | {"attributes": ()})
     as_trained = dataset
     if unconditional:
         as_trained = replace(dataset, labels=dataset.labels[:, :0], attributes=())

@@ -31,7 +31,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from service import __version__
 from service.core import latents
 from service.core.atomic_write import write_atomically
+from service.core.labels import Vocabulary
 from service.core.manifest import NAME_PATTERN, Attribute, DatasetInfo, Manifest, Metric, Provenance
+from service.errors import InvalidModel
 from training.config import TrainingConfig
 from training.core import distributed
 from training.data import Dataset
@@ -112,7 +114,8 @@ class Run:
         try:
             halvings(*dataset.image_shape[:2])
             run.manifest(shown=0)
-        except ValueError as error:  # pydantic's ValidationError is one
+            Vocabulary(dataset.attributes, where="dataset.json").check()
+        except (ValueError, InvalidModel) as error:  # pydantic's ValidationError is one
             problems.append(str(error))
         if problems:
             raise RunError("\n".join(f"{dataset.info.name}: {problem}" for problem in problems))
@@ -166,6 +169,7 @@ class Run:
         height, width, channels = self.dataset.image_shape
         # These have fields of their own, or describe the machine rather than the model.
         excluded = {"data", "name", "attributes", "licence", "device"}
+        excluded |= {"split", "table", "encoding", "unconditional"}
         return Manifest(
             name=self.config.name,
             kind="conditional" if self.dataset.attributes else "unconditional",

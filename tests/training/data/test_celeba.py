@@ -92,7 +92,7 @@ def test_everything_wrong_is_reported_at_once(tmp_path: Path) -> None:
         ({"list_attr_celeba.txt": b"7\nSmiling\n000001.jpg 1"}, "line 1: says 7 images, but the"),
         ({"list_attr_celeba.txt": b""}, "line 1: not the number of images"),
         ({"list_attr_celeba.txt": b"image_id,Smiling\n1,1\n"}, "line 1: not the number of images"),
-        ({"list_attr_celeba.txt": b"\xff\xfe\n"}, "cannot be read: 'utf-8'"),
+        ({"list_attr_celeba.txt": b"\xff\xfe\n"}, "is not UTF-8"),
         (listed(*["1 -1"] * 6), "attribute 'Smiling': only one value, 'yes': nothing to learn"),
         (listed(*ROWS) | partition(1, 1, 1, 2, 2, 2), "leaves no image for training"),
         (listed(), "holds no images"),

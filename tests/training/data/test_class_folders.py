@@ -73,7 +73,7 @@ def test_images_without_folders_can_only_be_learnt_without_labels(tmp_path: Path
     path = as_folder(tmp_path, {f"all/{n}.png": picture(n) for n in range(3)})
     assert load(str(path), []).images[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert problems(path) == [
-        "has images, but no folder for each class of them; --attributes none learns without labels"
+        "has images, but no folder for each class of them; --unconditional learns without labels"
     ]
 
 

@@ -12,7 +12,8 @@ from PIL import ExifTags, Image, ImageOps
 
 from tests.helpers.image_files import as_folder, encoded, picture, problems
 from training.data import Dataset, load
-from training.data.decoding import EXTENSIONS, Framing, Picture, decode
+from training.data.decoding import Framing, Picture, decode
+from training.data.sniffing import EXTENSIONS
 from training.errors import DataError
 
 BANDS = np.repeat(np.array([[0] * 8 + [200] * 16 + [0] * 8]), 24, axis=0).astype(np.uint8)
@@ -127,7 +128,7 @@ def test_colour_after_a_damaged_file_and_grey() -> None:
     pictures = [Picture(f"row {n}", partial(bytes, file)) for n, file in enumerate(files)]
     decode(pictures, 3, Framing(), found)
     assert len(found) == 1
-    assert found[0].startswith("row 0 is not a readable image: cannot identify")
+    assert found == ["row 0 is not a readable image: the file is empty"]
 
 
 def test_too_many_for_the_memory() -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.image_files import Pack, as_folder, as_zip, as_zip_of_a_folder, picture, problems
-from training.data import FEWEST_AVATARS, load
+from training.data import MIN_AVATARS, load
 from training.data.dataset import Dataset
 from training.data.labelling import encode_labels
 
@@ -96,7 +96,11 @@ def test_everything_wrong_is_reported_at_once_with_its_place(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("files", "attributes", "said"),
     [
-        (csv(*ROWS, header="name,eyes,glasses"), None, "line 1: no column 'file_name'"),
+        (
+            csv("1,red,yes", "2,blue,no", header="name,eyes,glasses"),
+            None,
+            "line 1: no column 'file_name'",
+        ),
         (csv(*ROWS, header="file_name,eyes,eyes"), None, "line 1: column 'eyes' stands twice"),
         (csv(*ROWS), ["hair"], "no attribute 'hair'; there are: eyes, glasses"),
         (csv(), None, "has no rows"),
@@ -216,8 +220,8 @@ def test_idx_faults(digits: Path) -> None:
 
 
 def test_avatars() -> None:
-    fewest = load(f"avatars:{FEWEST_AVATARS}")
-    assert all(min(x.frequencies) >= 2 / FEWEST_AVATARS for x in fewest.attributes)
+    fewest = load(f"avatars:{MIN_AVATARS}")
+    assert all(min(x.frequencies) >= 2 / MIN_AVATARS for x in fewest.attributes)
     dataset = load("avatars:128", ["eyes", "glasses"])
     assert len(dataset) == 128
     assert [x.name for x in dataset.attributes] == ["eyes", "glasses"]

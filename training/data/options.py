@@ -1,0 +1,32 @@
+"""Options of reading that every layout gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from training.data.decoding import Framing
+from training.data.reading import Reading
+from training.errors import DataError
+
+
+@dataclass(frozen=True)
+class Options:
+    attributes: tuple[str, ...] | None = None
+    """Labels to learn; None for all, empty for none."""
+    framing: Framing = field(default_factory=Framing)
+    split: str | None = None
+    """Split to train on; None for the one for training, ``none`` for all."""
+    table: str | None = None
+    """File that the labels come from, if there are several."""
+    encoding: str | None = None
+    """Of names and tables that are not UTF-8."""
+
+    def split_of(self, candidates: Sequence[str]) -> str | None:
+        """``split``, unless all candidates are one table, which may list several splits."""
+        return self.split if len(candidates) > 1 else None
+
+    def unlabelled(self, source: str, why: str, reading: Reading) -> DataError:
+        """Error for data without labels that was not asked for."""
+        seen = [f"seen, not read as a label: {what} ({x})" for what, x in reading.unread.items()]
+        return DataError(source, [f"{why}; --unconditional learns without labels", *seen])
