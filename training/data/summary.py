@@ -23,4 +23,6 @@ def summary(dataset: Dataset) -> list[str]:
         shown = ", ".join(f"{value} {count:,}" for value, count in pairs)
         start = f"{len(counts):,} values, the rarest " if many else ""
         lines.append(f"{attribute.name}: {start}{shown}")
+    if not dataset.attributes:
+        lines.append("labels: none")
     return lines + (dataset.reading.lines() if dataset.reading else [])

@@ -218,8 +218,13 @@ def test_images_without_names_or_labels() -> None:
     images[1:] = images[0]
     dataset = Dataset("faces", images, *encode_labels({}, 7, "faces"))
     lines = audit_report.as_text(audit.audit(dataset), dataset).splitlines()
-    assert lines[1:4] == ["duplicates: 6", "  image 0 = image 1", "  image 0 = image 2"]
-    assert lines[7:9] == ["  ...", "mirrored duplicates: none"]
+    assert lines[1:5] == [
+        "labels: none",
+        "duplicates: 6",
+        "  image 0 = image 1",
+        "  image 0 = image 2",
+    ]
+    assert lines[8:10] == ["  ...", "mirrored duplicates: none"]
     assert audit.warnings(audit.quick_audit(dataset), "x") == [
         "of the images, 6 repeat another: `python -m training audit x` lists them"
     ]
