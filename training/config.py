@@ -102,7 +102,7 @@ class DataConfig(BaseModel):
 
 
 class TrainingConfig(DataConfig):
-    """All training options, with ranges and defaults."""
+    """Training options, with ranges and defaults."""
 
     name: str = Field(
         pattern=NAME_PATTERN,

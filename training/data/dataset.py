@@ -27,7 +27,7 @@ class Dataset:
     """The vocabulary, in the order of the columns of ``labels``."""
     licence: str = "unknown"
     names: tuple[str, ...] | None = None
-    """Where each image came from, for people to find it; None if the images have no names."""
+    """Source of each image, for people to find it; None if the images have no names."""
     reading: Reading | None = field(default=None, compare=False)
     """Account of what was read and left out; None for images that were drawn."""
 

@@ -35,8 +35,8 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Picture(NamedTuple):
-    place: str
-    """Where a person finds it: ``line 7: 'a.png'``."""
+    location: str
+    """Location for people: ``line 7: 'a.png'``."""
     read: Callable[[], bytes]
     """Returns the encoded image."""
 
@@ -105,27 +105,27 @@ def decode(
     images: Pixels | None = None
     sides: list[tuple[str, tuple[int, int]]] = []
     progress = tqdm(pictures, "reading", count, leave=False, unit="img", disable=None)
-    for index, (place, read) in enumerate(progress):
+    for index, (location, read) in enumerate(progress):
         data = b""
         try:
             data = read()
             image, notes = as_seen(Image.open(io.BytesIO(data)))
         except UnidentifiedImageError:
-            problems.append(f"{place} is not a readable image: {describe(data[:HEAD_BYTES])}")
+            problems.append(f"{location} is not a readable image: {describe(data[:HEAD_BYTES])}")
             continue
         except UNREADABLE as error:
-            problems.append(f"{place} is not a readable image: {error}")
+            problems.append(f"{location} is not a readable image: {error}")
             continue
         if reading is not None:
             for note in notes:
-                reading.note(note, place)
+                reading.note(note, location)
         try:
             pixels = np.atleast_3d(np.asarray(framing.apply(image)))
         except ValueError as error:
-            problems.append(f"{place} {error}")
+            problems.append(f"{location} {error}")
             continue
         height, width, channels = pixels.shape
-        sides.append((place, (width, height)))
+        sides.append((location, (width, height)))
         if images is None:
             images = _room(count, height, width, channels)
         if images.shape[3] < channels:
@@ -155,8 +155,8 @@ def _differing(sides: list[tuple[str, tuple[int, int]]]) -> list[str]:
         return []
     (usual, _), *_ = counts.most_common()
     return [
-        f"{place} is {size[0]}x{size[1]}, the others are {usual[0]}x{usual[1]}: "
+        f"{location} is {size[0]}x{size[1]}, the others are {usual[0]}x{usual[1]}: "
         "--size draws all at one size"
-        for place, size in sides
+        for location, size in sides
         if size != usual
     ]

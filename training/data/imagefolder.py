@@ -133,8 +133,8 @@ def read(archive: Archive, options: Options) -> Dataset:
     if not wanted and options.attributes is None:
         raise options.unlabelled(source, f"its table {first.name} has no column of labels", reading)
     columns = {name: columns[name] for name in wanted}
-    places = [place for place, _, _ in rows]
-    problems += label_problems(columns, places)
+    row_names = [row for row, _, _ in rows]
+    problems += label_problems(columns, row_names)
     file_names = [fields[table.file_column] for _, table, fields in rows]
     pictures = _pictures(archive, rows, locations, problems)
     _count(archive, {at for at in locations if at}, used_elsewhere | set(names), selection)
@@ -189,7 +189,7 @@ def _split_of_paths(locations: list[str | None], source: str) -> tuple[list[bool
 
 
 def _locations(archive: Archive, rows: list[tuple[str, Table, list[str]]]) -> list[str | None]:
-    """Where the image of each row lies, or None."""
+    """Path of the image of each row, or None."""
     present = set(archive.names)
     by_base: dict[str, list[str]] = {}
     located: list[str | None] = []
@@ -217,12 +217,12 @@ def _pictures(
     problems: list[str],
 ) -> Iterator[Picture]:
     """The images that are there; those that are not become problems."""
-    for (place, table, fields), location in zip(rows, locations, strict=True):
+    for (row, table, fields), path in zip(rows, locations, strict=True):
         name = fields[table.file_column]
-        if location is not None:
-            yield Picture(f"{place}: {name!r}", partial(archive.read, location))
+        if path is not None:
+            yield Picture(f"{row}: {name!r}", partial(archive.read, path))
         else:
-            problems.append(f"{place}: no image {name!r}")
+            problems.append(f"{row}: no image {name!r}")
 
 
 def _count(archive: Archive, used: set[str], others: set[str], selection: splits.Selection) -> None:

@@ -41,8 +41,8 @@ def label_name(names: Sequence[str] | None, source: str) -> str | None:
     return names[0] if names else None
 
 
-def label_problems(columns: Mapping[str, Sequence[str]], places: Sequence[str]) -> list[str]:
-    """Sentences on values that cannot be learnt; ``places`` says where, such as ``line 7``."""
+def label_problems(columns: Mapping[str, Sequence[str]], locations: Sequence[str]) -> list[str]:
+    """Sentences on values that cannot be learnt; ``locations`` says where, such as ``line 7``."""
     problems = []
     for name, column in columns.items():
         counts = Counter(column)
@@ -57,11 +57,11 @@ def label_problems(columns: Mapping[str, Sequence[str]], places: Sequence[str]) 
             )
             once = set()
         if "" in counts or once:
-            for place, value in zip(places, column, strict=True):
+            for location, value in zip(locations, column, strict=True):
                 if not value:
-                    problems.append(f"{place}: no value for {name!r}")
+                    problems.append(f"{location}: no value for {name!r}")
                 elif value in once:
-                    problems.append(f"{place}: {name} {value!r} stands only here: misspelt?")
+                    problems.append(f"{location}: {name} {value!r} stands only here: misspelt?")
     return problems
 
 

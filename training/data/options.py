@@ -20,7 +20,7 @@ class Options:
     table: str | None = None
     """File that the labels come from, if there are several."""
     encoding: str | None = None
-    """Of names and tables that are not UTF-8."""
+    """Encoding of names and tables that are not UTF-8."""
 
     def split_of(self, candidates: Sequence[str]) -> str | None:
         """``split``, unless all candidates are one table, which may list several splits."""

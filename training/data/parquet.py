@@ -41,7 +41,7 @@ class Shard:
     name: str
     file: Any  # pyarrow has no types
 
-    def places(self, alone: bool) -> list[str]:
+    def locations(self, alone: bool) -> list[str]:
         """``row 7`` for each row, counted from 0, after the file's name unless it is ``alone``."""
         prefix = "" if alone else f"{self.name} "
         return [f"{prefix}row {row}" for row in range(self.file.metadata.num_rows)]
@@ -142,23 +142,23 @@ def read(archive: Archive, options: Options) -> Dataset:
             if set(shard.file.schema_arrow.names) != set(schema.names):
                 raise DataError(source, [f"{shard.name} has other columns than {shards[0].name}"])
         image = _image_column(schema, shards[0].features, source)
-        places = [place for shard in shards for place in shard.places(len(shards) == 1)]
+        locations = [location for shard in shards for location in shard.locations(len(shards) == 1)]
         try:
-            columns = _label_columns(shards, image, options, places, source, problems, reading)
-            rows = _of_split(columns, options, reading, places)
+            columns = _label_columns(shards, image, options, locations, source, problems, reading)
+            rows = _of_split(columns, options, reading, locations)
             facts = OURS if {"address", "url"} & set(columns) else ()
             available = [n for n in columns if n not in facts and n not in reading.unread]
             wanted = choose(available, options.attributes, source)
-            if places and not wanted and options.attributes is None:
+            if locations and not wanted and options.attributes is None:
                 raise options.unlabelled(source, "has no column of labels", reading)
             kept_columns = {
                 name: [v for v, kept in zip(columns[name], rows, strict=True) if kept]
                 for name in wanted
             }
-            names = [place for place, kept in zip(places, rows, strict=True) if kept]
-            problems += _problems_of(shards, wanted, places, rows)
+            names = [location for location, kept in zip(locations, rows, strict=True) if kept]
+            problems += _problems_of(shards, wanted, locations, rows)
             problems += label_problems(kept_columns, names)
-            pictures = _pictures(shards, image, places, rows, problems)
+            pictures = _pictures(shards, image, locations, rows, problems)
             stem = archive.path.resolve().stem
             return build(
                 stem, source, pictures, names, kept_columns, options.framing, problems, reading
@@ -171,7 +171,7 @@ def _label_columns(
     shards: list[Shard],
     image: str,
     options: Options,
-    places: list[str],
+    locations: list[str],
     source: str,
     problems: list[str],
     reading: Reading,
@@ -202,7 +202,7 @@ def _label_columns(
 
 
 def _of_split(
-    columns: dict[str, list[str]], options: Options, reading: Reading, places: list[str]
+    columns: dict[str, list[str]], options: Options, reading: Reading, locations: list[str]
 ) -> list[bool]:
     """Rows of the split that a column names; all without such a column."""
     for name, column in columns.items():
@@ -212,15 +212,15 @@ def _of_split(
             if options.split == splits.NO_SPLIT or wanted not in kinds:
                 break
             rows = [kind == wanted for kind in kinds]
-            gone = (place for place, kept in zip(places, rows, strict=True) if not kept)
+            gone = (location for location, kept in zip(locations, rows, strict=True) if not kept)
             reading.leave_out(f"not of split {wanted}", gone)
             reading.split = wanted or ""
             return rows
-    return [True] * len(places)
+    return [True] * len(locations)
 
 
 def _problems_of(
-    shards: list[Shard], wanted: Sequence[str], places: list[str], rows: list[bool]
+    shards: list[Shard], wanted: Sequence[str], locations: list[str], rows: list[bool]
 ) -> list[str]:
     """Class numbers beyond the names that the file has for them."""
     found, starts = [], [0]
@@ -234,7 +234,7 @@ def _problems_of(
             for at, value in enumerate(column, start):
                 if rows[at] and value not in (None, -1, *range(len(names))):
                     found.append(
-                        f"{places[at]}: {name} is {value!r}, but there are {len(names)} names"
+                        f"{locations[at]}: {name} is {value!r}, but there are {len(names)} names"
                     )
     return found
 
@@ -281,15 +281,15 @@ def _is_label(kind: Any) -> bool:
 
 
 def _pictures(
-    shards: list[Shard], image: str, places: list[str], rows: list[bool], problems: list[str]
+    shards: list[Shard], image: str, locations: list[str], rows: list[bool], problems: list[str]
 ) -> Iterator[Picture]:
     """The images of the rows that are kept; those that are missing become problems."""
-    place = iter(zip(places, rows, strict=True))
+    location = iter(zip(locations, rows, strict=True))
     for shard in shards:
         for batch in shard.file.iter_batches(ROWS_AT_ONCE, columns=[image]):
             column = batch.column(0)
             encoded = column.field("bytes") if _has_bytes(column.type) else column
-            for scalar, (here, kept) in zip(encoded, place, strict=False):
+            for scalar, (here, kept) in zip(encoded, location, strict=False):
                 if not kept:
                     continue
                 if scalar.is_valid:

@@ -37,9 +37,9 @@ class Reading:
     left_out: dict[str, LeftOut] = field(default_factory=dict)
     """Reason to files."""
     unread: dict[str, str] = field(default_factory=dict)
-    """What looks like a label and was not read, to the reason."""
+    """Reason for each label-like column or file that was not read."""
     notes: dict[str, LeftOut] = field(default_factory=dict)
-    """What was done to images that were read, such as the first frame taken of an animation."""
+    """Changes to images that were read, such as an animation's first frame."""
 
     def leave_out(self, reason: str, names: Iterable[str]) -> None:
         _add(self.left_out, reason, names)

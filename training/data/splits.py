@@ -108,7 +108,7 @@ class _Level:
     copies: set[str]
     """Folders that hold the splits once more."""
     is_alike: bool
-    """All folders have the same two or more sub-folders."""
+    """True if the folders have the same two or more sub-folders."""
     stems: bool
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What becomes of pixels between a file and the data."""
+"""Pixels between a file and the dataset."""
 
 from __future__ import annotations
 
