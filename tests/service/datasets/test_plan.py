@@ -71,7 +71,7 @@ def test_plans_that_do_not_fit(command: Command, plan: dict[str, Any], said: str
 
 
 def test_options_that_do_not_fit(command: Command) -> None:
-    assert "CUDA cannot be had" in command.run(SMALL, "--device", "cuda", fails=True)
+    assert "CUDA is not available" in command.run(SMALL, "--device", "cuda", fails=True)
     told = command.run(SMALL, "--device", "cuda", "--workers", "2", fails=True)
     assert "--workers 2 is for CPUs: a GPU computes images in one process" in told
 
@@ -81,7 +81,7 @@ def test_a_model_file_that_is_too_large(models: Path, command: Command) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(bytes((1 << 20) + 1))
     command.variables["FIGMENT_MAX_MODEL_MB"] = "1"
-    assert "larger than 1 MB" in command.run(SMALL | {"model": "large"}, fails=True)
+    assert "larger than the 1 MB" in command.run(SMALL | {"model": "large"}, fails=True)
     told = command.run(SMALL | {"model": "large"}, "--max-model-mb", "2", fails=True)
     assert "larger" not in told
 

@@ -139,7 +139,7 @@ def test_stream_of_a_client_that_stops_reading_is_aborted() -> None:
         serve("--models", str(MODELS), "--timeout", "1") as server,
         send(server, {"n": 10_000_000}, "/generate?format=npy") as connection,
     ):
-        wait_until(lambda: any("took nothing" in line for line in server.log), 30)
+        wait_until(lambda: any("read nothing" in line for line in server.log), 30)
         received = 0
         with contextlib.suppress(ConnectionResetError):
             while data := connection.recv(1 << 20):

@@ -80,7 +80,7 @@ def test_metrics_survive_a_killed_worker(plain_models: Path) -> None:
             if "spawn_main" in " ".join(child.cmdline())
         ]
         child.kill()
-        wait_until(lambda: any(f"process {child.pid} ended" in line for line in server.log))
+        wait_until(lambda: any(f"worker process {child.pid} exited" in line for line in server.log))
         wait_until(lambda: answers(server))
         assert metric(server, "figment_images_total") == 30
 
