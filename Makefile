@@ -18,7 +18,8 @@ serve: $(SERVE)/ready  ## serve models/ on port 8000; RUNTIME=gpu for CUDA
 develop: $(DEVELOP)/ready  ## install what training, tests and checks need
 
 test: $(DEVELOP)/ready  ## run the tests
-	$(DEVELOP)/bin/python -m pytest -n 3 --dist worksteal
+	$(DEVELOP)/bin/python -m pytest -m ray  # alone: a cluster wants the whole machine
+	$(DEVELOP)/bin/python -m pytest -n 3 --dist worksteal -m "not ray"
 
 test-fast: $(DEVELOP)/ready  ## run the tests that start no server
 	$(DEVELOP)/bin/python -m pytest -n 3 --dist worksteal -m "not (server or slow or ray or browser)"

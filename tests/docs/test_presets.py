@@ -46,4 +46,4 @@ def test_documentation_names_existing_options() -> None:
     unknown = {flag for flag in used if flag.replace("--no-", "--") not in flags}
     torchrun = {"--nproc-per-node", "--nnodes", "--max-restarts", "--standalone"}
     torchrun |= {"--rdzv-backend", "--rdzv-endpoint"}
-    assert unknown == torchrun | {"--unconditional"}  # that of evaluate
+    assert unknown == torchrun

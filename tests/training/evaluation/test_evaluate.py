@@ -256,7 +256,7 @@ def test_attribute_named_like_the_input_disables_only_the_verifier(
     faces = replace(faces, attributes=(glasses.model_copy(update={"name": "image"}),))
     run = create_run(tmp_path / "run", faces, data=source, kimg=0.1)
     train(run, faces)
-    monkeypatch.setattr(command, "load", lambda *_: faces)
+    monkeypatch.setattr(command, "load", lambda *_, **__: faces)
     generator, shown = run.load_snapshot("last")
     settings: dict[str, Any] = {"data": None, "spaces": (), "device": torch.device("cpu")}
     command.evaluate_run(run, generator, shown, downstream=False, **settings)
