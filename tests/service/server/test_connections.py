@@ -236,7 +236,7 @@ def test_trailer_size_is_limited(server: Server, line: bytes) -> None:
 
 
 def test_pipelined_flood_does_not_delay_others(server: Server) -> None:
-    packet = b"GET /nowhere HTTP/1.1\r\n\r\n" * 20_000
+    packet = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n" * 20_000
     with contextlib.ExitStack() as stack:
         for _ in range(20):
             connection = stack.enter_context(connect(server))
