@@ -26,6 +26,7 @@ READ_BYTES = 1 << 18
 class LoadResult:
     """Result of one load; latency percentiles in milliseconds."""
 
+    requests: int
     requests_per_second: float
     p50: float
     p95: float
@@ -111,6 +112,7 @@ def run_load(url: str, body: bytes, connections: int, seconds: float) -> LoadRes
         return 1000 * latencies[min(int(share * len(latencies)), len(latencies) - 1)]
 
     return LoadResult(
+        len(latencies),
         # Each connection counts until its own last response, since they stop at different times.
         sum(
             len(connection.completed_at) / (connection.completed_at[-1] - started)
