@@ -160,7 +160,10 @@ def open_archive(
         return _packed(path, None, encoding), ""
     folder = FolderArchive(path, encoding)
     packed = [name for name in folder.names if name.lower().endswith(PACKED)]
-    if not path.is_dir() or not packed or any(_is_data(name) for name in folder.names):
+    if not path.is_dir() or not packed:
+        return folder, ""
+    if any(_is_data(name) for name in folder.names):
+        _check_unpacked(path, packed, folder.names)
         return folder, ""
     chosen = splits.select(packed, str(path), split, stems=True)
     for reason, names in chosen.left_out.items():
@@ -171,6 +174,18 @@ def open_archive(
     dropped = set(packed) - set(kept)
     folder.names[:] = [name for name in folder.names if name not in dropped]
     return JoinedArchive(folder, kept, encoding), chosen.split
+
+
+def _check_unpacked(path: Path, packed: list[str], names: list[str]) -> None:
+    """Raise ``DataError`` if only the images for training are packed still."""
+    folders = {part for name in names for part in name.split("/")[:-1]}
+    if any(splits.is_for_training(folder) for folder in folders):
+        return
+    for name in packed:
+        if splits.is_for_training(name.rpartition("/")[2]):
+            raise DataError(
+                str(path), [f"{name} is not read beside files that are unpacked: unpack it, too"]
+            )
 
 
 def _is_data(name: str) -> bool:

@@ -31,6 +31,7 @@ BESIDE_IMAGES = re.compile(
     r"thumbnails?|bboxes"
 )
 """Folders beside ``images/`` that hold something of each image, and are no classes."""
+BUCKET = re.compile(r"(\d{4,})/(?:img)?(\d+)\.\w+")
 FEW_SHOWN = 5
 
 
@@ -62,6 +63,11 @@ def read(archive: Archive, options: Options) -> Dataset:
     count_others(archive, set(images))
     _note_labels(archive, images, options)
     _check_classes(kept, source)
+    if copies := _nested_copies(kept):
+        gone = [name for name, rest in kept if rest.partition("/")[0] in copies]
+        reading.leave_out("nested copy of the classes", gone)
+        kept = [item for item in kept if item[1].partition("/")[0] not in copies]
+        names = [name for name, _ in kept]
     columns = _columns(kept, options, source, reading)
     if columns and not any(any(column) for column in columns.values()):
         why = "has images, but no folder for each class of them"
@@ -91,6 +97,9 @@ def _columns(
     label = label_name(options.attributes, source)
     if label is None:
         return {}
+    if options.attributes is None and _are_buckets(kept):
+        why = f"folders such as {kept[0][1].partition('/')[0]} only number the files"
+        raise options.unlabelled(source, why, reading)
     _note_nested(kept, reading)
     return {label: [rest.partition("/")[0] if "/" in rest else "" for _, rest in kept]}
 
@@ -99,6 +108,32 @@ def _hive(rest: str) -> dict[str, str]:
     """Attributes in the folders of ``rest``: ``hair=red/eyes=blue/1.png``."""
     parts = (part.partition("=") for part in rest.split("/")[:-1] if "=" in part)
     return {name: unquote(value) for name, _, value in parts if name and value}
+
+
+def _are_buckets(kept: list[tuple[str, str]]) -> bool:
+    """True if folders follow from the numbers of files: ``01000/01234.png``, ``00001/img1234.png``.
+
+    FFHQ, Danbooru and StyleGAN's tools keep a thousand images in a folder.
+    """
+    numbers = [BUCKET.fullmatch(rest) for _, rest in kept]
+    if not numbers or None in numbers:
+        return False
+    pairs = [(int(match[1]), int(match[2])) for match in numbers if match]
+    if len({folder for folder, _ in pairs}) == len({file for _, file in pairs}):
+        return False
+    rules = (lambda n: n // 1000, lambda n: n // 1000 * 1000, lambda n: n % 1000)
+    return any(all(folder == rule(file) for folder, file in pairs) for rule in rules)
+
+
+def _nested_copies(kept: list[tuple[str, str]]) -> set[str]:
+    """Folders that hold nothing but folders of the names of two or more of their siblings."""
+    inner: dict[str, set[str]] = {}
+    for _, rest in kept:
+        top, *below = rest.split("/")[:-1] or [""]
+        inner.setdefault(top, set()).add(below[0] if below else "")
+    return {
+        top for top, names in inner.items() if len(names) > 1 and names <= inner.keys() - {top, ""}
+    }
 
 
 def _check_classes(kept: list[tuple[str, str]], source: str) -> None:

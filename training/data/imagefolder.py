@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property, partial
+from itertools import compress
 
 from training.data import split_columns, splits
 from training.data.archive import Archive
@@ -26,7 +27,7 @@ from training.errors import DataError
 
 OURS = ("address", "url", "seed", "index", "model", "version")
 """Columns beside the labels in sets that the service makes."""
-TEMPLATES = ("sample_submission", "submission")
+TEMPLATES = ("samplesubmission", "submission")
 """Stems of tables that Kaggle adds for its competitions."""
 MAX_TABLES = 64
 INDEX = re.compile(r"(unnamed: ?\d+)?", re.IGNORECASE)
@@ -58,10 +59,13 @@ def _candidates(archive: Archive, options: Options) -> list[str]:
         found += [
             name
             for name in rest
-            if posixpath.basename(name).partition(".")[0].lower() not in TEMPLATES
-            and mismatch(archive, name, options.encoding, images) is None
+            if not _is_template(name) and mismatch(archive, name, options.encoding, images) is None
         ]
     return sorted(found)
+
+
+def _is_template(name: str) -> bool:
+    return re.sub(r"[\s_-]", "", posixpath.basename(name).partition(".")[0].lower()) in TEMPLATES
 
 
 def read(archive: Archive, options: Options) -> Dataset:
@@ -103,11 +107,7 @@ def read(archive: Archive, options: Options) -> Dataset:
     for table in tables:
         problems += table.problems if alone else [f"{table.name} {x}" for x in table.problems]
         reading.unread.update(table.unread)
-    columns = {
-        name: [fields[table.header.index(name)] for _, table, fields in rows]
-        for name in first.header
-        if name != first.header[first.file_column]
-    }
+    columns = _columns(tables)
     finder = _Finder(archive, options)
     locations = [finder.find(table.name, fields[table.file_column]) for _, table, fields in rows]
     by_column = split_columns.find(columns, options, source)
@@ -118,25 +118,19 @@ def read(archive: Archive, options: Options) -> Dataset:
         keep, split = _split_of_paths(locations, str(archive.path), options.split)
     else:
         keep, split = [], ""
+    of_others: set[str] = set()
     if split:
-        gone = [
-            fields[table.file_column]
-            for (_, table, fields), k in zip(rows, keep, strict=True)
-            if not k
-        ]
-        reading.leave_out(f"not of split {split}", gone)
+        gone = compress(rows, (not k for k in keep))
+        reading.leave_out(f"not of split {split}", (f[t.file_column] for _, t, f in gone))
         reading.split = split
-        rows = [row for row, k in zip(rows, keep, strict=True) if k]
-        columns = {
-            name: [v for v, k in zip(c, keep, strict=True) if k] for name, c in columns.items()
-        }
-        used_elsewhere = {at for at, k in zip(locations, keep, strict=True) if not k and at}
-        locations = [at for at, k in zip(locations, keep, strict=True) if k]
-    else:
-        used_elsewhere = set()
+        of_others = {at for at, k in zip(locations, keep, strict=True) if at and not k}
+        rows, locations = list(compress(rows, keep)), list(compress(locations, keep))
+        columns = {name: list(compress(column, keep)) for name, column in columns.items()}
     wanted = choose(_labels(columns, options, reading), options.attributes, source)
     if not wanted and options.attributes is None:
         raise options.unlabelled(source, f"its table {first.name} has no column of labels", reading)
+    problems += _repeated(rows, locations)
+    _note_folders([at for at in locations if at], reading)
     columns = {name: whole_numbers(columns[name]) for name in wanted}
     row_names = [row for row, _, _ in rows]
     problems += label_problems(columns, row_names)
@@ -145,9 +139,42 @@ def read(archive: Archive, options: Options) -> Dataset:
     tables_left_out = set(candidates) - set(names)
     for reason, gone in selection.left_out.items():
         reading.leave_out(f"table of another split ({reason})", gone)
-    _count(archive, {at for at in locations if at} | used_elsewhere | set(names) | tables_left_out)
+    _count(archive, {at for at in locations if at} | of_others | set(names) | tables_left_out)
     name = archive.path.resolve().stem
     return build(name, source, pictures, file_names, columns, options.framing, problems, reading)
+
+
+def _repeated(rows: list[tuple[str, Table, list[str]]], locations: list[str | None]) -> list[str]:
+    """Problems with rows of one image under several names."""
+    first: dict[str, str] = {}
+    found = []
+    for (row, table, fields), at in zip(rows, locations, strict=True):
+        if at and first.setdefault(at, row) != row:
+            found.append(f"{row}: {fields[table.file_column]!r} is the image of {first[at]}")
+    return found
+
+
+def _note_folders(locations: list[str], reading: Reading) -> None:
+    """Record folders around the images that may be classes, as the table has the labels."""
+    folders = sorted({posixpath.basename(posixpath.dirname(at)) for at in locations} - {""})
+    known = all(splits.kind_of(name) or name.isdecimal() for name in folders)
+    if len(folders) < 2 or known or splits.are_parts(set(folders)):
+        return
+    more = f" and {len(folders) - 2} more" if len(folders) > 2 else ""
+    reading.unread[f"folders {', '.join(folders[:2])}{more}"] = "the table has the labels"
+
+
+def _columns(tables: list[Table]) -> dict[str, list[str]]:
+    """Columns of all tables, but for the names of files."""
+    first = tables[0]
+    columns: dict[str, list[str]] = {
+        name: [] for name in first.header if name != first.header[first.file_column]
+    }
+    for name, column in columns.items():
+        for table in tables:
+            at = table.header.index(name)
+            column += [fields[at] for _, fields in table.rows]
+    return columns
 
 
 def _are_nested(folders: list[str]) -> bool:
@@ -184,7 +211,7 @@ def _split_of_paths(
 ) -> tuple[list[bool], str]:
     """Rows of the split where one table lists the images of all splits."""
     found = splits.select([at for at in locations if at], source, wanted)
-    if not found.left_out or not found.split:
+    if not found.split:
         return [], ""
     kept = {name for name, _ in found.kept}
     return [at is None or at in kept for at in locations], found.split

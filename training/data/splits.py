@@ -55,6 +55,11 @@ def kind_of(text: str) -> tuple[str, str] | None:
     return KIND_OF[found[0]], " ".join(word for word in words if word != found[0])
 
 
+def is_for_training(name: str) -> bool:
+    kind = kind_of(name)
+    return kind is not None and kind[0] == TRAIN
+
+
 def select(
     names: Sequence[str],
     source: str,
@@ -279,8 +284,7 @@ def _is_plain(rests: set[str]) -> bool:
 
 def unclear(source: str, candidates: list[str]) -> DataError:
     """Error that lists what may be splits, and the option that chooses."""
-    first = next((each for each in candidates if (kind_of(each) or "")[0:1] == (TRAIN,)), "")
-    first = shlex.quote(first or candidates[0])
+    first = shlex.quote(next(filter(is_for_training, candidates), candidates[0]))
     return DataError(
         source,
         [

@@ -34,7 +34,8 @@ NAMED = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 """Tables that Hugging Face's imagefolder knows, which are tables whatever they hold."""
 STYLEGAN = "dataset.json"
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson")
-SNIFFED_BYTES = 1 << 16
+MAX_SHOWN = 10
+"""Columns in a message; tables of pixels have hundreds."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,20 @@ def read_table(archive: Archive, name: str, encoding: str | None, images: set[st
         raise DataError(
             source, [f"line 1: {image!r} is an image: the first line has to name the columns"]
         )
+    if column is None and problems:
+        raise DataError(source, problems)
     if column is None:
         found = f" (separated by {separator})" if separator and separator != "comma" else ""
-        raise DataError(source, [f"line 1: no column 'file_name' among {header}{found}"])
+        raise DataError(source, [f"line 1: no column 'file_name' among {_shown(header)}{found}"])
     if repeated:
         raise DataError(source, [f"line 1: column {name!r} stands twice" for name in repeated])
     whole = _whole_rows(header, rows, column, problems)
     return Table(name, header, whole, column, problems, unread)
+
+
+def _shown(header: list[str]) -> str:
+    more = f" and {len(header) - MAX_SHOWN} more" if len(header) > MAX_SHOWN else ""
+    return f"{header[:MAX_SHOWN]}{more}"
 
 
 def mismatch(archive: Archive, name: str, encoding: str | None, images: set[str]) -> str | None:
@@ -165,7 +173,7 @@ def _from_lines(
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
     header: list[str] = []
     records: list[tuple[int, dict[str, Any]]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -9,6 +9,7 @@ from tests.helpers.image_files import (
     as_folder,
     as_zip,
     as_zip_of_a_folder,
+    below,
     classes,
     picture,
     problems,
@@ -143,3 +144,23 @@ def test_images_beside_their_masks_are_no_classes(tmp_path: Path, other: str) ->
     assert "look like images and what belongs to them" in problems(path)[0]
     assert "look like images and what belongs to them" in problems(path, [])[0]
     assert len(load(str(path), [], split="images")) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["{0:05}/{1:05}.png", "{2:05}/img{1:08}.png", "{3:04}/{1}.png"], ids=str
+)
+def test_folders_that_number_the_files_are_no_classes(tmp_path: Path, name: str) -> None:
+    numbers = (0, 1, 1000, 1001)
+    files = {name.format(n // 1000 * 1000, n, n // 1000, n % 1000): picture() for n in numbers}
+    path = as_folder(tmp_path, files)
+    assert "only number the files; --unconditional" in problems(path)[0]
+    assert len(load(str(path), ["label"])) == 4
+
+
+def test_nested_copy_of_the_classes_is_left_out(tmp_path: Path) -> None:
+    hands = classes("rock", "paper", "scissors")
+    dataset = load(str(as_folder(tmp_path, hands | below("rps-cv-images", hands))))
+    assert dataset.attributes[0].values == ("paper", "rock", "scissors")
+    assert len(dataset) == 6
+    assert dataset.reading is not None
+    assert dataset.reading.left_out["nested copy of the classes"].count == 6

@@ -204,6 +204,16 @@ def test_archives_that_are_no_shards_are_an_error(tmp_path: Path) -> None:
     assert len(load(str(tmp_path), split="new.zip")) == 4
 
 
+def test_training_images_that_are_packed_still_are_an_error(tmp_path: Path) -> None:
+    path = as_folder(tmp_path, below("test", classes("cat", "dog")))
+    as_zip(tmp_path, classes("cat", "dog")).rename(path / "train.zip")
+    assert problems(path) == [
+        "train.zip is not read beside files that are unpacked: unpack it, too"
+    ]
+    as_folder(tmp_path, below("train", classes("cat", "dog")))
+    assert counts(load(str(path))) == {"cat": 2, "dog": 2}
+
+
 def write(path: Path, count: int, **columns: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     images = [picture(n) for n in range(count)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.image_files import as_folder, classes, counts, picture, problems, table
+from tests.helpers.image_files import as_folder, below, classes, counts, picture, problems, table
 from training.data import load
 from training.errors import DataError
 
@@ -162,3 +162,32 @@ def test_table_that_does_not_fit_is_an_error(tmp_path: Path, name: str) -> None:
     path = as_folder(tmp_path, files)
     with pytest.raises(DataError, match=r"--table (nowhere|other)\.csv"):
         load(str(path), table=name)
+
+
+def test_folders_that_look_like_classes_are_named_beside_a_table(tmp_path: Path) -> None:
+    files = classes("cat", "dog")
+    lines = [f"{name},{'ab'[n % 2]}" for n, name in enumerate(files)]
+    dataset = load(str(as_folder(tmp_path, files | table("file_name,x", *lines))))
+    assert counts(dataset) == {"a": 2, "b": 2}
+    assert dataset.reading is not None
+    assert dataset.reading.unread == {"folders cat, dog": "the table has the labels"}
+
+
+def test_one_image_under_two_names_is_an_error(tmp_path: Path) -> None:
+    path = as_folder(tmp_path, FOUR | table("file_name,x", "0.png,a", "1.png,b", "./0.png,b"))
+    assert "line 4: './0.png' is the image of line 2" in problems(path)
+
+
+def test_lines_of_json_end_with_line_feeds_only(tmp_path: Path) -> None:
+    lines = [f'{{"file_name": "{n}.png", "x": "{"ab"[n % 2]}", "y": "p\u2028q"}}' for n in range(4)]
+    path = as_folder(tmp_path, FOUR | table(*lines, name="metadata.jsonl"))
+    assert counts(load(str(path), ["x"])) == {"a": 2, "b": 2}
+    (path / "metadata.jsonl").write_text(f"[{','.join(lines)}]")
+    assert problems(path) == ["line 1: is not a JSON object"]
+
+
+@pytest.mark.parametrize("name", ["sampleSubmission.csv", "sample_submission.csv"])
+def test_form_of_a_competition_is_no_table(tmp_path: Path, name: str) -> None:
+    files = below("train", classes("cat", "dog")) | {f"test1/{n}.png": picture() for n in range(4)}
+    files |= table("id,label", "1,0", "2,0", name=name)
+    assert counts(load(str(as_folder(tmp_path, files)))) == {"cat": 2, "dog": 2}
