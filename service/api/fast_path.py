@@ -17,8 +17,9 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
-from service.api.body import decode_json, read_body, reject_encoded_body
+from service.api.body import read_body, reject_encoded_body
 from service.core.image_request import explain
+from service.core.text import decode_json
 from service.engine.admission import REQUEST_KEY
 from service.errors import InvalidRequest, MalformedJson
 from service.formats import negotiation
