@@ -88,8 +88,10 @@ class BackgroundLoad:
         self._record_duration(connection)
         if not connection.ok:
             self.failed[connection.status] += 1
-        if self._stop.is_set():
+        if self._stop.is_set() or connection.last:
             self._close(selector, connection)
+            if not self._stop.is_set():
+                self._connect(selector)
         else:
             self._send(selector, connection)
 

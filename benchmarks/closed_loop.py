@@ -52,7 +52,7 @@ class Connection:
         self.socket.sendall(self._request)
 
     def receive(self) -> bool:
-        """Read once; return True if the response is complete.
+        """Read once; return True if the response is complete, and set ``last`` if it is the last.
 
         Raises ``SystemExit`` if the server closed the connection.
         """
@@ -66,6 +66,7 @@ class Connection:
                 return False
             self.status = head[9:12].decode()
             self.ok = self.status == "200"
+            self.last = b"\r\nconnection: close" in head.lower()
             length = head.lower().partition(b"content-length:")[2].partition(b"\r")[0]
             self._missing_bytes = int(length) - len(body)
         else:

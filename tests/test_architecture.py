@@ -56,7 +56,7 @@ def loaded_by(module: str) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("service.cluster.proxy", SERVER_SIDE),
+        ("service.cluster.middleware", SERVER_SIDE),
         ("service.cluster.autoscaling", SERVER_SIDE),
         ("service.client", SERVER_SIDE),
         ("service.client.fetch", SERVER_SIDE),

@@ -6,18 +6,16 @@ All tests share one cluster, and the last one removes one of its nodes.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import http.client
 import importlib.util
 import json
-import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -25,11 +23,10 @@ import numpy as np
 import pytest
 
 from benchmarks.background_load import BackgroundLoad
-from benchmarks.cluster import Nodes, replicas_metrics, running_nodes, two_node_config
-from service.api.auth import api_keys
 from service.client import Figment
 from tests.helpers.server import MODELS, ROOT, environment, serve
 from tests.helpers.waiting import wait_until
+from tests.service.cluster.conftest import HEADERS, SECRET, SLOW, Cluster
 
 pytestmark = [
     pytest.mark.ray,
@@ -38,68 +35,6 @@ pytestmark = [
         importlib.util.find_spec("ray") is None, reason='Ray is missing: pip install "figment[ray]"'
     ),
 ]
-
-NEW_NETWORK = 0x40000000
-"""CLONE_NEWNET."""
-SECRET, ENTRY = api_keys.make("lab", None)
-SLOW, SLOW_ENTRY = api_keys.make("slow", 1)
-HEADERS = {"Authorization": f"Bearer {SECRET}"}
-
-
-@pytest.fixture(scope="module")
-def own_network() -> Iterator[None]:
-    """Private network for this thread and its child processes, if the kernel permits it.
-
-    Ray listens on all addresses, whatever its options.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    with contextlib.closing(os.fdopen(before)):
-        apart = libc.unshare(NEW_NETWORK) == 0
-        if apart:
-            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        yield
-        if apart:
-            assert libc.setns(before, NEW_NETWORK) == 0
-
-
-@dataclass
-class Cluster:
-    """Running cluster with the service; ``store`` is the folder that its models are copied from."""
-
-    nodes: Nodes
-    url: str
-    store: Path
-    client: httpx.Client
-
-    def metrics(self) -> list[str]:
-        """``GET /metrics`` of each of the two replicas."""
-        return replicas_metrics(self.url, HEADERS)
-
-
-@pytest.fixture(scope="module")
-def cluster(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("cluster")
-    store = folder / "store"
-    for model in ("digits/1", "anime-faces/2"):
-        shutil.copytree(MODELS / model, store / model)
-    (folder / "keys").write_text(f"{ENTRY}\n{SLOW_ENTRY}\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    variables = {
-        "FIGMENT_MODELS": f"file://{store}",
-        "FIGMENT_API_KEYS_FILE": str(folder / "keys"),
-        "FIGMENT_MAX_WAIT": "30",  # the machine may be slow
-        "TMPDIR": str(folder),
-    }
-    url = f"http://127.0.0.1:{port}"
-    with (
-        running_nodes(two_node_config(port, variables)) as running,
-        httpx.Client(base_url=url, timeout=60, headers=HEADERS) as client,
-    ):
-        wait_until(lambda: client.get("/readyz").status_code == 200)
-        yield Cluster(running, url, store, client)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +135,9 @@ def test_rate_limit_returns_429_with_retry_after(cluster: Cluster) -> None:
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_stream_of_a_disconnected_client_is_stopped(cluster: Cluster) -> None:
+def test_stream_is_paused_for_a_slow_client_and_stopped_when_it_disconnects(
+    cluster: Cluster,
+) -> None:
     address = httpx.URL(cluster.url)
     connection = http.client.HTTPConnection(address.host, address.port or 80)
     body = json.dumps({"n": 1_000_000, "seed": 1, "model": "anime-faces"})
@@ -209,6 +146,22 @@ def test_stream_of_a_disconnected_client_is_stopped(cluster: Cluster) -> None:
     answer = connection.getresponse()
     assert answer.status == 200
     assert len(answer.read(100_000)) == 100_000
+
+    def computed() -> float:
+        """Images that the key was charged for."""
+        charged = re.findall(
+            r'^figment_key_images_total{key="lab"} (\S+)$', "\n".join(cluster.metrics()), re.M
+        )
+        return sum(map(float, charged))
+
+    seen = [-1.0]
+
+    def paused() -> bool:
+        seen.append(computed())
+        return seen[-1] == seen[-2]
+
+    wait_until(paused, every=0.5)
+    assert seen[-1] - seen[1] < 5000, "images of 12 kB each that are buffered"
     connection.close()
 
     def stopped() -> bool:
