@@ -12,7 +12,6 @@ import os
 import queue
 import re
 import secrets
-import sys
 import time
 from contextvars import ContextVar
 from logging.handlers import QueueHandler, QueueListener
@@ -20,6 +19,7 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from service.core.process import STDERR
 from service.core.text import printable
 from service.settings import LogFormat
 
@@ -30,8 +30,6 @@ MAX_QUEUED_LINES = 10_000
 """Bounds memory; further lines are dropped and counted."""
 FLUSH_SECONDS = 1.0
 """Longest wait at exit for queued lines."""
-STDERR = 2
-"""File descriptor of stderr."""
 
 
 def request_id(header: bytes | None) -> str:
@@ -54,21 +52,6 @@ def log_to_stderr(format_: LogFormat) -> None:
         handler.setFormatter(_Text("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     _StderrWriter(lines).start()
-
-
-def ensure_stderr() -> None:
-    """Open ``/dev/null`` as stderr if the process was started without one.
-
-    Call this before any file or socket is opened: otherwise one of them gets descriptor 2, and
-    receives what libraries write to stderr.
-    """
-    if sys.stderr is None:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, STDERR)
-        if null != STDERR:
-            os.close(null)
-        os.set_inheritable(STDERR, True)
-        sys.stderr = os.fdopen(STDERR, "w")
 
 
 class _DroppingHandler(QueueHandler):
