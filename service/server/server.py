@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import resource
+import select
 import signal
 import socket
 import threading
@@ -25,12 +26,13 @@ from service.api.http_constants import SECURITY_HEADERS
 from service.api.middleware.gateway import Gateway
 from service.core.process import COMPUTE_THREAD, TERMINATION_SIGNALS
 from service.observability import metrics
-from service.server.listening import ACCEPT_SECONDS, stop_accepting
 from service.server.protocol import BoundedHttpProtocol
 from service.settings import Settings
 
 RESERVED_FILES = 64
 """File descriptors for everything but connections: logs, models, sockets of other libraries."""
+ACCEPT_SECONDS = 0.2
+"""Time for clients to send the first request over connections that were accepted last."""
 FORCE_EXIT_SECONDS = 5.0
 """Added to all configured shutdown times; then the process exits, whatever still runs."""
 CHECK_SECONDS = 1.0
@@ -55,7 +57,7 @@ class Server(uvicorn.Server):
     signals the whole process group. Only the parent reacts to it.
 
     Graceful shutdown: ``Gateway.drain``; ``shutdown_delay`` seconds in which new requests are still
-    accepted; ``ACCEPT_SECONDS`` for the last connections; then uvicorn's own graceful shutdown.
+    accepted; the last connections; ``ACCEPT_SECONDS``; then uvicorn's own graceful shutdown.
     """
 
     def __init__(
@@ -96,12 +98,20 @@ class Server(uvicorn.Server):
         metrics.DRAINING.set(1)
         log.info("shutting down: %d open connections", len(self.server_state.connections))
         await asyncio.sleep(self._shutdown_delay)
-        if not self._worker:  # the parent process closes a shared socket
-            for listener in [each for server in self.servers for each in server.sockets]:
-                stop_accepting(listener.fileno())
+        while self._has_backlog():
+            await asyncio.sleep(0)  # the event loop accepts
+        for listener in [*self.servers, *(sockets or [])]:
+            listener.close()
         await asyncio.sleep(ACCEPT_SECONDS)
         await super().shutdown(sockets)
         self._monitor.cancel()
+
+    def _has_backlog(self) -> bool:
+        """True if the kernel has connections that are not accepted yet."""
+        poll = select.poll()
+        for listener in [each for server in self.servers for each in server.sockets]:
+            poll.register(listener.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     async def _check_connections(self) -> None:
         while True:

@@ -32,7 +32,6 @@ from service.core.process import (
 from service.errors import StartupError
 from service.observability import metrics
 from service.server import signals
-from service.server.listening import ACCEPT_SECONDS, stop_accepting
 from service.settings import Settings, to_environment
 
 POLL_SECONDS = 0.5
@@ -177,7 +176,7 @@ class WorkerProcesses:
         """Stop all processes gracefully; kill them at a second signal. Returns its status, or 0."""
         status = 0
         self._signal_all(signal.SIGTERM)
-        threading.Thread(target=self._close_socket, args=(shared,), daemon=True).start()
+        shared.close()  # the workers accept what is left, and close it last
         while alive := [process.sentinel for process in self._alive()]:
             repeated = [number for number in self._pending_signals if number != signal.SIGHUP]
             if repeated:
@@ -186,13 +185,6 @@ class WorkerProcesses:
             self._kill_hung(time.monotonic())
             wait(alive, timeout=POLL_SECONDS)
         return status
-
-    def _close_socket(self, shared: socket.socket) -> None:
-        """Close the socket when the worker processes stop accepting."""
-        time.sleep(self._settings.shutdown_delay)
-        stop_accepting(shared.fileno())
-        time.sleep(ACCEPT_SECONDS)
-        shared.close()
 
     def _signal_all(self, number: int) -> None:
         for process in self._alive():
