@@ -26,6 +26,7 @@ from service.api.http_constants import SECURITY_HEADERS
 from service.api.middleware.gateway import Gateway
 from service.core.process import COMPUTE_THREAD, TERMINATION_SIGNALS
 from service.observability import metrics
+from service.server import signals
 from service.server.protocol import BoundedHttpProtocol
 from service.settings import Settings
 
@@ -138,6 +139,7 @@ def serve(gateway: Gateway, settings: Settings, worker: WorkerContext | None = N
     config = configuration(gateway, settings)
     sockets = [worker.socket] if worker else None
     Server(config, gateway, settings.shutdown_delay, worker).run(sockets)
+    signals.ignore_sighup()  # the event loop has restored the default, which kills
     force_exit()
 
 
