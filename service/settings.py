@@ -164,13 +164,6 @@ class Settings(BaseSettings):
         return self
 
 
-def to_environment(settings: Settings) -> None:
-    """Export ``settings`` as ``FIGMENT_*`` variables, which worker processes inherit."""
-    for name, value in settings.model_dump(exclude_none=True).items():
-        plain = value.get_secret_value() if isinstance(value, SecretStr) else value
-        os.environ[f"{PREFIX}{name.upper()}"] = str(plain)
-
-
 def check_environment() -> None:
     """Raise ``StartupError`` for an unknown ``FIGMENT_*`` variable.
 

@@ -40,5 +40,5 @@ def serve(options: dict[str, Any]) -> None:
     if settings.workers > 1:
         # Each worker process creates its own; this one showed that it can be created.
         del app
-        sys.exit(WorkerProcesses(settings, "service.app:create_app").run())
+        sys.exit(WorkerProcesses(settings, "service.app:create_app").serve())
     run_server(app, settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import functools
 import logging
 import math
@@ -16,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
 
@@ -37,18 +36,9 @@ ACCEPT_SECONDS = 0.2
 FORCE_EXIT_SECONDS = 5.0
 """Added to all configured shutdown times; then the process exits, whatever still runs."""
 CHECK_SECONDS = 1.0
-"""Interval of heartbeats and of timeout checks."""
+"""Interval of timeout checks."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class WorkerContext:
-    """Shared by the parent process with a worker process: the listening socket and a heartbeat."""
-
-    socket: socket.socket
-    heartbeat: ctypes.c_double
-    """Set to ``time.monotonic()`` every ``CHECK_SECONDS``."""
 
 
 class Server(uvicorn.Server):
@@ -66,20 +56,21 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         gateway: Gateway,
         shutdown_delay: float,
-        worker: WorkerContext | None = None,
+        pings: Connection | None = None,
     ) -> None:
+        """``pings``: from the parent process, in a worker process; the event loop answers them."""
         super().__init__(config)
         self._gateway = gateway
         self._shutdown_delay = shutdown_delay
         self._drain = config.timeout_graceful_shutdown or 0
-        self._worker = worker
+        self._pings = pings
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield  # uvicorn would raise the signal again and exit with its number
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit and not self._worker:
+        if self.should_exit and not self._pings:
             os._exit(128 + sig)
         self.should_exit = True
         self._gateway.drain()
@@ -89,6 +80,9 @@ class Server(uvicorn.Server):
         for number in TERMINATION_SIGNALS:  # until now, they ended the process at once
             signal.signal(number, self.handle_exit)
         self._monitor = asyncio.create_task(self._check_connections())
+        if pings := self._pings:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(pings.fileno(), lambda: pings.send(pings.recv()))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         seconds = self._shutdown_delay + ACCEPT_SECONDS + self._drain + FORCE_EXIT_SECONDS
@@ -101,8 +95,10 @@ class Server(uvicorn.Server):
         await asyncio.sleep(self._shutdown_delay)
         while self._has_backlog():
             await asyncio.sleep(0)  # the event loop accepts
-        for listener in [*self.servers, *(sockets or [])]:
-            listener.close()
+        for server in self.servers:
+            server.close()
+        for shared in sockets or []:
+            shared.close()
         await asyncio.sleep(ACCEPT_SECONDS)
         await super().shutdown(sockets)
         self._monitor.cancel()
@@ -117,8 +113,6 @@ class Server(uvicorn.Server):
     async def _check_connections(self) -> None:
         while True:
             now = time.monotonic()
-            if self._worker:
-                self._worker.heartbeat.value = now
             for connection in list(self.server_state.connections):
                 if isinstance(connection, BoundedHttpProtocol):
                     connection.check_timeouts(now)
@@ -126,8 +120,13 @@ class Server(uvicorn.Server):
             await asyncio.sleep(CHECK_SECONDS)
 
 
-def serve(gateway: Gateway, settings: Settings, worker: WorkerContext | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, on the worker's shared socket or else as in ``settings``."""
+def serve(
+    gateway: Gateway,
+    settings: Settings,
+    sockets: list[socket.socket] | None = None,
+    pings: Connection | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, on ``sockets`` or else as in ``settings``."""
     # A connection is a file descriptor, and the soft limit of most shells is low.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -137,8 +136,7 @@ def serve(gateway: Gateway, settings: Settings, worker: WorkerContext | None = N
             *(hard, settings.max_connections),
         )
     config = configuration(gateway, settings)
-    sockets = [worker.socket] if worker else None
-    Server(config, gateway, settings.shutdown_delay, worker).run(sockets)
+    Server(config, gateway, settings.shutdown_delay, pings).run(sockets)
     signals.ignore_sighup()  # the event loop has restored the default, which kills
     force_exit()
 
