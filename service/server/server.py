@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import functools
 import logging
 import math
 import os
 import resource
+import select
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
 
@@ -25,27 +25,20 @@ from service.api.http_constants import SECURITY_HEADERS
 from service.api.middleware.gateway import Gateway
 from service.core.process import COMPUTE_THREAD, TERMINATION_SIGNALS
 from service.observability import metrics
-from service.server.listening import ACCEPT_SECONDS, stop_accepting
+from service.server import signals
 from service.server.protocol import BoundedHttpProtocol
 from service.settings import Settings
 
 RESERVED_FILES = 64
 """File descriptors for everything but connections: logs, models, sockets of other libraries."""
+ACCEPT_SECONDS = 0.2
+"""Time for clients to send the first request over connections that were accepted last."""
 FORCE_EXIT_SECONDS = 5.0
 """Added to all configured shutdown times; then the process exits, whatever still runs."""
 CHECK_SECONDS = 1.0
-"""Interval of heartbeats and of timeout checks."""
+"""Interval of timeout checks."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class WorkerContext:
-    """Shared by the parent process with a worker process: the listening socket and a heartbeat."""
-
-    socket: socket.socket
-    heartbeat: ctypes.c_double
-    """Set to ``time.monotonic()`` every ``CHECK_SECONDS``."""
 
 
 class Server(uvicorn.Server):
@@ -55,7 +48,7 @@ class Server(uvicorn.Server):
     signals the whole process group. Only the parent reacts to it.
 
     Graceful shutdown: ``Gateway.drain``; ``shutdown_delay`` seconds in which new requests are still
-    accepted; ``ACCEPT_SECONDS`` for the last connections; then uvicorn's own graceful shutdown.
+    accepted; the last connections; ``ACCEPT_SECONDS``; then uvicorn's own graceful shutdown.
     """
 
     def __init__(
@@ -63,20 +56,21 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         gateway: Gateway,
         shutdown_delay: float,
-        worker: WorkerContext | None = None,
+        pings: Connection | None = None,
     ) -> None:
+        """``pings``: from the parent process, in a worker process; the event loop answers them."""
         super().__init__(config)
         self._gateway = gateway
         self._shutdown_delay = shutdown_delay
         self._drain = config.timeout_graceful_shutdown or 0
-        self._worker = worker
+        self._pings = pings
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield  # uvicorn would raise the signal again and exit with its number
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit and not self._worker:
+        if self.should_exit and not self._pings:
             os._exit(128 + sig)
         self.should_exit = True
         self._gateway.drain()
@@ -86,6 +80,9 @@ class Server(uvicorn.Server):
         for number in TERMINATION_SIGNALS:  # until now, they ended the process at once
             signal.signal(number, self.handle_exit)
         self._monitor = asyncio.create_task(self._check_connections())
+        if pings := self._pings:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(pings.fileno(), lambda: pings.send(pings.recv()))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         seconds = self._shutdown_delay + ACCEPT_SECONDS + self._drain + FORCE_EXIT_SECONDS
@@ -96,18 +93,26 @@ class Server(uvicorn.Server):
         metrics.DRAINING.set(1)
         log.info("shutting down: %d open connections", len(self.server_state.connections))
         await asyncio.sleep(self._shutdown_delay)
-        if not self._worker:  # the parent process closes a shared socket
-            for listener in [each for server in self.servers for each in server.sockets]:
-                stop_accepting(listener.fileno())
+        while self._has_backlog():
+            await asyncio.sleep(0)  # the event loop accepts
+        for server in self.servers:
+            server.close()
+        for shared in sockets or []:
+            shared.close()
         await asyncio.sleep(ACCEPT_SECONDS)
         await super().shutdown(sockets)
         self._monitor.cancel()
 
+    def _has_backlog(self) -> bool:
+        """True if the kernel has connections that are not accepted yet."""
+        poll = select.poll()
+        for listener in [each for server in self.servers for each in server.sockets]:
+            poll.register(listener.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
     async def _check_connections(self) -> None:
         while True:
             now = time.monotonic()
-            if self._worker:
-                self._worker.heartbeat.value = now
             for connection in list(self.server_state.connections):
                 if isinstance(connection, BoundedHttpProtocol):
                     connection.check_timeouts(now)
@@ -115,8 +120,13 @@ class Server(uvicorn.Server):
             await asyncio.sleep(CHECK_SECONDS)
 
 
-def serve(gateway: Gateway, settings: Settings, worker: WorkerContext | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, on the worker's shared socket or else as in ``settings``."""
+def serve(
+    gateway: Gateway,
+    settings: Settings,
+    sockets: list[socket.socket] | None = None,
+    pings: Connection | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, on ``sockets`` or else as in ``settings``."""
     # A connection is a file descriptor, and the soft limit of most shells is low.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -126,8 +136,8 @@ def serve(gateway: Gateway, settings: Settings, worker: WorkerContext | None = N
             *(hard, settings.max_connections),
         )
     config = configuration(gateway, settings)
-    sockets = [worker.socket] if worker else None
-    Server(config, gateway, settings.shutdown_delay, worker).run(sockets)
+    Server(config, gateway, settings.shutdown_delay, pings).run(sockets)
+    signals.ignore_sighup()  # the event loop has restored the default, which kills
     force_exit()
 
 

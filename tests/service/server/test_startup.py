@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import onnxruntime as ort
 import pytest
 
@@ -18,6 +19,7 @@ from service.inference import session
 from service.settings import Settings
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
+from tests.helpers.ports import free_port
 from tests.helpers.server import MODELS, ROOT, command, environment, serve
 from tests.helpers.startup import refuse
 from tests.helpers.waiting import wait_until
@@ -149,6 +151,29 @@ def test_port_in_use_is_an_error(plain_models: Path, workers: str) -> None:
         port = str(taken.getsockname()[1])
         options = ("--models", str(plain_models), "--port", port, "--workers", workers)
         assert "ddress already in use" in refuse(*options)
+
+
+@pytest.mark.server
+@WORKERS
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_change_nothing(
+    plain_models: Path, workers: str, closed: str
+) -> None:
+    """Unless they are opened, a socket gets their descriptors, and libuv aborts at exit."""
+    port = str(free_port())
+    options = ("--models", str(plain_models), "--workers", workers, "--port", port)
+    run = ["sh", "-c", f'exec "$0" "$@" {closed}', *command(*options)]
+    with subprocess.Popen(run, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}"))
+        process.terminate()
+    assert process.returncode == 0
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 @pytest.mark.server
