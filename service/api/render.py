@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 from fastapi import Request
 
 from service.api.auth.rate_limit import client_of
 from service.api.disconnect import until_disconnect
 from service.api.state import State
+from service.core.image_info import ImageInfo, Pixels
 from service.engine.queue import Encode
 from service.engine.search import Search, search_images
 from service.errors import AnswerTooLarge, DeadlineExceeded
@@ -30,8 +32,40 @@ class RenderedImages(NamedTuple):
     """Number of images checked by the verifier; None without ``verify``."""
 
 
-Render = Callable[[Encode], Awaitable[RenderedImages]]
-"""Computes the images of a request, and encodes each with the given function."""
+Combine = Callable[[list[Any]], Any]
+"""Makes one result of those of all images, such as a contact sheet."""
+
+
+class Render(Protocol):
+    """Computes the images of a request, and encodes each with the given function.
+
+    With ``combine``, its return value is the only result. It runs on a thread of the engine, which
+    counts and times it like the images, and drops it with them.
+    """
+
+    async def __call__(
+        self, encode: Encode, combine: Combine | None = None, /
+    ) -> RenderedImages: ...
+
+
+class _Combined:
+    """``encode``, which also combines the results, on the thread that adds the last one."""
+
+    def __init__(self, encode: Encode, combine: Combine, count: int) -> None:
+        self._encode = encode
+        self._combine = combine
+        self._count = count
+        self._results: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, info: ImageInfo, pixels: Pixels) -> Any:
+        result = self._encode(info, pixels)
+        with self._lock:
+            self._results[info.index] = result
+            complete = len(self._results) == self._count
+        if complete:
+            return self._combine([self._results[index] for index in sorted(self._results)])
+        return None
 
 
 def check_size(field: str, count: int, state: State) -> None:
@@ -47,11 +81,15 @@ def check_size(field: str, count: int, state: State) -> None:
 def run(state: State, source: ImageSource, count: int, request: Request) -> Render:
     """Render the images at ``range(count)`` of ``source``."""
 
-    async def render(encode: Encode) -> RenderedImages:
+    async def render(encode: Encode, combine: Combine | None = None) -> RenderedImages:
         started = time.monotonic()
+        if combine is not None:
+            encode = _Combined(encode, combine, count)
         results, timing = await state.engine.run(
             source, count, encode, request.receive, client_of(request)
         )
+        if combine is not None:
+            results = [result for result in results if result is not None]
         tracing.record_images(timing, time.monotonic() - started, count)
         return RenderedImages(results, timing, None)
 
@@ -67,11 +105,16 @@ def run_search(
     """
     timeout = state.settings.timeout
 
-    async def render(encode: Encode) -> RenderedImages:
+    async def render(encode: Encode, combine: Combine | None = None) -> RenderedImages:
         batches = search_images(state.engine, source, search, threshold, encode, client_of(request))
 
         async def collect() -> list[Any]:
-            return [result async for batch in batches for result in batch]
+            results = [result async for batch in batches for result in batch]
+            if combine is None:
+                return results
+            # Not on a thread of the engine, as only now is it known which images were found. It
+            # takes a small part of the time that the search was admitted for.
+            return [await asyncio.to_thread(combine, results)]
 
         try:
             async with asyncio.timeout(timeout):

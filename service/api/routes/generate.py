@@ -107,4 +107,4 @@ async def _answer(
         render = run_search(state, samples, search, body.verify, request)
     if chosen == "json":
         return await json_answer(render, head)
-    return await image_answer(render, head, chosen, count)
+    return await image_answer(render, head, chosen, count, model.manifest.image_shape)

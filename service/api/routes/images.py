@@ -103,7 +103,8 @@ async def show_image(
     caching = {"ETag": _etag(found, state, url), "Cache-Control": _cache_control(caches)}
     if _matches(caching["ETag"], if_none_match):
         return Response(status_code=304, headers=caching | as_headers(head))
-    answer = await image_answer(run(state, samples, 1, request), head, extension, 1)
+    render, shape = run(state, samples, 1, request), found.manifest.image_shape
+    answer = await image_answer(render, head, extension, 1, shape)
     answer.headers.update(caching)
     return answer
 

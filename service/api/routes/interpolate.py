@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -16,7 +15,6 @@ from service.api.requests import InterpolateRequest
 from service.api.response_headers import model_fields
 from service.api.responses import InterpolateAnswer
 from service.api.state import state_of
-from service.formats import images
 from service.inference.interpolation import Interpolation
 
 router = APIRouter(tags=["generate"], route_class=FastRoute)
@@ -47,7 +45,7 @@ async def interpolate(
     render = run(state, interpolation, body.steps, request)
     if chosen == "json":
         return await json_answer(render, head)
-    strip = partial(images.contact_sheet, columns=body.steps)
+    shape = model.manifest.image_shape
     if chosen in ANIMATED:
-        return await animation_answer(render, head, chosen)
-    return await image_answer(render, head, chosen, body.steps, strip)
+        return await animation_answer(render, head, chosen, shape)
+    return await image_answer(render, head, chosen, body.steps, shape, columns=body.steps)

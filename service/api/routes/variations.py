@@ -48,4 +48,4 @@ async def variations(
     render = run(state, neighbours, body.n, request)
     if chosen == "json":
         return await json_answer(render, head)
-    return await image_answer(render, head, chosen, body.n)
+    return await image_answer(render, head, chosen, body.n, model.manifest.image_shape)
