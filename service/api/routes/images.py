@@ -116,5 +116,4 @@ def _etag(model: Model, state: State, url: str) -> str:
 
 
 def _matches(etag: str, if_none_match: str) -> bool:
-    candidates = [item.strip().removeprefix("W/") for item in if_none_match.split(",")]
-    return "*" in candidates or etag in candidates
+    return etag in if_none_match or if_none_match.strip() == "*"  # an ETag has its quotes
