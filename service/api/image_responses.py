@@ -44,7 +44,7 @@ async def image_answer(
     """Answer with the image if ``count`` is 1, else with a contact sheet of all.
 
     The fields ``head`` become headers. ``shape`` is that of an image, ``[H, W, channels]``. Raises
-    ``AnswerTooLarge``.
+    ``InvalidRequest``.
     """
     if count == 1:
 

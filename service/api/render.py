@@ -16,7 +16,7 @@ from service.api.state import State
 from service.core.image_info import ImageInfo, Pixels
 from service.engine.queue import Encode
 from service.engine.search import Search, search_images
-from service.errors import AnswerTooLarge, DeadlineExceeded
+from service.errors import DeadlineExceeded, InvalidRequest
 from service.inference.seeds import SeedImages
 from service.inference.source import ImageSource
 from service.observability import tracing
@@ -69,11 +69,12 @@ class _Combined:
 
 
 def check_size(field: str, count: int, state: State) -> None:
-    """Raise ``AnswerTooLarge`` for more images than one answer holds in memory."""
+    """Raise ``InvalidRequest`` for more images than one answer holds in memory."""
     limit = state.settings.max_images
     if count > limit:
-        raise AnswerTooLarge(
+        raise InvalidRequest(
             f"{field}: {count} images do not fit into one answer; at most {limit}",
+            kind="Answer too large",
             max_images=limit,
         )
 

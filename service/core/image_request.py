@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 from service.core.latents import MAX_INDEX, MAX_SEED
 from service.core.manifest import ALIAS_PATTERN
 from service.core.quotas import quotas
-from service.errors import FieldsDisagree, InvalidRequest
+from service.errors import InvalidRequest
 
 MAX_LABELS = 1024
 MAX_LABEL_CHARACTERS = 4000
@@ -193,14 +193,17 @@ class ImageRequest(RequestBody):
         return self.verify is not None or isinstance(self.n, list)
 
     def check_fields_agree(self) -> None:
-        """Raise ``FieldsDisagree`` if ``n`` does not fit ``label``, or ``offset`` is too high."""
+        """Raise ``InvalidRequest`` if ``n`` does not fit ``label``, or ``offset`` is too high."""
         if isinstance(self.n, list) and len(self.n) != len(self.entries):
-            raise FieldsDisagree(
+            raise InvalidRequest(
                 f"n has {len(self.n)} counts for {len(self.labels)} labels: give one number, or a "
-                "list with one number for each label"
+                "list with one number for each label",
+                kind="Fields disagree",
             )
         if self.offset + self.count - 1 > MAX_INDEX:
-            raise FieldsDisagree(f"offset: the last index may be at most {MAX_INDEX}")
+            raise InvalidRequest(
+                f"offset: the last index may be at most {MAX_INDEX}", kind="Fields disagree"
+            )
 
 
 class GenerateRequest(ImageRequest):

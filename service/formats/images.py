@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from service.core.image_info import ImageInfo, Pixels
-from service.errors import AnswerTooLarge
+from service.errors import InvalidRequest
 from service.formats import png
 from service.formats.records import ImageRecord, record_of
 
@@ -63,14 +63,15 @@ def contact_sheet(images: Sequence[Pixels], columns: int | None = None) -> Pixel
 
 
 def check_sheet(count: int, shape: Sequence[int], extension: str, columns: int | None) -> None:
-    """Raise ``AnswerTooLarge`` if a contact sheet of images of ``shape`` is too large to encode."""
+    """Raise ``InvalidRequest`` if a contact sheet of images of ``shape`` is too large to encode."""
     rows, columns = _grid(count, columns)
     height, width = rows * shape[0], columns * shape[1]
     side, pixels = MAX_SIDE[extension], MAX_SHEET_PIXELS[extension]
     if max(height, width) > side or height * width > pixels:
-        raise AnswerTooLarge(
+        raise InvalidRequest(
             f"a sheet of {width}x{height} does not fit into {extension}, which may have {pixels:,} "
-            f"pixels, and {side:,} per side. Request fewer images, or json"
+            f"pixels, and {side:,} per side. Request fewer images, or json",
+            kind="Answer too large",
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from service.api.http_constants import SECURITY_HEADERS
 from service.api.middleware.gateway import EXPOSED
 from service.cli.main import main as service
-from service.errors import RequestError
+from service.errors import InvalidRequest, RequestError, Unfit
 from service.settings import PREFIX, Settings
 from tests.helpers.documents import DOCS, first_cells, section
 from tests.helpers.server import Server
@@ -162,3 +162,5 @@ def test_every_problem_title_has_a_row() -> None:
         if hasattr(kind, "title"):
             (row,) = (line for line in text.splitlines() if line.startswith(f"| {kind.status} |"))
             assert kind.title in row
+    (row,) = (line for line in text.splitlines() if line.startswith(f"| {InvalidRequest.status} |"))
+    assert all(title in row for title in get_args(Unfit))
