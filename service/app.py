@@ -26,17 +26,16 @@ from service.api.auth.access import AccessControl
 from service.api.fast_path import FastPath
 from service.api.middleware.gateway import Gateway
 from service.api.middleware.head import HeadAsGet
-from service.api.oip import routes as oip
 from service.api.routes import (
     docs,
     generate,
     health,
     images,
     info,
-    interpolate,
+    latent_space,
     models,
+    oip,
     studio,
-    variations,
 )
 from service.api.state import State
 from service.api.stream_limit import StreamLimit
@@ -96,7 +95,7 @@ def assemble(state: State) -> Gateway:
     app.state.figment = state
     # Only documents the key in OpenAPI; the gateway checks it.
     documented_key = [Security(HTTPBearer(auto_error=False))] if access.requires_key else []
-    for routes in (generate, interpolate, variations, images, models, oip, info):
+    for routes in (generate, latent_space, images, models, oip, info):
         app.include_router(routes.router, dependencies=documented_key)
     for routes in (docs, health, studio):
         app.include_router(routes.router)
@@ -105,7 +104,7 @@ def assemble(state: State) -> Gateway:
     app.add_middleware(HeadAsGet)
 
     # Requests on the fast path bypass the middleware of the app.
-    fast_routes = [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
+    fast_routes = [*generate.router.routes, *latent_space.router.routes]
     inner: ASGIApp = FastPath(app, fast_routes)
     return Gateway(inner, access, origins=settings.origins, log_requests=settings.log_requests)
 

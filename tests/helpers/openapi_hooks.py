@@ -9,7 +9,7 @@ from schemathesis.core.failures import Failure
 from schemathesis.core.transport import Response
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from service.api.oip.routes import BYTES
+from service.api.routes.oip import BYTES
 from service.errors import InvalidLabel, LabelNotVerified, Unfit, urn_of
 from service.formats.images import EXTENSIONS
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.api.oip.routes import MAX_BODY_BYTES
+from service.api.routes.oip import MAX_BODY_BYTES
 from service.formats.oip_schemas import LENGTH
 from tests.helpers.responses import problem
 from tests.helpers.server import Server

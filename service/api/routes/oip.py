@@ -1,6 +1,6 @@
 """Routes of the Open Inference Protocol below ``/v2``, for clients of KServe and Triton.
 
-The server's probes are in ``routes/health.py``. Errors have the additional member ``error``, which
+The server's probes are in ``health.py``. Errors have the additional member ``error``, which
 ``problems.py`` adds.
 """
 
