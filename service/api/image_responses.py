@@ -21,7 +21,7 @@ from service.observability import metrics
 
 async def json_answer(render: Render, head: Mapping[str, Any]) -> Response:
     """Answer with the fields ``head`` and the images, each a PNG in base64."""
-    rendered = await render(_json_row)
+    rendered = await render(_json_row, None)
     _count(head, "json", len(rendered.results))
     if rendered.tried is not None:
         head = {**head, "tried": rendered.tried}
@@ -52,7 +52,7 @@ async def image_answer(
             url = info.address.url(extension) if info.address else None
             return images.encode(pixels, extension, url), url
 
-        rendered = await render(encode)
+        rendered = await render(encode, None)
     else:
         images.check_sheet(count, shape, extension, columns)
 
@@ -77,14 +77,10 @@ async def animation_answer(
     def encode(info: ImageInfo, pixels: Pixels) -> tuple[ImageInfo, bytes]:
         return info, animation.encode_frame(pixels, extension)
 
-    def join(encoded: list[tuple[ImageInfo, bytes]]) -> tuple[int, bytes]:
-        infos, frames = zip(*encoded, strict=True)
-        height, width, _ = shape
-        return len(frames), animation.join(frames, width, height, extension, _source(infos, "png"))
-
-    rendered = await render(encode, join)
-    ((count, content),) = rendered.results
-    return _image_response(content, extension, count, head, rendered)
+    rendered = await render(encode, None)
+    infos, frames = zip(*rendered.results, strict=True)
+    content = animation.join(frames, shape, extension, _source(infos, "png"))
+    return _image_response(content, extension, len(frames), head, rendered)
 
 
 def _image_response(

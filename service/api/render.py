@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 from fastapi import Request
 
@@ -34,38 +34,11 @@ class RenderedImages(NamedTuple):
 
 Combine = Callable[[list[Any]], Any]
 """Makes one result of those of all images, such as a contact sheet."""
+Render = Callable[[Encode, Combine | None], Awaitable[RenderedImages]]
+"""Computes the images of a request, and encodes each with the given function.
 
-
-class Render(Protocol):
-    """Computes the images of a request, and encodes each with the given function.
-
-    With ``combine``, its return value is the only result. It runs on a thread of the engine, which
-    counts and times it like the images, and drops it with them.
-    """
-
-    async def __call__(
-        self, encode: Encode, combine: Combine | None = None, /
-    ) -> RenderedImages: ...
-
-
-class _Combined:
-    """``encode``, which also combines the results, on the thread that adds the last one."""
-
-    def __init__(self, encode: Encode, combine: Combine, count: int) -> None:
-        self._encode = encode
-        self._combine = combine
-        self._count = count
-        self._results: dict[int, Any] = {}
-        self._lock = threading.Lock()
-
-    def __call__(self, info: ImageInfo, pixels: Pixels) -> Any:
-        result = self._encode(info, pixels)
-        with self._lock:
-            self._results[info.index] = result
-            complete = len(self._results) == self._count
-        if complete:
-            return self._combine([self._results[index] for index in sorted(self._results)])
-        return None
+With a ``Combine``, its return value is the only result.
+"""
 
 
 def check_size(field: str, count: int, state: State) -> None:
@@ -82,10 +55,10 @@ def check_size(field: str, count: int, state: State) -> None:
 def run(state: State, source: ImageSource, count: int, request: Request) -> Render:
     """Render the images at ``range(count)`` of ``source``."""
 
-    async def render(encode: Encode, combine: Combine | None = None) -> RenderedImages:
+    async def render(encode: Encode, combine: Combine | None) -> RenderedImages:
         started = time.monotonic()
         if combine is not None:
-            encode = _Combined(encode, combine, count)
+            encode = _combined(encode, combine, count)
         results, timing = await state.engine.run(
             source, count, encode, request.receive, client_of(request)
         )
@@ -97,6 +70,25 @@ def run(state: State, source: ImageSource, count: int, request: Request) -> Rend
     return render
 
 
+def _combined(encode: Encode, combine: Combine, count: int) -> Encode:
+    """``encode``, which also combines the results, on the thread that adds the last one.
+
+    So the engine counts both, times them and drops them like the encoding of one image.
+    """
+    results: dict[int, Any] = {}
+    lock = threading.Lock()
+
+    def encode_and_combine(info: ImageInfo, pixels: Pixels) -> Any:
+        result = encode(info, pixels)
+        with lock:
+            results[info.index] = result
+            if len(results) < count:
+                return None
+        return combine([results[index] for index in sorted(results)])
+
+    return encode_and_combine
+
+
 def run_search(
     state: State, source: SeedImages, search: Search, threshold: float | None, request: Request
 ) -> Render:
@@ -106,7 +98,7 @@ def run_search(
     """
     timeout = state.settings.timeout
 
-    async def render(encode: Encode, combine: Combine | None = None) -> RenderedImages:
+    async def render(encode: Encode, combine: Combine | None) -> RenderedImages:
         batches = search_images(state.engine, source, search, threshold, encode, client_of(request))
 
         async def collect() -> list[Any]:

@@ -38,12 +38,13 @@ def encode_frame(pixels: Pixels, extension: str) -> bytes:
 
 
 def join(
-    frames: Sequence[bytes], width: int, height: int, extension: str, address: str | None
+    frames: Sequence[bytes], shape: Sequence[int], extension: str, address: str | None
 ) -> bytes:
-    """Endless animation of ``frames``.
+    """Endless animation of ``frames`` of ``shape``, ``[H, W, channels]``.
 
     Source and ``address`` are in the comment of the GIF, or in the Exif of the WebP.
     """
+    height, width, _ = shape
     if extension == "gif":
         return _gif(frames, width, height, address)
     return _webp(frames, width, height, address)

@@ -13,7 +13,7 @@ from service.errors import StartupError
 from service.settings import Settings
 
 READ_SECONDS = 10.0
-"""Longest time to read the keys again; a disk may hang."""
+"""Longest time to read the keys again."""
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,6 @@ class AccessControl:
         self._settings = settings
         self._clients: dict[Key, Client] = {}
         self._anonymous = Client(None, rate_limiter(settings.rate_limit, settings))
-        self._reading: asyncio.Task[ApiKeys] | None = None
         self._use(self._read())
         local = host_check.is_loopback(settings.host)
         if not (self.requires_key or settings.allow_anonymous or local):
@@ -41,16 +40,11 @@ class AccessControl:
     async def reload(self) -> None:
         """Read the keys again, as their file may have changed. Raises ``StartupError``.
 
-        The event loop goes on meanwhile. At most one thread reads, however long it hangs.
+        On a thread, as the disk may hang.
         """
         try:
             async with asyncio.timeout(READ_SECONDS):
-                if self._reading is not None:
-                    await asyncio.wait([self._reading])
-                self._reading = asyncio.create_task(asyncio.to_thread(self._read))
-                # asyncio logs errors that nothing retrieves: it may fail after the timeout.
-                self._reading.add_done_callback(lambda read: read.cancelled() or read.exception())
-                self._use(await asyncio.shield(self._reading))
+                self._use(await asyncio.to_thread(self._read))
         except TimeoutError:
             raise StartupError(
                 f"FIGMENT_API_KEYS_FILE {self._settings.api_keys_file} was not read within "

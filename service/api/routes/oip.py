@@ -163,7 +163,7 @@ async def _infer(model: Model, state: State, request: Request) -> Response:
     binary = parsed.request.binary
     _check_answer_size(model, count, binary)
     encode = oip_tensors.encode_binary if binary else oip_tensors.encode_json
-    rendered = await run(state, source, count, request)(encode)
+    rendered = await run(state, source, count, request)(encode, None)
     metrics.IMAGES_MADE.labels(model.name, model.version, "tensor").inc(count)
 
     shape = [count, *model.manifest.image_shape]

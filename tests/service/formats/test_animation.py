@@ -26,7 +26,7 @@ def frames(channels: int) -> list[Any]:
 
 def film(shown: list[Any], extension: str) -> bytes:
     parts = [animation.encode_frame(pixels, extension) for pixels in shown]
-    return animation.join(parts, WIDTH, HEIGHT, extension, ADDRESS)
+    return animation.join(parts, shown[0].shape, extension, ADDRESS)
 
 
 @pytest.mark.parametrize(
