@@ -22,8 +22,8 @@ from service.formats.records import ImageRecord, record_of
 SYNTHETIC = "synthetic"
 Extension = Literal["png", "webp", "jpeg"]
 EXTENSIONS: tuple[str, ...] = get_args(Extension)
-MAX_SIDE = {"png": 2**31 - 1, "webp": 16_383, "jpeg": 65_500}
-"""Pixels that the format allows."""
+MAX_SIDE_PIXELS = {"webp": 16_383, "jpeg": 65_500}
+"""Limits of these formats."""
 MAX_SHEET_PIXELS = {"png": 1 << 24, "webp": 1 << 22, "jpeg": 1 << 24}
 """One thread takes 0.6 s to encode so many as PNG, 0.7 s as WebP, 0.1 s as JPEG."""
 LOSSLESS_WEBP: dict[str, Any] = {"format": "WEBP", "lossless": True, "method": 0}
@@ -66,11 +66,12 @@ def check_sheet(count: int, shape: Sequence[int], extension: str, columns: int |
     """Raise ``InvalidRequest`` if a contact sheet of images of ``shape`` is too large to encode."""
     rows, columns = _grid(count, columns)
     height, width = rows * shape[0], columns * shape[1]
-    side, pixels = MAX_SIDE[extension], MAX_SHEET_PIXELS[extension]
+    pixels = MAX_SHEET_PIXELS[extension]
+    side = MAX_SIDE_PIXELS.get(extension, pixels)
     if max(height, width) > side or height * width > pixels:
         raise InvalidRequest(
-            f"a sheet of {width}x{height} does not fit into {extension}, which may have {pixels:,} "
-            f"pixels, and {side:,} per side. Request fewer images, or json",
+            f"a sheet of {width}x{height} does not fit into {extension}: at most {pixels:,} pixels "
+            f"in all, and {side:,} per side. Request fewer images, or json",
             kind="Answer too large",
         )
 

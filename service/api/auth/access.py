@@ -26,6 +26,7 @@ class AccessControl:
         self._settings = settings
         self._clients: dict[Key, Client] = {}
         self._anonymous = Client(None, rate_limiter(settings.rate_limit, settings))
+        self._lock = asyncio.Lock()
         self._use(self._read())
         local = host_check.is_loopback(settings.host)
         if not (self.requires_key or settings.allow_anonymous or local):
@@ -43,7 +44,7 @@ class AccessControl:
         On a thread, as the disk may hang.
         """
         try:
-            async with asyncio.timeout(READ_SECONDS):
+            async with asyncio.timeout(READ_SECONDS), self._lock:  # the last to read wins
                 self._use(await asyncio.to_thread(self._read))
         except TimeoutError:
             raise StartupError(

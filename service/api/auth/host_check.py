@@ -1,7 +1,6 @@
 """Protection against DNS rebinding for a service without API keys.
 
-starlette's ``TrustedHostMiddleware`` takes a list of names: it cannot let all IP addresses and
-single-label names pass, and answers 400 in plain text.
+starlette's ``TrustedHostMiddleware`` cannot let all IP addresses and single-label names pass.
 """
 
 from __future__ import annotations
