@@ -27,10 +27,10 @@ def members(values: str) -> str:
     [
         pytest.param("", {"Accept": "," * 60_000}, "{}", 406, id="Accept"),
         pytest.param("&".join(NAMES[:10_000]) + "&x&x", {}, "{}", 422, id="query"),
-        pytest.param("", {}, members("1"), 422, id="names"),
-        pytest.param("", {}, '{"label":' + members("1.5") + "}", 422, id="label"),
-        pytest.param("", {}, '{"label":[' + "[]," * 300_000 + "[]]}", 422, id="lists"),
-        pytest.param("", {}, '{"n":[' + "0.5," * 200_000 + "1]}", 422, id="numbers"),
+        pytest.param("", {}, members("1"), 400, id="names"),
+        pytest.param("", {}, '{"label":' + members("1.5") + "}", 400, id="label"),
+        pytest.param("", {}, '{"label":[' + "[]," * 300_000 + "[]]}", 400, id="lists"),
+        pytest.param("", {}, '{"n":[' + "0.5," * 200_000 + "1]}", 400, id="numbers"),
         pytest.param("", {}, json.dumps({"label": "ab" * 2000}), 422, id="phrase"),
     ],
 )
