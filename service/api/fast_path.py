@@ -156,7 +156,7 @@ def _read_json(content: bytes, media: str) -> Any:
             f"body: send a JSON object with Content-Type: application/json (it was {media[:100]})"
         )
     if sum(map(content.count, (b"[", b"{", b","))) > MAX_PARTS:
-        raise MalformedJson(f"the body cannot be read as JSON of more than {MAX_PARTS:,} values")
+        raise MalformedJson(f"the body cannot be read as JSON: it has over {MAX_PARTS:,} values")
     try:
         return JSON.decode(decode_json(content))
     except json.JSONDecodeError as error:

@@ -18,8 +18,8 @@ MAX_SECONDS = 0.1
 NAMES = [f"{number:x}" for number in range(100_000)]
 
 
-def members(values: str) -> str:
-    return "{" + ",".join(f'"{name}":{values}' for name in NAMES) + ',"x":1,"x":1}'
+def members(value: str, count: int = len(NAMES), end: str = "}") -> str:
+    return "{" + ",".join(f'"{name}":{value}' for name in NAMES[:count]) + end
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,8 @@ def members(values: str) -> str:
         pytest.param("", {"Accept": "," * 60_000}, "{}", 406, id="Accept"),
         pytest.param("&".join(NAMES[:10_000]) + "&x&x", {}, "{}", 422, id="query"),
         pytest.param("", {}, members("1"), 400, id="names"),
-        pytest.param("", {}, '{"label":' + members("1.5") + "}", 400, id="label"),
+        pytest.param("", {}, members("1", 45_000, ',"x":1,"x":1}'), 422, id="repeated name"),
+        pytest.param("", {}, '{"label":' + members("[]", 20_000) + "}", 422, id="label"),
         pytest.param("", {}, '{"label":[' + "[]," * 300_000 + "[]]}", 400, id="lists"),
         pytest.param("", {}, '{"n":[' + "0.5," * 200_000 + "1]}", 400, id="numbers"),
         pytest.param("", {}, json.dumps({"label": "ab" * 2000}), 422, id="phrase"),
