@@ -27,7 +27,6 @@ SHEET = {"n": 1024, "seed": 1, "label": "red eyes"}
     [
         ("/interpolate?format=gif", FILM),
         ("/interpolate?format=webp", FILM),
-        ("/interpolate?format=png", FILM),
         ("/generate?format=webp", SHEET),
     ],
 )
