@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.helpers.server import Server
 from tests.helpers.waiting import wait_until
 
-POOL = 64
+POOL = 40
 """Concurrent clients: more than asyncio has threads for work outside of batches."""
 
 
@@ -52,13 +52,13 @@ def metric(server: Server, name: str, **labels: str) -> float:
 def warm(server: Server) -> None:
     """Make the service start all its threads and load all modules that it imports late."""
 
-    def sheet(_: int) -> None:
+    def fetch_set(_: int) -> None:
         once = {"Connection": "close"}
-        answer = server.client.post("/generate?format=png", json={"n": 9}, headers=once)
+        answer = server.client.post("/generate?format=zip", json={"n": 9}, headers=once)
         answer.raise_for_status()
 
     with ThreadPoolExecutor(POOL) as pool:
-        list(pool.map(sheet, range(2 * POOL)))
+        list(pool.map(fetch_set, range(2 * POOL)))
     for format_ in ("json", "webp", "npy", "zip", "webdataset", "parquet"):
         server.client.post(f"/generate?format={format_}", json={"n": 3}).raise_for_status()
 
