@@ -19,7 +19,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api import problems
 from service.api.body import decode_json, read_body, reject_encoded_body
 from service.core.image_request import explain
-from service.engine.admission import REQUEST_KEY
 from service.errors import InvalidRequest, MalformedJson
 from service.formats import negotiation
 from service.formats.registry import MEDIA_TYPES
@@ -123,20 +122,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 JSON = json.JSONDecoder(parse_float=_number, object_pairs_hook=_unique)
 
 
-async def receive_body(request: Request, max_bytes: int) -> bytes:
-    """Read the body and make it part of the request's ``REQUEST_KEY``.
-
-    Raises ``BodyTooLarge`` and ``ClientDisconnected``.
-    """
-    content = await read_body(request.scope, request.receive, max_bytes)
-    REQUEST_KEY.set(hash((REQUEST_KEY.get(), content)))
-    return content
-
-
 async def _parse_body(request: Request, model: Any) -> Any:
     """Body as an instance of ``model``; no body is the same as ``{}``."""
     reject_encoded_body(request.headers)
-    content = await receive_body(request, MAX_BODY_BYTES)
+    content = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
     fields = _read_json(content, request.headers.get("content-type", "none")) if content else {}
     try:
         return model.model_validate(fields)

@@ -22,7 +22,6 @@ from service.api.auth.access import AccessControl
 from service.api.auth.rate_limit import SCOPE_KEY, set_client
 from service.api.http_constants import NOTHING_ACTIVE
 from service.api.paths import DOCS, READINESS, STUDIO, STUDIO_FILES
-from service.engine.admission import REQUEST_KEY
 from service.errors import MalformedRequest, NotReady
 from service.observability import metrics, tracing
 from service.observability.logging import REQUEST_ID, request_id
@@ -85,7 +84,6 @@ class Gateway:
         try:
             if self.draining and READINESS.fullmatch(scope["path"]):
                 raise NotReady("the service is shutting down")
-            REQUEST_KEY.set(_request_key(scope, context.authorization))
             self._access.check_host(context.host())
             set_client(scope, self._access.admit(scope["path"], context.authorization))
             await self._app(scope, receive, context.send)
@@ -104,12 +102,6 @@ class Gateway:
                 await answer(scope, receive, context.send)
         finally:
             context.record(self._log_requests)
-
-
-def _request_key(scope: Scope, authorization: bytes) -> int:
-    """Value for ``REQUEST_KEY``; equal for equal requests of one client, before their bodies."""
-    host, _ = scope["client"] or (None, 0)
-    return hash((host, authorization, scope["path"], scope["query_string"]))
 
 
 class _RequestContext:
