@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -31,7 +32,7 @@ POLL_SECONDS = 0.1
 STREAM_PREFETCH = 4
 """Batches queued ahead for each stream and thread: enough to hide the latency to the client."""
 PAUSE_SECONDS = 1.0
-"""Delay of a check from which on the process counts as paused, or starved of CPU time."""
+"""Delay of a check from which on the process counts as paused (SIGSTOP, VM migration)."""
 
 log = logging.getLogger(__name__)
 
@@ -233,27 +234,24 @@ class Engine:
         self._loop.call_soon_threadsafe(_resolve_futures, outcomes)
 
     async def _supervise(self) -> None:
+        resumed = -math.inf
         while True:
             due = time.monotonic() + POLL_SECONDS
             await asyncio.sleep(POLL_SECONDS)
-            late = max(0.0, time.monotonic() - due)
-            metrics.LOOP_LAG.set(late)
-            if late > PAUSE_SECONDS:
-                self._allow_for_pause(late)
+            now = time.monotonic()
+            metrics.LOOP_LAG.set(max(0.0, now - due))
+            if now - due > PAUSE_SECONDS:
+                resumed = now
+                continue
             metrics.READY.set(self.ready)
             metrics.QUEUE_IMAGES.set(self.queued_images)
             metrics.RATE.set(self.images_per_second or 0)
             try:
-                self._replace_hung_workers()
+                if now - resumed > self._limits.hang_timeout:
+                    self._replace_hung_workers()
                 self._check_deadlines()
             except Exception as error:
                 log.error("check of worker threads and deadlines failed", exc_info=error)
-
-    def _allow_for_pause(self, seconds: float) -> None:
-        """Shift heartbeats and deadlines after the process was paused (SIGSTOP, VM migration)."""
-        self._pool.shift_heartbeats(seconds)
-        for job in self._jobs:
-            job.deadline += seconds
 
     def _replace_hung_workers(self) -> None:
         limit = self._limits.hang_timeout

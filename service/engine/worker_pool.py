@@ -143,16 +143,6 @@ class WorkerPool:
                 or not thread.is_alive()
             ]
 
-    def shift_heartbeats(self, seconds: float) -> None:
-        """Shift all heartbeats by ``seconds`` after the process was paused."""
-        now = time.monotonic()
-        with self._lock:
-            for worker in self._threads:
-                if worker.last_heartbeat is not None:
-                    worker.last_heartbeat = min(now, worker.last_heartbeat + seconds)
-                if worker.warming_since is not None:
-                    worker.warming_since = min(now, worker.warming_since + seconds)
-
     def replace(self, worker: Worker) -> list[Job]:
         """Abandon a hung thread and start another; return the jobs of its batch.
 
