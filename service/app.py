@@ -74,7 +74,7 @@ def assemble(state: State) -> Gateway:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tracing.start()
-        await state.engine.start()
+        await state.engine.start(on_hang=gateway.fail)
         signals.reload_on_sighup(state.reload)
         gc.collect()
         gc.freeze()  # these objects stay: collecting them again takes 50 ms each time
@@ -107,7 +107,8 @@ def assemble(state: State) -> Gateway:
     # Requests on the fast path bypass the middleware of the app.
     fast_routes = [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
     inner: ASGIApp = FastPath(app, fast_routes)
-    return Gateway(inner, access, origins=settings.origins, log_requests=settings.log_requests)
+    gateway = Gateway(inner, access, origins=settings.origins, log_requests=settings.log_requests)
+    return gateway
 
 
 def load(settings: Settings, sandbox: ModelSandbox | None = None) -> State:

@@ -60,9 +60,16 @@ class Engine:
         self._supervisor: asyncio.Task[None]
         self._jobs: dict[Job, Receive | asyncio.Task[None] | None] = {}
         """Unfinished jobs, each with its client's ``receive`` or the task that reads it."""
+        self._hung = False
+        self._on_hang: Callable[[], object]
 
-    async def start(self) -> None:
-        """Start the worker threads and wait until all are warmed up."""
+    async def start(self, on_hang: Callable[[], object] = lambda: None) -> None:
+        """Start the worker threads and wait until all are warmed up.
+
+        ``on_hang`` is called once, if a thread hangs. The others continue, but the engine is not
+        ready any more: as Python cannot end a thread, its owner must end the process.
+        """
+        self._on_hang = on_hang
         self._loop = asyncio.get_running_loop()
         self._pool.start()
         while not self._pool.warmed_up:
@@ -83,14 +90,17 @@ class Engine:
         await closed.wait()
 
     @property
-    def ready(self) -> bool:
-        """True if a worker thread has sent a heartbeat within ``heartbeat_timeout``."""
-        return time.monotonic() - self._pool.last_heartbeat() < self.heartbeat_timeout
+    def fault(self) -> str | None:
+        """Reason why the engine is not ready, None if it is.
 
-    @property
-    def heartbeat_timeout(self) -> float:
-        """Seconds without a heartbeat after which the engine is not ready."""
-        return max(self._limits.hang_timeout, 2 * HEARTBEAT_SECONDS)
+        Ready: no worker thread hangs, and one has sent a heartbeat within ``hang_timeout``.
+        """
+        if self._hung:
+            return "a worker thread hangs"
+        timeout = max(self._limits.hang_timeout, 2 * HEARTBEAT_SECONDS)
+        if time.monotonic() - self._pool.last_heartbeat() < timeout:
+            return None
+        return f"no worker thread has sent a heartbeat within {timeout:g} s"
 
     @property
     def queued_images(self) -> int:
@@ -243,29 +253,35 @@ class Engine:
             if now - due > PAUSE_SECONDS:
                 resumed = now
                 continue
-            metrics.READY.set(self.ready)
+            metrics.READY.set(self.fault is None)
             metrics.QUEUE_IMAGES.set(self.queued_images)
             metrics.RATE.set(self.images_per_second or 0)
             try:
                 if now - resumed > self._limits.hang_timeout:
-                    self._replace_hung_workers()
+                    self._check_workers()
                 self._check_deadlines()
             except Exception as error:
                 log.error("check of worker threads and deadlines failed", exc_info=error)
 
-    def _replace_hung_workers(self) -> None:
+    def _check_workers(self) -> None:
+        """Fail the jobs of worker threads that hang, or all jobs if no thread is left."""
         limit = self._limits.hang_timeout
-        for worker in self._pool.hung_workers(since=time.monotonic() - limit):
-            metrics.THREADS_REPLACED.inc()
-            jobs = self._pool.replace(worker)
+        for jobs in self._pool.find_hung(since=time.monotonic() - limit):
+            metrics.THREADS_HUNG.inc()
             where = (
                 f"a batch of {jobs[0].source.model.name} (requests {request_ids(jobs)})"
                 if jobs
                 else "its warm-up"
             )
-            log.error("worker thread hung in %s; another replaces it", where)
+            log.error("worker thread hung in %s", where)
             for job in jobs:
                 self._end(job, InferenceFailed(f"the batch did not finish within {limit:g} s"))
+            if not self._hung:
+                self._hung = True
+                self._on_hang()
+        if not self._pool.can_compute:
+            for job in list(self._jobs):
+                self._end(job, InferenceFailed("all worker threads hang"))
 
     def _check_deadlines(self) -> None:
         """Fail jobs past their deadline, and start to watch the clients of slow ones."""

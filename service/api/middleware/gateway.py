@@ -65,6 +65,12 @@ class Gateway:
         self._access = access
         self._log_requests = log_requests
         self.draining = False
+        self.failed = False
+        """True once the process must end, because a worker thread hangs."""
+
+    def fail(self) -> None:
+        """Have the HTTP server drain, and end the process with an error status."""
+        self.failed = True
 
     def drain(self) -> None:
         """Close every connection after its next answer, and fail readiness probes.
