@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -16,7 +15,7 @@ from service.api.requests import VariationsRequest
 from service.api.response_headers import model_fields
 from service.api.responses import VariationsAnswer
 from service.api.state import state_of
-from service.core.latents import MAX_SEED
+from service.core.latents import draw_seed
 from service.formats import images
 from service.inference.variations import Variations
 
@@ -40,7 +39,7 @@ async def variations(
     model = choose_model(state.models, body, body.of)
     neighbours = Variations(
         of=sample(model, body.of),
-        seed=secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed,
+        seed=draw_seed() if body.seed is None else body.seed,
         strength=body.strength,
     )
     address = neighbours.of.address(body.of.index)
