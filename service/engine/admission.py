@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import NamedTuple
 
 from service.engine.limits import Limits
 from service.errors import QueueFull
@@ -15,19 +16,29 @@ MAX_RETRY_AFTER = 10
 """Seconds. Beyond them the load cannot be predicted."""
 
 
+class Load(NamedTuple):
+    """State of the queue when a request for images of one model arrives."""
+
+    queued: int
+    """Images queued or running."""
+    ahead: int
+    """Those of them that come first."""
+    throughput: float | None
+    """Images of the model per second; None before the first warm-up."""
+
+
 class AdmissionControl:
     """Rejects images if the queue is full, or if they would start or finish too late."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
-    def admit(self, images: int, *, queued: int, ahead: int, throughput: float | None) -> None:
+    def admit(self, images: int, load: Load) -> None:
         """Raise ``QueueFull`` unless a request or stream may queue ``images``.
 
-        ``queued`` images are queued or running, of which ``ahead`` come first. An empty queue
-        admits up to its size, whatever the time.
+        An empty queue admits up to its size, whatever the time.
         """
-        limits = self._limits
+        limits, (queued, ahead, throughput) = self._limits, load
         full = queued + images > limits.queue_images
         if queued and throughput is not None:
             full |= ahead > throughput * limits.max_wait

@@ -187,12 +187,7 @@ class Engine:
 
     def _admit(self, images: int, source: ImageSource, *, stream: bool) -> None:
         """Raise ``QueueFull`` unless ``images`` more may be queued."""
-        self._admission.admit(
-            images,
-            queued=self.queued_images,
-            ahead=self._pool.images_ahead(stream=stream),
-            throughput=self._pool.throughput(source.model.name),
-        )
+        self._admission.admit(images, self._pool.load(source.model.name, stream=stream))
 
     def _submit(
         self,

@@ -6,6 +6,7 @@ each thread encodes what it has computed. On a GPU, one thread computes and othe
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import threading
@@ -14,8 +15,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from prometheus_client import Histogram
+
 from service.core.image_info import ImageInfo
 from service.core.process import COMPUTE_THREAD
+from service.engine.admission import Load
 from service.engine.queue import BatchSlice, FairQueue, Job, request_ids
 from service.engine.throughput import CostTable, ImageCost, throughput
 from service.engine.worker import Outcome, Render, Rendered, RenderedSlice, Worker
@@ -85,20 +89,19 @@ class WorkerPool:
         with self._lock:
             return self._queue.images + self._in_flight
 
-    def images_ahead(self, *, stream: bool) -> int:
-        """Images that come before those of a new request, or of a new stream."""
+    def load(self, model: str, *, stream: bool) -> Load:
+        """Load that a new request, or a new stream, for images of ``model`` meets."""
         with self._lock:
-            return self._queue.images_ahead(stream=stream) + self._in_flight
+            return Load(
+                queued=self._queue.images + self._in_flight,
+                ahead=self._queue.images_ahead(stream=stream) + self._in_flight,
+                throughput=self._throughput_of(self._costs.of(model)),
+            )
 
     @property
     def warmed_up(self) -> bool:
         """True if every thread that computes has computed something."""
         return all(worker.last_heartbeat is not None for worker in self._threads)
-
-    def throughput(self, model: str) -> float | None:
-        """Images per second of a model; None before the first warm-up."""
-        with self._lock:
-            return self._throughput_of(self._costs.of(model))
 
     @property
     def latest_throughput(self) -> float | None:
@@ -247,8 +250,9 @@ class WorkerPool:
         slices = self._render(batch, exclusive=exclusive)
         cost = ImageCost(compute=time.monotonic() - started, encode=0)
         model = batch[0][0].model.name
-        metrics.BATCH_IMAGES.labels(model).observe(_size(worker.batch))
-        metrics.INFERENCE_TIME.labels(model).observe(cost.compute)
+        batch_images, inference_time, _ = _batch_metrics(model)
+        batch_images.observe(_size(worker.batch))
+        inference_time.observe(cost.compute)
         if self._encoders:
             self._queue_for_encoding(worker, slices, cost, exclusive)
         else:
@@ -294,7 +298,8 @@ class WorkerPool:
             each.job.timing.encode += now - before
             before = now
         model = worker.batch[0].job.source.model
-        metrics.ENCODE_TIME.labels(model.name).observe(before - started)
+        *_, encode_time = _batch_metrics(model.name)
+        encode_time.observe(before - started)
         self._complete(worker, results)
         threads = self._size if exclusive else 1
         new = ImageCost(threads * cost.compute / images, (before - started) / images, images)
@@ -332,6 +337,14 @@ def _encode_slice(job: Job, infos: list[ImageInfo], pixels: Any) -> list[Any] | 
         return [job.encode(*each) for each in zip(infos, pixels, strict=True)]
     except Exception as error:
         return error
+
+
+@functools.lru_cache(1024)
+def _batch_metrics(model: str) -> tuple[Histogram, Histogram, Histogram]:
+    """Metrics of a model's batches. Cached, as finding them takes longer than to observe."""
+    kinds = (metrics.BATCH_IMAGES, metrics.INFERENCE_TIME, metrics.ENCODE_TIME)
+    images, inference, encode = (kind.labels(model) for kind in kinds)
+    return images, inference, encode
 
 
 def _size(batch: list[BatchSlice]) -> int:
