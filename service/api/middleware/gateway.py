@@ -9,7 +9,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from fastapi import Request
 from prometheus_client import Counter, Histogram
@@ -53,10 +53,10 @@ class Gateway:
         ``log_requests``: log every request, not only those that fail.
         """
         self._app = app
-        self._http: ASGIApp = self._traced
+        self._http: ASGIApp = self._answer
         if origins:  # outside of everything else, so that a page can read why it is rejected
             self._http = CORSMiddleware(
-                self._traced,
+                self._answer,
                 allow_origins=origins,
                 allow_methods=("GET", "POST"),
                 allow_headers=("Authorization", "Content-Type"),
@@ -82,32 +82,30 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await (self._http if scope["type"] == "http" else self._app)(scope, receive, send)
 
-    async def _traced(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = _RequestContext(self, scope, send)
         with tracing.request(scope):
-            await self._answer(scope, receive, _RequestContext(self, scope, send))
-
-    async def _answer(self, scope: Scope, receive: Receive, context: _RequestContext) -> None:
-        try:
-            if self.draining and READINESS.fullmatch(scope["path"]):
-                raise NotReady("the service is shutting down")
-            self._access.check_host(context.host())
-            set_client(scope, self._access.admit(scope["path"], context.authorization))
-            await self._app(scope, receive, context.send)
-        except asyncio.CancelledError:
-            if not self.draining:
-                raise
-            context.abort("the service is shutting down")
-        except Exception as error:
-            if context.complete:
-                return  # FastAPI raises errors it has answered, for servers that log them
-            if context.status:
-                log.error("an answer failed", exc_info=error)
-                context.abort("it failed")
-            else:
-                answer = problems.answer(error, Request(scope))
-                await answer(scope, receive, context.send)
-        finally:
-            context.record(self._log_requests)
+            try:
+                if self.draining and READINESS.fullmatch(scope["path"]):
+                    raise NotReady("the service is shutting down")
+                self._access.check_host(context.host())
+                set_client(scope, self._access.admit(scope["path"], context.authorization))
+                await self._app(scope, receive, context.send)
+            except asyncio.CancelledError:
+                if not self.draining:
+                    raise
+                context.abort("the service is shutting down")
+            except Exception as error:
+                if context.complete:
+                    return  # FastAPI raises errors it has answered, for servers that log them
+                if context.status:
+                    log.error("an answer failed", exc_info=error)
+                    context.abort("it failed")
+                else:
+                    answer = problems.answer(error, Request(scope))
+                    await answer(scope, receive, context.send)
+            finally:
+                context.record(self._log_requests)
 
 
 class _RequestContext:
@@ -143,7 +141,7 @@ class _RequestContext:
             raise MalformedRequest(f"the request has {len(self._hosts)} Host headers, not one")
         return self._hosts[0] if self._hosts else b""
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message["headers"], (b"x-request-id", self._id.encode())]
@@ -157,7 +155,7 @@ class _RequestContext:
             message["headers"] = headers
         elif not message.get("more_body", False):
             self.complete = True
-        await self._send(message)
+        return self._send(message)
 
     def abort(self, reason: str) -> None:
         method, path = self._scope["method"], self._scope["path"]
