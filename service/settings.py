@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     hang_timeout: PositiveSeconds = Field(
         10,
         description="Longest run of one batch, in seconds; normal is well under a second. Beyond "
-        "it, the batch counts as hung: its requests fail (500), and another thread takes over.",
+        "it, the batch counts as hung: its requests get 500, and the process ends with status 70.",
     )
     max_images: Annotated[int, Field(ge=1, le=65536)] = Field(
         1024,

@@ -134,11 +134,8 @@ class Replica:
 
     async def check_health(self) -> None:
         """Health check of Serve, which replaces a replica that keeps raising ``NotReady``."""
-        if not self._state.engine.ready:
-            raise NotReady(
-                "no worker thread has sent a heartbeat within "
-                f"{self._state.engine.heartbeat_timeout:g} s"
-            )
+        if fault := self._state.engine.fault:
+            raise NotReady(fault)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Metrics for ``autoscaling.py``; also exported as Ray metrics, labelled by replica."""

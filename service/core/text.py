@@ -73,12 +73,14 @@ def decode_json(content: bytes) -> str:
 
     Raises ``MalformedJson`` for another encoding, and names it if it has a byte order mark.
     """
-    for name, marks in BYTE_ORDER_MARKS.items():
-        if content.startswith(marks):
-            raise MalformedJson(f"the body is in {name}: send JSON in UTF-8 (RFC 8259, 8.1)")
     try:
-        return content.decode("utf-8-sig")
+        return content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
+        for name, marks in BYTE_ORDER_MARKS.items():
+            if content.startswith(marks):
+                raise MalformedJson(
+                    f"the body is in {name}: send JSON in UTF-8 (RFC 8259, 8.1)"
+                ) from None
         raise MalformedJson(
             f"the body is not UTF-8, which JSON must be (RFC 8259, 8.1): byte {error.start} is "
             f"0x{content[error.start]:02x}"

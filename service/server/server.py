@@ -37,6 +37,8 @@ FORCE_EXIT_SECONDS = 5.0
 """Added to all configured shutdown times; then the process exits, whatever still runs."""
 CHECK_SECONDS = 1.0
 """Interval of timeout checks."""
+FAILED_STATUS = os.EX_SOFTWARE
+"""Exit status, 70, after a worker thread hung: Docker, systemd and our own parent restart it."""
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         seconds = self._shutdown_delay + ACCEPT_SECONDS + self._drain + FORCE_EXIT_SECONDS
-        self.exit_timer = threading.Timer(seconds, _exit_hung)
+        status = FAILED_STATUS if self._gateway.failed else 0
+        self.exit_timer = threading.Timer(seconds, _exit_hung, (status,))
         # Still runs after this method returns: threads that hang would block the interpreter's end.
         self.exit_timer.daemon = True
         self.exit_timer.start()
@@ -117,6 +120,13 @@ class Server(uvicorn.Server):
                 if isinstance(connection, BoundedHttpProtocol):
                     connection.check_timeouts(now)
             metrics.CONNECTIONS.set(len(self.server_state.connections))
+            if self._gateway.failed and not self.should_exit:
+                log.error(
+                    "shutting down, to be restarted: a worker thread hangs (status %d)",
+                    FAILED_STATUS,
+                )
+                self.should_exit = True
+                self._gateway.drain()
             await asyncio.sleep(CHECK_SECONDS)
 
 
@@ -138,13 +148,16 @@ def serve(
     config = configuration(gateway, settings)
     Server(config, gateway, settings.shutdown_delay, pings).run(sockets)
     signals.ignore_sighup()  # the event loop has restored the default, which kills
+    if gateway.failed:
+        logging.shutdown()
+        os._exit(FAILED_STATUS)
     force_exit()
 
 
-def _exit_hung() -> None:
+def _exit_hung(status: int) -> None:
     log.error("shutdown timed out: exiting while a thread or a task still runs")
     logging.shutdown()
-    os._exit(0)
+    os._exit(status)
 
 
 def force_exit() -> None:

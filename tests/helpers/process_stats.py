@@ -64,11 +64,8 @@ def warm(server: Server) -> None:
 
 
 @contextmanager
-def unharmed(server: Server, threads: int = 0) -> Iterator[None]:
-    """Assert that the server still serves afterwards, with no leaked thread, file or image.
-
-    ``threads`` may leak: those that hang cannot be ended.
-    """
+def unharmed(server: Server) -> Iterator[None]:
+    """Assert that the server still serves afterwards, with no leaked thread, file or image."""
     process = psutil.Process(server.process.pid)
     Figures(server)  # opens the connection that all further requests use
     before = process.num_threads(), process.num_fds()
@@ -84,7 +81,7 @@ def unharmed(server: Server, threads: int = 0) -> Iterator[None]:
         return not any(figures(name) for name in ("queue_images", "streams"))
 
     wait_until(at_rest)
-    wait_until(lambda: process.num_threads() <= before[0] + threads)
+    wait_until(lambda: process.num_threads() <= before[0])
     wait_until(lambda: process.num_fds() <= before[1])
     wait_until(
         lambda: abs(Figures(server)("open_fds") - process.num_fds()) <= 1
