@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from typing import Any
 
@@ -108,9 +107,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     # asyncio types the transport as its base class; _CoalescingTransport has what uvicorn calls.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        # asyncio sets TCP_NODELAY only on sockets of protocol TCP, and the shared socket of worker
-        # processes has protocol 0. Without it, a small answer may wait 40 ms for the client's ACK.
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         coalescing = _CoalescingTransport(transport, self.loop)
         super().connection_made(coalescing)  # type: ignore[arg-type]  # as above
         self.flow = _ReadControl(transport, self)

@@ -33,6 +33,8 @@ RESERVED_FILES = 64
 """File descriptors for everything but connections: logs, models, sockets of other libraries."""
 FORCE_EXIT_SECONDS = 5.0
 """Added to all configured shutdown times; then the process exits, whatever still runs."""
+ACCEPTED_PER_TURN = 16
+"""Connections accepted in one iteration of the event loop, which may take 0.2 s under load."""
 CHECK_SECONDS = 1.0
 """Interval of heartbeats and of timeout checks."""
 
@@ -83,6 +85,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for server in list(self.servers):
+            for listener in server.sockets:
+                await self._serve_copies(listener.fileno())
         for number in TERMINATION_SIGNALS:  # until now, they ended the process at once
             signal.signal(number, self.handle_exit)
         self._monitor = asyncio.create_task(self._check_connections())
@@ -102,6 +107,29 @@ class Server(uvicorn.Server):
         await asyncio.sleep(ACCEPT_SECONDS)
         await super().shutdown(sockets)
         self._monitor.cancel()
+
+    async def _serve_copies(self, listener: int) -> None:
+        """Serve copies of a listening socket: uvloop accepts one connection a turn from each.
+
+        With one a turn, new clients of a busy server wait in the kernel's backlog for seconds.
+        libuv does that on purpose: https://github.com/libuv/libuv/pull/3696
+        """
+        loop = asyncio.get_running_loop()
+        protocol = functools.partial(
+            self.config.http_protocol_class,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for _ in range(ACCEPTED_PER_TURN - 1):
+            copy = socket.socket(fileno=os.dup(listener))
+            # Connections inherit it. asyncio sets it only on sockets of protocol TCP, and the
+            # socket shared by worker processes has protocol 0. Without it, a small answer may
+            # wait 40 ms for the client's ACK.
+            copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.servers.append(
+                await loop.create_server(protocol, sock=copy, backlog=self.config.backlog)
+            )
 
     async def _check_connections(self) -> None:
         while True:
