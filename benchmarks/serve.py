@@ -27,7 +27,7 @@ import click
 import httpx
 import psutil
 
-from benchmarks.closed_loop import LoadResult
+from benchmarks.load import LoadResult
 from service.core import cpus
 
 ROOT = Path(__file__).parent.parent
@@ -116,10 +116,10 @@ def peak_memory(process: psutil.Process) -> float:
 
 
 def run_load(name: str, scenario: Scenario, seconds: float) -> LoadResult:
-    """Run ``benchmarks.closed_loop`` in a process of its own."""
+    """Run ``benchmarks.load`` in a process of its own."""
     url = f"http://127.0.0.1:{PORTS[name]}/generate{scenario.query}"
     body = json.dumps({"n": scenario.n, "seed": 3})
-    command = [PYTHON, "-m", "benchmarks.closed_loop", url, body]
+    command = [PYTHON, "-m", "benchmarks.load", url, body]
     options = [f"--connections={scenario.connections}", f"--seconds={seconds}"]
     process = subprocess.run([*command, *options], cwd=ROOT, check=True, capture_output=True)
     return LoadResult(**json.loads(process.stdout))
