@@ -12,6 +12,7 @@ addresses, hence the separate network namespace. The model is an untrained DCGAN
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -30,8 +31,7 @@ import click
 import httpx
 import yaml
 
-from benchmarks.background_load import BackgroundLoad
-from benchmarks.closed_loop import LoadResult
+from benchmarks.load import Load, LoadResult, Policy, request
 from benchmarks.serve import PORTS, PYTHON, ROOT, server, untrained_model
 
 CONFIG = ROOT / "ops" / "ray" / "serve.yaml"
@@ -148,8 +148,8 @@ def running_nodes(config: dict[str, Any]) -> Iterator[Nodes]:
 
 
 def run_load(url: str, scenario: Scenario, seconds: float) -> LoadResult:
-    """Run ``benchmarks.closed_loop`` in a process of its own."""
-    command = [PYTHON, "-m", "benchmarks.closed_loop", f"{url}/generate?format=png"]
+    """Run ``benchmarks.load`` in a process of its own."""
+    command = [PYTHON, "-m", "benchmarks.load", f"{url}/generate?format=png"]
     body = json.dumps({"n": scenario.n, "seed": 3})
     options = [f"--connections={scenario.connections}", f"--seconds={seconds}"]
     process = subprocess.run([*command, body, *options], cwd=ROOT, check=True, capture_output=True)
@@ -225,14 +225,15 @@ def mean_batch(cluster: Nodes, seconds: float) -> float:
 
 def measure_outage(cluster: Nodes, event: str, *command: Any, seconds: float) -> None:
     """Print the failures of 32 connections for ``seconds`` after a command that kills something."""
-    load = BackgroundLoad(f"{URLS['Ray']}/generate?format=png", b'{"n": 1, "seed": 3}')
-    with load.running(32):
+    content = request("/generate?format=png", {"n": 1, "seed": 3})
+    load = Load(PORT, itertools.repeat(content), Policy(connections=32))
+    with load.running():
         time.sleep(STABLE_SECONDS)
         cluster.call(*command)
         time.sleep(seconds)
     failed = ", ".join(f"{number} {reason}" for reason, number in load.failed.items()) or "none"
     print(
-        f"{event}: {load.responses} responses, failed: {failed}; "
+        f"{event}: {load.outcomes.total()} requests, failed: {failed}; "
         f"longest request {load.longest:.2f} s"
     )
 

@@ -29,7 +29,7 @@ import click
 import httpx
 import psutil
 
-from benchmarks.closed_loop import LoadResult
+from benchmarks.load import LoadResult
 from service.core import cpus
 
 ROOT = Path(__file__).parent.parent
@@ -137,10 +137,10 @@ class Measurement:
 
 
 def run_load(name: str, scenario: Scenario, seconds: float) -> LoadResult:
-    """Run ``benchmarks.closed_loop`` in a process of its own."""
+    """Run ``benchmarks.load`` in a process of its own."""
     url = f"http://127.0.0.1:{PORTS[name]}/generate{scenario.query}"
     body = json.dumps({"n": scenario.n, "seed": 3})
-    command = [PYTHON, "-m", "benchmarks.closed_loop", url, body]
+    command = [PYTHON, "-m", "benchmarks.load", url, body]
     options = [f"--connections={scenario.connections}", f"--seconds={seconds}"]
     process = subprocess.run([*command, *options], cwd=ROOT, check=True, capture_output=True)
     return LoadResult(**json.loads(process.stdout))
@@ -154,7 +154,7 @@ def measure_server(
     load = run_load(name, scenario, seconds)
     cpu = cpu_seconds(process) - before
     return Measurement(
-        load.requests_per_second * scenario.n, cpu / (load.requests * scenario.n), load
+        load.requests_per_second * scenario.n, cpu / (load.served * scenario.n), load
     )
 
 

@@ -129,8 +129,8 @@ class Settings(BaseSettings):
     )
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         4096,
-        description="Open connections of each worker process. Beyond that, the one whose request "
-        "has been incomplete longest is closed.",
+        description="Open connections of each worker process. Requests of further connections are "
+        "answered 503.",
     )
     shutdown_delay: Seconds = Field(
         1,

@@ -35,6 +35,8 @@ ACCEPT_SECONDS = 0.2
 """Time for clients to send the first request over connections that were accepted last."""
 FORCE_EXIT_SECONDS = 5.0
 """Added to all configured shutdown times; then the process exits, whatever still runs."""
+ACCEPTED_PER_TURN = 16
+"""Connections accepted in one iteration of the event loop, which may take 0.2 s under load."""
 CHECK_SECONDS = 1.0
 """Interval of timeout checks."""
 FAILED_STATUS = os.EX_SOFTWARE
@@ -79,6 +81,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for server in list(self.servers):
+            for listener in server.sockets:
+                await self._serve_copies(listener.fileno())
         for number in TERMINATION_SIGNALS:  # until now, they ended the process at once
             signal.signal(number, self.handle_exit)
         self._monitor = asyncio.create_task(self._check_connections())
@@ -96,7 +101,8 @@ class Server(uvicorn.Server):
         metrics.DRAINING.set(1)
         log.info("shutting down: %d open connections", len(self.server_state.connections))
         await asyncio.sleep(self._shutdown_delay)
-        while self._has_backlog():
+        end = time.monotonic() + ACCEPT_SECONDS  # under a flood, the backlog never becomes empty
+        while self._has_backlog() and time.monotonic() < end:
             await asyncio.sleep(0)  # the event loop accepts
         for server in self.servers:
             server.close()
@@ -112,6 +118,29 @@ class Server(uvicorn.Server):
         for listener in [each for server in self.servers for each in server.sockets]:
             poll.register(listener.fileno(), select.POLLIN)
         return bool(poll.poll(0))
+
+    async def _serve_copies(self, listener: int) -> None:
+        """Serve copies of a listening socket: uvloop accepts one connection a turn from each.
+
+        With one a turn, new clients of a busy server wait in the kernel's backlog for seconds.
+        libuv does that on purpose: https://github.com/libuv/libuv/pull/3696
+        """
+        loop = asyncio.get_running_loop()
+        protocol = functools.partial(
+            self.config.http_protocol_class,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for _ in range(ACCEPTED_PER_TURN - 1):
+            copy = socket.socket(fileno=os.dup(listener))
+            # Connections inherit it. asyncio sets it only on sockets of protocol TCP, and the
+            # socket shared by worker processes has protocol 0. Without it, a small answer may
+            # wait 40 ms for the client's ACK.
+            copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.servers.append(
+                await loop.create_server(protocol, sock=copy, backlog=self.config.backlog)
+            )
 
     async def _check_connections(self) -> None:
         while True:

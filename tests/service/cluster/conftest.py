@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from benchmarks.cluster import Nodes, replicas_metrics, running_nodes, two_node_config
+from benchmarks.load import Load, Policy, request
 from service.api.auth import api_keys
 from tests.helpers.ports import free_port
 from tests.helpers.server import MODELS
@@ -56,6 +58,14 @@ class Cluster:
     def metrics(self) -> list[str]:
         """``GET /metrics`` of each of the two replicas."""
         return replicas_metrics(self.nodes, HEADERS)
+
+    def load(self) -> Load:
+        """Requests for single images over eight connections."""
+        body = {"n": 1, "seed": 3, "model": "digits"}
+        content = request("/generate?format=png", body, key=SECRET)
+        port = httpx.URL(self.url).port
+        assert port is not None
+        return Load(port, itertools.repeat(content), Policy(connections=8))
 
 
 @pytest.fixture(scope="package")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.background_load import BackgroundLoad
+from benchmarks.load import Load, Policy, request
 from service.client import Figment
 from tests.helpers.server import MODELS, ROOT, environment, serve
 from tests.helpers.waiting import wait_until
@@ -64,12 +65,13 @@ def test_load_generator_reports_an_unanswered_request() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     server = threading.Thread(target=takes, args=(listening,))
     server.start()
-    load = BackgroundLoad(f"http://127.0.0.1:{listening.getsockname()[1]}/a?b", b"{}", timeout=1)
-    with load.running(4):
-        wait_until(lambda: load.responses > 100)
+    policy = Policy(connections=4, timeout=1)
+    load = Load(listening.getsockname()[1], itertools.repeat(request("/a?b", {})), policy)
+    with load.running():
+        wait_until(lambda: load.outcomes["200"] > 100)
     over.set()
     server.join()
-    assert load.failed == {"no response in 1 s": 1}
+    assert load.failed == {"TimeoutError": 1}
     assert 1 <= load.longest < 5
 
 
@@ -174,18 +176,16 @@ def test_stream_is_paused_for_a_slow_client_and_stopped_when_it_disconnects(
 
 
 def test_killed_replica_fails_no_request(cluster: Cluster) -> None:
-    load = BackgroundLoad(
-        f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
-    )
+    load = cluster.load()
     before = cluster.nodes.call("replicas")
     assert len(before) == 2
-    with load.running(8):
-        wait_until(lambda: load.responses > 200)
+    with load.running():
+        wait_until(lambda: load.outcomes["200"] > 200)
         cluster.nodes.call("kill", before[0])
         # Wait for the new replica, then for more answers.
         wait_until(lambda: len(set(cluster.nodes.call("replicas")) - {before[0]}) == 2)
-        served = load.responses
-        wait_until(lambda: load.responses > served + 200)
+        served = load.outcomes["200"]
+        wait_until(lambda: load.outcomes["200"] > served + 200)
     assert load.failed == {}
     assert load.longest < 5, "seconds of a single request"
 
@@ -203,9 +203,7 @@ def test_client_resumes_its_stream_after_a_killed_replica(cluster: Cluster, plai
 
 
 def test_all_replicas_reload_models_under_load(cluster: Cluster) -> None:
-    load = BackgroundLoad(
-        f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
-    )
+    load = cluster.load()
     shutil.copytree(MODELS / "digits" / "2", cluster.store / "digits" / "2")
 
     def everywhere() -> bool:
@@ -219,13 +217,13 @@ def test_all_replicas_reload_models_under_load(cluster: Cluster) -> None:
         )
 
     before = set(cluster.nodes.call("replicas"))
-    with load.running(8):
-        wait_until(lambda: load.responses > 100)
+    with load.running():
+        wait_until(lambda: load.outcomes["200"] > 100)
         assert not everywhere()
         cluster.nodes.call("deploy", {"models": "2"})
         wait_until(everywhere)
-        served = load.responses
-        wait_until(lambda: load.responses > served + 200)
+        served = load.outcomes["200"]
+        wait_until(lambda: load.outcomes["200"] > served + 200)
     assert load.failed == {}
     assert set(cluster.nodes.call("replicas")) == before, (
         "they were to go on, and not to be replaced"
