@@ -120,8 +120,8 @@ def read(archive: Archive, options: Options) -> Dataset:
         keep, split = [], ""
     of_others: set[str] = set()
     if split:
-        gone = compress(rows, (not k for k in keep))
-        reading.leave_out(f"not of split {split}", (f[t.file_column] for _, t, f in gone))
+        others = compress(rows, (not k for k in keep))
+        reading.leave_out(f"not of split {split}", (f[t.file_column] for _, t, f in others))
         reading.split = split
         of_others = {at for at, k in zip(locations, keep, strict=True) if at and not k}
         rows, locations = list(compress(rows, keep)), list(compress(locations, keep))

@@ -171,6 +171,8 @@ def _whole_rows(
 def _from_lines(
     text: str, source: str, problems: list[str], unread: dict[str, str]
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    if text.lstrip().startswith("["):
+        raise DataError(source, ["is one JSON array: write each object on a line of its own"])
     header: list[str] = []
     records: list[tuple[int, dict[str, Any]]] = []
     for number, line in enumerate(text.split("\n"), start=1):

@@ -183,7 +183,7 @@ def test_lines_of_json_end_with_line_feeds_only(tmp_path: Path) -> None:
     path = as_folder(tmp_path, FOUR | table(*lines, name="metadata.jsonl"))
     assert counts(load(str(path), ["x"])) == {"a": 2, "b": 2}
     (path / "metadata.jsonl").write_text(f"[{','.join(lines)}]")
-    assert problems(path) == ["line 1: is not a JSON object"]
+    assert problems(path) == ["is one JSON array: write each object on a line of its own"]
 
 
 @pytest.mark.parametrize("name", ["sampleSubmission.csv", "sample_submission.csv"])
