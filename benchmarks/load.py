@@ -286,14 +286,11 @@ class Load:
 
     @property
     def result(self) -> LoadResult:
-        times = [1000 * percentile(self.latencies, share) for share in (0.5, 0.95, 0.99)]
+        p50, p95, p99 = (1000 * percentile(self.latencies, share) for share in (0.5, 0.95, 0.99))
         rejected = self.outcomes["429"]
+        errors = self.failed.total() - rejected
         return LoadResult(
-            self.outcomes["200"],
-            self.requests_per_second,
-            *times,
-            rejected,
-            self.failed.total() - rejected,
+            self.outcomes["200"], self.requests_per_second, p50, p95, p99, rejected, errors
         )
 
     async def run(self, seconds: float = math.inf) -> None:

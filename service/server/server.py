@@ -126,7 +126,7 @@ class Server(uvicorn.Server):
         libuv does that on purpose: https://github.com/libuv/libuv/pull/3696
         """
         loop = asyncio.get_running_loop()
-        protocol = functools.partial(
+        protocol = functools.partial(  # type: ignore[call-arg]  # typed as a plain Protocol
             self.config.http_protocol_class,
             config=self.config,
             server_state=self.server_state,
