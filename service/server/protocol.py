@@ -26,7 +26,7 @@ MAX_HEAD = 1 << 16
 """Bytes of the request line and headers."""
 PARSED_BYTES = 4096
 """Bytes parsed at a time: at most some 200 pipelined requests, which wait as objects of 3 kB."""
-HALF_CLOSED_SECONDS = 0.5
+HALF_CLOSED_SECONDS = 0.2
 """Interval of interim responses that detect that a client has closed its connection entirely."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
