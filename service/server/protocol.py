@@ -26,7 +26,7 @@ MAX_HEAD = 1 << 16
 """Bytes of the request line and headers."""
 PARSED_BYTES = 4096
 """Bytes parsed at a time: at most some 200 pipelined requests, which wait as objects of 3 kB."""
-HALF_CLOSED_SECONDS = 0.5
+HALF_CLOSED_SECONDS = 0.2
 """Interval of interim responses that detect that a client has closed its connection entirely."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -115,6 +115,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The request being answered; uvicorn's ``cycle`` is the last one received."""
         self._incomplete_since: float | None = time.monotonic()
         self._in_head = True
+        """False from the end of a head to the end of its body."""
         self._request_bytes = 0
         """Bytes of the incomplete request, and of others parsed together with its first byte."""
         self._rejection = b""
@@ -134,13 +135,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn never keeps it open
         """Keep the connection open for an answer: the client may have closed only its own side."""
-        incomplete = self._incomplete_since is not None and self._request_bytes > 0
-        if not self._idle and (self._in_head or not incomplete):
+        if self._in_head and not self._idle:
             if not self._rejection:
                 self.cycle.keep_alive = False
             self.loop.call_later(HALF_CLOSED_SECONDS, self._detect_disconnect)
             return True
-        if incomplete:
+        if self._incomplete_since is not None and self._request_bytes:
             self._reject(*CUT)
         return False
 
@@ -170,7 +170,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
-            self._incomplete_since = None
+            self._incomplete_since, self._in_head = None, True
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -215,7 +215,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             if self._incomplete_since is None:
                 self._start_request()
-            part, self.unparsed = self.unparsed[:PARSED_BYTES], self.unparsed[PARSED_BYTES:]
+            part = self.unparsed[:PARSED_BYTES]
+            self.unparsed = self.unparsed[PARSED_BYTES:] or b""
             self._feed(part)
             self._request_bytes += len(part)
             if self._incomplete_since is not None:
@@ -256,8 +257,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
         A client that has closed both sides replies with a reset, and the next write fails.
         """
-        if not (self.transport.is_closing() or self.cycle.response_started):
-            if self.cycle.scope["http_version"] == "1.1":
+        current = self._current
+        if current and not (self.transport.is_closing() or current.response_started):
+            if current.scope["http_version"] == "1.1":
                 self.transport.write(CONTINUE)
             self.loop.call_later(HALF_CLOSED_SECONDS, self._detect_disconnect)
 

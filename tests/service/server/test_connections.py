@@ -230,11 +230,12 @@ def test_pipelined_images_are_answered_in_order(server: Server) -> None:
     ("last", "status"),
     [
         (b"hello\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x02\x00", b"400"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000, b"431"),
         (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", b"501"),
     ],
-    ids=["malformed", "malformed body", "large head", "CONNECT"],
+    ids=["malformed", "TLS", "malformed body", "large head", "CONNECT"],
 )
 def test_requests_before_a_rejected_one_are_answered(
     server: Server, last: bytes, status: bytes
