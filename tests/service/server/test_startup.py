@@ -68,6 +68,15 @@ def test_compose_passes_every_setting_that_the_image_does_not_set() -> None:
     assert passed == names - image
 
 
+@pytest.mark.parametrize(
+    "file", ["Dockerfile", "Makefile", "docs/systemd.md", "benchmarks/soak.py"]
+)
+def test_every_start_returns_freed_memory(file: str) -> None:
+    """The soak measures what users start."""
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        assert f"{name}=131072" in (ROOT / file).read_text()
+
+
 @pytest.mark.server
 def test_rejected_model_does_not_stop_the_others(tmp_path: Path) -> None:
     eyes = attribute("eyes", "red", "blue")
