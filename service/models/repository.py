@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import logging
 import re
 from collections.abc import Container, Iterator
@@ -124,40 +123,33 @@ class _Loading:
             return None
         return self._before.models.get(name, {}).get(int(version))
 
-    def _check(self, found: list[_Files]) -> Iterator[CheckResult]:
-        """Results for all models, each followed by that of its verifier."""
-        paths = [path for files in found for path in files if path is not None]
-        results = self._sandbox.check(paths)
-        if not self._first:
-            return results
-        # The CUDA probe loads models, so it must use checked ones.
-        used: list[CheckResult] = []
+    def _check(self, found: list[_Files]) -> dict[Path, CheckResult]:
+        """Results for all models and their verifiers, by path."""
+        results = self._sandbox.check([path for files in found for path in files if path])
+        if self._first:  # with checked models only: the probe loads them
+            self._runtime.probe_cuda(self._valid_models(results))
+        return {result.path: result for result in results}
 
-        def contents() -> Iterator[bytes]:
-            for result in results:
-                used.append(result)
-                if result.path.name == MODEL_FILE:
-                    with contextlib.suppress(InvalidModel):
-                        yield self._sandbox.checked_content(result)
+    def _valid_models(self, results: list[CheckResult]) -> Iterator[bytes]:
+        """Contents of the models that passed the check."""
+        for result in results:
+            if result.path.name == MODEL_FILE:
+                with contextlib.suppress(InvalidModel):
+                    yield self._sandbox.checked_content(result)
 
-        self._runtime.probe_cuda(contents())
-        return itertools.chain(used, results)
-
-    def _load(self, files: _Files, results: Iterator[CheckResult]) -> Model | None:
+    def _load(self, files: _Files, results: dict[Path, CheckResult]) -> Model | None:
         """Load a new or changed version; returns the previous one, if any, if it is invalid."""
         before = self._served(files)
-        result = next(results)
         try:
-            model = model_of(files.model, self._sandbox.checked_content(result), self._runtime)
+            content = self._sandbox.checked_content(results[files.model])
+            model = model_of(files.model, content, self._runtime)
         except InvalidModel as error:
-            if files.verifier is not None:
-                next(results)
             self._reject(files.model, str(error), PREVIOUS_SERVED if before else "")
             return before
         if files.verifier is None:
             return model
         try:
-            content = self._sandbox.checked_content(next(results))
+            content = self._sandbox.checked_content(results[files.verifier])
             return replace(model, verifier=load_verifier(content, model.manifest, self._runtime))
         except InvalidModel as error:
             had_one = before is not None and before.verifier is not None

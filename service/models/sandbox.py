@@ -6,30 +6,27 @@ in progress is rejected, and a new process continues with the rest.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import queue
 import re
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from service.core.process import exit_reason
 from service.core.text import printable
 from service.errors import InvalidModel, StartupError
 
+WORKER = "service.models.sandbox_worker"
 MAX_BYTES = 512 * 1024**2
 MAX_SECONDS = 60.0
 """Time limit of one file. The slowest shipped model takes 0.25 s."""
-START_SECONDS = 60.0
-"""Time limit for the start of the process, which loads ONNX Runtime."""
 MAX_STDERR_BYTES = 65536
 """As much as ``sandbox_worker`` may write."""
 INHERITED = (
@@ -56,42 +53,32 @@ class ModelSandbox:
     def __init__(self, max_bytes: int = MAX_BYTES, seconds: float = MAX_SECONDS) -> None:
         self.max_bytes = max_bytes
         self._seconds = seconds
-        self._process: _SandboxProcess | None = None
+        self._process: subprocess.Popen[str] | None = None
         self._closed = False
 
     def prepare(self) -> None:
         """Start the process early, as that takes 0.5 s. Raises ``StartupError``."""
         try:
-            self._process = _SandboxProcess(self.max_bytes, self._seconds)
+            self._process = self._start()
         except OSError as error:  # out of memory, or no space for temporary files
             raise StartupError(f"the model sandbox does not start: {error}") from error
 
-    def check(self, files: Sequence[Path]) -> Iterator[CheckResult]:
-        """Yield a result for each file, in order; a verifier must come after its model.
+    def check(self, files: Sequence[Path]) -> list[CheckResult]:
+        """Results for the files, in order; a verifier must come after its model.
 
-        The process works ahead of the caller. Raises ``StartupError`` if it does not start.
+        Raises ``StartupError`` if the process does not start.
         """
-        done = 0
-        while done < len(files):
+        results: list[CheckResult] = []
+        while rest := files[len(results) :]:
             if self._process is None:
                 self.prepare()
-            assert self._process is not None
-            try:
-                self._process.begin(files[done:])
-                while done < len(files):
-                    path = files[done]
-                    done += 1
-                    answer = self._process.next_answer()
-                    yield CheckResult(
-                        path, answer.get("sha256"), one_line(answer.get("refused", ""))
-                    )
-            except _SandboxDied as error:
-                if self._closed:
-                    raise StartupError("the service is shutting down") from error
-                yield CheckResult(path, None, one_line(str(error)))
-            finally:
-                self._process.end()
-                self._process = None
+            answers, failure = self._run(rest)
+            for path, answer in zip(rest, answers, strict=False):
+                reason = one_line(answer.get("refused", ""))
+                results.append(CheckResult(path, answer.get("sha256"), reason))
+            if len(answers) < len(rest):
+                results.append(CheckResult(rest[len(answers)], None, one_line(failure)))
+        return results
 
     def checked_content(self, result: CheckResult) -> bytes:
         """Content of the file that was checked. Raises ``InvalidModel`` if rejected or changed."""
@@ -110,80 +97,44 @@ class ModelSandbox:
         if (process := self._process) is not None:
             process.kill()
 
-
-class _SandboxDied(Exception):
-    """The process ended or exceeded its time; the message is the reason."""
-
-
-class _SandboxProcess:
-    """Child process, and a thread that reads its answers."""
-
-    def __init__(self, max_bytes: int, seconds: float) -> None:
-        self._seconds = seconds
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by end()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "service.models.sandbox_worker", str(max_bytes), str(seconds)],
+    def _start(self) -> subprocess.Popen[str]:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115, closed by _run()
+        return subprocess.Popen(
+            [sys.executable, "-m", WORKER, str(self.max_bytes), str(self._seconds)],
             cwd=Path(__file__).parents[2],
             env=_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
+            stderr=self._stderr,
             text=True,
             start_new_session=True,  # Ctrl-C in the service's terminal must not reach it
         )
-        self._reader = threading.Thread(target=self._read, name="sandbox", daemon=True)
-        self._reader.start()
 
-    def begin(self, files: Sequence[Path]) -> None:
-        """Send the list of files. Raises ``StartupError`` if the process does not get ready."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
-            json.dump([str(path.absolute()) for path in files], stdin)
-        try:
-            self._wait_for_line(START_SECONDS)
-        except _SandboxDied as error:
-            raise StartupError(f"the model sandbox does not start: {error}") from error
+    def _run(self, files: Sequence[Path]) -> tuple[list[dict[str, str]], str]:
+        """Have the process check ``files``: answers on the first ones, and why it ended there."""
+        assert self._process is not None
+        paths = json.dumps([str(path.absolute()) for path in files])
+        with self._stderr as stderr, self._process as process:
+            try:
+                stdout, _ = process.communicate(paths)
+            finally:
+                process.kill()
+                self._process = None
+            failure = self._exit_reason(process.returncode, stderr)
+        if self._closed:
+            raise StartupError("the service is shutting down")
+        *lines, _ = stdout.split("\n")  # what follows the last line break was cut
+        if not lines:
+            raise StartupError(f"the model sandbox does not start: {failure}")
+        return [json.loads(line) for line in lines[1:]], failure
 
-    def kill(self) -> None:
-        self._process.kill()
-
-    def end(self) -> None:
-        """Kill the process and release its resources."""
-        self._process.kill()
-        self._process.wait()
-        self._reader.join()
-        self._errors.close()
-
-    def next_answer(self) -> dict[str, str]:
-        """Wait for the answer on the next file. Raises ``_SandboxDied``."""
-        answer: dict[str, str] = json.loads(self._wait_for_line(self._seconds))
-        return answer
-
-    def _wait_for_line(self, seconds: float) -> str:
-        try:
-            line = self._lines.get(timeout=seconds)
-        except queue.Empty:
-            raise _SandboxDied(f"the check did not finish within {seconds:g} s") from None
-        if not line:
-            raise _SandboxDied(self._exit_reason())
-        return line
-
-    def _exit_reason(self) -> str:
-        code = self._process.wait()
-        self._errors.seek(0)
-        stderr = self._errors.read(MAX_STDERR_BYTES).decode(errors="replace").split("\n")
-        last = next((f": {line.strip()[:300]}" for line in reversed(stderr) if line.strip()), "")
-        if -code == getattr(signal, "SIGXCPU", None):
+    def _exit_reason(self, code: int, stderr: IO[bytes]) -> str:
+        if -code == getattr(signal, "SIGALRM", None):
             return f"the check did not finish within {self._seconds:g} s"
+        stderr.seek(0)
+        lines = stderr.read(MAX_STDERR_BYTES).decode(errors="replace").split("\n")
+        last = next((f": {line.strip()[:300]}" for line in reversed(lines) if line.strip()), "")
         return f"the sandbox process {exit_reason(code)}{last}"
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as stdout:
-            for line in stdout:
-                self._lines.put(line)
-        self._lines.put("")
 
 
 def one_line(text: str) -> str:
