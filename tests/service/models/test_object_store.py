@@ -267,7 +267,6 @@ def test_folder_for_copies_writable_by_others_is_rejected(store: Any) -> None:
         local_copy(URL)
 
 
-@pytest.mark.server
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -276,10 +275,18 @@ def test_folder_for_copies_writable_by_others_is_rejected(store: Any) -> None:
         ("file:///nowhere/models", "no folder with models at file:///nowhere/models"),
     ],
 )
-def test_unreadable_store_is_a_startup_error(tmp_path: Path, url: str, said: str) -> None:
-    stderr = refuse("--models", url, TMPDIR=str(tmp_path))
-    assert said in stderr
-    assert url in stderr
+@pytest.mark.usefixtures("store")
+def test_unreadable_store_is_a_startup_error(url: str, said: str) -> None:
+    with pytest.raises(StartupError) as raised:
+        local_copy(url)
+    assert said in str(raised.value)
+    assert url in str(raised.value)
+
+
+@pytest.mark.server
+def test_server_does_not_start_without_its_store(tmp_path: Path) -> None:
+    said = refuse("--models", "file:///nowhere/models", TMPDIR=str(tmp_path))
+    assert "Error: there is no folder with models at file:///nowhere/models" in said
 
 
 @pytest.mark.server
