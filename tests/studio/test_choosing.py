@@ -133,7 +133,8 @@ def test_verified_images(page: Page, server: Server) -> None:
     page.fill("#verify", "0.99")
     with page.expect_response("**/generate") as answer:
         chip(page, "eyes", "any")
-    assert answer.value.request.post_data_json["verify"] == 0.99
+    body = answer.value.request.post_data_json
+    assert body is not None and body["verify"] == 0.99
     assert query(page)["verify"] == ["0.99"]
 
 

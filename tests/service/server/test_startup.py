@@ -118,6 +118,7 @@ def test_startup_logs_device_threads_and_reason() -> None:
         assert "threads 1" in line
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("options", "settings", "error"),
     [
@@ -140,10 +141,12 @@ def test_invalid_setting_is_an_error(
     assert error in refuse(*options, **settings)
 
 
+@pytest.mark.server
 def test_empty_models_folder_is_an_error(tmp_path: Path) -> None:
     assert "no model to serve" in refuse("--models", str(tmp_path))
 
 
+@pytest.mark.server
 @pytest.mark.skipif(
     session.CUDA in ort.get_available_providers(), reason="CUDA may work with this wheel"
 )
