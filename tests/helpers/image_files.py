@@ -37,8 +37,8 @@ def as_folder(root: Path, files: dict[str, bytes]) -> Path:
     return root / "faces"
 
 
-def as_zip(root: Path, files: dict[str, bytes]) -> Path:
-    path = root / "faces.zip"
+def as_zip(root: Path, files: dict[str, bytes], name: str = "faces.zip") -> Path:
+    path = root / name
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, content)

