@@ -14,7 +14,7 @@ from training.data.archive import Archive
 from training.data.contents import count_others, images_of
 from training.data.dataset import Dataset
 from training.data.decoding import Picture, build
-from training.data.labelling import choose, label_name, label_problems
+from training.data.labelling import HIVE_NULL, choose, label_name, label_problems
 from training.data.options import Options
 from training.data.reading import Reading
 from training.data.tables import is_table, mismatch, stems_of
@@ -74,7 +74,7 @@ def read(archive: Archive, options: Options) -> Dataset:
         if begins := _beginnings(names):
             why += f" (file names begin with {', '.join(begins)}: move each kind into a folder)"
         raise options.unlabelled(source, why, reading)
-    problems = label_problems(columns, [repr(name) for name in names])
+    problems = label_problems(columns, [repr(name) for name in names], (HIVE_NULL,))
     pictures = (Picture(repr(name), partial(archive.read, name)) for name in names)
     reading.layout = "class folders" if columns else "images without labels"
     stem = archive.path.resolve().stem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,10 @@ from training.errors import DataError
 
 NO_YES = ("no", "yes")
 """Values of a yes/no attribute, which label phrases know: "Smiling", "not Smiling"."""
-MISSING = ("nan", "<na>", "null", "#n/a", "__hive_default_partition__")
-"""How programs write in lower or upper case that there is no value."""
+MISSING = ("nan", "<na>", "null", "#n/a")
+"""Values in a table, in lower or upper case, of a label that is missing."""
+HIVE_NULL = "__hive_default_partition__"
+"""Name of the folder of a missing value; a folder ``nan`` is a class."""
 WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
 INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
 """Characters that make two labels that look alike. Persian and emoji need the joiners."""
@@ -53,12 +55,19 @@ def whole_numbers(column: list[str]) -> list[str]:
     return [value.partition(".")[0] for value in column]
 
 
-def label_problems(columns: Mapping[str, Sequence[str]], locations: Sequence[str]) -> list[str]:
-    """Sentences on values that cannot be learnt; ``locations`` says where, such as ``line 7``."""
+def label_problems(
+    columns: Mapping[str, Sequence[str]],
+    locations: Sequence[str],
+    absent: Collection[str] = MISSING,
+) -> list[str]:
+    """Sentences on values that cannot be learnt; ``locations`` says where, such as ``line 7``.
+
+    Values in ``absent`` are missing, like empty ones.
+    """
     problems = []
     for name, column in columns.items():
         counts = Counter(column)
-        missing = {value for value in counts if not value or value.lower() in MISSING}
+        missing = {value for value in counts if not value or value.lower() in absent}
         if len(counts) == 1 and len(column) > 1:
             problems.append(f"attribute {name!r}: only one value, {column[0]!r}: nothing to learn")
             continue

@@ -125,6 +125,11 @@ def test_folder_of_a_missing_value_is_an_error(tmp_path: Path) -> None:
     assert "no value for 'hair'" in problems(path)[0]
 
 
+def test_class_may_have_the_name_of_a_missing_value(tmp_path: Path) -> None:
+    dataset = load(str(as_folder(tmp_path, classes("nan", "null"))))
+    assert dataset.attributes[0].values == ("nan", "null")
+
+
 def test_folders_that_name_different_attributes_are_an_error(tmp_path: Path) -> None:
     path = as_folder(tmp_path, classes("dog", "label=cat"))
     assert problems(path) == [
