@@ -107,7 +107,7 @@ def assemble(state: State) -> Gateway:
 
     # Requests on the fast path bypass the middleware of the app.
     fast_routes = [*generate.router.routes, *latent_space.router.routes]
-    inner: ASGIApp = FastPath(app, fast_routes)
+    inner: ASGIApp = FastPath(app, fast_routes, state.engine.reject_if_full)
     gateway = Gateway(inner, access, origins=settings.origins, log_requests=settings.log_requests)
     return gateway
 

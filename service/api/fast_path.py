@@ -66,8 +66,12 @@ class FastRoute(APIRoute):
 class FastPath:
     """ASGI app that calls fast routes directly, and passes all other requests to ``app``."""
 
-    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+    def __init__(
+        self, app: ASGIApp, routes: Iterable[BaseRoute], reject_if_full: Callable[[], None]
+    ) -> None:
+        """``reject_if_full`` raises ``QueueFull`` if the routes could not serve a single image."""
         self._app = app
+        self._reject_if_full = reject_if_full
         self._routes = {
             (method, route.path): route
             for route in routes
@@ -84,6 +88,7 @@ class FastPath:
         scope["app"], scope["route"] = self._app, route
         request = Request(scope, receive, send)
         try:
+            self._reject_if_full()  # before the body is read: that costs more than the answer
             response = await route.answer(request)
         except Exception as error:
             response = problems.answer(error, request)

@@ -185,6 +185,10 @@ class Engine:
             for job in ahead:
                 self._end(job)
 
+    def reject_if_full(self) -> None:
+        """Raise ``QueueFull`` if a request for one image would be rejected, whatever its kind."""
+        self._admission.admit(1, self._pool.lightest_load())
+
     def _admit(self, images: int, source: ImageSource, *, stream: bool) -> None:
         """Raise ``QueueFull`` unless ``images`` more may be queued."""
         self._admission.admit(images, self._pool.load(source.model.name, stream=stream))

@@ -98,6 +98,16 @@ class WorkerPool:
                 throughput=self._throughput_of(self._costs.of(model)),
             )
 
+    def lightest_load(self) -> Load:
+        """Load that any request meets at least: that of the fastest model, or of a stream."""
+        with self._lock:
+            return Load(
+                queued=self._queue.images + self._in_flight,
+                ahead=min(self._queue.images_ahead(stream=stream) for stream in (False, True))
+                + self._in_flight,
+                throughput=self._throughput_of(self._costs.lowest),
+            )
+
     @property
     def warmed_up(self) -> bool:
         """True if every thread that computes has computed something."""
