@@ -10,7 +10,7 @@ DEVELOP := .venv
 TOOLS := .venv-tools
 PIP := bin/python -m pip --disable-pip-version-check
 # Large blocks go back to the system when they are freed: see docs/serving.md, "Memory".
-MALLOC := MALLOC_MMAP_THRESHOLD_=131072 MALLOC_TRIM_THRESHOLD_=131072
+MALLOC := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576
 
 .PHONY: serve develop test test-fast check audit sbom format bench soak requirements clean
 

@@ -44,7 +44,7 @@ from benchmarks.serve import PORTS, PYTHON, ROOT, server
 PORT = PORTS["figment"]
 MAX_GROWTH_MB_PER_MINUTE = 1.0
 MAX_MEMORY_MB = 400
-MALLOC = ("env", "MALLOC_MMAP_THRESHOLD_=131072", "MALLOC_TRIM_THRESHOLD_=131072")
+MALLOC = ("env", "MALLOC_MMAP_THRESHOLD_=1048576", "MALLOC_TRIM_THRESHOLD_=1048576")
 """As ``make serve``, the container image and the systemd unit set them."""
 MEGABYTE = 1 << 20
 MEAN_PAUSE_SECONDS = 0.25

@@ -74,7 +74,7 @@ def test_compose_passes_every_setting_that_the_image_does_not_set() -> None:
 def test_every_start_returns_freed_memory(file: str) -> None:
     """The soak measures what users start."""
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-        assert f"{name}=131072" in (ROOT / file).read_text()
+        assert f"{name}=1048576" in (ROOT / file).read_text()
 
 
 @pytest.mark.server
