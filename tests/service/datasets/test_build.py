@@ -13,6 +13,7 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 
+from service.datasets.storage import LocalStorage
 from service.formats.registry import SUFFIXES
 from tests.conftest import manifest
 from tests.helpers.make_dataset import COLOURS, LARGE, SIZES, SMALL, Command, load, read
@@ -34,7 +35,7 @@ FREE = {"model": "free", "n": 20, "seed": 3}
     ids=str,
 )
 def test_files_are_those_of_a_fetch(server: Server, command: Command, plan: dict[str, Any]) -> None:
-    command.run(plan)
+    command.build(plan)
     fetch = [sys.executable, "-m", "service", "fetch", *plan.get("label", [])]
     for count in plan["n"] if isinstance(plan["n"], list) else [plan["n"]]:
         fetch += ["-n", str(count)]
@@ -52,7 +53,7 @@ def test_files_are_those_of_a_fetch(server: Server, command: Command, plan: dict
 
 
 def test_loaders_read_them(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    command.run(SMALL)
+    command.build(SMALL)
     shards = [str(path) for path in command.made()]
     assert len(shards) == 9
     samples = load(shards)
@@ -60,7 +61,7 @@ def test_loaders_read_them(command: Command, monkeypatch: pytest.MonkeyPatch) ->
     assert samples[0]["png"].shape == (16, 16, 3)
 
     command.out = command.folder / "parquet"
-    command.run(SMALL | {"format": "parquet"})
+    command.build(SMALL | {"format": "parquet"})
     tables = [str(path) for path in command.made()]
     assert sum(pq.read_table(path).num_rows for path in tables) == 100
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", command.folder / "cache")
@@ -92,7 +93,7 @@ def test_the_guide(tmp_path: Path) -> None:
 def test_files_that_are_gone_or_changed_are_made_again(
     command: Command, undisturbed: dict[str, bytes]
 ) -> None:
-    command.run(LARGE)
+    command.build(LARGE)
     changed = bytearray(undisturbed["tiny-00003.tar"])
     changed[5000] ^= 1
     (command.out / "tiny-00003.tar").write_bytes(changed)
@@ -106,24 +107,24 @@ def test_files_that_are_gone_or_changed_are_made_again(
 
 
 def test_a_place_is_of_one_set(command: Command, models: Path) -> None:
-    command.run(SMALL)
+    command.build(SMALL)
     before = read(command.out)
-    told = command.run(SMALL | {"truncation": 0.5, "format": "zip"}, fails=True)
+    told = command.refuse(SMALL | {"truncation": 0.5, "format": "zip"})
     assert "holds another set (it differs in truncation, format): choose another folder" in told
     path = models / "tiny" / "2" / "model.onnx"
     content = path.read_bytes()
     put(models, "tiny", 2, model(manifest(COLOURS, SIZES, latent_size=9)))
     try:
-        told = command.run(SMALL, fails=True)
+        told = command.refuse(SMALL)
     finally:
         path.write_bytes(content)
     assert "the model has changed since" in told and "model_sha256 is " in told
     assert read(command.out) == before
     (command.out / "manifest.json").unlink()
-    told = command.run(SMALL, fails=True)
+    told = command.refuse(SMALL)
     assert "has no manifest.json, but other files (tiny-00000.tar)" in told
     (command.out / "manifest.json").write_text("[1]")
-    assert "is not a manifest of a set" in command.run(SMALL, fails=True)
+    assert "is not a manifest of a set" in command.refuse(SMALL)
 
 
 def test_fetch_and_make_dataset_keep_apart(server: Server, command: Command) -> None:
@@ -131,16 +132,14 @@ def test_fetch_and_make_dataset_keep_apart(server: Server, command: Command) -> 
     fetch += ["--model", "tiny", "--seed", "3", "--out", str(command.out)]
     plan = {"model": "tiny", "n": 9, "seed": 3}
     subprocess.run(fetch, cwd=ROOT, env=environment(), check=True, capture_output=True)
-    assert "holds a set of fetch: choose another folder" in command.run(plan, fails=True)
-    fetch[-1] = str(command.folder / "made")
-    command.run(plan, out=fetch[-1])
+    assert "holds a set of fetch: choose another folder" in command.refuse(plan)
+    command.out = command.folder / "made"
+    command.build(plan)
+    fetch[-1] = str(command.out)
     done = subprocess.run(fetch, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert "holds a set of make-dataset: choose another folder" in done.stderr
 
 
 def test_two_at_once(command: Command) -> None:
-    process = command.start(LARGE, "--workers", "1")
-    command.wait(1, process)
-    assert "another command is writing to" in command.run(LARGE, fails=True)
-    process.communicate(timeout=120)
-    assert process.returncode == 0
+    with LocalStorage(command.out).lock():
+        assert "another command is writing to" in command.refuse(SMALL)
