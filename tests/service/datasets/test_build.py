@@ -12,7 +12,9 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from service.cli.fetch import fetch
 from service.datasets.storage import LocalStorage
 from service.formats.registry import SUFFIXES
 from tests.conftest import manifest
@@ -36,15 +38,16 @@ FREE = {"model": "free", "n": 20, "seed": 3}
 )
 def test_files_are_those_of_a_fetch(server: Server, command: Command, plan: dict[str, Any]) -> None:
     command.build(plan)
-    fetch = [sys.executable, "-m", "service", "fetch", *plan.get("label", [])]
+    options = list(plan.get("label", []))
     for count in plan["n"] if isinstance(plan["n"], list) else [plan["n"]]:
-        fetch += ["-n", str(count)]
+        options += ["-n", str(count)]
     for name in ("model", "seed", "offset", "truncation", "format"):
-        fetch += [f"--{name}", str(plan[name])] if name in plan else []
-    fetch += ["--per-file", "9"] if "images_per_file" in plan else []
+        options += [f"--{name}", str(plan[name])] if name in plan else []
+    options += ["--per-file", "9"] if "images_per_file" in plan else []
     out = command.folder / "fetched"
-    fetch += ["--out", str(out), "--server", server.url]
-    subprocess.run(fetch, cwd=ROOT, env=environment(), check=True, capture_output=True)
+    options += ["--out", str(out), "--server", server.url]
+    fetched = CliRunner().invoke(fetch, options)
+    assert fetched.exit_code == 0, fetched.output
     found, expected = read(command.out), read(out)
     described = json.loads(found.pop("manifest.json"))
     assert described | {"made_by": "fetch"} == json.loads(expected.pop("manifest.json"))
@@ -128,16 +131,14 @@ def test_a_place_is_of_one_set(command: Command, models: Path) -> None:
 
 
 def test_fetch_and_make_dataset_keep_apart(server: Server, command: Command) -> None:
-    fetch = [sys.executable, "-m", "service", "fetch", "-n", "9", "--server", server.url]
-    fetch += ["--model", "tiny", "--seed", "3", "--out", str(command.out)]
+    options = ["-n", "9", "--server", server.url, "--model", "tiny", "--seed", "3", "--out"]
     plan = {"model": "tiny", "n": 9, "seed": 3}
-    subprocess.run(fetch, cwd=ROOT, env=environment(), check=True, capture_output=True)
+    assert CliRunner().invoke(fetch, [*options, str(command.out)]).exit_code == 0
     assert "holds a set of fetch: choose another folder" in command.refuse(plan)
     command.out = command.folder / "made"
     command.build(plan)
-    fetch[-1] = str(command.out)
-    done = subprocess.run(fetch, cwd=ROOT, env=environment(), capture_output=True, text=True)
-    assert "holds a set of make-dataset: choose another folder" in done.stderr
+    refused = CliRunner().invoke(fetch, [*options, str(command.out)])
+    assert "holds a set of make-dataset: choose another folder" in refused.output
 
 
 def test_two_at_once(command: Command) -> None:
