@@ -7,9 +7,13 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from service.cluster.middleware import middlewares
+from service.cluster.middleware import ServeHeaders, middlewares
 
 pytestmark = pytest.mark.anyio
+
+
+async def test_serve_loads_the_middleware() -> None:
+    assert repr(middlewares()) == "[Middleware(ServeHeaders)]"
 
 
 @pytest.mark.parametrize("given", [b"our-own", b"two words", b"\xff", None])
@@ -22,10 +26,9 @@ async def test_request_has_one_id_and_no_headers_of_serve(given: bytes | None) -
         response.headers.append("X-Request-ID", "of Serve")
         await response(scope, receive, send)
 
-    (middleware,) = middlewares()
     headers = [(b"X-Request-Timeout-Seconds", b"0"), (b"X-Session-ID", b"\xff"), (b"A", b"b")]
     headers += [(b"X-Request-ID", given)] if given is not None else []
-    transport = httpx.ASGITransport(middleware.cls(serve))
+    transport = httpx.ASGITransport(ServeHeaders(serve))
     async with httpx.AsyncClient(transport=transport, base_url="http://figment") as client:
         answer = await client.get("/", headers=headers)
     assert seen[b"a"] == b"b"
