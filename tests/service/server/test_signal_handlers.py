@@ -1,4 +1,4 @@
-"""Signal handlers and connections at the moment of shutdown, in this process."""
+"""Signal handlers of the server, in this process."""
 
 from __future__ import annotations
 
