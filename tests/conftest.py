@@ -35,8 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let only tests with the marker ``server`` start one."""
-    helpers.server.allowed = item.get_closest_marker("server") is not None
+    """Let only tests with the marker ``server`` or ``ray`` start one."""
+    helpers.server.allowed = any(map(item.get_closest_marker, ("server", "ray")))
 
 
 @pytest.fixture(scope="session")
