@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -82,6 +82,9 @@ class _Loading:
         self._first = before is None
         self._before = before or ModelSet({}, [], {})
         self._refused: list[RejectedModel] = []
+        self._checks: Generator[CheckResult]
+        """Results of the sandbox, which checks files while others are loaded."""
+        self._results: dict[Path, CheckResult] = {}
 
     def load(self, configured_defaults: dict[Kind, str | None]) -> ModelSet:
         for path in (*self._folder.glob(MODEL_FILE), *self._folder.glob(f"[!.]*/{MODEL_FILE}")):
@@ -92,12 +95,15 @@ class _Loading:
             if re.fullmatch(VERSION_PATTERN, path.name) and path not in folders:
                 self._reject(path, f"has no {MODEL_FILE}")
         kept = {each: model for each in found if (model := self._unchanged(each)) is not None}
-        results = self._check([each for each in found if each not in kept])
+        new = [path for each in found if each not in kept for path in each if path]
         models: dict[str, dict[int, Model]] = {}
-        for each in found:
-            model = kept.get(each) or self._load(each, results)
-            if model is not None:
-                models.setdefault(model.name, {})[model.version] = model
+        with contextlib.closing(self._sandbox.check(new)) as self._checks:
+            if self._first:  # with checked models only: the probe loads them
+                self._runtime.probe_cuda(self._valid_models(new))
+            for each in found:
+                model = kept.get(each) or self._load(each)
+                if model is not None:
+                    models.setdefault(model.name, {})[model.version] = model
         named = {name: self._aliases(name, versions) for name, versions in models.items()}
         return ModelSet(models, self._refused, configured_defaults, named)
 
@@ -123,25 +129,25 @@ class _Loading:
             return None
         return self._before.models.get(name, {}).get(int(version))
 
-    def _check(self, found: list[_Files]) -> dict[Path, CheckResult]:
-        """Results for all models and their verifiers, by path."""
-        results = self._sandbox.check([path for files in found for path in files if path])
-        if self._first:  # with checked models only: the probe loads them
-            self._runtime.probe_cuda(self._valid_models(results))
-        return {result.path: result for result in results}
-
-    def _valid_models(self, results: list[CheckResult]) -> Iterator[bytes]:
-        """Contents of the models that passed the check."""
-        for result in results:
-            if result.path.name == MODEL_FILE:
+    def _valid_models(self, paths: list[Path]) -> Iterator[bytes]:
+        """Contents of the models that pass the check."""
+        for path in paths:
+            if path.name == MODEL_FILE:
                 with contextlib.suppress(InvalidModel):
-                    yield self._sandbox.checked_content(result)
+                    yield self._checked_content(path)
 
-    def _load(self, files: _Files, results: dict[Path, CheckResult]) -> Model | None:
+    def _checked_content(self, path: Path) -> bytes:
+        """Content of a file, once it is checked. Raises ``InvalidModel`` if it was rejected."""
+        while path not in self._results:
+            result = next(self._checks)
+            self._results[result.path] = result
+        return self._sandbox.checked_content(self._results[path])
+
+    def _load(self, files: _Files) -> Model | None:
         """Load a new or changed version; returns the previous one, if any, if it is invalid."""
         before = self._served(files)
         try:
-            content = self._sandbox.checked_content(results[files.model])
+            content = self._checked_content(files.model)
             model = model_of(files.model, content, self._runtime)
         except InvalidModel as error:
             self._reject(files.model, str(error), PREVIOUS_SERVED if before else "")
@@ -149,7 +155,7 @@ class _Loading:
         if files.verifier is None:
             return model
         try:
-            content = self._sandbox.checked_content(results[files.verifier])
+            content = self._checked_content(files.verifier)
             return replace(model, verifier=load_verifier(content, model.manifest, self._runtime))
         except InvalidModel as error:
             had_one = before is not None and before.verifier is not None

@@ -6,6 +6,7 @@ in progress is rejected, and a new process continues with the rest.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -54,6 +56,8 @@ class ModelSandbox:
         self.max_bytes = max_bytes
         self._seconds = seconds
         self._process: subprocess.Popen[str] | None = None
+        self._failure = ""
+        """Why the last process ended."""
         self._closed = False
 
     def prepare(self) -> None:
@@ -63,22 +67,20 @@ class ModelSandbox:
         except OSError as error:  # out of memory, or no space for temporary files
             raise StartupError(f"the model sandbox does not start: {error}") from error
 
-    def check(self, files: Sequence[Path]) -> list[CheckResult]:
-        """Results for the files, in order; a verifier must come after its model.
+    def check(self, files: Sequence[Path]) -> Generator[CheckResult]:
+        """Results for the files, in order, as they come; a verifier must come after its model.
 
         Raises ``StartupError`` if the process does not start.
         """
-        results: list[CheckResult] = []
-        while rest := files[len(results) :]:
+        rest = deque(files)
+        while rest:
             if self._process is None:
                 self.prepare()
-            answers, failure = self._run(rest)
-            for path, answer in zip(rest, answers, strict=False):
+            for answer in self._answers(rest):
                 reason = one_line(answer.get("refused", ""))
-                results.append(CheckResult(path, answer.get("sha256"), reason))
-            if len(answers) < len(rest):
-                results.append(CheckResult(rest[len(answers)], None, one_line(failure)))
-        return results
+                yield CheckResult(rest.popleft(), answer.get("sha256"), reason)
+            if rest:
+                yield CheckResult(rest.popleft(), None, one_line(self._failure))
 
     def checked_content(self, result: CheckResult) -> bytes:
         """Content of the file that was checked. Raises ``InvalidModel`` if rejected or changed."""
@@ -110,23 +112,30 @@ class ModelSandbox:
             start_new_session=True,  # Ctrl-C in the service's terminal must not reach it
         )
 
-    def _run(self, files: Sequence[Path]) -> tuple[list[dict[str, str]], str]:
-        """Have the process check ``files``: answers on the first ones, and why it ended there."""
+    def _answers(self, files: Iterable[Path]) -> Iterator[dict[str, str]]:
+        """Have the process check ``files``; sets ``_failure`` when it ends."""
         assert self._process is not None
         paths = json.dumps([str(path.absolute()) for path in files])
+        answered = False
         with self._stderr as stderr, self._process as process:
+            assert process.stdin is not None and process.stdout is not None
             try:
-                stdout, _ = process.communicate(paths)
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(paths)
+                    process.stdin.close()
+                for line in process.stdout:
+                    if answered and line.endswith("\n"):  # otherwise it was cut
+                        yield json.loads(line)
+                    answered = True
             finally:
                 process.kill()
                 self._process = None
-            failure = self._exit_reason(process.returncode, stderr)
+            process.wait()
+            self._failure = self._exit_reason(process.returncode, stderr)
         if self._closed:
             raise StartupError("the service is shutting down")
-        *lines, _ = stdout.split("\n")  # what follows the last line break was cut
-        if not lines:
-            raise StartupError(f"the model sandbox does not start: {failure}")
-        return [json.loads(line) for line in lines[1:]], failure
+        if not answered:
+            raise StartupError(f"the model sandbox does not start: {self._failure}")
 
     def _exit_reason(self, code: int, stderr: IO[bytes]) -> str:
         if -code == getattr(signal, "SIGALRM", None):

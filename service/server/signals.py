@@ -38,8 +38,10 @@ def reload_on_sighup(reload: Callable[[], Awaitable[object]]) -> None:
     reloads: set[asyncio.Future[object]] = set()
 
     def on_sighup() -> None:
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            return  # the second of two: the shell sends one, and so does the kernel
         if terminal_is_closed():
-            ignore_sighup()  # the shell sends one, and so does the kernel
+            ignore_sighup()
             signal.raise_signal(signal.SIGTERM)
         else:
             reloads.add(task := asyncio.ensure_future(reload()))

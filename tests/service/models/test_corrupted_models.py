@@ -98,7 +98,7 @@ def test_corruptions_of_a_shipped_model_have_a_result_each(tmp_path: Path) -> No
     for number, content in enumerate(corrupted(SHIPPED.read_bytes(), 48, seed=0), start=1):
         onnx_files.put(tmp_path, "digits", number, content)
     paths = sorted(tmp_path.glob("*/*/*"))
-    results = ModelSandbox(seconds=20).check(paths)
+    results = list(ModelSandbox(seconds=20).check(paths))
     assert [result.path for result in results] == paths
     for result in results:
         assert (result.sha256 is None) == bool(result.reason)

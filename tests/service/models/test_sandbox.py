@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_close_ends_a_running_check(tmp_path: Path) -> None:
     path = onnx_files.put(tmp_path, "tiny", 1, endless())
     checks = ModelSandbox()
     with ThreadPoolExecutor() as pool:
-        result = pool.submit(checks.check, [path])
+        result = pool.submit(lambda: list(checks.check([path])))
         wait_until(lambda: bool(sandbox_processes()))
         checks.close()
         with pytest.raises(StartupError, match="the service is shutting down"):
@@ -117,12 +117,11 @@ def test_file_over_the_size_limit_is_rejected(tmp_path: Path) -> None:
 class _FileReplacer(ModelSandbox):
     """Changes each version 1 after its check."""
 
-    def check(self, files: Sequence[Path]) -> list[CheckResult]:
-        results = super().check(files)
-        for result in results:
+    def check(self, files: Sequence[Path]) -> Generator[CheckResult]:
+        for result in super().check(files):
             if result.path.parent.name == "1":
                 result.path.write_bytes(result.path.read_bytes() + b"\0")
-        return results
+            yield result
 
 
 def test_file_changed_after_its_check_is_rejected(tmp_path: Path) -> None:
