@@ -27,7 +27,6 @@ SHEET = {"n": 1024, "seed": 1, "label": "red eyes"}
     ("path", "body"),
     [
         ("/interpolate?format=gif", FILM),
-        ("/interpolate?format=webp", FILM),
         ("/generate?format=webp", SHEET),
     ],
 )
