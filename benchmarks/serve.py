@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +107,11 @@ def server(name: str, command: list[str]) -> Iterator[tuple[psutil.Process, floa
                     time.sleep(0.01)
             yield psutil.Process(process.pid), time.perf_counter() - started
         finally:
+            workers = psutil.Process(process.pid).children(recursive=True)
             process.terminate()
+            for worker in workers:  # LitServe's outlive their parent
+                with suppress(psutil.NoSuchProcess):
+                    worker.terminate()
 
 
 def peak_memory(server: psutil.Process) -> float:

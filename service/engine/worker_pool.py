@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -26,6 +28,9 @@ from service.engine.worker import Outcome, Render, Rendered, RenderedSlice, Work
 from service.errors import InferenceFailed
 from service.observability import metrics
 
+NICENESS = 5
+"""Of threads that compute, so that the event loop gets a core under overload: at three times the
+capacity, goodput was 0.84 of it, and 0.67 without."""
 HEARTBEAT_SECONDS = 1.0
 """Interval of heartbeats of an idle thread, and of retries of a failed warm-up."""
 
@@ -175,6 +180,8 @@ class WorkerPool:
     # The methods below run on the worker threads.
 
     def _compute_loop(self, worker: Worker) -> None:
+        if sys.platform == "linux":  # elsewhere, it would be the priority of the process
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while self._warm_up(worker):
             succeeded = True
             while succeeded:

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import pytest
 from fastapi import FastAPI
+from starlette.types import Message
 
 from service.api.fast_path import FastPath
 from service.api.routes import generate
@@ -18,12 +19,12 @@ def full() -> NoReturn:
 
 @pytest.mark.anyio
 async def test_request_is_rejected_before_its_body_is_read_if_the_queue_is_full() -> None:
-    sent = []
+    sent: list[Message] = []
 
     async def receive() -> NoReturn:
         raise AssertionError("the body was read")
 
-    async def send(message: dict[str, object]) -> None:
+    async def send(message: Message) -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/generate", "headers": []}
