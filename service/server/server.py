@@ -81,15 +81,19 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for server in list(self.servers):
-            for listener in server.sockets:
-                await self._serve_copies(listener.fileno())
         for number in TERMINATION_SIGNALS:  # until now, they ended the process at once
             signal.signal(number, self.handle_exit)
         self._monitor = asyncio.create_task(self._check_connections())
         if pings := self._pings:
             loop = asyncio.get_running_loop()
             loop.add_reader(pings.fileno(), lambda: pings.send(pings.recv()))
+
+    async def main_loop(self) -> None:
+        # Not in startup: a signal between its log line and its handlers would end the process.
+        for server in list(self.servers):
+            for listener in server.sockets:
+                await self._serve_copies(listener.fileno())
+        await super().main_loop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         seconds = self._shutdown_delay + ACCEPT_SECONDS + self._drain + FORCE_EXIT_SECONDS
