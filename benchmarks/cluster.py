@@ -73,7 +73,7 @@ class Nodes:
         started = self._result()
         self.start_seconds: float = started["seconds"]
         self.address: str = started["address"]
-        """Of the Ray cluster, for ``ray.init``."""
+        """Address of the Ray cluster, for ``ray.init``."""
 
     def call(self, *command: Any) -> Any:
         """Run a command of ``ray_nodes.RayNodes`` and return its result."""

@@ -232,7 +232,7 @@ class ConnectionPool:
 
 @dataclass(frozen=True)
 class Policy:
-    """How a load is sent."""
+    """Pattern of a load."""
 
     connections: int = 1
     """Clients of the closed loop."""
@@ -248,7 +248,7 @@ class LoadResult:
     served: int
     """Responses with 200."""
     requests_per_second: float
-    """The same per second."""
+    """Responses with 200 per second."""
     p50: float
     p95: float
     p99: float
@@ -275,7 +275,7 @@ class Load:
         self.latencies: list[float] = []
         """Seconds from each request, or from the time when it was due, to its response with 200."""
         self.longest = 0.0
-        """The same of the slowest request, whatever became of it."""
+        """Seconds of the slowest request, whatever its status."""
         self.requests_per_second = 0.0
         """Responses with 200 per second while requests were sent."""
 

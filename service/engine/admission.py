@@ -22,7 +22,7 @@ class Load(NamedTuple):
     queued: int
     """Images queued or running."""
     ahead: int
-    """Those of them that come first."""
+    """Images of ``queued`` that come first."""
     throughput: float | None
     """Images of the model per second; None before the first warm-up."""
 

@@ -29,8 +29,8 @@ from service.errors import InferenceFailed
 from service.observability import metrics
 
 NICENESS = 5
-"""Of threads that compute, so that the event loop gets a core under overload: at three times the
-capacity, goodput was 0.84 of it, and 0.67 without."""
+"""Niceness of computing threads, so that the event loop gets a core under overload: at three times
+the capacity, goodput was 0.84 of it, and 0.67 without."""
 HEARTBEAT_SECONDS = 1.0
 """Interval of heartbeats of an idle thread, and of retries of a failed warm-up."""
 

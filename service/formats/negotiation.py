@@ -9,7 +9,7 @@ from service.errors import NotAcceptable
 from service.formats.registry import MEDIA_TYPES
 
 MAX_ACCEPT_CHARACTERS = 2000
-"""Of an Accept header: browsers send 150. So many commas take 1 ms to read."""
+"""Limit of an Accept header: browsers send 150. So many commas take 1 ms to read."""
 
 
 def choose(accept: str, wanted: str | None, offered: Sequence[str]) -> str:

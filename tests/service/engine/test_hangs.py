@@ -61,7 +61,7 @@ async def test_requests_fail_at_once_if_all_threads_hang() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("hanging", [1, 2])
 async def test_hung_encoders_fail_their_requests(hanging: int) -> None:
-    """Of two: the other serves the rest, or there is none left."""
+    """One thread of two hangs: the other serves the rest, or there is none left."""
     network = FakeNetwork()
     async with engine(network, threads=1, encoders=2, hang_timeout=0.2) as running:
         hangs = threading.Event()
