@@ -7,7 +7,7 @@ until it is stopped. ``serve --litserve PYTHON`` starts it. Configured as LitSer
 recommends for throughput: a worker process per core with one thread, and batches of 16 requests.
 """
 
-from __future__ import annotations
+# No deferred annotations: LitServe reads the type of the request from them.
 
 import base64
 import io
