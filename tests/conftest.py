@@ -21,7 +21,7 @@ os.environ["SSL_CERT_DIR"] = os.devnull
 
 REAL_DATA = Path(os.environ.get("TEST_DATA", ROOT.parent / "shared" / "data"))
 
-EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "40"))
 """Generated requests for each endpoint; ten times as many labels and addresses."""
 
 

@@ -175,7 +175,8 @@ def test_keyboard_navigation(page: Page, server: Server) -> None:
     assert page.evaluate("() => !!document.activeElement.closest('aside')")
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
 def test_accessibility_and_layout(
     browser: Browser, server: Server, scheme: Any, width: int
 ) -> None:

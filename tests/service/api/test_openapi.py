@@ -20,7 +20,7 @@ pytestmark = pytest.mark.server
 KEY = "figment_for-schemathesis"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 """Headers of every request, except those that test access without a key."""
-CASES = 1000
+CASES = 2000
 """Minimum number of generated requests; most do not depend on ``EXAMPLES``."""
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 CONDITIONAL = manifest(
