@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.cluster.middleware import ServeHeaders, middlewares
 
@@ -36,3 +36,25 @@ async def test_request_has_one_id_and_no_headers_of_serve(given: bytes | None) -
     assert answer.headers.get_list("x-request-id") == [seen[b"x-request-id"].decode()]
     assert (seen[b"x-request-id"] == given) == (given == b"our-own")
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_response_begins_with_its_body() -> None:
+    """HAProxy retries a request of a killed replica only if no response has begun."""
+    sent: list[str] = []
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        before.extend(sent)
+        await send({"type": "http.response.body", "body": b"part", "more_body": True})
+        await send({"type": "http.response.body", "body": b"end"})
+
+    async def receive() -> Message:
+        raise AssertionError("the app does not read the request")
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+
+    before: list[str] = []
+    await ServeHeaders(serve)({"type": "http", "headers": []}, receive, send)
+    assert before == []
+    assert sent == ["http.response.start", "http.response.body", "http.response.body"]
