@@ -146,7 +146,7 @@ def load(settings: Settings, sandbox: ModelSandbox | None = None) -> State:
         run_batch,
         lambda: _render_one(registry.models),
         threads=runtime.threads,
-        encoders=runtime.encoders,
+        concurrent_batches=runtime.concurrent_batches,
         limits=Limits(
             queue_images=settings.max_queue,
             max_wait=settings.max_wait,
@@ -193,7 +193,7 @@ def _effective(runtime: SessionFactory) -> dict[str, Any]:
         "provider_options": runtime.provider_options,
         "onnxruntime": onnxruntime.__version__,
         "threads": runtime.threads,
-        "encoders": runtime.encoders,
+        "concurrent_batches": runtime.concurrent_batches,
     }
 
 
@@ -213,7 +213,7 @@ def _summary(effective: dict[str, Any], library: ModelSet, settings: Settings) -
         "provider": effective["provider"],
         "options": effective["provider_options"] or "none",
         "threads": effective["threads"],
-        "encoders": effective["encoders"],
+        "concurrent batches": effective["concurrent_batches"],
         "batches": " or ".join(sorted(batches)),
         "workers": settings.workers,
         "queue": f"{settings.max_queue} images",

@@ -142,8 +142,8 @@ class InfoAnswer(BaseModel):
     provider: str
     provider_options: dict[str, str] = Field(description="Options that ONNX Runtime reports.")
     onnxruntime: str
-    threads: int = Field(description="Threads that compute images, in this worker process.")
-    encoders: int = Field(description="Threads that only encode; 0 if the compute threads encode.")
+    threads: int = Field(description="Threads that compute and encode, in this worker process.")
+    concurrent_batches: int = Field(description="Threads that compute at a time; 1 on a GPU.")
     batches: dict[str, dict[str, Any]] = Field(
         description="For each model and version: its batch sizes, and whether several cores "
         "compute a single image."

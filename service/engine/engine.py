@@ -47,11 +47,15 @@ class Engine:
         *,
         threads: int,
         limits: Limits,
-        encoders: int = 0,
+        concurrent_batches: int,
     ) -> None:
         """See ``WorkerPool``."""
         self._pool = WorkerPool(
-            render, probe, self._post_results, threads=threads, encoders=encoders
+            render,
+            probe,
+            self._post_results,
+            threads=threads,
+            concurrent_batches=concurrent_batches,
         )
         self._threads = threads
         self._limits = limits

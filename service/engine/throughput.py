@@ -35,14 +35,9 @@ class ImageCost:
         )
 
 
-def throughput(cost: ImageCost, threads: int, encoders: int) -> float:
-    """Images per second of ``threads`` that compute and ``encoders`` that only encode.
-
-    Without encoders, each thread encodes what it has computed.
-    """
-    if not encoders:
-        return threads / (cost.compute + cost.encode)
-    return min(threads / cost.compute, encoders / max(cost.encode, MIN_SECONDS))
+def throughput(cost: ImageCost, threads: int, concurrent_batches: int) -> float:
+    """Images per second of ``threads``, of which only some compute at a time."""
+    return min(threads / (cost.compute + cost.encode), concurrent_batches / cost.compute)
 
 
 class CostTable:

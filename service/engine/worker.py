@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from service.core.image_info import ImageInfo
 from service.engine.queue import BatchSlice, Job
-from service.engine.throughput import ImageCost
 from service.inference.source import ImageSource
 
 Outcome = tuple[Job, Exception | None]
@@ -32,22 +31,13 @@ class Render(Protocol):
 class Worker:
     """State of one worker thread. Times are of ``time.monotonic``."""
 
-    encodes: bool = False
-    """True for a thread that only encodes."""
     last_heartbeat: float | None = None
     """None until a warm-up succeeds: at the start, and after a failed batch."""
     batch: list[BatchSlice] = field(default_factory=list)
     """The batch in progress."""
+    computing: bool = False
+    """True until the batch is computed, and only has to be encoded."""
     busy_since: float | None = None
     """Start of the batch, or of the warm-up after a failed batch; None in the first warm-up."""
     hung: bool = False
     """True once it was found in one batch for too long, or dead."""
-
-
-class Rendered(NamedTuple):
-    """A computed batch, queued for encoding."""
-
-    batch: list[BatchSlice]
-    slices: list[RenderedSlice]
-    cost: ImageCost
-    exclusive: bool

@@ -1,7 +1,7 @@
 """Worker pool: threads that compute and encode batches, with heartbeats and hang detection.
 
-ONNX Runtime and the image encoders release the GIL, so threads scale like processes here. On a CPU,
-each thread encodes what it has computed. On a GPU, one thread computes and others encode.
+ONNX Runtime and the image encoders release the GIL, so threads scale like processes here. Each
+thread encodes what it has computed. On a GPU, one thread computes while others encode.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,7 @@ from service.core.process import COMPUTE_THREAD
 from service.engine.admission import Load
 from service.engine.queue import BatchSlice, FairQueue, Job, request_ids
 from service.engine.throughput import CostTable, ImageCost, throughput
-from service.engine.worker import Outcome, Render, Rendered, RenderedSlice, Worker
+from service.engine.worker import Outcome, Render, Worker
 from service.errors import InferenceFailed
 from service.observability import metrics
 
@@ -33,6 +32,9 @@ NICENESS = 5
 the capacity, goodput was 0.84 of it, and 0.67 without."""
 HEARTBEAT_SECONDS = 1.0
 """Interval of heartbeats of an idle thread, and of retries of a failed warm-up."""
+
+SliceResult = tuple[BatchSlice, list[Any] | Exception]
+"""A job's part of a batch, with its results or the error of its encoder."""
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +49,9 @@ class WorkerPool:
         on_complete: Callable[[list[Outcome]], None],
         *,
         threads: int,
-        encoders: int = 0,
+        concurrent_batches: int,
     ) -> None:
-        """``threads`` compute; ``encoders`` only encode, and if 0, the others encode, too.
+        """``threads`` compute and encode; at most ``concurrent_batches`` compute at a time.
 
         ``probe`` computes one small image: the warm-up of a thread. ``on_complete`` is called on a
         worker thread with all jobs that a batch has finished.
@@ -58,33 +60,36 @@ class WorkerPool:
         self._probe = probe
         self._on_complete = on_complete
         self._size = threads
-        self._encoders = encoders
+        self._concurrent_batches = concurrent_batches
         self._threads: dict[Worker, threading.Thread] = {}
         # The lock guards all that follows.
-        lock = threading.RLock()
-        self._work_ready = threading.Condition(lock)
-        self._handover = threading.Condition(lock)
-        self._rendered: deque[Rendered] = deque()
-        """Queue for encoding: at most one batch for each encoder."""
+        self._lock = threading.RLock()
+        self._work_ready = threading.Condition(self._lock)
         self._queue = FairQueue()
         self._in_flight = 0
         """Images in batches."""
+        self._computing = 0
+        """Batches being computed."""
         self._idle = 0
         self._closed = False
         self._costs = CostTable()
-        self._lock = lock
 
     def start(self) -> None:
         """Start all threads; see ``warmed_up``."""
-        for number in range(self._size + self._encoders):
-            self._start_worker(encodes=number >= self._size)
+        for _ in range(self._size):
+            worker = Worker()
+            # A daemon: a hung thread must not keep the process from ending.
+            thread = threading.Thread(
+                target=self._work, args=(worker,), name=COMPUTE_THREAD, daemon=True
+            )
+            self._threads[worker] = thread
+            thread.start()
 
     def close(self) -> None:
         """End the threads after their current batches; queued images are not computed."""
         with self._lock:
             self._closed = True
             self._work_ready.notify_all()
-            self._handover.notify_all()
         for thread in self._threads.values():
             thread.join(HEARTBEAT_SECONDS)
 
@@ -115,7 +120,7 @@ class WorkerPool:
 
     @property
     def warmed_up(self) -> bool:
-        """True if every thread that computes has computed something."""
+        """True if every thread has computed something."""
         return all(worker.last_heartbeat is not None for worker in self._threads)
 
     @property
@@ -124,12 +129,11 @@ class WorkerPool:
         return self._throughput_of(self._costs.latest)
 
     def _throughput_of(self, cost: ImageCost | None) -> float | None:
-        return None if cost is None else throughput(cost, self._size, self._encoders)
+        return None if cost is None else throughput(cost, self._size, self._concurrent_batches)
 
     def last_heartbeat(self) -> float:
-        """Latest heartbeat of a thread that computes; minus infinity if there is none."""
-        beats = [worker.last_heartbeat for worker in self._threads if not worker.encodes]
-        return max(beat or -math.inf for beat in beats)
+        """Latest heartbeat of a thread; minus infinity if there is none."""
+        return max(worker.last_heartbeat or -math.inf for worker in self._threads)
 
     def add(self, job: Job) -> None:
         """Queue a job."""
@@ -163,23 +167,13 @@ class WorkerPool:
 
     @property
     def can_compute(self) -> bool:
-        """False if all threads that compute hang, or all that encode."""
-        working = [worker.encodes for worker in self._threads if not worker.hung]
-        return False in working and (True in working or not self._encoders)
-
-    def _start_worker(self, *, encodes: bool) -> None:
-        worker = Worker(encodes)
-        loop, name = (
-            (self._encode_loop, "encode") if encodes else (self._compute_loop, COMPUTE_THREAD)
-        )
-        # A daemon: a hung thread must not keep the process from ending.
-        thread = threading.Thread(target=loop, args=(worker,), name=name, daemon=True)
-        self._threads[worker] = thread
-        thread.start()
+        """False if all threads hang, or as many in the network as may compute at a time."""
+        hung = [worker.computing for worker in self._threads if worker.hung]
+        return len(hung) < self._size and sum(hung) < self._concurrent_batches
 
     # The methods below run on the worker threads.
 
-    def _compute_loop(self, worker: Worker) -> None:
+    def _work(self, worker: Worker) -> None:
         if sys.platform == "linux":  # elsewhere, it would be the priority of the process
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while self._warm_up(worker):
@@ -189,7 +183,7 @@ class WorkerPool:
                     exclusive = self._take_batch(worker)
                 if not worker.batch:
                     return
-                succeeded = self._fail_batch_on_error(self._compute, worker, exclusive)
+                succeeded = self._run_batch(worker, exclusive)
 
     def _warm_up(self, worker: Worker) -> bool:
         """Retry the probe until it succeeds: at start, and after a failed batch.
@@ -229,23 +223,24 @@ class WorkerPool:
             if self._closed:
                 return False
             waiting = self._queue.images
-            # An equal share for each idle thread, so that none idles while others work.
-            worker.batch = self._queue.take(math.ceil(waiting / (self._idle + 1)))
+            if free := self._concurrent_batches - self._computing:
+                # An equal share for each idle thread, so that none idles while others work.
+                worker.batch = self._queue.take(math.ceil(waiting / min(self._idle + 1, free)))
             if worker.batch:
                 worker.busy_since = worker.last_heartbeat
+                worker.computing = True
+                self._computing += 1
                 self._in_flight += _size(worker.batch)
                 return waiting == 1 and self._idle == self._size - 1
             self._idle += 1
             self._work_ready.wait(HEARTBEAT_SECONDS)
             self._idle -= 1
 
-    def _fail_batch_on_error(
-        self, step: Callable[..., None], worker: Worker, *arguments: Any
-    ) -> bool:
-        """Run one step of a batch; an error fails the jobs in it. Returns True on success."""
+    def _run_batch(self, worker: Worker, exclusive: bool) -> bool:
+        """Compute and encode a batch; an error fails the jobs in it. Returns True on success."""
         batch = worker.batch
         try:
-            step(worker, *arguments)
+            results = self._results(worker, exclusive)
         except Exception as error:
             metrics.BATCHES_FAILED.inc()
             requests = request_ids(each.job for each in batch)
@@ -254,78 +249,55 @@ class WorkerPool:
                 error = InferenceFailed("the model could not be run; the service's log says why")
             self._complete(worker, [(each, error) for each in batch])
             return False
+        self._complete(worker, results)
         return True
 
-    def _compute(self, worker: Worker, exclusive: bool) -> None:
+    def _results(self, worker: Worker, exclusive: bool) -> list[SliceResult]:
+        batch = worker.batch
         started = time.monotonic()
-        for each in worker.batch:
+        for each in batch:
             if not each.job.timing.queue:
                 each.job.timing.queue = started - each.job.arrived
                 if not each.job.stream:  # batches of a stream also wait for the client
                     metrics.QUEUE_TIME.observe(each.job.timing.queue)
-        batch = [(each.job.source, each.chunk) for each in worker.batch]
-        slices = self._render(batch, exclusive=exclusive)
-        cost = ImageCost(compute=time.monotonic() - started, encode=0)
-        model = batch[0][0].model.name
-        batch_images, inference_time, _ = _batch_metrics(model)
-        batch_images.observe(_size(worker.batch))
-        inference_time.observe(cost.compute)
-        if self._encoders:
-            self._queue_for_encoding(worker, slices, cost, exclusive)
-        else:
-            self._encode(worker, slices, cost, exclusive)
-
-    def _queue_for_encoding(
-        self, worker: Worker, slices: list[RenderedSlice], cost: ImageCost, exclusive: bool
-    ) -> None:
-        """Wait for room in the queue of the encoders, then add a batch to it."""
-        with self._lock:
-            rendered = Rendered(worker.batch, slices, cost, exclusive)
-            worker.batch, worker.busy_since = [], None
-            while len(self._rendered) == self._encoders and not self._closed:
-                worker.last_heartbeat = time.monotonic()  # if one hangs, it is an encoder
-                self._handover.wait(HEARTBEAT_SECONDS)
-            self._rendered.append(rendered)
-            self._handover.notify_all()
-
-    def _encode_loop(self, worker: Worker) -> None:
-        while True:
-            with self._lock:
-                worker.last_heartbeat = time.monotonic()
-                if self._closed:
-                    return
-                if not self._rendered:
-                    self._handover.wait(HEARTBEAT_SECONDS)
-                    continue
-                rendered = self._rendered.popleft()
-                worker.batch, worker.busy_since = rendered.batch, worker.last_heartbeat
-                self._handover.notify_all()
-            self._fail_batch_on_error(self._encode, worker, *rendered[1:])
-
-    def _encode(
-        self, worker: Worker, slices: list[RenderedSlice], cost: ImageCost, exclusive: bool
-    ) -> None:
-        results: list[tuple[BatchSlice, list[Any] | Exception]] = []
-        images = _size(worker.batch)
-        started = before = time.monotonic()
-        for each, (infos, pixels) in zip(worker.batch, slices, strict=True):
+        try:
+            chunks = [(each.job.source, each.chunk) for each in batch]
+            slices = self._render(chunks, exclusive=exclusive)
+        finally:
+            self._finish_computing(worker)
+        computed = before = time.monotonic()
+        results: list[SliceResult] = []
+        for each, (infos, pixels) in zip(batch, slices, strict=True):
             results.append((each, _encode_slice(each.job, infos, pixels)))
             now = time.monotonic()
-            each.job.timing.inference += cost.compute
+            each.job.timing.inference += computed - started
             each.job.timing.encode += now - before
             before = now
-        model = worker.batch[0].job.source.model
-        *_, encode_time = _batch_metrics(model.name)
-        encode_time.observe(before - started)
-        self._complete(worker, results)
-        threads = self._size if exclusive else 1
-        new = ImageCost(threads * cost.compute / images, (before - started) / images, images)
+        self._measure(batch, computed - started, before - computed, exclusive)
+        return results
+
+    def _finish_computing(self, worker: Worker) -> None:
+        with self._lock:
+            worker.computing = False
+            self._computing -= 1
+            if self._concurrent_batches < self._size and self._queue.images:
+                self._work_ready.notify()
+
+    def _measure(
+        self, batch: list[BatchSlice], compute: float, encode: float, exclusive: bool
+    ) -> None:
+        """Record the seconds that a batch took."""
+        model, images = batch[0].job.source.model, _size(batch)
+        batch_images, inference_time, encode_time = _batch_metrics(model.name)
+        batch_images.observe(images)
+        inference_time.observe(compute)
+        encode_time.observe(encode)
+        threads = self._concurrent_batches if exclusive else 1
+        new = ImageCost(threads * compute / images, encode / images, images)
         with self._lock:
             self._costs.record(model.name, new, model.largest_batch)
 
-    def _complete(
-        self, worker: Worker, results: list[tuple[BatchSlice, list[Any] | Exception]]
-    ) -> None:
+    def _complete(self, worker: Worker, results: list[SliceResult]) -> None:
         """Store the results of a batch and report the jobs that it finishes."""
         outcomes: list[Outcome] = []
         with self._lock:

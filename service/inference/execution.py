@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ Images = npt.NDArray[np.uint8]
 
 
 class Executor(Protocol):
-    """A model's network, ready to run. Thread-safe except for ``BucketedExecutor``."""
+    """A model's network, ready to run. Thread-safe."""
 
     largest_batch: int
 
@@ -84,21 +85,20 @@ class FixedBatchExecutor:
 
 
 class BucketedExecutor:
-    """Pads batches to a few sizes, each with its own session and buffers on the device.
-
-    Not thread-safe.
-    """
+    """Pads batches to a few sizes, each with its own session and buffers on the device."""
 
     def __init__(self, sessions: Mapping[int, ort.InferenceSession], device: str) -> None:
         self._buckets = {
             size: BoundSession(sessions[size], size, device) for size in sorted(sessions)
         }
         self.largest_batch = max(sessions)
+        self._lock = threading.Lock()
 
     def __call__(self, feeds: Feeds, *, exclusive: bool = False) -> Images:
         count = len(next(iter(feeds.values())))
         size = next(size for size in self._buckets if size >= count)
-        return self._buckets[size](feeds)[:count]
+        with self._lock:
+            return self._buckets[size](feeds)[:count]
 
     def describe(self) -> dict[str, Any]:
         return {"batches": list(self._buckets)}

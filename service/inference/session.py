@@ -58,13 +58,13 @@ class SessionFactory:
 
     @property
     def threads(self) -> int:
-        """Threads that run models at the same time; 1 for a GPU, where more would only wait."""
-        return 1 if self.provider == CUDA else self._cores
+        """Threads that compute and encode: one for each core, and one to feed a GPU."""
+        return self._cores + (self.provider == CUDA)
 
     @property
-    def encoders(self) -> int:
-        """Threads that only encode; 0 on a CPU, where each thread encodes its own images."""
-        return self._cores if self.provider == CUDA else 0
+    def concurrent_batches(self) -> int:
+        """Threads that run models at the same time; 1 for a GPU, where more would only wait."""
+        return 1 if self.provider == CUDA else self._cores
 
     @property
     def device(self) -> str:

@@ -72,13 +72,13 @@ async def engine(
     network: FakeNetwork, probe: Any = lambda: None, **changes: Any
 ) -> AsyncIterator[Engine]:
     limits = {"queue_images": LIMIT, "max_wait": 10.0, "timeout": 10.0, "hang_timeout": 10.0}
-    threads, encoders = changes.pop("threads", 2), changes.pop("encoders", 0)
+    threads = changes.pop("threads", 2)
     on_hang = changes.pop("on_hang", lambda: None)
     running = Engine(
         network,
         probe,
         threads=threads,
-        encoders=encoders,
+        concurrent_batches=changes.pop("concurrent_batches", threads),
         limits=Limits(**cast(Any, limits | changes)),
     )
     await running.start(on_hang)

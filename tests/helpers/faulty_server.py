@@ -28,8 +28,8 @@ LATE = 3000
 """First index at which ``RAISES_LATE`` fails."""
 CLOCK = "clock"
 """Contains the seconds by which the wall clock is wrong."""
-ENCODERS = "encoders"
-"""If it exists at start, separate threads encode, as with a GPU."""
+ONE_BATCH = "one-batch"
+"""If it exists at start, one batch is computed at a time while others are encoded, as on a GPU."""
 
 CLOSING = "closing"
 """If it exists at start, shutdown hangs on one of asyncio's threads."""
@@ -44,10 +44,10 @@ def break_parts(folder: Path) -> None:
     _break_clock(folder / CLOCK)
     if (folder / CLOSING).exists():
         tracing.stop = hang
-    if (folder / ENCODERS).exists():
+    if (folder / ONE_BATCH).exists():
         # mypy forbids to replace properties.
-        SessionFactory.threads = 1  # type: ignore[assignment, method-assign]
-        SessionFactory.encoders = 2  # type: ignore[assignment, method-assign]
+        SessionFactory.threads = 2  # type: ignore[assignment, method-assign]
+        SessionFactory.concurrent_batches = 1  # type: ignore[assignment, method-assign]
 
 
 def _break_networks(hang: Any) -> None:

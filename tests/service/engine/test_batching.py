@@ -41,9 +41,9 @@ REQUESTS = st.lists(
 
 
 @settings(max_examples=100, deadline=None)
-@given(requests=REQUESTS, threads=st.integers(1, 4), encoders=st.integers(0, 2))
+@given(requests=REQUESTS, threads=st.integers(1, 4), concurrent=st.integers(1, 4))
 def test_each_client_gets_exactly_its_images(
-    requests: list[dict[str, Any]], threads: int, encoders: int
+    requests: list[dict[str, Any]], threads: int, concurrent: int
 ) -> None:
     """Whatever comes when, is cancelled or fails; and never more is admitted than may be."""
 
@@ -86,7 +86,7 @@ def test_each_client_gets_exactly_its_images(
 
     async def run_all() -> None:
         network = FakeNetwork()
-        async with engine(network, threads=threads, encoders=encoders) as running:
+        async with engine(network, threads=threads, concurrent_batches=concurrent) as running:
             await asyncio.gather(*(one(running, request) for request in requests))
             # It still works.
             source = FakeSource()

@@ -181,9 +181,9 @@ def test_failing_encoder_is_answered_500(server: Server, format_: str) -> None:
 
 
 @pytest.mark.slow
-def test_encoder_threads_fail_and_hang_like_others(models: Path, folder: Path) -> None:
+def test_encoders_fail_and_hang_like_networks(models: Path, folder: Path) -> None:
     """As with a GPU."""
-    (folder / faulty_server.ENCODERS).touch()
+    (folder / faulty_server.ONE_BATCH).touch()
     with broken(models, folder) as server:
         warm(server)
         with unharmed(server):

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from service.core.process import COMPUTE_THREAD
 from service.engine.engine import PAUSE_SECONDS, POLL_SECONDS
 from service.errors import InferenceFailed
 from service.inference.source import ImageSource
@@ -60,10 +61,10 @@ async def test_requests_fail_at_once_if_all_threads_hang() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("hanging", [1, 2])
-async def test_hung_encoders_fail_their_requests(hanging: int) -> None:
+async def test_hang_in_the_encoder_fails_its_requests(hanging: int) -> None:
     """One thread of two hangs: the other serves the rest, or there is none left."""
     network = FakeNetwork()
-    async with engine(network, threads=1, encoders=2, hang_timeout=0.2) as running:
+    async with engine(network, threads=2, concurrent_batches=1, hang_timeout=0.2) as running:
         hangs = threading.Event()
 
         def stuck(frame: Any, pixels: Any) -> None:
@@ -89,16 +90,17 @@ async def test_hung_encoders_fail_their_requests(hanging: int) -> None:
 async def test_hung_threads_do_not_block_close() -> None:
     network = FakeNetwork()
     hangs = threading.Event()
-    async with engine(network, threads=1, encoders=1, hang_timeout=0.2) as running:
+    async with engine(network, threads=2, concurrent_batches=1, hang_timeout=0.2) as running:
         with pytest.raises(InferenceFailed):
             await running.run(
                 cast(ImageSource, FakeSource()), 1, lambda frame, pixels: hangs.wait(10)
             )
         await running.close()
-        (left,) = [thread for thread in threading.enumerate() if thread.name == "encode"]
-        assert left.daemon
+        left = [thread for thread in threading.enumerate() if thread.name == COMPUTE_THREAD]
+        assert left and all(thread.daemon for thread in left)
         hangs.set()
-        left.join()
+        for thread in left:
+            thread.join()
 
 
 @pytest.mark.anyio

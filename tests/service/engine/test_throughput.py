@@ -20,13 +20,20 @@ def slow_by(seconds: float, frame: Any, pixels: Any) -> None:
 async def test_throughput_is_measured_for_each_model() -> None:
     network = FakeNetwork()
     models = [FakeModel(name="quick"), FakeModel(name="slow")]
-    async with engine(network, lambda: time.sleep(0.01), threads=1) as running:
+    probe_seconds: list[float] = []
+
+    def probe() -> None:
+        started = time.monotonic()
+        time.sleep(0.01)
+        probe_seconds.append(time.monotonic() - started)
+
+    async with engine(network, probe, threads=1) as running:
 
         def throughput(model: str) -> float:
             return running._pool.load(model, stream=False).throughput or 0
 
         assert running.images_per_second is None
-        assert 50 < throughput("quick") < 110  # as of the probe
+        assert 0.5 / probe_seconds[0] < throughput("quick") < 1 / probe_seconds[0]
         for model, seconds in zip(models, (0.0, 0.005), strict=True):
             finish = functools.partial(slow_by, seconds)
             await running.run(cast(ImageSource, FakeSource(model)), 40, finish)
