@@ -253,7 +253,7 @@ def test_removed_models_folder_does_not_affect_served_models(models: Path, tmp_p
     """Served models are in memory; the folder matters at the next start."""
     folder = tmp_path / "models"
     shutil.copytree(models, folder)
-    with serve("--models", str(folder)) as server:
+    with serve("--models", str(folder), "--max-wait", "30") as server:
         warm(server)
         served = server.client.get("/models").json()
         with unharmed(server):
