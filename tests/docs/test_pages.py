@@ -24,11 +24,19 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(other), target
 
 
-def test_paths_of_the_contributing_guide_exist() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    paths = re.findall(r"`((?:service|training)/[^`]*)`", text)
-    assert paths
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_modules_exist(page: Path) -> None:
+    text = page.read_text()
+    paths = re.findall(r"`((?:service|training|tests|benchmarks|ops)/[\w/.-]+)`", text)
+    paths += [
+        module.replace(".", "/")
+        for module in re.findall(r"-m ((?:service|training|benchmarks|tests)[\w.]*)", text)
+    ]
+    assert [path for path in paths if not _exists(path)] == []
+
+
+def _exists(path: str) -> bool:
+    return (ROOT / path).exists() or (ROOT / f"{path}.py").exists()
 
 
 def test_index_lists_every_page() -> None:
