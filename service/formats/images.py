@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 
 from service.core.image_info import ImageInfo, Pixels
 from service.errors import AnswerTooLarge
-from service.formats import png
+from service.formats import marks, png
 from service.formats.records import ImageRecord, record_of
 
 SYNTHETIC = "synthetic"
@@ -30,11 +30,12 @@ LARGEST_SIDE = {"webp": 16_383, "jpeg": 65_500}
 def encode(pixels: Pixels, extension: str, address: str | None) -> bytes:
     """Image file of ``pixels`` (uint8 ``[H, W, channels]``). PNG and WebP are lossless.
 
-    Source and address are in PNG text chunks, or in Exif for WebP and JPEG. Raises
-    ``AnswerTooLarge`` for a sheet above the size limit of the format.
+    Source and address are in XMP (see ``marks``), and in PNG text chunks, or in Exif for WebP and
+    JPEG. Raises ``AnswerTooLarge`` for a sheet above the size limit of the format.
     """
     if extension == "png":
-        return png.encode(pixels, {"Source": SYNTHETIC} | ({"Address": address} if address else {}))
+        text = {"Source": SYNTHETIC} | ({"Address": address} if address else {})
+        return png.encode(pixels, text, marks.xmp(address))
     image = _picture(pixels)
     largest = LARGEST_SIDE.get(extension)
     if largest is not None and max(image.size) > largest:
@@ -43,11 +44,12 @@ def encode(pixels: Pixels, extension: str, address: str | None) -> bytes:
             f"{largest} per side; request fewer images, or png"
         )
     buffer = io.BytesIO()
+    marked = {"exif": _exif(address), "xmp": marks.xmp(address)}
     if extension == "webp":
         # Method 0 takes 1/30 of the default's time for files a few per cent larger.
-        image.save(buffer, "WEBP", lossless=True, method=0, exif=_exif(address))
+        image.save(buffer, "WEBP", lossless=True, method=0, **marked)
     else:
-        image.save(buffer, "JPEG", quality=95, exif=_exif(address))
+        image.save(buffer, "JPEG", quality=95, **marked)
     return buffer.getvalue()
 
 
@@ -84,6 +86,7 @@ def animation(frames: Sequence[Pixels], extension: str, address: str | None) -> 
         options["comment"] = f"{SYNTHETIC} {address or ''}".strip().encode("ascii")
     else:
         options |= {"lossless": True, "method": 0, "exif": _exif(address).tobytes()}
+        options["xmp"] = marks.xmp(address)
     first, *rest = pictures
     first.save(buffer, extension, append_images=rest, **options)
     return buffer.getvalue()
