@@ -28,6 +28,7 @@ from service.api.middleware.gateway import Gateway
 from service.api.middleware.head import HeadAsGet
 from service.api.oip import routes as oip
 from service.api.routes import (
+    detect,
     docs,
     generate,
     health,
@@ -96,7 +97,7 @@ def assemble(state: State) -> Gateway:
     app.state.figment = state
     # Only documents the key in OpenAPI; the gateway checks it.
     documented_key = [Security(HTTPBearer(auto_error=False))] if access.requires_key else []
-    for routes in (generate, interpolate, variations, images, models, oip, info):
+    for routes in (generate, interpolate, variations, images, detect, models, oip, info):
         app.include_router(routes.router, dependencies=documented_key)
     for routes in (docs, health, studio):
         app.include_router(routes.router)

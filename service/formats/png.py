@@ -21,7 +21,7 @@ UP = 2
 """Filter (9.2): each byte minus the one above. The fastest; files are as small as with others."""
 LEVEL = 1
 XMP_START = b"iTXtXML:com.adobe.xmp\0\0\0\0\0"
-"""Keyword, no compression, no language, no translated keyword (XMP specification, part 3, 1.1.5)."""
+"""Keyword; no compression, language or translated keyword (XMP specification, part 3, 1.1.5)."""
 
 
 def encode(pixels: Pixels, text: Mapping[str, str], xmp: bytes = b"") -> bytes:
