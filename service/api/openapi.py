@@ -70,8 +70,9 @@ def _complete(operation: dict[str, Any], model: Model) -> None:
     # FastAPI documents its own form of this error for every route with parameters.
     if "application/json" in responses.get("422", {}).get("content", {}):
         responses["422"] = PROBLEMS[422]
-    if body := operation.get("requestBody"):
-        schema = body["content"]["application/json"]["schema"]["$ref"]
+    body = operation.get("requestBody", {})
+    if fields := body.get("content", {}).get("application/json"):
+        schema = fields["schema"]["$ref"]
         body["required"] = not schema.endswith("/GenerateRequest")  # no body is the same as {}
     examples = {"model": model.name, "name": model.name, "version": model.version}
     if labels := _labels(model):
