@@ -18,15 +18,13 @@ import onnxruntime
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.api import openapi, problems
 from service.api.auth.access import AccessControl
 from service.api.fast_path import FastPath
 from service.api.middleware.gateway import Gateway
-from service.api.middleware.head import HeadAsGet
-from service.api.oip import routes as oip
 from service.api.routes import (
     detect,
     docs,
@@ -34,10 +32,10 @@ from service.api.routes import (
     health,
     images,
     info,
-    interpolate,
+    latent_space,
     models,
+    oip,
     studio,
-    variations,
 )
 from service.api.state import State
 from service.api.stream_limit import StreamLimit
@@ -97,18 +95,35 @@ def assemble(state: State) -> Gateway:
     app.state.figment = state
     # Only documents the key in OpenAPI; the gateway checks it.
     documented_key = [Security(HTTPBearer(auto_error=False))] if access.requires_key else []
-    for routes in (generate, interpolate, variations, images, detect, models, oip, info):
+    for routes in (generate, latent_space, images, detect, models, oip, info):
         app.include_router(routes.router, dependencies=documented_key)
     for routes in (docs, health, studio):
         app.include_router(routes.router)
     problems.install(app)
     openapi.install(app)
-    app.add_middleware(HeadAsGet)
+    app.add_middleware(_HeadAsGet)
 
     # Requests on the fast path bypass the middleware of the app.
-    fast_routes = [*generate.router.routes, *interpolate.router.routes, *variations.router.routes]
+    fast_routes = [*generate.router.routes, *latent_space.router.routes]
     inner: ASGIApp = FastPath(app, fast_routes)
     return Gateway(inner, access, origins=settings.origins, log_requests=settings.log_requests)
+
+
+class _HeadAsGet:
+    """Answer HEAD like GET. The HTTP server omits the body (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self._app(as_get, receive, send)
+        finally:
+            scope["route"] = as_get.get("route")  # for the metrics
 
 
 def load(settings: Settings, sandbox: ModelSandbox | None = None) -> State:

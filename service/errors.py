@@ -23,10 +23,6 @@ FigmentError
     ├── BodyEncoded                 415
     ├── MisdirectedRequest          421
     ├── InvalidRequest              422
-    │   ├── FieldsDisagree          422, each field is valid by itself
-    │   ├── AnswerTooLarge          422, with how many images fit
-    │   ├── ModelUnfit              422, with the models that can
-    │   ├── TensorsUnfit            422, with the model's tensors
     │   ├── InvalidLabel            422, with the closest matches
     │   └── LabelNotVerified        422, with the images found
     ├── TooManyRequests             429, with Retry-After
@@ -45,7 +41,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 KIND = "urn:figment:"
 """Prefix of the ``type`` of every problem."""
@@ -111,7 +107,7 @@ class RequestError(FigmentError):
     @classmethod
     def kind(cls) -> str:
         """``type`` of the problem, a URN."""
-        return _kind(cls.title)
+        return urn_of(cls.title)
 
     @classmethod
     def reason(cls) -> str:
@@ -188,30 +184,25 @@ class BodyEncoded(RequestError):
         return {"Accept-Encoding": "identity"}
 
 
+Unfit = Literal["Fields disagree", "Answer too large", "Model unfit", "Tensors unfit"]
+
+
 class InvalidRequest(RequestError):
     """A field does not match the OpenAPI document.
 
-    Requests that raise a subclass match it, and are rejected for another reason.
+    A request that raises a subclass, or an error with a ``kind``, matches it and is rejected for
+    another reason. ``kind`` is the title of the problem.
     """
 
     status = 422
     title = "Invalid request"
 
+    def __init__(self, detail: str, *, kind: Unfit | None = None, **extra: Any) -> None:
+        super().__init__(detail, **extra)
+        self._kind = kind or self.title
 
-class FieldsDisagree(InvalidRequest):
-    title = "Fields disagree"
-
-
-class AnswerTooLarge(InvalidRequest):
-    title = "Answer too large"
-
-
-class ModelUnfit(InvalidRequest):
-    title = "Model unfit"
-
-
-class TensorsUnfit(InvalidRequest):
-    title = "Tensors unfit"
+    def problem(self) -> dict[str, Any]:
+        return problem(self.status, self._kind, str(self), **self.extra)
 
 
 class InvalidLabel(InvalidRequest):
@@ -298,7 +289,7 @@ class DeadlineExceeded(RequestError):
 def problem(status: int, title: str, detail: str, **extra: Any) -> dict[str, Any]:
     """RFC 9457 problem whose ``type`` is a URN made from ``title``."""
     return {
-        "type": _kind(title),
+        "type": urn_of(title),
         "title": title,
         "status": status,
         "detail": detail,
@@ -313,5 +304,6 @@ def problem_bytes(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body).encode("ascii")
 
 
-def _kind(title: str) -> str:
+def urn_of(title: str) -> str:
+    """``type`` of a problem with this title."""
     return f"{KIND}{title.lower().replace(' ', '-')}"

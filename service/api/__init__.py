@@ -10,7 +10,6 @@ __all__ = [
     "fast_path",
     "http_constants",
     "middleware",
-    "oip",
     "openapi",
     "problems",
     "routes",

@@ -21,7 +21,7 @@ from service.api.state import State
 from service.core.image_info import ImageInfo, Pixels
 from service.engine.queue import Encode
 from service.engine.search import Search, search_images
-from service.errors import ClientDisconnected, InsufficientStorage, RequestError
+from service.errors import KIND, ClientDisconnected, InsufficientStorage, RequestError
 from service.formats import images
 from service.formats.npy import header
 from service.formats.registry import MEDIA_TYPES, SUFFIXES, open_writer
@@ -59,7 +59,7 @@ class _Stream(StreamingResponse):
                 abort(scope)
             except RequestError as error:
                 log.warning("aborted a stream: %s", error)
-                reason = error.reason()
+                reason = error.problem()["type"].removeprefix(KIND)
                 abort(scope)
             except asyncio.CancelledError:
                 reason = "ending"

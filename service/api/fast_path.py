@@ -7,6 +7,7 @@ injection take several times as long as the rest of an answer, so requests bypas
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -42,6 +43,8 @@ class FormatQuery(BaseModel):
 NO_QUERY = FormatQuery()
 MAX_BODY_BYTES = 1024 * 1024
 """Enough for a thousand long labels."""
+MAX_PARTS = 50_000
+"""Values in the JSON: more than 1,024 labels of 40 attributes have. 1 MiB of ``[]`` takes 0.2 s."""
 
 
 class FastRoute(APIRoute):
@@ -88,10 +91,13 @@ class FastPath:
 
 def reject_repeats(request: Request) -> None:
     """Raise ``InvalidRequest`` for a repeated query parameter, one of which would be ignored."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise InvalidRequest(f"{repeated[0][:80]}: appears twice in the query")
+    repeated = _first_repeated(name for name, _ in request.query_params.multi_items())
+    if repeated is not None:
+        raise InvalidRequest(f"{repeated[:80]}: appears twice in the query")
+
+
+def _first_repeated(names: Iterable[str]) -> str | None:
+    return next((name for name, times in Counter(names).items() if times > 1), None)
 
 
 def _read_query(request: Request) -> FormatQuery:
@@ -114,8 +120,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Object without repeated names, of which Python would keep the last."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
+        repeated = _first_repeated(name for name, _ in pairs) or ""
         raise InvalidRequest(f"{repeated[:80]}: appears twice in one JSON object")
     return fields
 
@@ -150,6 +155,8 @@ def _read_json(content: bytes, media: str) -> Any:
         raise InvalidRequest(
             f"body: send a JSON object with Content-Type: application/json (it was {media[:100]})"
         )
+    if sum(map(content.count, (b"[", b"{", b","))) > MAX_PARTS:
+        raise MalformedJson(f"the body cannot be read as JSON: it has over {MAX_PARTS:,} values")
     try:
         return JSON.decode(decode_json(content))
     except json.JSONDecodeError as error:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import binascii
 import functools
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import Response
 from prometheus_client import Counter
 
-from service.api.render import Render
+from service.api.render import Render, RenderedImages
 from service.api.response_headers import as_headers, server_timing
 from service.core.image_info import ImageInfo, Pixels
-from service.formats import images
+from service.formats import animation, images
 from service.formats.registry import MEDIA_TYPES
 from service.observability import metrics
 
 
 async def json_answer(render: Render, head: Mapping[str, Any]) -> Response:
     """Answer with the fields ``head`` and the images, each a PNG in base64."""
-    rendered = await render(_json_row)
+    rendered = await render(_json_row, None)
     _count(head, "json", len(rendered.results))
     if rendered.tried is not None:
         head = {**head, "tried": rendered.tried}
@@ -40,11 +38,13 @@ async def image_answer(
     head: Mapping[str, Any],
     extension: str,
     count: int,
-    sheet: Callable[[Sequence[Pixels]], Pixels] = images.contact_sheet,
+    shape: Sequence[int],
+    columns: int | None = None,
 ) -> Response:
-    """Answer with the image if ``count`` is 1, else with a ``sheet`` of all.
+    """Answer with the image if ``count`` is 1, else with a contact sheet of all.
 
-    The fields ``head`` become headers.
+    The fields ``head`` become headers. ``shape`` is that of an image, ``[H, W, channels]``. Raises
+    ``InvalidRequest``.
     """
     if count == 1:
 
@@ -52,35 +52,45 @@ async def image_answer(
             url = info.address.url(extension) if info.address else None
             return images.encode(pixels, extension, url), url
 
-        rendered = await render(encode)
-        ((content, url),) = rendered.results
+        rendered = await render(encode, None)
     else:
-        rendered = await render(_unencoded)
-        started = time.monotonic()
-        content = await asyncio.to_thread(_sheet, rendered.results, extension, sheet)
-        url = None
-        if rendered.timing:
-            rendered.timing.encode += time.monotonic() - started
+        images.check_sheet(count, shape, extension, columns)
+
+        def sheet(found: list[tuple[ImageInfo, Pixels]]) -> tuple[bytes, str | None]:
+            infos, pixels = zip(*found, strict=True)
+            source = _source(infos, extension)
+            return images.encode(images.contact_sheet(pixels, columns), extension, source), None
+
+        rendered = await render(_unencoded, sheet)
+    ((content, url),) = rendered.results
+    answer = _image_response(content, extension, count, head, rendered)
+    if url is not None:
+        answer.headers["Content-Location"] = url
+    return answer
+
+
+async def animation_answer(
+    render: Render, head: Mapping[str, Any], extension: str, shape: Sequence[int]
+) -> Response:
+    """Answer with the images as the frames of an endless animation."""
+
+    def encode(info: ImageInfo, pixels: Pixels) -> tuple[ImageInfo, bytes]:
+        return info, animation.encode_frame(pixels, extension)
+
+    rendered = await render(encode, None)
+    infos, frames = zip(*rendered.results, strict=True)
+    content = animation.join(frames, shape, extension, _source(infos, "png"))
+    return _image_response(content, extension, len(frames), head, rendered)
+
+
+def _image_response(
+    content: bytes, extension: str, count: int, head: Mapping[str, Any], rendered: RenderedImages
+) -> Response:
     _count(head, extension, count)
     headers = as_headers(head if rendered.tried is None else {**head, "tried": rendered.tried})
-    if url is not None:
-        headers["Content-Location"] = url
     if rendered.timing:
         headers |= server_timing(rendered.timing)
     return Response(content, headers=headers, media_type=MEDIA_TYPES[extension])
-
-
-async def animation_answer(render: Render, head: Mapping[str, Any], extension: str) -> Response:
-    """Answer with the images as the frames of an endless animation."""
-    rendered = await render(_unencoded)
-    _count(head, extension, len(rendered.results))
-    content = await asyncio.to_thread(
-        images.animation,
-        [pixels for _, pixels in rendered.results],
-        extension,
-        _source([info for info, _ in rendered.results], "png"),
-    )
-    return Response(content, headers=as_headers(head), media_type=MEDIA_TYPES[extension])
 
 
 def _count(head: Mapping[str, Any], format_: str, images: int) -> None:
@@ -107,15 +117,6 @@ def _json_row(info: ImageInfo, pixels: Pixels) -> bytes:
     if info.verified is not None:
         head += f', "verified": {json.dumps(info.verified)}'
     return b'%b, "data": "%b"}' % (head.encode("ascii"), data)
-
-
-def _sheet(
-    found: list[tuple[ImageInfo, Pixels]],
-    extension: str,
-    sheet: Callable[[Sequence[Pixels]], Pixels],
-) -> bytes:
-    source = _source([info for info, _ in found], extension)
-    return images.encode(sheet([pixels for _, pixels in found]), extension, source)
 
 
 def _source(infos: Sequence[ImageInfo], extension: str) -> str | None:

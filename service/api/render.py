@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -12,9 +13,10 @@ from fastapi import Request
 from service.api.auth.rate_limit import client_of
 from service.api.disconnect import until_disconnect
 from service.api.state import State
+from service.core.image_info import ImageInfo, Pixels
 from service.engine.queue import Encode
 from service.engine.search import Search, search_images
-from service.errors import AnswerTooLarge, DeadlineExceeded
+from service.errors import DeadlineExceeded, InvalidRequest
 from service.inference.seeds import SeedImages
 from service.inference.source import ImageSource
 from service.observability import tracing
@@ -30,16 +32,22 @@ class RenderedImages(NamedTuple):
     """Number of images checked by the verifier; None without ``verify``."""
 
 
-Render = Callable[[Encode], Awaitable[RenderedImages]]
-"""Computes the images of a request, and encodes each with the given function."""
+Combine = Callable[[list[Any]], Any]
+"""Makes one result of those of all images, such as a contact sheet."""
+Render = Callable[[Encode, Combine | None], Awaitable[RenderedImages]]
+"""Computes the images of a request, and encodes each with the given function.
+
+With a ``Combine``, its return value is the only result.
+"""
 
 
 def check_size(field: str, count: int, state: State) -> None:
-    """Raise ``AnswerTooLarge`` for more images than one answer holds in memory."""
+    """Raise ``InvalidRequest`` for more images than one answer holds in memory."""
     limit = state.settings.max_images
     if count > limit:
-        raise AnswerTooLarge(
+        raise InvalidRequest(
             f"{field}: {count} images do not fit into one answer; at most {limit}",
+            kind="Answer too large",
             max_images=limit,
         )
 
@@ -47,15 +55,38 @@ def check_size(field: str, count: int, state: State) -> None:
 def run(state: State, source: ImageSource, count: int, request: Request) -> Render:
     """Render the images at ``range(count)`` of ``source``."""
 
-    async def render(encode: Encode) -> RenderedImages:
+    async def render(encode: Encode, combine: Combine | None) -> RenderedImages:
         started = time.monotonic()
+        if combine is not None:
+            encode = _combined(encode, combine, count)
         results, timing = await state.engine.run(
             source, count, encode, request.receive, client_of(request)
         )
+        if combine is not None:
+            results = [result for result in results if result is not None]
         tracing.record_images(timing, time.monotonic() - started, count)
         return RenderedImages(results, timing, None)
 
     return render
+
+
+def _combined(encode: Encode, combine: Combine, count: int) -> Encode:
+    """``encode``, which also combines the results, on the thread that adds the last one.
+
+    So the engine counts both, times them and drops them like the encoding of one image.
+    """
+    results: dict[int, Any] = {}
+    lock = threading.Lock()
+
+    def encode_and_combine(info: ImageInfo, pixels: Pixels) -> Any:
+        result = encode(info, pixels)
+        with lock:
+            results[info.index] = result
+            if len(results) < count:
+                return None
+        return combine([results[index] for index in sorted(results)])
+
+    return encode_and_combine
 
 
 def run_search(
@@ -67,11 +98,16 @@ def run_search(
     """
     timeout = state.settings.timeout
 
-    async def render(encode: Encode) -> RenderedImages:
+    async def render(encode: Encode, combine: Combine | None) -> RenderedImages:
         batches = search_images(state.engine, source, search, threshold, encode, client_of(request))
 
         async def collect() -> list[Any]:
-            return [result async for batch in batches for result in batch]
+            results = [result async for batch in batches for result in batch]
+            if combine is None:
+                return results
+            # Not on a thread of the engine, as only now is it known which images were found. It
+            # takes a small part of the time that the search was admitted for.
+            return [await asyncio.to_thread(combine, results)]
 
         try:
             async with asyncio.timeout(timeout):

@@ -45,7 +45,7 @@ class State:
         warnings = []
         before = self.access.keys_by_name
         try:
-            self.access.reload()
+            await self.access.reload()
         except StartupError as error:
             warnings = [f"the API keys stay as they were: {error}"]
             log.error("%s", warnings[0])

@@ -18,7 +18,7 @@ from service.client.http import HttpClient, RetryBudget, RetryLater, describe_er
 from service.core.image_request import ImageRequest, explain
 from service.datasets.manifest import ModelIdentity
 from service.datasets.progress import MAX_IMAGES_PER_REQUEST, Progress
-from service.errors import ClientError, FieldsDisagree, ModelChanged, RequestRejected, UnknownModel
+from service.errors import ClientError, InvalidRequest, ModelChanged, RequestRejected, UnknownModel
 from service.formats.records import PNG_END, PNG_SIGNATURE, ImageRecord
 from service.formats.registry import MEDIA_TYPES
 from service.formats.webdataset import samples
@@ -38,7 +38,7 @@ def image_request(**fields: Any) -> ImageRequest:
         request.check_fields_agree()
     except ValidationError as error:
         raise RequestRejected(explain(error.errors()).problem()) from error
-    except FieldsDisagree as error:
+    except InvalidRequest as error:
         raise RequestRejected(error.problem()) from error
     return request
 

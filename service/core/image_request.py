@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -23,19 +24,23 @@ from pydantic_core import PydanticCustomError
 from service.core.latents import MAX_INDEX, MAX_SEED
 from service.core.manifest import ALIAS_PATTERN
 from service.core.quotas import quotas
-from service.errors import FieldsDisagree, InvalidRequest
+from service.errors import InvalidRequest
 
 MAX_LABELS = 1024
 MAX_LABEL_CHARACTERS = 4000
 """Enough for a canonical phrase of 40 attributes."""
+MAX_UNKNOWN = 5
+"""Unknown fields named in an error."""
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Index = Annotated[int, Field(ge=0, le=MAX_INDEX)]
 Truncation = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Phrase = Annotated[StrictStr, Field(max_length=MAX_LABEL_CHARACTERS)]
-OneLabel = Phrase | dict[StrictStr, StrictBool | StrictInt | StrictStr]
-ManyLabels = Annotated[list[OneLabel], Field(min_length=1, max_length=MAX_LABELS)]
+# Fail fast: their errors become one sentence, and 80,000 of them take 0.2 s.
+LabelMapping = Annotated[dict[StrictStr, StrictBool | StrictInt | StrictStr], Field(fail_fast=True)]
+OneLabel = Phrase | LabelMapping
+ManyLabels = Annotated[list[OneLabel], Field(min_length=1, max_length=MAX_LABELS, fail_fast=True)]
 Method = Literal["slerp", "lerp"]
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MAX_LABELS)]
@@ -117,12 +122,12 @@ class RequestBody(BaseModel):
         if not isinstance(data, dict):
             return data
         known = _field_names(cls)
-        unknown = [repr(name[:40]) for name in data if name not in known]
-        if unknown:
+        unknown = (repr(name[:40]) for name in data if name not in known)
+        if first := list(itertools.islice(unknown, MAX_UNKNOWN)):
             raise PydanticCustomError(
                 "unknown_field",
                 "no field is called {unknown}; there are: {known}",
-                {"unknown": " or ".join(unknown[:5]), "known": ", ".join(known)},
+                {"unknown": " or ".join(first), "known": ", ".join(known)},
             )
         return data
 
@@ -188,14 +193,17 @@ class ImageRequest(RequestBody):
         return self.verify is not None or isinstance(self.n, list)
 
     def check_fields_agree(self) -> None:
-        """Raise ``FieldsDisagree`` if ``n`` does not fit ``label``, or ``offset`` is too high."""
+        """Raise ``InvalidRequest`` if ``n`` does not fit ``label``, or ``offset`` is too high."""
         if isinstance(self.n, list) and len(self.n) != len(self.entries):
-            raise FieldsDisagree(
+            raise InvalidRequest(
                 f"n has {len(self.n)} counts for {len(self.labels)} labels: give one number, or a "
-                "list with one number for each label"
+                "list with one number for each label",
+                kind="Fields disagree",
             )
         if self.offset + self.count - 1 > MAX_INDEX:
-            raise FieldsDisagree(f"offset: the last index may be at most {MAX_INDEX}")
+            raise InvalidRequest(
+                f"offset: the last index may be at most {MAX_INDEX}", kind="Fields disagree"
+            )
 
 
 class GenerateRequest(ImageRequest):

@@ -8,7 +8,6 @@ and order: "red eyes", "eyes: red", "7", "Smiling", "not Smiling". A mapping suc
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core.manifest import Attribute, normalise
-from service.core.text import shortened
+from service.core.text import MAX_LISTED, listed, shortened, similar
 from service.errors import InvalidLabel, InvalidModel
 
 Label: TypeAlias = str | Mapping[str, str | int | bool]
@@ -36,8 +35,8 @@ NO = ("no", "false", "0", "-1")
 YES = ("yes", "true", "1")
 SEPARATOR = re.compile(r"(,|\band\b)", re.IGNORECASE)
 MAX_SUGGESTIONS = 5
-MIN_SIMILARITY = 0.6
-"""Ratio of difflib, 0 to 1; the same as its default."""
+MAX_TOKENS = 17
+"""Parts and separators of one value with 8 commas or 'and': each run of so many is looked up."""
 
 
 class Vocabulary:
@@ -50,14 +49,24 @@ class Vocabulary:
         sizes = [len(attribute.values) for attribute in self.attributes]
         self._size = sum(sizes)
         self._offsets = np.cumsum([0, *sizes[:-1]])  # of each attribute's one-hot vector
+        self._names = {normalise(attribute.name): a for a, attribute in enumerate(self.attributes)}
+        self._values = [
+            {normalise(value): v for v, value in enumerate(attribute.values)}
+            for attribute in self.attributes
+        ]
         self._meanings: dict[str, set[tuple[int, int]]] = {}
         self._max_tokens = 1  # more than 1 if a value contains a comma or 'and'
-        self._phrases = [_phrases(attribute) for attribute in self.attributes]
-        for a, of_values in enumerate(self._phrases):
+        found = [_phrases(attribute) for attribute in self.attributes]
+        for a, of_values in enumerate(found):
             for v, phrases in enumerate(of_values):
                 for phrase in phrases:
                     self._meanings.setdefault(normalise(phrase), set()).add((a, v))
                     self._max_tokens = max(self._max_tokens, len(SEPARATOR.split(phrase)))
+        self._max_tokens = min(self._max_tokens, MAX_TOKENS)
+        self._canonical = [
+            [self._most_natural(a, v, phrases) for v, phrases in enumerate(of_values)]
+            for a, of_values in enumerate(found)
+        ]
 
     def check(self) -> None:
         """Raise ``InvalidModel`` if a value has no unambiguous phrase, which addresses need."""
@@ -93,13 +102,11 @@ class Vocabulary:
 
     def phrase(self, choice: Choice) -> str:
         """Canonical phrase of ``choice``; ``parse`` inverts it."""
-        return ", ".join(self._canonical(a, v) for a, v in sorted(choice.items()))
+        return ", ".join(self._canonical[a][v] for a, v in sorted(choice.items()))
 
     def canonical(self, attribute: int) -> list[str]:
         """Canonical phrase of every value of one attribute."""
-        return [
-            self._canonical(attribute, v) for v in range(len(self.attributes[attribute].values))
-        ]
+        return self._canonical[attribute]
 
     def names(self, values: Sequence[int]) -> dict[str, str]:
         """Names of value positions ``[A]``: ``{"hair": "black", "eyes": "red"}``."""
@@ -115,15 +122,14 @@ class Vocabulary:
             rows[np.arange(len(values))[:, None], values + self._offsets] = 1
         return rows
 
-    def _canonical(self, a: int, v: int) -> str:
-        """Most natural phrase that means this value and no other."""
-        attribute = self.attributes[a]
-        value, with_name, name_first, *yes_no = self._phrases[a][v]
+    def _most_natural(self, a: int, v: int, phrases: Sequence[str]) -> str:
+        """The most natural of ``phrases`` that means this value and no other."""
+        value, with_name, name_first, *yes_no = phrases
         natural = yes_no or ([value] if len(self.attributes) == 1 else [with_name])
         for phrase in (*natural, with_name, name_first):
             if self._meanings[normalise(phrase)] == {(a, v)}:
                 return phrase
-        return f"{attribute.name}: {value}"
+        return f"{self.attributes[a].name}: {value}"
 
     def _parse_phrase(self, phrase: str) -> list[tuple[int, int]]:
         tokens = SEPARATOR.split(phrase)  # part, separator, part, separator, ..., part
@@ -136,7 +142,7 @@ class Vocabulary:
             if len(pairs) > len(self.attributes):
                 raise self._invalid(
                     "the label names more values than the model has attributes, which are: "
-                    f"{', '.join(attribute.name for attribute in self.attributes)}"
+                    f"{listed([attribute.name for attribute in self.attributes])}"
                 )
             for end in range(min(at + self._max_tokens, len(tokens)), at, -2):
                 piece = "".join(tokens[at:end])
@@ -153,31 +159,28 @@ class Vocabulary:
     def _one_meaning(self, piece: str) -> tuple[int, int]:
         meanings = self._meanings[normalise(piece)]
         if len(meanings) > 1:
-            matches = [self._canonical(a, v) for a, v in sorted(meanings)]
+            matches = [self._canonical[a][v] for a, v in sorted(meanings)[:MAX_LISTED]]
             raise self._invalid(
                 f"label {piece.strip()!r} is ambiguous: say {_either(matches)}", matches=matches
             )
         return next(iter(meanings))
 
     def _unknown(self, piece: str) -> InvalidLabel:
-        near = difflib.get_close_matches(
-            normalise(shortened(piece)), self._meanings, MAX_SUGGESTIONS * 3, MIN_SIMILARITY
-        )
+        near = similar(normalise(shortened(piece)), self._meanings, MAX_SUGGESTIONS * 3)
         values = (max(self._meanings[phrase]) for phrase in near)
-        matches = list(dict.fromkeys(self._canonical(a, v) for a, v in values))[:MAX_SUGGESTIONS]
+        matches = list(dict.fromkeys(self._canonical[a][v] for a, v in values))[:MAX_SUGGESTIONS]
         return self._not_found(f"unknown label {shortened(piece)!r}", matches)
 
     def _parse_mapping(self, label: Mapping[str, str | int | bool]) -> list[tuple[int, int]]:
-        names = {normalise(attribute.name): a for a, attribute in enumerate(self.attributes)}
         pairs = []
         for name, value in label.items():
-            if normalise(name) not in names:
+            a = self._names.get(normalise(name))
+            if a is None:
                 known = [attribute.name for attribute in self.attributes]
                 raise self._invalid(
-                    f"unknown attribute {shortened(name)!r}; the model has: {', '.join(known)}",
-                    matches=difflib.get_close_matches(shortened(name), known),
+                    f"unknown attribute {shortened(name)!r}; the model has: {listed(known)}",
+                    matches=similar(shortened(name), known, MAX_SUGGESTIONS),
                 )
-            a = names[normalise(name)]
             pairs.append((a, self._value(a, value)))
         if not pairs:
             raise self._invalid("the label is empty; leave it out to have every attribute drawn")
@@ -186,15 +189,14 @@ class Vocabulary:
     def _value(self, a: int, value: str | int | bool) -> int:
         attribute = self.attributes[a]
         text = str(value).casefold() if isinstance(value, bool) else str(value)
-        yes_no = _is_yes_no(attribute)
-        for v, name in enumerate(attribute.values):
-            if yes_no and text.casefold() in (NO, YES)[name.casefold() in YES]:
-                return v
-            if normalise(name) == normalise(text) and not isinstance(value, bool):
-                return v
-        near = difflib.get_close_matches(
-            shortened(text), attribute.values, MAX_SUGGESTIONS, MIN_SIMILARITY
-        )
+        if _is_yes_no(attribute):
+            for v, name in enumerate(attribute.values):
+                if text.casefold() in (NO, YES)[name.casefold() in YES]:
+                    return v
+        found = self._values[a].get(normalise(text))
+        if found is not None and not isinstance(value, bool):
+            return found
+        near = similar(shortened(text), attribute.values, MAX_SUGGESTIONS)
         raise self._not_found(
             f"unknown value {shortened(text)!r} for {attribute.name!r}",
             [] if isinstance(value, bool) else near,
@@ -221,8 +223,10 @@ def _phrases(attribute: Attribute) -> list[list[str]]:
 
 def _is_yes_no(attribute: Attribute) -> bool:
     """True for two values that mean no and yes, such as -1 and 1."""
+    if len(attribute.values) != 2:
+        return False
     values = {value.casefold() for value in attribute.values}
-    return len(values) == 2 and bool(values & set(NO)) and bool(values & set(YES))
+    return bool(values & set(NO)) and bool(values & set(YES))
 
 
 def _either(phrases: Sequence[str]) -> str:

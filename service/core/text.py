@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+import heapq
+from collections.abc import Iterable, Sequence
+
 SHORT_CHARACTERS = 80
+MIN_SIMILARITY = 0.6
+"""Ratio of difflib, 0 to 1; the same as its default."""
+COMPARED_CHARACTERS = 32
+MAX_LISTED = 40
+"""Names in one sentence: the attributes of CelebA."""
+MAX_COMPARED = 32
+"""Strings that difflib compares. It takes up to 0.2 ms for each, if all have the same letters."""
 
 
 def first_line(error: BaseException) -> str:
@@ -15,6 +26,30 @@ def shortened(text: str) -> str:
     if len(text) <= SHORT_CHARACTERS:
         return text.strip()
     return f"{text[:SHORT_CHARACTERS].strip()}..."
+
+
+def similar(text: str, candidates: Iterable[str], most: int) -> list[str]:
+    """Candidates that resemble ``text``, the most similar first, at most ``most``.
+
+    Bounded work, as clients choose the text: difflib compares the starts of the candidates that
+    have the most letters in common. 3,000 phrases take 4 ms; all by difflib take 13 ms, or seconds.
+    """
+    text = text[:COMPARED_CHARACTERS]
+    letters = set(text)
+    by_start = {candidate[:COMPARED_CHARACTERS]: candidate for candidate in candidates}
+    likely = heapq.nlargest(
+        MAX_COMPARED,
+        by_start,
+        key=lambda start: len(letters.intersection(start)) / len(letters.union(start)),
+    )
+    near = difflib.get_close_matches(text, likely, most, MIN_SIMILARITY)
+    return [by_start[start] for start in near]
+
+
+def listed(names: Sequence[str]) -> str:
+    """``names`` separated by commas; of many, the first ones and how many more there are."""
+    more = len(names) - MAX_LISTED
+    return ", ".join([*names[:MAX_LISTED], *([f"and {more} more"] if more > 0 else [])])
 
 
 def printable(text: str) -> str:

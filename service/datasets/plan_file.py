@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from service.core.image_request import ImageRequest, Numbers
 from service.core.manifest import NAME_PATTERN
 from service.datasets.manifest import DatasetPlan
-from service.errors import DatasetError, FieldsDisagree
+from service.errors import DatasetError, InvalidRequest
 from service.formats.registry import SUFFIXES
 
 MAX_PLAN_BYTES = 1 << 20
@@ -54,7 +54,7 @@ class PlanFile(ImageRequest):
             )
 
     def plan(self) -> DatasetPlan:
-        """Raises ``FieldsDisagree``."""
+        """Raises ``InvalidRequest``."""
         self.check_fields_agree()
         request = ImageRequest(**self.model_dump(include={*ImageRequest.model_fields}))
         return DatasetPlan(request, self.format, self.images_per_file)
@@ -85,7 +85,7 @@ def read_plan(path: Path) -> DatasetPlan:
     except ValidationError as error:
         faults = [_explain(path, root, fault) for fault in error.errors(include_url=False)]
         raise DatasetError("\n".join(faults)) from error
-    except FieldsDisagree as error:
+    except InvalidRequest as error:
         raise DatasetError(f"{path}: {error}") from error
 
 

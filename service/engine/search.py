@@ -19,7 +19,7 @@ from service.core.latents import MAX_INDEX
 from service.core.quotas import MAX_MISSES
 from service.engine.engine import Engine
 from service.engine.limits import ImageBudget
-from service.errors import FieldsDisagree, LabelNotVerified
+from service.errors import InvalidRequest, LabelNotVerified
 from service.inference.seeds import SeedImages
 
 MAX_ADDRESSES = 1024
@@ -98,7 +98,7 @@ async def search_images(
     this probability. The indices of ``samples`` are ignored. ``budget`` is charged for every image
     tried.
 
-    Raises ``LabelNotVerified``, ``FieldsDisagree`` if the indices run out, and the engine's errors.
+    Raises ``LabelNotVerified``, ``InvalidRequest`` if the indices run out, and the engine's errors.
     """
     samples = replace(samples, verify=threshold is not None)
     found: list[str] = []
@@ -140,6 +140,7 @@ def _candidate_batches(
         elif search.pending:
             yield None
         else:
-            raise FieldsDisagree(
-                f"offset: {search.missing} images are missing at the last index, {MAX_INDEX}"
+            raise InvalidRequest(
+                f"offset: {search.missing} images are missing at the last index, {MAX_INDEX}",
+                kind="Fields disagree",
             )

@@ -5,6 +5,7 @@ computes an image or knows of HTTP.
 """
 
 __all__ = [
+    "animation",
     "images",
     "negotiation",
     "npy",

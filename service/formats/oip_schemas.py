@@ -118,7 +118,7 @@ class InferRequest(BaseModel):
 
     id: StrictStr | None = Field(None, description="Repeated in the answer.")
     parameters: RequestParameters | None = None
-    inputs: Annotated[list[InferInput], Field(max_length=MAX_TENSORS)] = Field(
+    inputs: Annotated[list[InferInput], Field(min_length=1, max_length=MAX_TENSORS)] = Field(
         description="All input tensors of the model, in any order."
     )
     outputs: Annotated[list[RequestedOutput], Field(max_length=MAX_TENSORS)] | None = Field(

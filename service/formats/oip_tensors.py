@@ -6,7 +6,7 @@ A body is JSON, which may be followed by binary tensors. The tensors are those o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from service.core.image_info import ImageInfo, Pixels
 from service.core.image_request import explain
 from service.core.manifest import CONDITION, LATENT, Manifest
-from service.errors import MalformedJson, TensorsUnfit
+from service.errors import InvalidRequest, MalformedJson
 from service.formats.oip_schemas import (
     FLOAT,
     IMAGE,
@@ -54,10 +54,10 @@ def parse_body(body: bytes, json_bytes: int | None) -> ParsedInferRequest:
     Raises ``MalformedJson``, and ``InvalidRequest`` for JSON that is not a valid request.
     """
     if json_bytes is not None and json_bytes > len(body):
-        raise TensorsUnfit(f"{LENGTH} is {json_bytes}, and the body has {len(body)} bytes")
+        raise _unfit(f"{LENGTH} is {json_bytes}, and the body has {len(body)} bytes")
     text = body[:json_bytes]
     if text.count(b"[") + text.count(b"{") > MAX_PARTS:
-        raise TensorsUnfit(f"the JSON has more than {MAX_PARTS:,} lists and mappings")
+        raise _unfit(f"the JSON has more than {MAX_PARTS:,} lists and mappings")
     try:
         fields = from_json(text)
     except ValueError as error:
@@ -75,7 +75,7 @@ def parse_body(body: bytes, json_bytes: int | None) -> ParsedInferRequest:
 def read_inputs(parsed: ParsedInferRequest, manifest: Manifest, version: int) -> Inputs:
     """Inputs of a model from the tensors of a request.
 
-    Raises ``TensorsUnfit`` if names, shapes or data do not match the model.
+    Raises ``InvalidRequest`` if names, shapes or data do not match the model.
     """
     request, data = parsed
     sizes = manifest.inputs
@@ -95,12 +95,12 @@ def read_inputs(parsed: ParsedInferRequest, manifest: Manifest, version: int) ->
             offset += tensor.binary_size
         found[tensor.name] = _reshaped(tensor, numbers)
     if offset != len(data):
-        raise TensorsUnfit(f"{len(data)} bytes follow the JSON, which declares {offset}")
+        raise _unfit(f"{len(data)} bytes follow the JSON, which declares {offset}")
     counts = {name: len(rows) for name, rows in found.items()}
     count = counts[LATENT]
     if set(counts.values()) != {count} or not count:
         counted = " and ".join(f"{rows} rows of {name}" for name, rows in counts.items())
-        raise TensorsUnfit(f"inputs: there are {counted}; there must be one row for each image")
+        raise _unfit(f"inputs: there are {counted}; there must be one row for each image")
     none = np.empty((count, 0), np.float32)
     return Inputs(found[LATENT], found.get(CONDITION, none))
 
@@ -110,7 +110,7 @@ def _check_names(
 ) -> None:
     if sorted(names) != sorted(known):
         named = ", ".join(names)
-        raise TensorsUnfit(
+        raise _unfit(
             f"{field}: model {manifest.name!r} version {version} has {' and '.join(known)}, "
             f"each once, and the request names {named[:SHOWN_CHARACTERS] or 'none'}",
             **metadata(manifest),
@@ -119,23 +119,21 @@ def _check_names(
 
 def _check_shape(tensor: InferInput, size: int) -> None:
     if len(tensor.shape) != 2 or tensor.shape[1] != size:
-        raise TensorsUnfit(f"{tensor.name}: its shape is {tensor.shape}, and must be [N, {size}]")
+        raise _unfit(f"{tensor.name}: its shape is {tensor.shape}, and must be [N, {size}]")
 
 
 def _from_json(tensor: InferInput) -> Floats:
     data, (_, size) = tensor.data, tensor.shape
     if data is None:
-        raise TensorsUnfit(
+        raise _unfit(
             f"{tensor.name}: has neither data nor a binary_data_size; there is no shared memory"
         )
     if data and isinstance(data[0], list):
         if not all(isinstance(row, list) and len(row) == size for row in data):
-            raise TensorsUnfit(f"{tensor.name}: its rows must all have {size} numbers")
+            raise _unfit(f"{tensor.name}: its rows must all have {size} numbers")
         data = [number for row in data for number in row]
     if not set(map(type, data)) <= {int, float}:
-        raise TensorsUnfit(
-            f"{tensor.name}: data must be numbers, in one list or in a list for each row"
-        )
+        raise _unfit(f"{tensor.name}: data must be numbers, in one list or in a list for each row")
     try:
         with np.errstate(over="ignore"):  # a number too large for 32 bits becomes infinite
             return np.array(data, np.float32)
@@ -146,21 +144,21 @@ def _from_json(tensor: InferInput) -> Floats:
 def _from_bytes(tensor: InferInput, data: memoryview) -> Floats:
     size = tensor.binary_size
     if tensor.data is not None:
-        raise TensorsUnfit(f"{tensor.name}: has both data and a binary_data_size")
+        raise _unfit(f"{tensor.name}: has both data and a binary_data_size")
     if size != len(data):
-        raise TensorsUnfit(
+        raise _unfit(
             f"{tensor.name}: binary_data_size is {size}, and {len(data)} bytes are left after "
             f"the JSON, whose length is in {LENGTH}"
         )
     if len(data) % LITTLE_ENDIAN.itemsize:
-        raise TensorsUnfit(f"{tensor.name}: {size} bytes are not a whole number of {FLOAT} values")
+        raise _unfit(f"{tensor.name}: {size} bytes are not a whole number of {FLOAT} values")
     return np.frombuffer(data, LITTLE_ENDIAN)
 
 
 def _reshaped(tensor: InferInput, numbers: Floats) -> Floats:
     count, size = tensor.shape
     if len(numbers) != count * size:
-        raise TensorsUnfit(
+        raise _unfit(
             f"{tensor.name}: its shape is {tensor.shape}, and its data has {len(numbers)} numbers"
         )
     if not np.isfinite(numbers).all():
@@ -168,8 +166,12 @@ def _reshaped(tensor: InferInput, numbers: Floats) -> Floats:
     return numbers.reshape(count, size)
 
 
-def _not_finite(tensor: InferInput) -> TensorsUnfit:
-    return TensorsUnfit(f"{tensor.name}: all its numbers must be finite, in 32 bits")
+def _not_finite(tensor: InferInput) -> InvalidRequest:
+    return _unfit(f"{tensor.name}: all its numbers must be finite, in 32 bits")
+
+
+def _unfit(detail: str, **extra: Any) -> InvalidRequest:
+    return InvalidRequest(detail, kind="Tensors unfit", **extra)
 
 
 _DECIMALS = np.array([list(b"%3d," % level) for level in range(256)], np.uint8)

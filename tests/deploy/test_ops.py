@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.api.routes import generate, health, images, info, interpolate, studio, variations
+from service.api.routes import generate, health, images, info, latent_space, studio
 from service.api.routes import models as models_route
 from service.errors import RequestError
 from tests.helpers.promql import METRICS, SCRAPED, described, faults, grouped_labels
@@ -86,7 +86,7 @@ def test_reasons_and_routes_exist() -> None:
 
     reasons = {kind.reason() for kind in below(RequestError) if hasattr(kind, "title")}
     reasons |= {"reader", "ending", "too-many-connections"}  # these answer no request
-    modules = (generate, health, images, interpolate, models_route, studio, info, variations)
+    modules = (generate, health, images, latent_space, models_route, studio, info)
     routes = {getattr(each, "path", None) for module in modules for each in module.router.routes}
     for place, query in queries().items():
         assert set(values(query, "reason")) <= reasons, place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from service.api.http_constants import SECURITY_HEADERS
 from service.api.middleware.gateway import EXPOSED
 from service.cli.main import main as service
-from service.errors import RequestError
+from service.errors import InvalidRequest, RequestError, Unfit
 from service.settings import PREFIX, Settings
 from tests.helpers.documents import DOCS, first_cells, section
 from tests.helpers.server import Server
@@ -37,6 +37,11 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield f"{method.upper()} {path}", operation
+
+
+def rows_of_status(status: int) -> list[str]:
+    lines = section(HTTP, "## Status codes").splitlines()
+    return [line for line in lines if line.startswith(f"| {status} |")]
 
 
 # Settings.
@@ -151,14 +156,23 @@ def test_every_status_has_a_row(document: dict[str, Any]) -> None:
             assert f"| {status} |" in text, name
 
 
+@pytest.mark.server
+@pytest.mark.parametrize(("method", "path"), [("GET", "/nowhere"), ("PUT", "/generate")])
+def test_problem_of_a_wrong_address_has_a_row(server: Server, method: str, path: str) -> None:
+    found = server.client.request(method, path).json()
+    (row,) = rows_of_status(found["status"])
+    assert found["title"] in row
+
+
 def test_every_problem_title_has_a_row() -> None:
     def below(kind: type[RequestError]) -> Iterator[type[RequestError]]:
         for each in kind.__subclasses__():
             yield each
             yield from below(each)
 
-    text = section(HTTP, "## Status codes")
     for kind in below(RequestError):
         if hasattr(kind, "title"):
-            (row,) = (line for line in text.splitlines() if line.startswith(f"| {kind.status} |"))
+            (row,) = rows_of_status(kind.status)
             assert kind.title in row
+    (row,) = rows_of_status(InvalidRequest.status)
+    assert all(title in row for title in get_args(Unfit))

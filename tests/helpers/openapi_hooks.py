@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import schemathesis
 from schemathesis.core.failures import Failure
 from schemathesis.core.transport import Response
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from service.api.oip.routes import BYTES
-from service.errors import (
-    AnswerTooLarge,
-    FieldsDisagree,
-    InvalidLabel,
-    LabelNotVerified,
-    ModelUnfit,
-    TensorsUnfit,
-)
+from service.api.routes.oip import BYTES
+from service.errors import InvalidLabel, LabelNotVerified, Unfit, urn_of
 from service.formats.images import EXTENSIONS
 
-BEYOND_SCHEMAS = {
-    kind.kind()
-    for kind in (
-        AnswerTooLarge,
-        FieldsDisagree,
-        InvalidLabel,
-        LabelNotVerified,
-        ModelUnfit,
-        TensorsUnfit,
-    )
-}
+BEYOND_SCHEMAS = {InvalidLabel.kind(), LabelNotVerified.kind(), *map(urn_of, get_args(Unfit))}
 """Problem types of requests that match the OpenAPI document. They depend on the models, on the
 format that the ``Accept`` header selects, or on other fields."""
 

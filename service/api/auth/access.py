@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from service.api.auth import api_keys, host_check
-from service.api.auth.api_keys import Key
+from service.api.auth.api_keys import ApiKeys, Key
 from service.api.auth.rate_limit import Client, rate_limiter
 from service.api.paths import is_public
 from service.errors import StartupError
 from service.settings import Settings
+
+READ_SECONDS = 10.0
+"""Longest time to read the keys again."""
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +26,8 @@ class AccessControl:
         self._settings = settings
         self._clients: dict[Key, Client] = {}
         self._anonymous = Client(None, rate_limiter(settings.rate_limit, settings))
-        self.reload()
+        self._lock = asyncio.Lock()
+        self._use(self._read())
         local = host_check.is_loopback(settings.host)
         if not (self.requires_key or settings.allow_anonymous or local):
             raise StartupError(
@@ -33,21 +38,37 @@ class AccessControl:
         if not (self.requires_key or local):
             log.warning("there is no API key: every client that reaches the service may use it")
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Read the keys again, as their file may have changed. Raises ``StartupError``.
 
-        An unchanged key keeps its rate limiter, so that a reload does not grant another burst.
+        On a thread, as the disk may hang.
         """
+        try:
+            async with asyncio.timeout(READ_SECONDS), self._lock:  # the last to read wins
+                self._use(await asyncio.to_thread(self._read))
+        except TimeoutError:
+            raise StartupError(
+                f"FIGMENT_API_KEYS_FILE {self._settings.api_keys_file} was not read within "
+                f"{READ_SECONDS:g} s"
+            ) from None
+
+    def _read(self) -> ApiKeys:
         settings = self._settings
         secret = settings.api_keys
         entries = None if secret is None else secret.get_secret_value()
-        keys = api_keys.read(entries, settings.api_keys_file, settings.rate_limit)
+        return api_keys.read(entries, settings.api_keys_file, settings.rate_limit)
+
+    def _use(self, keys: ApiKeys) -> None:
+        """Admit clients with ``keys``.
+
+        An unchanged key keeps its rate limiter, so that a reload does not grant another burst.
+        """
         for key in keys.keys:
             if key.plain:
                 log.warning("the API key %r is given in plain text; its hash is enough", key.name)
         self._keys = keys
         self._clients = {
-            key: self._clients.get(key) or Client(key.name, rate_limiter(key.rate, settings))
+            key: self._clients.get(key) or Client(key.name, rate_limiter(key.rate, self._settings))
             for key in keys.keys
         }
 

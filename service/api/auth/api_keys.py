@@ -21,6 +21,8 @@ PREFIX = "figment_"
 SECRET_BYTES = 32
 MIN_PLAIN_CHARACTERS = 8
 """Length of a key in plain text, so that no leftover word of a list becomes a key."""
+MAX_FILE_BYTES = 1 << 20
+"""Of the keys file: enough for 8,000 keys."""
 HEX = re.compile("[0-9a-fA-F]{64}")
 ENTRY = re.compile(
     r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:@(?P<rate>[1-9][0-9]{0,8}))?:)?"
@@ -50,10 +52,11 @@ class ApiKeys:
         """Raises ``StartupError`` if two keys have the same name or hash."""
         self.keys = tuple(keys)
         for what in ("name", "digest"):
-            values = [getattr(key, what) for key in self.keys]
+            first: dict[object, Key] = {}
             for key in self.keys:
-                if values.count(getattr(key, what)) > 1:
-                    raise StartupError(f"two API keys have the {what} of {key.name!r}")
+                known = first.setdefault(getattr(key, what), key)
+                if known is not key:
+                    raise StartupError(f"two API keys have the {what} of {known.name!r}")
 
     def find(self, authorization: str) -> Key:
         """The key in an ``Authorization`` header. Raises ``Unauthorized``."""
@@ -84,15 +87,25 @@ def read(entries: str | None, file: Path | None, rate: int | None) -> ApiKeys:
     """
     found = [part.strip() for part in (entries or "").split(",")]
     if file is not None:
-        try:
-            lines = file.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise StartupError(f"FIGMENT_API_KEYS_FILE {file} cannot be read: {error}") from error
-        found += [line.partition("#")[0].strip() for line in lines]
+        found += [line.partition("#")[0].strip() for line in _text_of(file).splitlines()]
     keys = parse([entry for entry in found if entry], rate)
     if not keys and (entries is not None or file is not None):  # a lost secret opens nothing
         raise StartupError("there is no API key in FIGMENT_API_KEYS or FIGMENT_API_KEYS_FILE")
     return ApiKeys(keys)
+
+
+def _text_of(file: Path) -> str:
+    where = f"FIGMENT_API_KEYS_FILE {file}"
+    try:
+        if not file.is_file():  # opening a pipe would block
+            raise StartupError(f"{where} cannot be read: it is missing or not a regular file")
+        with file.open("rb") as source:
+            content = source.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise StartupError(f"{where} is larger than {MAX_FILE_BYTES} bytes")
+        return content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"{where} cannot be read: {error}") from error
 
 
 def parse(entries: Iterable[str], rate: int | None) -> list[Key]:

@@ -1,4 +1,7 @@
-"""Protection against DNS rebinding for a service without API keys."""
+"""Protection against DNS rebinding for a service without API keys.
+
+starlette's ``TrustedHostMiddleware`` cannot let all IP addresses and single-label names pass.
+"""
 
 from __future__ import annotations
 

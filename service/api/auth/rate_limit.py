@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from dataclasses import dataclass
 
 from fastapi import Request
 from prometheus_client import Counter
 from starlette.types import Scope
-from throttled import MemoryStore, RateLimiterType, Throttled
-from throttled.rate_limiter import per_sec
 
 from service.errors import RateExceeded
 from service.observability import metrics
@@ -26,18 +25,14 @@ SCOPE_KEY = "figment.client"
 
 
 class RateLimiter:
-    """Rate limit of one API key in this process."""
+    """Rate limit of one API key in this process. Used on the event loop only."""
 
     def __init__(self, rate: int, burst: int) -> None:
         """``rate``: images per second; ``burst``: images at once after a pause."""
         self._rate = rate
         self._burst = burst
-        self._limiter = Throttled(
-            key="images",
-            using=RateLimiterType.GCRA.value,
-            quota=per_sec(rate, burst),
-            store=MemoryStore(),
-        )
+        self._arrival = 0.0
+        """Time of ``time.monotonic`` at which all charged images would arrive at ``rate``."""
 
     def charge(self, images: int) -> None:
         """Charge ``images``. Raises ``RateExceeded`` if the limit does not allow them now."""
@@ -55,8 +50,13 @@ class RateLimiter:
 
         Otherwise charge nothing and return the seconds to wait.
         """
-        result = self._limiter.limit(cost=images)
-        return result.state.retry_after if result.limited else 0
+        now = time.monotonic()
+        early = max(0.0, self._arrival - now)
+        wait = early + (images - self._burst) / self._rate
+        if wait > 0:
+            return wait
+        self._arrival = now + early + images / self._rate
+        return 0
 
 
 def rate_limiter(rate: int | None, settings: Settings) -> RateLimiter | None:

@@ -88,7 +88,7 @@ async def detect(state: CurrentState, request: Request) -> DetectAnswer:
     def compare(info: ImageInfo, pixels: Pixels) -> tuple[int, float]:
         return marks.difference(content, pixels)
 
-    rendered = await run(state, samples, 1, request)(compare)
+    rendered = await run(state, samples, 1, request)(compare, None)
     ((largest, mean),) = rendered.results
     url = samples.address(index).url(address.partition("?")[0].rpartition(".")[2])
     if largest == 0:

@@ -17,7 +17,7 @@ from service.api.state import State, state_of
 from service.core.image_request import GenerateRequest
 from service.core.latents import draw_seed
 from service.engine.search import Search
-from service.errors import AnswerTooLarge, ModelUnfit
+from service.errors import InvalidRequest
 from service.formats import images
 from service.inference.model import Model
 from service.inference.seeds import SeedImages
@@ -60,9 +60,10 @@ async def generate_conditional(
     models = state.models
     model = models.resolve(body.model, body.version, labelled=True)
     if model.manifest.kind != "conditional":
-        raise ModelUnfit(
+        raise InvalidRequest(
             f"model {model.name!r} is unconditional; use POST /generate, or name one of: "
             f"{', '.join(models.names('conditional'))}",
+            kind="Model unfit",
             models=models.names("conditional"),
         )
     return await _answer(model, body, query, state, request)
@@ -75,17 +76,19 @@ async def _answer(
     limit = state.settings.max_set if chosen in SETS else state.settings.max_images
     count = body.count
     if count > limit:
-        raise AnswerTooLarge(
+        raise InvalidRequest(
             f"n: {count} images do not fit into one {chosen} answer; at most {limit}. Use "
             "offset to get more",
+            kind="Answer too large",
             max_images=limit,
         )
     body.check_fields_agree()
     if body.verify is not None and model.verifier is None:
         verifiable = state.models.verified()
-        raise ModelUnfit(
+        raise InvalidRequest(
             f"verify: {model.name} version {model.version} has no verifier; "
             f"{', '.join(verifiable) or 'none'} can be verified",
+            kind="Model unfit",
             models=verifiable,
         )
     samples = SeedImages(
@@ -107,4 +110,4 @@ async def _answer(
         render = run_search(state, samples, search, body.verify, request)
     if chosen == "json":
         return await json_answer(render, head)
-    return await image_answer(render, head, chosen, count)
+    return await image_answer(render, head, chosen, count, model.manifest.image_shape)

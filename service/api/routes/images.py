@@ -103,7 +103,8 @@ async def show_image(
     caching = {"ETag": _etag(found, state, url), "Cache-Control": _cache_control(caches)}
     if _matches(caching["ETag"], if_none_match):
         return Response(status_code=304, headers=caching | as_headers(head))
-    answer = await image_answer(run(state, samples, 1, request), head, extension, 1)
+    render, shape = run(state, samples, 1, request), found.manifest.image_shape
+    answer = await image_answer(render, head, extension, 1, shape)
     answer.headers.update(caching)
     return answer
 
@@ -115,5 +116,4 @@ def _etag(model: Model, state: State, url: str) -> str:
 
 
 def _matches(etag: str, if_none_match: str) -> bool:
-    candidates = [item.strip().removeprefix("W/") for item in if_none_match.split(",")]
-    return "*" in candidates or etag in candidates
+    return etag in if_none_match or if_none_match.strip() == "*"  # an ETag has its quotes

@@ -20,7 +20,7 @@ router = APIRouter(tags=["health"])
 async def show_metrics() -> Response:
     """Metrics of all workers, for Prometheus."""
     # With several workers, each one that ended leaves a file; reading 200 takes 0.3 s. Not by
-    # asyncio.to_thread: its threads encode sheets and animations, and may all be busy.
+    # asyncio.to_thread: its threads write files of sets, and may all be busy.
     text = await run_in_threadpool(metrics.exposition)
     return Response(text, media_type=metrics.MEDIA_TYPE)
 

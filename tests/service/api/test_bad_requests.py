@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
-from service.errors import InvalidRequest
-from service.formats.images import encode
 from tests.helpers.responses import problem
 
 pytestmark = pytest.mark.server
@@ -265,13 +262,6 @@ def test_a_body_that_is_too_large(client: httpx.Client) -> None:
             yield large[at : at + 100_000]
 
     problem(client.post("/generate", content=in_pieces(), headers=JSON), 413)
-
-
-def test_a_sheet_that_is_too_large_for_its_format() -> None:
-    strip = np.zeros((64, 16_448, 3), dtype=np.uint8)
-    with pytest.raises(InvalidRequest, match="16448x64 does not fit into webp"):
-        encode(strip, "webp", None)
-    assert encode(strip, "png", None)
 
 
 def test_service_works_after_invalid_requests(client: httpx.Client) -> None:

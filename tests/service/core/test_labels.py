@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import time
 from itertools import product
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.core.labels import Label, Vocabulary
-from service.errors import InvalidLabel
+from service.errors import InvalidLabel, InvalidModel
 from tests.conftest import attribute
 
 FACES = Vocabulary(
@@ -121,6 +122,44 @@ def test_long_phrases_are_parsed_in_linear_time() -> None:
         with pytest.raises(InvalidLabel):
             DIGITS.parse(phrase)
     assert time.process_time() - started < 0.5
+
+
+def test_unknown_labels_are_explained_in_bounded_time() -> None:
+    """Comparing all phrases by difflib would hold up all other requests for seconds."""
+    letters = random.Random(0)
+    values = ["".join(letters.choices("ab", k=150)) for _ in range(2000)]
+    many = Vocabulary([attribute("kind", *values), attribute("size", "s", "l")], "/labels")
+    unknown = "".join(letters.choices("ab", k=80))
+    labels: list[Label] = [unknown, {"kind": unknown}, {unknown: "s"}, unknown + " kind"]
+    started = time.process_time()
+    for label in labels:
+        with pytest.raises(InvalidLabel):
+            many.parse(label)
+    assert time.process_time() - started < 0.5
+
+
+def test_matches_are_found_among_many() -> None:
+    breeds = [f"{colour}{n} terrier" for n in range(500) for colour in ("golden", "black", "red")]
+    dogs = Vocabulary([attribute("breed", *breeds)], "/labels")
+    with pytest.raises(InvalidLabel, match="did you mean 'golden123 terrier'"):
+        dogs.parse("goldn123 terier")
+    with pytest.raises(InvalidLabel, match="did you mean 'golden123 terrier'"):
+        dogs.parse({"breed": "goldn123 terrier"})
+
+
+def test_many_labels_of_many_values_take_little_time() -> None:
+    classes = Vocabulary([attribute("class", *(f"word {n}" for n in range(1000)))], "/labels")
+    started = time.process_time()
+    for _ in range(1024):
+        assert classes.parse({"class": "word 999"}) == {0: 999}
+    assert time.process_time() - started < 0.5
+
+
+def test_value_of_too_many_parts_is_refused() -> None:
+    """Looking up every run of parts of a phrase takes time that grows with their number."""
+    Vocabulary([attribute("kind", "a, b, c, d, e, f, g, h, i", "x")], "/labels").check()
+    with pytest.raises(InvalidModel, match="no label selects"):
+        Vocabulary([attribute("kind", "a, b, c, d, e, f, g, h, i, j", "x")], "/labels").check()
 
 
 def test_unconditional_model_rejects_labels() -> None:

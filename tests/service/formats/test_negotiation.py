@@ -40,6 +40,13 @@ def test_nothing_acceptable(accept: str) -> None:
         choose(accept, None, OFFERED)
 
 
+def test_accept_is_bounded() -> None:
+    """60,000 commas would hold up all other requests for 30 ms."""
+    with pytest.raises(NotAcceptable, match=r"more than 2000 characters.*png \(image/png\)"):
+        choose("," * 60_000, None, OFFERED)
+    assert choose("," * 60_000, "png", OFFERED) == "png"
+
+
 def test_unknown_format() -> None:
     with pytest.raises(NotAcceptable, match="'gif' is not one of these"):
         choose("", "gif", OFFERED)

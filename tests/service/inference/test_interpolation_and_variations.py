@@ -46,11 +46,11 @@ def frames(film: Image.Image) -> list[npt.NDArray[np.uint8]]:
     return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)]
 
 
-@pytest.mark.parametrize(("format_", "lost"), [("webp", 0), ("gif", 24)])
+@pytest.mark.parametrize(("format_", "lost"), [("webp", 0), ("gif", 5)])
 def test_animation_has_the_images_of_the_json_answer(
     client: httpx.Client, format_: str, lost: int
 ) -> None:
-    """GIF has 256 colours a frame; WebP loses nothing."""
+    """GIF has 256 colours a frame, and is off by ``lost`` levels on average; WebP loses nothing."""
     rows = post(client, "/interpolate", WAY).json()["images"]
     answer = post(client, f"/interpolate?format={format_}", WAY)
     assert answer.headers["content-type"] == f"image/{format_}"
@@ -59,7 +59,7 @@ def test_animation_has_the_images_of_the_json_answer(
         assert film.info["loop"] == 0
     assert len(shown) == WAY["steps"]
     for frame, row in zip(shown, rows, strict=True):
-        assert np.abs(frame.astype(int) - pixels(row)).max() <= lost
+        assert np.abs(frame.astype(int) - pixels(row)).mean() <= lost
     assert b"synthetic" in answer.content
     assert rows[0]["url"].encode() in answer.content
 

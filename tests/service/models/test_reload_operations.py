@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,6 +99,9 @@ def test_failed_reload_sets_the_metric_until_one_succeeds(tmp_path: Path) -> Non
             assert failed()
         keys.unlink()
         assert failed()
+        os.mkfifo(keys)  # opening a pipe would block
+        assert failed()
+        keys.unlink()
         keys.write_text("team:key-of-the-team")
         assert not failed()
         models.rename(tmp_path / "away")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from service.api.oip.routes import MAX_BODY_BYTES
+from service.api.routes.oip import MAX_BODY_BYTES
 from service.formats.oip_schemas import LENGTH
 from service.formats.oip_tensors import encode_json
 from service.inference.model import Model

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.api.oip.routes import MAX_BODY_BYTES
+from service.api.routes.oip import MAX_BODY_BYTES
 from service.errors import RequestError
 from service.formats.oip_schemas import LENGTH
 from service.formats.oip_tensors import parse_body, read_inputs

@@ -1,6 +1,6 @@
 """Routes of the Open Inference Protocol below ``/v2``, for clients of KServe and Triton.
 
-The server's probes are in ``routes/health.py``. Errors have the additional member ``error``, which
+The server's probes are in ``health.py``. Errors have the additional member ``error``, which
 ``problems.py`` adds.
 """
 
@@ -25,7 +25,7 @@ from service.api.routes.models import NOT_FOUND
 from service.api.state import CurrentState, State
 from service.core.image_request import Version
 from service.core.manifest import IMAGE
-from service.errors import InvalidRequest, TensorsUnfit
+from service.errors import InvalidRequest
 from service.formats import oip_tensors
 from service.formats.oip_schemas import (
     BINARY,
@@ -163,7 +163,7 @@ async def _infer(model: Model, state: State, request: Request) -> Response:
     binary = parsed.request.binary
     _check_answer_size(model, count, binary)
     encode = oip_tensors.encode_binary if binary else oip_tensors.encode_json
-    rendered = await run(state, source, count, request)(encode)
+    rendered = await run(state, source, count, request)(encode, None)
     metrics.IMAGES_MADE.labels(model.name, model.version, "tensor").inc(count)
 
     shape = [count, *model.manifest.image_shape]
@@ -185,12 +185,13 @@ async def _infer(model: Model, state: State, request: Request) -> Response:
 
 
 def _check_answer_size(model: Model, count: int, binary: bool) -> None:
-    """Raise ``TensorsUnfit`` for an answer too long for JSON."""
+    """Raise ``InvalidRequest`` for an answer too long for JSON."""
     levels = count * math.prod(model.manifest.image_shape)
     if not binary and levels > MAX_NUMBERS:
-        raise TensorsUnfit(
+        raise InvalidRequest(
             f"inputs: {count} rows make {levels:,} numbers, and JSON may have {MAX_NUMBERS:,}: "
-            "set binary_data of the output, or send fewer rows at a time"
+            "set binary_data of the output, or send fewer rows at a time",
+            kind="Tensors unfit",
         )
 
 

@@ -1,1 +1,0 @@
-"""Open Inference Protocol (KServe, Triton) below `/v2`: schemas, tensors, routes."""

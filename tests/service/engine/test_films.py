@@ -1,0 +1,52 @@
+"""Films and sheets under load: encoding is queued, counted and given up like computing."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.helpers.server import MODELS, serve
+
+pytestmark = pytest.mark.server
+
+TIMEOUT_SECONDS = 30
+FILM = {
+    "from": {"seed": 1, "label": "red eyes"},
+    "to": {"seed": 2, "label": "blue eyes"},
+    "steps": 256,
+}
+SHEET = {"n": 1024, "seed": 1, "label": "red eyes"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/interpolate?format=gif", FILM),
+        ("/interpolate?format=webp", FILM),
+        ("/interpolate?format=png", FILM),
+        ("/generate?format=webp", SHEET),
+    ],
+)
+def test_thirty_of_the_largest_at_once(path: str, body: dict[str, object]) -> None:
+    """Each is answered or rejected within the timeout; probes are answered meanwhile."""
+
+    def ask(number: int) -> tuple[int, float]:
+        before = time.monotonic()
+        answer = httpx.post(server.url + path, json=body, timeout=2 * TIMEOUT_SECONDS)
+        return answer.status_code, time.monotonic() - before
+
+    with (
+        serve("--models", str(MODELS), "--timeout", str(TIMEOUT_SECONDS)) as server,
+        ThreadPoolExecutor(30) as pool,
+    ):
+        asked = [pool.submit(ask, number) for number in range(30)]
+        while not all(each.done() for each in asked):
+            assert server.client.get("/readyz", timeout=5).status_code == 200
+        found = [each.result() for each in asked]
+    assert {status for status, _ in found} <= {200, 429}
+    assert sum(status == 200 for status, _ in found) >= 1
+    assert max(seconds for _, seconds in found) < TIMEOUT_SECONDS
