@@ -35,6 +35,7 @@ from service.api.routes import (
     latent_space,
     models,
     oip,
+    sets,
     studio,
 )
 from service.api.state import State
@@ -95,7 +96,7 @@ def assemble(state: State) -> Gateway:
     app.state.figment = state
     # Only documents the key in OpenAPI; the gateway checks it.
     documented_key = [Security(HTTPBearer(auto_error=False))] if access.requires_key else []
-    for routes in (generate, latent_space, images, detect, models, oip, info):
+    for routes in (generate, latent_space, images, sets, detect, models, oip, info):
         app.include_router(routes.router, dependencies=documented_key)
     for routes in (docs, health, studio):
         app.include_router(routes.router)
@@ -119,7 +120,7 @@ class _HeadAsGet:
         if scope.get("method") != "HEAD":
             await self._app(scope, receive, send)
             return
-        as_get = {**scope, "method": "GET"}
+        as_get = {**scope, "method": "GET", "is_head": True}
         try:
             await self._app(as_get, receive, send)
         finally:

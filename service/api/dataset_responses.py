@@ -114,16 +114,26 @@ async def set_answer(
             while part := await _in_thread(next, rest, b""):
                 yield part
 
-        name = f"{model.name}-{model.version}-{samples.seed}-{samples.indices[0]}"
-        headers = as_headers({**head, "model_sha256": model.sha256, "software": state.software})
+        headers = set_headers(format_, head, samples, state)
         if threshold is not None and model.verifier is not None:
             headers["Figment-Verifier-Sha256"] = model.verifier.sha256
-        headers["Content-Disposition"] = f'attachment; filename="{name}{SUFFIXES[format_]}"'
-        if format_ == "npy":
-            headers["Content-Length"] = str(len(header(shape)) + math.prod(shape))
         answer = _Stream(body(), headers=headers, media_type=MEDIA_TYPES[format_])
         answer.timeout, answer.resources = state.settings.timeout, stack.pop_all()
         return answer
+
+
+def set_headers(
+    format_: str, head: Mapping[str, Any], samples: SeedImages, state: State
+) -> dict[str, str]:
+    """Headers of a set, known before its first image."""
+    model = samples.model
+    headers = as_headers({**head, "model_sha256": model.sha256, "software": state.software})
+    name = f"{model.name}-{model.version}-{samples.seed}-{samples.indices[0]}{SUFFIXES[format_]}"
+    headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    if format_ == "npy":
+        shape = (len(samples.indices), *model.manifest.image_shape)
+        headers["Content-Length"] = str(len(header(shape)) + math.prod(shape))
+    return headers
 
 
 async def _in_thread(step: Callable[..., Any], *arguments: Any) -> Any:

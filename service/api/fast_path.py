@@ -89,9 +89,13 @@ class FastPath:
         await response(scope, receive, send)
 
 
-def reject_repeats(request: Request) -> None:
-    """Raise ``InvalidRequest`` for a repeated query parameter, one of which would be ignored."""
-    repeated = _first_repeated(name for name, _ in request.query_params.multi_items())
+def reject_repeats(request: Request, but: Sequence[str] = ()) -> None:
+    """Raise ``InvalidRequest`` for a repeated query parameter, one of which would be ignored.
+
+    Those in ``but`` may repeat.
+    """
+    names = (name for name, _ in request.query_params.multi_items())
+    repeated = _first_repeated(name for name in names if name not in but)
     if repeated is not None:
         raise InvalidRequest(f"{repeated[:80]}: appears twice in the query")
 
