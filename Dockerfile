@@ -42,6 +42,9 @@ ENV PATH=/opt/figment/bin:$PATH \
     FIGMENT_PORT=8000 \
     FIGMENT_MODELS=/models \
     FIGMENT_LOG_FORMAT=json
+# Large blocks go back to the system when they are freed: see docs/serving.md, "Memory".
+ENV MALLOC_MMAP_THRESHOLD_=1048576 \
+    MALLOC_TRIM_THRESHOLD_=1048576
 # From 1.29 on, ONNX Runtime sends telemetry to Microsoft by default.
 ENV ORT_DISABLE_TELEMETRY=1
 # Creates the folder as root: some builders would make the user below its owner.

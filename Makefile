@@ -9,11 +9,13 @@ SERVE := .venv-$(RUNTIME)
 DEVELOP := .venv
 TOOLS := .venv-tools
 PIP := bin/python -m pip --disable-pip-version-check
+# Large blocks go back to the system when they are freed: see docs/serving.md, "Memory".
+MALLOC := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576
 
 .PHONY: serve develop test test-fast check audit sbom format bench soak requirements clean
 
 serve: $(SERVE)/ready  ## serve models/ on port 8000; RUNTIME=gpu for CUDA
-	@$(SERVE)/bin/python -m service
+	@$(MALLOC) $(SERVE)/bin/python -m service
 
 develop: $(DEVELOP)/ready  ## install what training, tests and checks need
 

@@ -119,7 +119,7 @@ def main(rounds: int, images: int, with_ray: bool) -> None:
         start_seconds: dict[str, list[float]] = {name: [] for name in options_by_executor}
         for _ in range(rounds):
             before = meter.now()
-            rate = ceiling("bulk", CEILING_SECONDS)
+            rate = ceiling("bulk", CEILING_SECONDS).images_per_second
             rates["runtime"].append((rate, rate * CEILING_SECONDS / (meter.now() - before).cpu))
             for name, options in options_by_executor.items():
                 start_up = command_cost(meter, folder, 1, *options)

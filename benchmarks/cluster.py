@@ -12,6 +12,7 @@ addresses, hence the separate network namespace. The model is an untrained DCGAN
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -30,8 +31,7 @@ import click
 import httpx
 import yaml
 
-from benchmarks.background_load import BackgroundLoad
-from benchmarks.closed_loop import LoadResult
+from benchmarks.load import Load, LoadResult, Policy, request
 from benchmarks.serve import PORTS, PYTHON, ROOT, server, untrained_model
 
 CONFIG = ROOT / "ops" / "ray" / "serve.yaml"
@@ -65,20 +65,27 @@ SCENARIOS = (Scenario(1, 1), Scenario(32, 1), Scenario(1, 16), Scenario(8, 16))
 class Nodes:
     """Running ``benchmarks.ray_nodes`` process."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        """``log``: the stderr of the process."""
         self._process = process
-        self.start_seconds: float = self._result()["seconds"]
+        self._log = log
+        self.pid = process.pid
+        started = self._result()
+        self.start_seconds: float = started["seconds"]
+        self.address: str = started["address"]
+        """Address of the Ray cluster, for ``ray.init``."""
 
     def call(self, *command: Any) -> Any:
         """Run a command of ``ray_nodes.RayNodes`` and return its result."""
         assert self._process.stdin is not None
-        print(json.dumps(command), file=self._process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(command), file=self._process.stdin, flush=True)
         return self._result()
 
     def _result(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, "the cluster has exited"
+        assert line, f"the cluster has exited:\n{self._log.read_text(errors='replace')}"
         return json.loads(line)
 
 
@@ -89,6 +96,9 @@ def two_node_config(port: int, variables: dict[str, str]) -> dict[str, Any]:
     """
     config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     config["http_options"] = {"host": "127.0.0.1", "port": port}
+    # Otherwise Serve ends a proxy that takes 5 s to start, as on a busy machine.
+    serve = config["controller_options"]["runtime_env"]["env_vars"]
+    serve["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     (application,) = config["applications"]
     application["runtime_env"]["env_vars"] = variables
     (deployment,) = application["deployments"]
@@ -104,28 +114,30 @@ def running_nodes(config: dict[str, Any]) -> Iterator[Nodes]:
     folder = tempfile.mkdtemp(prefix="figment-ray-")
     path = Path(folder) / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
+    log = Path(folder) / "stderr"
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith("FIGMENT_")
     }
-    process = subprocess.Popen(
-        [PYTHON, "-m", "benchmarks.ray_nodes", str(path)],
-        cwd=ROOT,
-        env=inherited
-        | {
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_AUTH_MODE": "disabled",
-            "RAY_TMPDIR": folder,
-            "PYTHONPATH": str(ROOT),
-        },
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [PYTHON, "-m", "benchmarks.ray_nodes", str(path)],
+            cwd=ROOT,
+            env=inherited
+            | {
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "RAY_AUTH_MODE": "disabled",
+                "RAY_TMPDIR": folder,
+                "PYTHONPATH": str(ROOT),
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
     assert process.stdin is not None and process.stdout is not None
     try:
         with process.stdout:
-            yield Nodes(process)
+            yield Nodes(process, log)
             process.stdin.close()
             process.wait(60)
     finally:
@@ -136,8 +148,8 @@ def running_nodes(config: dict[str, Any]) -> Iterator[Nodes]:
 
 
 def run_load(url: str, scenario: Scenario, seconds: float) -> LoadResult:
-    """Run ``benchmarks.closed_loop`` in a process of its own."""
-    command = [PYTHON, "-m", "benchmarks.closed_loop", f"{url}/generate?format=png"]
+    """Run ``benchmarks.load`` in a process of its own."""
+    command = [PYTHON, "-m", "benchmarks.load", f"{url}/generate?format=png"]
     body = json.dumps({"n": scenario.n, "seed": 3})
     options = [f"--connections={scenario.connections}", f"--seconds={seconds}"]
     process = subprocess.run([*command, body, *options], cwd=ROOT, check=True, capture_output=True)
@@ -182,25 +194,19 @@ def _median(loads: list[LoadResult], name: str) -> float:
     return median
 
 
-def replicas_metrics(url: str, headers: dict[str, str] | None = None, count: int = 2) -> list[str]:
-    """``GET /metrics`` of each of ``count`` replicas, identified by their start times."""
-    by_start: dict[str, str] = {}
-    end = time.monotonic() + 60
-    with httpx.Client(timeout=60, headers=headers) as client:
-        while len(by_start) < count:
-            assert time.monotonic() < end, f"only {len(by_start)} of {count} replicas respond"
-            text = client.get(f"{url}/metrics").text
-            start = re.search(r"^process_start_time_seconds \S+$", text, re.MULTILINE)
-            assert start is not None, text
-            by_start[start[0]] = text
-    return list(by_start.values())
+def replicas_metrics(cluster: Nodes, headers: dict[str, str] | None = None) -> list[str]:
+    """``GET /metrics`` of each replica."""
+    return [
+        httpx.get(f"{address}/metrics", timeout=60, headers=headers).text
+        for address in cluster.call("addresses")
+    ]
 
 
-def mean_batch(seconds: float) -> float:
+def mean_batch(cluster: Nodes, seconds: float) -> float:
     """Mean images per batch of a replica, with 32 connections that request single images."""
 
     def images_and_batches() -> tuple[float, float]:
-        texts = replicas_metrics(URLS["Ray"])
+        texts = replicas_metrics(cluster)
         images, batches = (
             sum(
                 float(value)
@@ -219,14 +225,15 @@ def mean_batch(seconds: float) -> float:
 
 def measure_outage(cluster: Nodes, event: str, *command: Any, seconds: float) -> None:
     """Print the failures of 32 connections for ``seconds`` after a command that kills something."""
-    load = BackgroundLoad(f"{URLS['Ray']}/generate?format=png", b'{"n": 1, "seed": 3}')
-    with load.running(32):
+    content = request("/generate?format=png", {"n": 1, "seed": 3})
+    load = Load(PORT, itertools.repeat(content), Policy(connections=32))
+    with load.running():
         time.sleep(STABLE_SECONDS)
         cluster.call(*command)
         time.sleep(seconds)
     failed = ", ".join(f"{number} {reason}" for reason, number in load.failed.items()) or "none"
     print(
-        f"{event}: {load.responses} responses, failed: {failed}; "
+        f"{event}: {load.outcomes.total()} requests, failed: {failed}; "
         f"longest request {load.longest:.2f} s"
     )
 
@@ -248,7 +255,8 @@ def main(rounds: int, seconds: float) -> None:
             server("figment", plain) as (_, start_seconds),
         ):
             report(measure(rounds, seconds))
-            print(f"\nmean batch of a replica, 32 connections: {mean_batch(seconds):.1f} images")
+            batch = mean_batch(cluster, seconds)
+            print(f"\nmean batch of a replica, 32 connections: {batch:.1f} images")
             print(f"start: plain {start_seconds:.1f} s, cluster {cluster.start_seconds:.0f} s")
             pid = cluster.call("replicas")[0]
             measure_outage(cluster, "a replica killed", "kill", pid, seconds=REPLICA_LOSS_SECONDS)

@@ -25,6 +25,8 @@ from ray.serve.schema import ServeDeploySchema
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 """Per node; near Ray's minimum, since results are small."""
+DEPLOY_SECONDS = 180
+"""Time for the replicas to start; Serve's own limit is too short for a busy machine."""
 
 
 class RayNodes:
@@ -43,6 +45,7 @@ class RayNodes:
         self._second = self._cluster.add_node(num_cpus=2, object_store_memory=OBJECT_STORE_BYTES)
         ray.init(address=self._cluster.address, namespace="serve", log_to_driver=False)
         schema = ServeDeploySchema.model_validate(config)
+        self.address: str = self._cluster.address
         self._client = serve_start(
             http_options=schema.http_options.model_dump(),
             proxy_location=schema.proxy_location,
@@ -54,17 +57,30 @@ class RayNodes:
         """Deploy the config, optionally with another ``user_config``; return the replicas' pids."""
         if user_config is not None:
             self._config["applications"][0]["deployments"][0]["user_config"] = user_config
-        self._client.deploy_apps(ServeDeploySchema.model_validate(self._config), _blocking=True)
+        self._client.deploy_apps(ServeDeploySchema.model_validate(self._config))
+        deadline = time.monotonic() + DEPLOY_SECONDS
+        while (status := self._application()["status"]) != "RUNNING":
+            assert status != "DEPLOY_FAILED" and time.monotonic() < deadline, self._application()
+            time.sleep(0.1)
         return self.replicas()
 
     def replicas(self) -> list[int]:
         """Process ids of all running replicas."""
-        application = self._client.get_serve_details()["applications"]["figment"]
         return [
             replica["pid"]
-            for replica in application["deployments"]["figment"]["replicas"]
+            for replica in self._application()["deployments"]["figment"]["replicas"]
             if replica["state"] == "RUNNING"
         ]
+
+    def _application(self) -> dict[str, Any]:
+        """Status and deployments of the service."""
+        found: dict[str, Any] = self._client.get_serve_details()["applications"]["figment"]
+        return found
+
+    def addresses(self) -> list[str]:
+        """URL of each running replica, behind Serve's proxies."""
+        groups = ray.get(self._client._controller.get_target_groups.remote(from_proxy_manager=True))
+        return [f"http://{target.ip}:{target.port}" for group in groups for target in group.targets]
 
     def kill(self, pid: int) -> None:
         """Kill a process with SIGKILL."""
@@ -88,7 +104,8 @@ def main(path: str) -> None:
     started = time.monotonic()
     nodes = RayNodes(yaml.safe_load(Path(path).read_text()))
     try:
-        print(json.dumps({"seconds": time.monotonic() - started}), file=results)
+        seconds = time.monotonic() - started
+        print(json.dumps({"seconds": seconds, "address": nodes.address}), file=results)
         for line in sys.stdin:
             name, *arguments = json.loads(line)
             print(json.dumps(getattr(nodes, name)(*arguments)), file=results)

@@ -1,13 +1,14 @@
-"""Throughput, latency and memory of the service, compared with the runtime alone.
+"""Throughput, latency, CPU time and memory of the service, compared with the runtime alone.
 
-    python -m benchmarks.serve [--model FILE] [--rounds 3] [--seconds 4]
+    python -m benchmarks.serve [--model FILE] [--rounds 3] [--seconds 4] [--litserve PYTHON]
 
-Needs the free ports 8765 and 8766, and PyTorch unless ``--model`` is given; takes 18 times
-``--seconds`` per round, about four minutes by default. Starts three processes on this machine: the
-service, a naive endpoint (``naive.py``), and the ceiling, which is the same work without a server
+Needs free ports from 8765 on, and PyTorch unless ``--model`` is given; takes about 22 times
+``--seconds`` per round and server, some five minutes by default. Starts on this machine: the
+service, a naive endpoint (``naive.py``), with ``--litserve`` the same behind LitServe
+(``litserve_endpoint.py``), and the ceiling, which is the same work without a server
 (``ceiling.py``). They are measured alternately, and ratios are taken within a round, so that other
 load on the machine affects all alike. The default model is an untrained DCGAN of width 64 for 64x64
-images.
+images; ``--model models/anime-faces-free/VERSION/model.onnx`` measures a shipped one of width 32.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +29,11 @@ import click
 import httpx
 import psutil
 
-from benchmarks.closed_loop import LoadResult
+from benchmarks.load import LoadResult
 from service.core import cpus
 
 ROOT = Path(__file__).parent.parent
-PORTS = {"figment": 8765, "naive": 8766}
+PORTS = {"figment": 8765, "naive": 8766, "litserve": 8767}
 """Ports of the servers by name; below the ephemeral ports of Linux, which start at 32768."""
 PYTHON = sys.executable
 WIDTH = 64
@@ -105,129 +107,161 @@ def server(name: str, command: list[str]) -> Iterator[tuple[psutil.Process, floa
                     time.sleep(0.01)
             yield psutil.Process(process.pid), time.perf_counter() - started
         finally:
+            workers = psutil.Process(process.pid).children(recursive=True)
             process.terminate()
+            for worker in workers:  # LitServe's outlive their parent
+                with suppress(psutil.NoSuchProcess):
+                    worker.terminate()
 
 
-def peak_memory(process: psutil.Process) -> float:
-    """Peak resident memory in MiB; only on Linux."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
+def peak_memory(server: psutil.Process) -> float:
+    """Sum of the peak resident memory of a server's processes in MiB; only on Linux."""
+    total = 0
+    for process in (server, *server.children(recursive=True)):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+        total += int(line.split()[1])
+    return total / 1024
+
+
+def cpu_seconds(server: psutil.Process) -> float:
+    """CPU time of a server's running processes so far, in seconds."""
+    times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
+
+
+@dataclass
+class Measurement:
+    """Rate of one measurement, and the CPU time that an image took."""
+
+    images_per_second: float
+    cpu_seconds_per_image: float
+    load: LoadResult | None = None
+    """None for the ceiling."""
 
 
 def run_load(name: str, scenario: Scenario, seconds: float) -> LoadResult:
-    """Run ``benchmarks.closed_loop`` in a process of its own."""
+    """Run ``benchmarks.load`` in a process of its own."""
     url = f"http://127.0.0.1:{PORTS[name]}/generate{scenario.query}"
     body = json.dumps({"n": scenario.n, "seed": 3})
-    command = [PYTHON, "-m", "benchmarks.closed_loop", url, body]
+    command = [PYTHON, "-m", "benchmarks.load", url, body]
     options = [f"--connections={scenario.connections}", f"--seconds={seconds}"]
     process = subprocess.run([*command, *options], cwd=ROOT, check=True, capture_output=True)
     return LoadResult(**json.loads(process.stdout))
 
 
+def measure_server(
+    name: str, process: psutil.Process, scenario: Scenario, seconds: float
+) -> Measurement:
+    """Measure a server under the load of a scenario."""
+    before = cpu_seconds(process)
+    load = run_load(name, scenario, seconds)
+    cpu = cpu_seconds(process) - before
+    return Measurement(
+        load.requests_per_second * scenario.n, cpu / (load.served * scenario.n), load
+    )
+
+
 @contextmanager
-def runtime_alone(model: Path) -> Iterator[Callable[[str, float], float]]:
-    """Run ``benchmarks.ceiling``; yield a function of (kind, seconds) to images per second."""
+def runtime_alone(model: Path) -> Iterator[Callable[[str, float], Measurement]]:
+    """Run ``benchmarks.ceiling``; yield a function of (kind, seconds) to its measurement."""
     command = [PYTHON, "-m", "benchmarks.ceiling", str(model)]
     with subprocess.Popen(
         command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         stdin, stdout = process.stdin, process.stdout
         assert stdin is not None and stdout is not None
+        cpu = psutil.Process(process.pid)
 
-        def throughput(kind: str, seconds: float) -> float:
+        def measure(kind: str, seconds: float) -> Measurement:
+            before, started = cpu_seconds(cpu), time.perf_counter()
             stdin.write(f"{kind} {seconds}\n")
             stdin.flush()
-            return float(stdout.readline())
+            rate = float(stdout.readline())
+            images = rate * (time.perf_counter() - started)
+            return Measurement(rate, (cpu_seconds(cpu) - before) / images)
 
-        yield throughput
+        yield measure
         stdin.close()
 
 
-@dataclass
-class ScenarioResults:
-    """Results of one scenario, one per round; rates are in images per second."""
-
-    ceiling: list[float]
-    service: list[LoadResult]
-    naive: list[float]
+CEILING = "ceiling"
+Results = dict[Scenario, dict[str, list[Measurement]]]
+"""Measurements by scenario and name (a server's, or ``CEILING``), one per round."""
 
 
-def measure(model: Path, rounds: int, seconds: float) -> None:
-    service = [PYTHON, "-m", "service", "--models", str(model.parent.parent.parent)]
-    naive = [PYTHON, "-m", "benchmarks.naive", str(model), str(PORTS["naive"])]
+def measure(model: Path, litserve: str | None, rounds: int, seconds: float) -> None:
+    file, models = str(model), str(model.parent.parent.parent)
+    commands = {
+        "figment": [PYTHON, "-m", "service", "--models", models],
+        "naive": [PYTHON, "-m", "benchmarks.naive", file, str(PORTS["naive"])],
+    }
+    commands["figment"] += ["--port", str(PORTS["figment"])]
+    if litserve:
+        module = "benchmarks.litserve_endpoint"
+        commands["litserve"] = [litserve, "-m", module, file, str(PORTS["litserve"])]
     with ExitStack() as stack:
-        service_process, service_start = stack.enter_context(
-            server("figment", [*service, "--port", str(PORTS["figment"])])
-        )
-        naive_process, naive_start = stack.enter_context(server("naive", naive))
+        started = {
+            name: stack.enter_context(server(name, command)) for name, command in commands.items()
+        }
         ceiling = stack.enter_context(runtime_alone(model))
-        results = {scenario.name: ScenarioResults([], [], []) for scenario in SCENARIOS}
+        results: Results = {scenario: defaultdict(list) for scenario in SCENARIOS}
         for _ in range(rounds):
-            for scenario in SCENARIOS:
-                result = results[scenario.name]
-                result.ceiling.append(ceiling(scenario.ceiling, seconds))
-                result.service.append(run_load("figment", scenario, seconds))
-                if not scenario.query:
-                    load = run_load("naive", scenario, seconds)
-                    result.naive.append(load.requests_per_second * scenario.n)
-        memory = peak_memory(service_process), peak_memory(naive_process)
+            for scenario, by_name in results.items():
+                by_name[CEILING].append(ceiling(scenario.ceiling, seconds))
+                for name, (process, _) in started.items():
+                    if name == "figment" or not scenario.query:
+                        by_name[name].append(measure_server(name, process, scenario, seconds))
+        memory = {name: peak_memory(process) for name, (process, _) in started.items()}
     report(results)
-    lone, busy = results["n=1, alone"], results["n=1, 128 connections"]
-    limit_ms = 1.15 * 1000 / statistics.median(lone.ceiling) + 2
+    for name, (_, start) in started.items():
+        print(f"{name:<10}peak memory {memory[name]:5.0f} MB; start to first image {start:.1f} s")
+    print(f"threads   {cpus.available()}; {rounds} rounds of {seconds:g} s")
+
+
+COLUMNS = ("images/s", "share", "CPU ms", "p50 ms", "p95", "p99", "errors")
+
+
+def report(results: Results) -> None:
     print(
-        f"\nn=1, alone           p50 {_median(lone, 'p50'):.1f} ms; "
-        f"1.15 times the ceiling's time plus 2 ms is {limit_ms:.1f} ms"
+        "Medians of the rounds. share: of the ceiling of the same round. CPU ms: processor time "
+        "of a request beyond that of its images in the ceiling.\n"
     )
-    ceiling_ms = 128_000 / statistics.median(busy.ceiling)
-    print(
-        f"n=1, 128 connections p99 is {_median(busy, 'p99') / ceiling_ms:.2f} times "
-        "the ceiling's time for 128 images"
-    )
-    print(f"peak memory          {memory[0]:.0f} MB; naive {memory[1]:.0f} MB")
-    print(f"start to first image {service_start:.1f} s; naive {naive_start:.1f} s")
-    print(f"threads              {cpus.available()}; {rounds} rounds of {seconds:g} s")
-
-
-def report(results: dict[str, ScenarioResults]) -> None:
-    print("images/s, medians of the rounds; shares of the ceiling of the same round\n")
-    print(
-        f"{'':<22}{'ceiling':>8}{'figment':>9}{'share':>7}{'naive':>8}{'share':>7}"
-        f"{'p50 ms':>9}{'p95':>8}{'p99':>8}{'errors':>8}"
-    )
-    for scenario in SCENARIOS:
-        result = results[scenario.name]
-        rates = [load.requests_per_second * scenario.n for load in result.service]
-        times = [_median(result, name) for name in ("p50", "p95", "p99")]
-        print(
-            f"{scenario.name:<22}{statistics.median(result.ceiling):8.0f}"
-            f"{statistics.median(rates):9.0f}{_share(rates, result.ceiling):>7}"
-            f"{statistics.median(result.naive or [0]):8.0f}"
-            f"{_share(result.naive, result.ceiling):>7}"
-            f"{times[0]:9.1f}{times[1]:8.1f}{times[2]:8.1f}"
-            f"{sum(load.errors for load in result.service):8}"
-        )
-
-
-def _median(result: ScenarioResults, name: str) -> float:
-    median: float = statistics.median(getattr(load, name) for load in result.service)
-    return median
-
-
-def _share(rates: list[float], ceilings: list[float]) -> str:
-    if not rates:
-        return "-"
-    return f"{statistics.median(r / c for r, c in zip(rates, ceilings, strict=True)):.2f}"
+    print(f"{'':<22}{'':<10}" + "".join(f"{column:>10}" for column in COLUMNS))
+    for scenario, by_name in results.items():
+        ceiling = by_name[CEILING]
+        for name, measured in by_name.items():
+            rates = [result.images_per_second for result in measured]
+            line = f"{scenario.name:<22}{name:<10}{statistics.median(rates):10.0f}"
+            if name != CEILING:
+                pairs = list(zip(measured, ceiling, strict=True))
+                share = statistics.median(
+                    result.images_per_second / limit.images_per_second for result, limit in pairs
+                )
+                cpu = statistics.median(
+                    result.cpu_seconds_per_image - limit.cpu_seconds_per_image
+                    for result, limit in pairs
+                )
+                loads = [result.load for result in measured if result.load]
+                # The lone ceiling is the better of two runs, so its CPU time is that of neither.
+                beyond = "" if scenario.ceiling == "lone" else f"{1000 * cpu * scenario.n:.2f}"
+                line += f"{share:10.2f}{beyond:>10}"
+                for percentile in ("p50", "p95", "p99"):
+                    times = [getattr(load, percentile) for load in loads]
+                    line += f"{statistics.median(times):10.1f}"
+                line += f"{sum(load.errors for load in loads):10}"
+            print(line)
 
 
 @click.command()
 @click.option("--model", type=click.Path(exists=True, path_type=Path), help="NAME/1/model.onnx")
+@click.option("--litserve", metavar="PYTHON", help="Python with litserve, onnxruntime and pillow.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--seconds", default=4.0, show_default=True, help="Duration of each measurement.")
-def main(model: Path | None, rounds: int, seconds: float) -> None:
-    """Compare the service with the runtime alone and with a naive endpoint."""
+def main(model: Path | None, litserve: str | None, rounds: int, seconds: float) -> None:
+    """Compare the service with the runtime alone and with other servers."""
     with tempfile.TemporaryDirectory() as folder:
-        measure(model or untrained_model(Path(folder)), rounds, seconds)
+        measure(model or untrained_model(Path(folder)), litserve, rounds, seconds)
 
 
 if __name__ == "__main__":

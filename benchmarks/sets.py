@@ -82,7 +82,7 @@ def compare_throughput(model: Path, rounds: int, images: int, seconds: float) ->
         runtime_rates, json_rates = [], []
         set_rates: dict[str, list[float]] = {format_: [] for format_ in FORMATS}
         for _ in range(rounds):
-            runtime_rates.append(ceiling(JSON.ceiling, seconds))
+            runtime_rates.append(ceiling(JSON.ceiling, seconds).images_per_second)
             json_rates.append(run_load("figment", JSON, seconds).requests_per_second * JSON.n)
             for format_ in FORMATS:
                 set_rates[format_].append(images_per_second(format_, images))

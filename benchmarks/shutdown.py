@@ -33,7 +33,7 @@ import numpy as np
 import psutil
 import uvloop
 
-from benchmarks.async_http import (
+from benchmarks.load import (
     Connection,
     ConnectionCut,
     ConnectionRefused,

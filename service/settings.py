@@ -17,6 +17,10 @@ CLIENT_KEY = "FIGMENT_API_KEY"
 """Key that the client sends; not a setting of the service."""
 Device = Literal["auto", "cuda", "cpu"]
 LogFormat = Literal["text", "json"]
+MAX_SECONDS = 1_000_000
+"""Twelve days. Longer than any use, and within what timers of threads and event loops accept."""
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 
 
 class Settings(BaseSettings):
@@ -65,7 +69,7 @@ class Settings(BaseSettings):
         description="cuda refuses to start without CUDA. auto falls back to the CPU and logs why. "
         "cpu never uses a GPU.",
     )
-    threads: Annotated[int, Field(ge=1)] | None = Field(
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None,
         description="Worker threads that compute images, in each worker process. More threads than "
         "cores are slower [the cores that the container or the CPU affinity allows].",
@@ -88,20 +92,20 @@ class Settings(BaseSettings):
         description="Images queued or running in each worker process. A request that does not fit "
         "is rejected (429). A higher value lets requests wait longer.",
     )
-    max_wait: Annotated[float, Field(gt=0)] = Field(
+    max_wait: PositiveSeconds = Field(
         0.5,
         description="Longest expected wait in the queue, in seconds. A request that would start "
         "later is rejected (429). A higher value trades rejections for latency.",
     )
-    timeout: Annotated[float, Field(gt=0)] = Field(
+    timeout: PositiveSeconds = Field(
         30,
         description="Request timeout in seconds (504). Also the limit for receiving a request, for "
         "each batch of a stream, and for a client that stops reading.",
     )
-    hang_timeout: Annotated[float, Field(gt=0)] = Field(
+    hang_timeout: PositiveSeconds = Field(
         10,
         description="Longest run of one batch, in seconds; normal is well under a second. Beyond "
-        "it, the batch counts as hung: its requests fail (500), and another thread takes over.",
+        "it, the batch counts as hung: its requests get 500, and the process ends with status 70.",
     )
     max_images: Annotated[int, Field(ge=1, le=65536)] = Field(
         1024,
@@ -125,15 +129,15 @@ class Settings(BaseSettings):
     )
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         4096,
-        description="Open connections of each worker process. Beyond that, the one whose request "
-        "has been incomplete longest is closed.",
+        description="Open connections of each worker process. Requests of further connections are "
+        "answered 503.",
     )
-    shutdown_delay: Annotated[float, Field(ge=0)] = Field(
+    shutdown_delay: Seconds = Field(
         1,
         description="Seconds after SIGTERM in which new requests are still accepted while /readyz "
         "answers 503, so that load balancers notice.",
     )
-    drain: Annotated[float, Field(ge=0)] = Field(
+    drain: Seconds = Field(
         30,
         description="Seconds after that delay for accepted requests and streams to finish.",
     )
@@ -158,13 +162,6 @@ class Settings(BaseSettings):
                 "request could never be answered"
             )
         return self
-
-
-def to_environment(settings: Settings) -> None:
-    """Export ``settings`` as ``FIGMENT_*`` variables, which worker processes inherit."""
-    for name, value in settings.model_dump(exclude_none=True).items():
-        plain = value.get_secret_value() if isinstance(value, SecretStr) else value
-        os.environ[f"{PREFIX}{name.upper()}"] = str(plain)
 
 
 def check_environment() -> None:

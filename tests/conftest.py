@@ -8,14 +8,35 @@ import httpx
 import pytest
 
 from service.core.manifest import Attribute, DatasetInfo, Manifest, Provenance
+from tests import helpers
 from tests.helpers import onnx_files
 from tests.helpers.server import MODELS, ROOT, Server, serve
 from training.data import Dataset, load
 
 # The networks here are tiny: a second thread only waits for the first, and for whatever else runs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing here speaks TLS, and httpx would read the machine's certificates for each client: 30 ms.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = os.devnull
 
 REAL_DATA = Path(os.environ.get("TEST_DATA", ROOT.parent / "shared" / "data"))
+
+EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "40"))
+"""Generated requests for each endpoint; ten times as many labels and addresses."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use the fixture ``server``."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.server)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let only tests with the marker ``server`` or ``ray`` start one."""
+    helpers.server.allowed = any(map(item.get_closest_marker, ("server", "ray")))
 
 
 @pytest.fixture(scope="session")

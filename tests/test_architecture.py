@@ -56,7 +56,7 @@ def loaded_by(module: str) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("service.cluster.proxy", SERVER_SIDE),
+        ("service.cluster.middleware", SERVER_SIDE),
         ("service.cluster.autoscaling", SERVER_SIDE),
         ("service.client", SERVER_SIDE),
         ("service.client.fetch", SERVER_SIDE),
@@ -64,6 +64,7 @@ def loaded_by(module: str) -> set[str]:
         ("service.api.middleware.gateway", RUNTIMES),
         ("service.server.server", RUNTIMES),
         ("service.app", {"torch", "ray", "pyarrow"}),
+        ("training.plots.curves", {"matplotlib"}),
     ],
 )
 def test_importing_a_module_loads_no_more_than_it_needs(module: str, forbidden: set[str]) -> None:

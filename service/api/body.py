@@ -1,19 +1,12 @@
-"""Request bodies: bounded in size, not compressed, in UTF-8."""
+"""Request bodies: bounded in size, not compressed."""
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping
 
 from starlette.types import Receive, Scope
 
-from service.errors import BodyEncoded, BodyTooLarge, ClientDisconnected, MalformedJson
-
-BYTE_ORDER_MARKS = {
-    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
-    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
-}
-"""UTF-32 first: its little-endian mark begins with that of UTF-16."""
+from service.errors import BodyEncoded, BodyTooLarge, ClientDisconnected
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
@@ -48,23 +41,6 @@ def reject_encoded_body(headers: Mapping[str, str]) -> None:
             f"the body has Content-Encoding {encoding[:80]}, which is not supported: send it "
             "uncompressed"
         )
-
-
-def decode_json(content: bytes) -> str:
-    """Text of a JSON body in UTF-8, with or without a byte order mark.
-
-    Raises ``MalformedJson`` for another encoding, and names it if it has a byte order mark.
-    """
-    for name, marks in BYTE_ORDER_MARKS.items():
-        if content.startswith(marks):
-            raise MalformedJson(f"the body is in {name}: send JSON in UTF-8 (RFC 8259, 8.1)")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MalformedJson(
-            f"the body is not UTF-8, which JSON must be (RFC 8259, 8.1): byte {error.start} is "
-            f"0x{content[error.start]:02x}"
-        ) from None
 
 
 def _declared_bytes(scope: Scope) -> int:

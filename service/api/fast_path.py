@@ -18,9 +18,9 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
-from service.api.body import decode_json, read_body, reject_encoded_body
+from service.api.body import read_body, reject_encoded_body
 from service.core.image_request import explain
-from service.engine.admission import REQUEST_KEY
+from service.core.text import decode_json
 from service.errors import InvalidRequest, MalformedJson
 from service.formats import negotiation
 from service.formats.registry import MEDIA_TYPES
@@ -36,7 +36,8 @@ class FormatQuery(BaseModel):
     def choose(self, request: Request, formats: Sequence[str]) -> str:
         """Format of the answer, one of ``formats``. Raises ``NotAcceptable``."""
         # Several lines of one header are one list (RFC 9110, 5.3).
-        accept = ", ".join(request.headers.getlist("accept"))
+        lines = [value for name, value in request.scope["headers"] if name == b"accept"]
+        accept = b", ".join(lines).decode("latin-1")
         return negotiation.choose(accept, self.format, formats)
 
 
@@ -65,8 +66,12 @@ class FastRoute(APIRoute):
 class FastPath:
     """ASGI app that calls fast routes directly, and passes all other requests to ``app``."""
 
-    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+    def __init__(
+        self, app: ASGIApp, routes: Iterable[BaseRoute], reject_if_full: Callable[[], None]
+    ) -> None:
+        """``reject_if_full`` raises ``QueueFull`` if the routes could not serve a single image."""
         self._app = app
+        self._reject_if_full = reject_if_full
         self._routes = {
             (method, route.path): route
             for route in routes
@@ -83,6 +88,7 @@ class FastPath:
         scope["app"], scope["route"] = self._app, route
         request = Request(scope, receive, send)
         try:
+            self._reject_if_full()  # before the body is read: that costs more than the answer
             response = await route.answer(request)
         except Exception as error:
             response = problems.answer(error, request)
@@ -132,30 +138,27 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 JSON = json.JSONDecoder(parse_float=_number, object_pairs_hook=_unique)
 
 
-async def receive_body(request: Request, max_bytes: int) -> bytes:
-    """Read the body and make it part of the request's ``REQUEST_KEY``.
-
-    Raises ``BodyTooLarge`` and ``ClientDisconnected``.
-    """
-    content = await read_body(request.scope, request.receive, max_bytes)
-    REQUEST_KEY.set(hash((REQUEST_KEY.get(), content)))
-    return content
-
-
 async def _parse_body(request: Request, model: Any) -> Any:
     """Body as an instance of ``model``; no body is the same as ``{}``."""
-    reject_encoded_body(request.headers)
-    content = await receive_body(request, MAX_BODY_BYTES)
-    fields = _read_json(content, request.headers.get("content-type", "none")) if content else {}
+    headers = dict(request.scope["headers"])
+    if b"content-encoding" in headers:
+        reject_encoded_body(request.headers)
+    content = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+    media = headers.get(b"content-type", b"none").decode("latin-1")
+    fields = _read_json(content, media) if content else {}
     try:
         return model.model_validate(fields)
     except ValidationError as error:
         raise explain(error.errors()) from None
 
 
-def _read_json(content: bytes, media: str) -> Any:
+def _is_json(media: str) -> bool:
     kind = media.partition(";")[0].strip().lower()
-    if kind != MEDIA_TYPES["json"] and not kind.endswith("+json"):
+    return kind == MEDIA_TYPES["json"] or kind.endswith("+json")
+
+
+def _read_json(content: bytes, media: str) -> Any:
+    if media != MEDIA_TYPES["json"] and not _is_json(media):
         raise InvalidRequest(
             f"body: send a JSON object with Content-Type: application/json (it was {media[:100]})"
         )

@@ -8,17 +8,18 @@ from typing import Any
 import click
 
 from service.cli.options import build
+from service.core.process import open_standard_streams
 from service.errors import StartupError
 from service.inference.runtime_check import check_installation
 from service.models.sandbox import ModelSandbox
-from service.observability.logging import ensure_stderr, log_to_stderr
+from service.observability.logging import log_to_stderr
 from service.server import signals
 from service.settings import Settings, check_environment
 
 
 def serve(options: dict[str, Any]) -> None:
     """Serve until a signal ends the process; ``options`` override the environment."""
-    ensure_stderr()
+    open_standard_streams()
     settings: Settings = build(Settings, options)
     signals.ignore_sighup()
     signals.exit_on_signal()
@@ -39,5 +40,5 @@ def serve(options: dict[str, Any]) -> None:
     if settings.workers > 1:
         # Each worker process creates its own; this one showed that it can be created.
         del app
-        sys.exit(WorkerProcesses(settings, "service.app:create_app").run())
+        sys.exit(WorkerProcesses(settings, "service.app:create_app").serve())
     run_server(app, settings)

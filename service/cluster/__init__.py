@@ -1,7 +1,7 @@
-"""The service on Ray Serve: deployment, autoscaling, and middleware for Ray's proxies.
+"""The service on Ray Serve: deployment, autoscaling, and middleware for Serve's HTTP servers.
 
 Only this package and ``datasets.ray_executor`` import Ray. ``service.cluster:app`` is imported
-lazily, as Ray's proxies import ``service.cluster.proxy`` and must not load ONNX Runtime.
+lazily, as Serve's own proxy imports ``service.cluster.middleware`` and must not load ONNX Runtime.
 """
 
 from __future__ import annotations

@@ -1,21 +1,25 @@
 """Ray Serve deployment: ``serve run service.cluster:app``.
 
-Each replica is the whole app, with its own models, queue and threads. Ray decides how many there
-are and on which machines; Serve's proxy on each machine sends each request to a replica.
+Each replica is the whole app, with its own models, queue, threads and HTTP server. Ray decides how
+many there are and on which machines; HAProxy on each machine sends each request to a replica.
 """
 
 from __future__ import annotations
 
+import http
+import json
 import math
 import os
 import time
 from dataclasses import replace
 from typing import Any
 
+from starlette.types import ASGIApp
+
+from service.api.http_constants import PROBLEM_MEDIA_TYPE
 from service.app import assemble, load
 from service.cluster.autoscaling import QUEUE, RATE, WORK, ImageQueuePolicy
-from service.cluster.proxy import PacedReplica
-from service.errors import NotReady, ReloadUnsupported, StartupError
+from service.errors import NotReady, ReloadUnsupported, StartupError, problem
 from service.inference.runtime_check import check_installation
 from service.observability.logging import log_to_stderr
 from service.observability.metrics import KEY_IMAGES
@@ -30,17 +34,41 @@ try:
 except ImportError as error:
     raise ImportError(f'Ray is missing: pip install "figment[ray]" ({error})') from error
 
-# Read by Serve's proxies, which inherit them if `serve run` starts Ray; otherwise they come from
-# ops/ray/serve.yaml. The second lets a proxy use replicas on other machines equally, which is
-# faster than a queue on its own.
-os.environ.setdefault(
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "service.cluster.proxy.middlewares"
-)
-os.environ.setdefault("RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING", "0")
+
+def _error(status: int, detail: str, more: str = "") -> str:
+    """HAProxy's directive for an answer of its own: a problem."""
+    body = json.dumps(problem(status, http.HTTPStatus(status).phrase, detail))
+    return f"http-error status {status} content-type {PROBLEM_MEDIA_TYPE} string '{body}'{more}"
+
+
+SERVE_ENVIRONMENT = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_RETRIES": "2",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+    "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "60",
+    "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "\n".join(
+        (
+            "leastconn",
+            "option http-buffer-request",
+            "timeout http-request 30s",
+            _error(502, "the replicas exited before they answered"),
+            _error(503, "there is no replica at present; try again", " hdr Retry-After 1"),
+            _error(504, "a replica sent nothing for 60 s"),
+        )
+    ),
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.cluster.middleware.middlewares",
+}
+"""Variables of Serve's processes, which inherit them if `serve run` starts Ray; otherwise they come
+from ops/ray/serve.yaml, which explains them."""
+
+os.environ.update({**SERVE_ENVIRONMENT, **os.environ})
 
 MAX_REQUESTS = 8192
-"""Concurrent requests in a replica, and waiting requests in a proxy. More than the queue of a
-replica admits, so that the queue rejects requests, with a Retry-After."""
+"""Concurrent requests in a replica. More than its queue admits, so that the queue rejects requests,
+with a Retry-After."""
 
 
 def fitted(settings: Settings, resources: dict[str, float]) -> Settings:
@@ -93,8 +121,8 @@ class Replica:
         self._images = Counter("figment_images_asked", "Images requested.")
         self._images_before, self._measured_at = 0.0, time.monotonic()
 
-    def __serve_build_asgi_app__(self) -> PacedReplica:
-        return PacedReplica(assemble(self._state))
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return assemble(self._state)
 
     async def reconfigure(self, user_config: Any) -> None:
         """Reload API keys and models while requests continue; the value itself is not used.
@@ -106,11 +134,8 @@ class Replica:
 
     async def check_health(self) -> None:
         """Health check of Serve, which replaces a replica that keeps raising ``NotReady``."""
-        if not self._state.engine.ready:
-            raise NotReady(
-                "no worker thread has sent a heartbeat within "
-                f"{self._state.engine.heartbeat_timeout:g} s"
-            )
+        if fault := self._state.engine.fault:
+            raise NotReady(fault)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Metrics for ``autoscaling.py``; also exported as Ray metrics, labelled by replica."""

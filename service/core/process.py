@@ -1,4 +1,4 @@
-"""Signals and parents of processes, and names of threads."""
+"""Standard streams, signals and parents of processes, and names of threads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 TERMINATION_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STDERR = 2
+"""File descriptor of stderr."""
 COMPUTE_THREAD = "compute"
 """Name of the threads that compute images."""
+
+
+def open_standard_streams() -> None:
+    """Open ``/dev/null`` as each of stdin, stdout and stderr that the process was started without.
+
+    Call this before a file or a socket is opened: otherwise it gets the descriptor 0, 1 or 2.
+    Libraries would write their messages to it, and libuv aborts the process when it closes it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 @contextmanager

@@ -1,10 +1,13 @@
-"""Text of other programs and of clients, made fit for one line of a log, a problem or a report."""
+"""Text of other programs and of clients: JSON decoded, and messages fit for one line."""
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import heapq
 from collections.abc import Iterable, Sequence
+
+from service.errors import MalformedJson
 
 SHORT_CHARACTERS = 80
 MIN_SIMILARITY = 0.6
@@ -14,6 +17,11 @@ MAX_LISTED = 40
 """Names in one sentence: the attributes of CelebA."""
 MAX_COMPARED = 32
 """Strings that difflib compares. It takes up to 0.2 ms for each, if all have the same letters."""
+BYTE_ORDER_MARKS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+"""UTF-32 first: its little-endian mark begins with that of UTF-16."""
 
 
 def first_line(error: BaseException) -> str:
@@ -58,3 +66,22 @@ def printable(text: str) -> str:
     Stops a client or a model file from forging lines of the log or sending terminal codes.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def decode_json(content: bytes) -> str:
+    """Text of a JSON body in UTF-8, with or without a byte order mark.
+
+    Raises ``MalformedJson`` for another encoding, and names it if it has a byte order mark.
+    """
+    try:
+        return content.removeprefix(codecs.BOM_UTF8).decode()
+    except UnicodeDecodeError as error:
+        for name, marks in BYTE_ORDER_MARKS.items():
+            if content.startswith(marks):
+                raise MalformedJson(
+                    f"the body is in {name}: send JSON in UTF-8 (RFC 8259, 8.1)"
+                ) from None
+        raise MalformedJson(
+            f"the body is not UTF-8, which JSON must be (RFC 8259, 8.1): byte {error.start} is "
+            f"0x{content[error.start]:02x}"
+        ) from None

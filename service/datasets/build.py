@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from service.core.latents import MAX_INDEX, draw_seed
@@ -28,7 +28,7 @@ from service.datasets.manifest import (
     ModelIdentity,
     load,
 )
-from service.datasets.shard_builder import BuildSpec, OnProgress, ShardResult, ShardTask
+from service.datasets.shard_builder import BuildSpec, ShardResult, ShardTask
 from service.datasets.storage import Storage
 from service.errors import DatasetError, FigmentError, InvalidAlias, InvalidModel
 from service.inference.model import Model, model_of
@@ -44,7 +44,9 @@ MAX_WRITE_SHARE = 0.05
 MAX_FILES = 1_000_000
 """The manifest lists them all and is kept in memory."""
 
-Execute = Callable[[BuildSpec, deque[ShardTask], OnProgress], Iterator[ShardResult]]
+OnProgress = Callable[[int], object]
+"""Called with the number of images of a file."""
+Execute = Callable[[BuildSpec, deque[ShardTask]], Generator[ShardResult]]
 """Executor of tasks: ``local_executor.run`` or ``ray_executor.run``."""
 
 
@@ -89,8 +91,8 @@ class DatasetBuild:
     def run(self, execute: Execute, on_found: OnProgress, on_progress: OnProgress) -> None:
         """Build the missing files.
 
-        on_found: called with the number of images in an existing file after it was verified.
-        on_progress: called with the number of images built.
+        on_found: called for each existing file after it was verified.
+        on_progress: called for each file that was built.
 
         Raises ``DatasetError``; the manifest then lists the finished files.
         """
@@ -103,19 +105,22 @@ class DatasetBuild:
         if not self._files:
             self._write()
         try:
-            for result in execute(self.spec, tasks, on_progress):
-                number = result.task.number
-                if result.task.known and result.files:
-                    on_found(result.files[0].images)
-                elif result.task.known:
-                    self._on_message(
-                        f"{result.task.known[0].name} is missing or has changed: building it again"
-                    )
-                    del self._files[number]
-                    self._write()
-                    tasks.append(ShardTask(number))
-                else:
-                    self._add(result)
+            with closing(execute(self.spec, tasks)) as results:
+                for result in results:
+                    number = result.task.number
+                    if result.task.known and result.files:
+                        on_found(result.files[0].images)
+                    elif result.task.known:
+                        self._on_message(
+                            f"{result.task.known[0].name} is missing or has changed: building it "
+                            "again"
+                        )
+                        del self._files[number]
+                        self._write()
+                        tasks.append(ShardTask(number))
+                    else:
+                        self._add(result)
+                        on_progress(result.files[0].images)
             self._check_all_there()
         except BaseException:
             with suppress(DatasetError):  # files that are not listed are built again

@@ -1,6 +1,7 @@
 """Build files in worker processes of this machine, each with its own model on one core.
 
-A killed process is replaced and its file built again. Worker processes exit when the parent dies.
+If a process is killed, all are replaced, and the files in progress are built again. Worker
+processes exit when the parent dies.
 """
 
 from __future__ import annotations
@@ -9,119 +10,74 @@ import multiprocessing
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from collections.abc import Generator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 
-from service.core.process import (
-    end_with_parent,
-    exit_reason,
-    signals_blocked,
-    unblock_signals,
-)
-from service.datasets.shard_builder import (
-    BuildSpec,
-    OnProgress,
-    ShardBuilder,
-    ShardResult,
-    ShardTask,
-)
+from service.core.process import end_with_parent, signals_blocked, unblock_signals
+from service.datasets.shard_builder import BuildSpec, ShardBuilder, ShardResult, ShardTask
 from service.errors import DatasetError
 
 MAX_ATTEMPTS = 3
-"""Lost processes for one file before the build fails."""
+"""Attempts at one file before the build fails."""
 
 # A forked process would inherit ONNX Runtime in an undefined state.
 SPAWN = multiprocessing.get_context("spawn")
 
 
-class _Worker:
-    """One worker process and its current task."""
-
-    def __init__(self, spec: BuildSpec) -> None:
-        self.connection, child_end = SPAWN.Pipe()
-        self.process = SPAWN.Process(target=_work, args=(spec, child_end), daemon=True)
-        with signals_blocked():  # until the process installs its handlers
-            self.process.start()
-        child_end.close()
-        self.task: ShardTask | None = None
-        self.reported = 0
-        """Images of the current file reported so far."""
-
-    def start(self, task: ShardTask) -> None:
-        self.task, self.reported = task, 0
-        with suppress(OSError):  # killed meanwhile: the next recv() fails
-            self.connection.send(task)
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
-
-
-def run(
-    spec: BuildSpec, tasks: deque[ShardTask], on_progress: OnProgress, *, processes: int
-) -> Iterator[ShardResult]:
+def run(spec: BuildSpec, tasks: deque[ShardTask], *, processes: int) -> Generator[ShardResult]:
     """Yield the results of ``tasks`` in any order; tasks may be added while it runs.
-
-    processes: number of worker processes.
-    on_progress: images finished since the last call; negative when a killed process's images must
-    be built again.
 
     Raises ``DatasetError``.
     """
-    lost: Counter[int] = Counter()
-    workers: dict[Connection, _Worker] = {}
-    try:
-        while tasks or any(worker.task for worker in workers.values()):
-            idle = [worker for worker in workers.values() if worker.task is None]
-            while tasks and (idle or len(workers) < processes):
-                if not idle:
-                    worker = _Worker(spec)
-                    workers[worker.connection] = worker
-                    idle.append(worker)
-                idle.pop().start(tasks.popleft())
-            for connection in wait(list(workers)):
-                assert isinstance(connection, Connection)
-                worker = workers[connection]
-                task = worker.task
-                try:
-                    message = connection.recv()
-                except (EOFError, OSError):
-                    del workers[connection]
-                    worker.stop()
-                    if task is not None:
-                        on_progress(-worker.reported)
-                        lost[task.number] += 1
-                        if lost[task.number] == MAX_ATTEMPTS:
-                            raise _too_many_lost(spec, task, worker.process.exitcode) from None
-                        tasks.appendleft(task)
-                    continue
-                if isinstance(message, int):
-                    worker.reported += message
-                    on_progress(message)
-                    continue
-                worker.task = None
-                if isinstance(message, DatasetError):
-                    raise message
-                yield message
-    finally:
-        for worker in workers.values():
-            worker.stop()
+    attempts: Counter[int] = Counter()
+    while tasks:
+        pool = ProcessPoolExecutor(processes, SPAWN, initializer=_start, initargs=(spec,))
+        running: dict[Future[ShardResult | DatasetError], ShardTask] = {}
+        try:
+            while tasks or running:
+                while tasks and len(running) < processes:
+                    with signals_blocked():  # until a new process installs its handlers
+                        future = pool.submit(_build, tasks[0])
+                    running[future] = tasks.popleft()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    result = future.result()
+                    del running[future]
+                    if isinstance(result, DatasetError):
+                        raise result
+                    yield result
+        except BrokenProcessPool:
+            attempts.update(task.number for task in running.values())
+            if lost := [t for t in running.values() if attempts[t.number] == MAX_ATTEMPTS]:
+                raise _too_many_lost(spec, lost) from None
+            tasks.extendleft(running.values())
+        finally:
+            for process in multiprocessing.active_children():  # the pool's; there are no others
+                process.kill()
+            pool.shutdown()
 
 
-def _too_many_lost(spec: BuildSpec, task: ShardTask, code: int | None) -> DatasetError:
-    (name, *_) = spec.file_names(task.number)
+def _too_many_lost(spec: BuildSpec, lost: list[ShardTask]) -> DatasetError:
+    (name, *_) = spec.file_names(lost[0].number)
+    others = f" and {len(lost) - 1} other files were" if lost[1:] else " was"
     return DatasetError(
-        f"{MAX_ATTEMPTS} processes were lost to {name}; the last {exit_reason(code)}"
+        f"processes were lost {MAX_ATTEMPTS} times while {name}{others} built, most likely for "
+        "lack of memory"
     )
 
 
-def _work(spec: BuildSpec, connection: Connection) -> None:
-    """Main loop of a worker process."""
+_builder: ShardBuilder
+"""Builder of a worker process."""
+
+
+def _start(spec: BuildSpec) -> None:
+    """Prepare a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent
     unblock_signals()
     threading.Thread(target=end_with_parent, daemon=True).start()
-    builder = ShardBuilder(spec)
-    while True:
-        connection.send(builder.run(connection.recv(), connection.send))
+    global _builder
+    _builder = ShardBuilder(spec)
+
+
+def _build(task: ShardTask) -> ShardResult | DatasetError:
+    return _builder.run(task)

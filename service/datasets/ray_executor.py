@@ -9,18 +9,12 @@ from __future__ import annotations
 import logging
 import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from service.core.text import first_line
 from service.datasets.local_executor import MAX_ATTEMPTS
-from service.datasets.shard_builder import (
-    BuildSpec,
-    OnProgress,
-    ShardBuilder,
-    ShardResult,
-    ShardTask,
-)
+from service.datasets.shard_builder import BuildSpec, ShardBuilder, ShardResult, ShardTask
 from service.errors import DatasetError
 
 MAX_TASKS = 1000
@@ -30,11 +24,10 @@ MAX_TASKS = 1000
 def run(
     spec: BuildSpec,
     tasks: deque[ShardTask],
-    on_progress: OnProgress,
     *,
     max_tasks: int | None,
     address: str,
-) -> Iterator[ShardResult]:
+) -> Generator[ShardResult]:
     """Same as ``local_executor.run``, on the cluster at ``address``.
 
     max_tasks: tasks at a time; if None, as many as the cluster has cores for.
@@ -72,8 +65,6 @@ def run(
                 raise DatasetError(f"{name} cannot be built on the cluster: {error}") from error
             if isinstance(result, DatasetError):
                 raise result
-            if not task.known:
-                on_progress(spec.shards.size(task.number))
             yield result
     finally:
         ray.shutdown()  # cancels running tasks
@@ -91,4 +82,4 @@ def _build_shard(
 
     (reference,) = content
     builder = _builders.setdefault(reference.hex(), ShardBuilder(spec, lambda: ray.get(reference)))
-    return builder.run(task, lambda images: None)
+    return builder.run(task)

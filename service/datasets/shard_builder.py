@@ -34,9 +34,6 @@ from service.inference.versions import software_of
 if TYPE_CHECKING:
     from service.settings import Device
 
-OnProgress = Callable[[int], object]
-"""Called with the number of images finished since the last call."""
-
 
 @dataclass(frozen=True)
 class BuildSpec:
@@ -97,13 +94,13 @@ class ShardBuilder:
         self._read_model = read_model or spec.read_model
         self._shards = spec.shards
 
-    def run(self, task: ShardTask, on_progress: OnProgress) -> ShardResult | DatasetError:
+    def run(self, task: ShardTask) -> ShardResult | DatasetError:
         """Return the result, or a ``DatasetError`` for the parent process to raise."""
         try:
             if task.known:
                 unchanged = all(self._spec.storage.has(file) for file in task.known)
                 return ShardResult(task, task.known if unchanged else ())
-            files = self._build(task.number, on_progress)
+            files = self._build(task.number)
             return ShardResult(task, files, software_of(self._runtime.provider), packing_software())
         except FigmentError as error:
             return DatasetError(str(error))
@@ -111,7 +108,7 @@ class ShardBuilder:
             (name, *_) = self._spec.file_names(task.number)
             return DatasetError(f"{name} cannot be built: {first_line(error)}")
 
-    def _build(self, number: int, on_progress: OnProgress) -> tuple[DatasetFile, ...]:
+    def _build(self, number: int) -> tuple[DatasetFile, ...]:
         """Write a file and, for npy, its table of labels."""
         spec, manifest = self._spec, self._model.manifest
         attributes = [attribute.name for attribute in manifest.attributes]
@@ -132,7 +129,6 @@ class ShardBuilder:
                 for table in tables:
                     rows = (record_of(frame) for frame, _ in batch)
                     table.write(b"".join(table_row(row, attributes) for row in rows))
-                on_progress(len(batch))
             for piece in archive.end():
                 file.write(piece)
         entries = [file.entry(names[0], count, label_counts)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -31,7 +32,7 @@ POLL_SECONDS = 0.1
 STREAM_PREFETCH = 4
 """Batches queued ahead for each stream and thread: enough to hide the latency to the client."""
 PAUSE_SECONDS = 1.0
-"""Delay of a check from which on the process counts as paused, or starved of CPU time."""
+"""Delay of a check from which on the process counts as paused (SIGSTOP, VM migration)."""
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +60,16 @@ class Engine:
         self._supervisor: asyncio.Task[None]
         self._jobs: dict[Job, Receive | asyncio.Task[None] | None] = {}
         """Unfinished jobs, each with its client's ``receive`` or the task that reads it."""
+        self._hung = False
+        self._on_hang: Callable[[], object]
 
-    async def start(self) -> None:
-        """Start the worker threads and wait until all are warmed up."""
+    async def start(self, on_hang: Callable[[], object] = lambda: None) -> None:
+        """Start the worker threads and wait until all are warmed up.
+
+        ``on_hang`` is called once, if a thread hangs. The others continue, but the engine is not
+        ready any more: as Python cannot end a thread, its owner must end the process.
+        """
+        self._on_hang = on_hang
         self._loop = asyncio.get_running_loop()
         self._pool.start()
         while not self._pool.warmed_up:
@@ -82,14 +90,17 @@ class Engine:
         await closed.wait()
 
     @property
-    def ready(self) -> bool:
-        """True if a worker thread has sent a heartbeat within ``heartbeat_timeout``."""
-        return time.monotonic() - self._pool.last_heartbeat() < self.heartbeat_timeout
+    def fault(self) -> str | None:
+        """Reason why the engine is not ready, None if it is.
 
-    @property
-    def heartbeat_timeout(self) -> float:
-        """Seconds without a heartbeat after which the engine is not ready."""
-        return max(self._limits.hang_timeout, 2 * HEARTBEAT_SECONDS)
+        Ready: no worker thread hangs, and one has sent a heartbeat within ``hang_timeout``.
+        """
+        if self._hung:
+            return "a worker thread hangs"
+        timeout = max(self._limits.hang_timeout, 2 * HEARTBEAT_SECONDS)
+        if time.monotonic() - self._pool.last_heartbeat() < timeout:
+            return None
+        return f"no worker thread has sent a heartbeat within {timeout:g} s"
 
     @property
     def queued_images(self) -> int:
@@ -174,14 +185,13 @@ class Engine:
             for job in ahead:
                 self._end(job)
 
+    def reject_if_full(self) -> None:
+        """Raise ``QueueFull`` if a request for one image would be rejected, whatever its kind."""
+        self._admission.admit(1, self._pool.lightest_load())
+
     def _admit(self, images: int, source: ImageSource, *, stream: bool) -> None:
         """Raise ``QueueFull`` unless ``images`` more may be queued."""
-        self._admission.admit(
-            images,
-            queued=self.queued_images,
-            ahead=self._pool.images_ahead(stream=stream),
-            throughput=self._pool.throughput(source.model.name),
-        )
+        self._admission.admit(images, self._pool.load(source.model.name, stream=stream))
 
     def _submit(
         self,
@@ -233,41 +243,44 @@ class Engine:
         self._loop.call_soon_threadsafe(_resolve_futures, outcomes)
 
     async def _supervise(self) -> None:
+        resumed = -math.inf
         while True:
             due = time.monotonic() + POLL_SECONDS
             await asyncio.sleep(POLL_SECONDS)
-            late = max(0.0, time.monotonic() - due)
-            metrics.LOOP_LAG.set(late)
-            if late > PAUSE_SECONDS:
-                self._allow_for_pause(late)
-            metrics.READY.set(self.ready)
+            now = time.monotonic()
+            metrics.LOOP_LAG.set(max(0.0, now - due))
+            if now - due > PAUSE_SECONDS:
+                resumed = now
+                continue
+            metrics.READY.set(self.fault is None)
             metrics.QUEUE_IMAGES.set(self.queued_images)
             metrics.RATE.set(self.images_per_second or 0)
             try:
-                self._replace_hung_workers()
+                if now - resumed > self._limits.hang_timeout:
+                    self._check_workers()
                 self._check_deadlines()
             except Exception as error:
                 log.error("check of worker threads and deadlines failed", exc_info=error)
 
-    def _allow_for_pause(self, seconds: float) -> None:
-        """Shift heartbeats and deadlines after the process was paused (SIGSTOP, VM migration)."""
-        self._pool.shift_heartbeats(seconds)
-        for job in self._jobs:
-            job.deadline += seconds
-
-    def _replace_hung_workers(self) -> None:
+    def _check_workers(self) -> None:
+        """Fail the jobs of worker threads that hang, or all jobs if no thread is left."""
         limit = self._limits.hang_timeout
-        for worker in self._pool.hung_workers(since=time.monotonic() - limit):
-            metrics.THREADS_REPLACED.inc()
-            jobs = self._pool.replace(worker)
+        for jobs in self._pool.find_hung(since=time.monotonic() - limit):
+            metrics.THREADS_HUNG.inc()
             where = (
                 f"a batch of {jobs[0].source.model.name} (requests {request_ids(jobs)})"
                 if jobs
                 else "its warm-up"
             )
-            log.error("worker thread hung in %s; another replaces it", where)
+            log.error("worker thread hung in %s", where)
             for job in jobs:
                 self._end(job, InferenceFailed(f"the batch did not finish within {limit:g} s"))
+            if not self._hung:
+                self._hung = True
+                self._on_hang()
+        if not self._pool.can_compute:
+            for job in list(self._jobs):
+                self._end(job, InferenceFailed("all worker threads hang"))
 
     def _check_deadlines(self) -> None:
         """Fail jobs past their deadline, and start to watch the clients of slow ones."""

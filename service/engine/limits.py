@@ -17,7 +17,7 @@ class Limits:
     timeout: float
     """From a request's arrival to its answer; for a stream, for each batch."""
     hang_timeout: float
-    """In one batch, after which its worker thread is replaced."""
+    """In one batch, after which its worker thread counts as hung."""
 
 
 class ImageBudget(Protocol):

@@ -64,9 +64,15 @@ class CostTable:
         self.latest = known.with_batch(cost, largest_batch) if known else cost
         self._by_model[model] = self.latest
 
+    @property
+    def lowest(self) -> ImageCost | None:
+        """Cost of the fastest model; None before the first batch."""
+        costs = self._by_model.values()
+        return min(costs, key=lambda cost: cost.compute + cost.encode, default=None)
+
     def of(self, model: str) -> ImageCost | None:
         """Cost of a model; for an unused one, that of the slowest model or of the warm-up."""
-        slowest = max(
-            self._by_model.values(), key=lambda cost: cost.compute + cost.encode, default=None
-        )
-        return self._by_model.get(model) or slowest or self._warm_up
+        if known := self._by_model.get(model):
+            return known
+        costs = self._by_model.values()
+        return max(costs, key=lambda cost: cost.compute + cost.encode, default=self._warm_up)

@@ -35,13 +35,13 @@ class Worker:
     encodes: bool = False
     """True for a thread that only encodes."""
     last_heartbeat: float | None = None
-    """None until its warm-up succeeds."""
+    """None until a warm-up succeeds: at the start, and after a failed batch."""
     batch: list[BatchSlice] = field(default_factory=list)
     """The batch in progress."""
-    warming_since: float | None = None
-    """Start of a warm-up after a failed batch; None in the first warm-up, and afterwards."""
-    abandoned: bool = False
-    """Replaced after a hang: it must end, and its results are dropped."""
+    busy_since: float | None = None
+    """Start of the batch, or of the warm-up after a failed batch; None in the first warm-up."""
+    hung: bool = False
+    """True once it was found in one batch for too long, or dead."""
 
 
 class Rendered(NamedTuple):

@@ -20,7 +20,7 @@ FRAME_MS = 80
 EXIF_XMP_AND_ANIMATION = 0b1110
 """Flags of a WebP file."""
 EXIF_PREFIX = b"Exif\0\0"
-"""Of JPEG, and of Pillow's bytes."""
+"""Prefix of Exif in JPEG, and in Pillow's bytes."""
 RIFF_HEAD_BYTES = 12
 
 

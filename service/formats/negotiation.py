@@ -9,10 +9,10 @@ from service.errors import NotAcceptable
 from service.formats.registry import MEDIA_TYPES
 
 MAX_ACCEPT_CHARACTERS = 2000
-"""Of an Accept header: browsers send 150. So many commas take 1 ms to read."""
+"""Limit of an Accept header: browsers send 150. So many commas take 1 ms to read."""
 
 
-def choose(accept: str, wanted: str | None, offered: tuple[str, ...]) -> str:
+def choose(accept: str, wanted: str | None, offered: Sequence[str]) -> str:
     """Response format, one of ``offered``; the first is the default. Raises ``NotAcceptable``."""
     if wanted is not None:
         if wanted not in offered:

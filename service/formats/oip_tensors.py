@@ -16,6 +16,7 @@ from pydantic_core import from_json
 from service.core.image_info import ImageInfo, Pixels
 from service.core.image_request import explain
 from service.core.manifest import CONDITION, LATENT, Manifest
+from service.core.text import decode_json
 from service.errors import InvalidRequest, MalformedJson
 from service.formats.oip_schemas import (
     FLOAT,
@@ -59,7 +60,7 @@ def parse_body(body: bytes, json_bytes: int | None) -> ParsedInferRequest:
     if text.count(b"[") + text.count(b"{") > MAX_PARTS:
         raise _unfit(f"the JSON has more than {MAX_PARTS:,} lists and mappings")
     try:
-        fields = from_json(text)
+        fields = from_json(decode_json(text))
     except ValueError as error:
         part = "the body is"
         if json_bytes is not None:

@@ -40,9 +40,10 @@ class SeedImages:
     def model_inputs(self, chunk: range, latent: Floats, values: Values) -> ModelInputs:
         vocabulary = self.model.vocabulary
         indices = self.indices[chunk.start : chunk.stop]
-        for row, index in zip(values, indices, strict=True):
-            for attribute, value in self._choice(index).items():
-                row[attribute] = value
+        if self.labels:
+            for row, index in zip(values, indices, strict=True):
+                for attribute, value in self._choice(index).items():
+                    row[attribute] = value
         infos = [
             ImageInfo(index, vocabulary.names(row) or None, self.address(index))
             for index, row in zip(indices, values.tolist(), strict=True)

@@ -1,24 +1,22 @@
 """Models from an object store, copied to a local folder before they are loaded.
 
 Only files that are served are copied: NAME/aliases.json, NAME/VERSION/model.onnx and
-verifier.onnx. Processes of one user share the folder, and unchanged files are copied once.
+verifier.onnx. Processes of one user share the copies, which never change once they are complete.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from service.core.atomic_write import replacing, write_atomically
 from service.core.manifest import MODEL_FILE, NAME_PATTERN, VERIFIER_FILE, VERSION_PATTERN
 from service.core.redact import without_passwords
 from service.core.text import first_line
@@ -29,13 +27,15 @@ FOLDER_PATTERNS = (NAME_PATTERN, VERSION_PATTERN)
 """Patterns of folder names, by depth below the models folder."""
 SERVED_FILES = {2: (aliases.FILE,), 3: (MODEL_FILE, VERIFIER_FILE)}
 """File names, by the number of parts of their path below the models folder."""
-RECORD = ".mirror.json"
-"""File with the state of each copied file. Not a served name."""
-CHUNK_BYTES = 1 << 20
+LISTING = ".listing.json"
+"""File of a copy: the listing of the store when it was made."""
+UNFINISHED = ".unfinished"
+"""Folder of a copy that is being made."""
 COMMON_FIELDS = {"name", "size", "type"}
 """Listing fields of every store. They may stay the same when a file changes."""
 
-log = logging.getLogger(__name__)
+Listing = dict[str, dict[str, Any]]
+"""Name, size and other fields of each file in a store, by its path."""
 
 
 def is_url(models: str | Path) -> bool:
@@ -44,39 +44,30 @@ def is_url(models: str | Path) -> bool:
 
 
 def local_copy(models: str | Path) -> Path:
-    """The folder ``models``; for a URL such as ``s3://bucket/models``, an updated local copy.
+    """The folder ``models``; for a URL such as ``s3://bucket/models``, a local copy.
 
-    Each file is replaced atomically, and files removed from the store are removed from the copy.
-    Raises ``StartupError`` if the store cannot be read or has no model, which leaves the copy of
-    served files as it was; or if the disk is full, which leaves it partly updated.
+    A new copy is made if the store has changed since the last one. Two copies are kept, as another
+    process may still be loading from the previous one. Raises ``StartupError`` if the store cannot
+    be read or has no model, or the disk is full; the copies stay as they were.
     """
     if not is_url(models):
         return Path(models)
     url = str(models).rstrip("/")
     try:
-        folder = _own_folder() / hashlib.sha256(url.encode()).hexdigest()[:32]
-        folder.mkdir(exist_ok=True)
-        lock = FileLock(folder.with_suffix(".lock"))
-        try:
-            locked = lock.acquire(timeout=0)
-        except Timeout:
-            log.info(
-                "waiting for another process, which copies the models at %s", without_passwords(url)
-            )
-            locked = lock.acquire()
-        with locked:
-            _copy(url, folder)
+        copies = _own_folder() / hashlib.sha256(url.encode()).hexdigest()[:32]
+        copies.mkdir(exist_ok=True)
+        with FileLock(copies.with_suffix(".lock")):
+            return _copy(url, copies)
     except StartupError:
         raise
     except Exception as error:  # each store's library has its own exceptions
         reason = f"the models at {url} cannot be read: {first_line(error)}"
         # Without the cause, which may show a password.
         raise StartupError(without_passwords(reason, url)) from None
-    return folder
 
 
-def _copy(url: str, folder: Path) -> None:
-    """Update ``folder`` from the store. Raises ``StartupError``, and errors of the store."""
+def _copy(url: str, copies: Path) -> Path:
+    """Current copy in the folder ``copies``. Raises ``StartupError``, and errors of the store."""
     import fsspec  # an optional dependency, needed for URLs only
 
     store, root = fsspec.core.url_to_fs(url)
@@ -87,58 +78,47 @@ def _copy(url: str, folder: Path) -> None:
             f"there is no folder with models at {without_passwords(url)} (looked for "
             f"NAME/VERSION/{MODEL_FILE}); set FIGMENT_MODELS"
         )
-    for leftover in folder.rglob(".*.tmp"):  # of a process killed while it copied
-        leftover.unlink()
-    record = _record(folder)
-    for path, file in stored.items():
-        changed = file.state is None or record.get(path) != file.state
-        if changed or not (folder / path).is_file():
-            _fetch(store, file, folder / path)
-            record[path] = file.state
-            write_atomically(folder / RECORD, json.dumps(record))
-    write_atomically(folder / RECORD, json.dumps({path: record[path] for path in stored}))
-    _remove_others(folder, {RECORD, *stored})
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """Path to state of the copied files; empty if the record is missing or invalid."""
+    numbers = sorted(int(path.name) for path in copies.iterdir() if path.name.isdecimal())
+    *older, last = 0, *numbers
+    if _is_copy(copies / str(last), stored):
+        return copies / str(last)
+    unfinished = copies / UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
     try:
-        record = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        for path, info in stored.items():
+            target = unfinished / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            store.get_file(info["name"], str(target))
+            received = target.stat().st_size
+            if info.get("size") not in (None, received):
+                raise OSError(f"{path} has {info['size']} bytes, but {received} were received")
+        (unfinished / LISTING).write_text(_as_json(stored))
+        copy = unfinished.rename(copies / str(last + 1))
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for number in older:
+        shutil.rmtree(copies / str(number), ignore_errors=True)
+    return copy
 
 
-def _remove_others(folder: Path, kept: set[str]) -> None:
-    """Remove all files except ``kept``, and empty folders."""
-    for path in sorted(folder.rglob("*"), reverse=True):  # contents before their folder
-        if path.is_dir():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path.relative_to(folder).as_posix() not in kept:
-            path.unlink()
+def _is_copy(folder: Path, stored: Listing) -> bool:
+    """True if ``folder`` is complete, and the store shows that nothing has changed since."""
+    try:
+        return (folder / LISTING).read_text() == _as_json(stored) and all(
+            # A cleaner of temporary files may have removed some.
+            (folder / path).stat().st_size == info.get("size")
+            and any(info[field] is not None for field in info.keys() - COMMON_FIELDS)
+            for path, info in stored.items()
+        )
+    except OSError:
+        return False
 
 
-class _StoredFile(NamedTuple):
-    """File in the store."""
-
-    name: str
-    size: int | None
-    """Bytes; None if the store does not list sizes."""
-    state: str | None
-    """Hash of times, ETags and other listed fields; None if the store lists none of them."""
+def _as_json(stored: Listing) -> str:
+    return json.dumps(stored, sort_keys=True, default=str)
 
 
-def _stored_file(name: str, info: dict[str, Any]) -> _StoredFile:
-    """File of a listing, with its state."""
-    fields = {field: value for field, value in info.items() if value is not None}
-    if fields.keys() <= COMMON_FIELDS:
-        return _StoredFile(name, fields.get("size"), None)
-    text = json.dumps(fields, sort_keys=True, default=str)
-    return _StoredFile(name, fields.get("size"), hashlib.sha256(text.encode()).hexdigest())
-
-
-def _served(listed: dict[str, dict[str, Any]], root: str) -> dict[str, _StoredFile]:
+def _served(listed: Listing, root: str) -> Listing:
     """Files of a listing that are served, by their path below ``root``."""
     found = {}
     for name, info in listed.items():
@@ -147,18 +127,8 @@ def _served(listed: dict[str, dict[str, Any]], root: str) -> dict[str, _StoredFi
         # Skips unfinished exports and foreign files, and paths that lead out of the folder.
         served = file in SERVED_FILES.get(len(folders) + 1, ())
         if served and all(map(re.fullmatch, FOLDER_PATTERNS, folders)):
-            found[path] = _stored_file(name, info)
+            found[path] = {**info, "name": name}
     return found
-
-
-def _fetch(store: Any, file: _StoredFile, path: Path) -> None:
-    """Copy one file to ``path``, atomically. Raises ``OSError`` if its size is not as listed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with store.open(file.name, "rb") as source, replacing(path) as target:
-        shutil.copyfileobj(source, target, CHUNK_BYTES)
-        size = getattr(source, "size", None) if file.size is None else file.size
-        if size is not None and target.tell() != size:
-            raise OSError(f"{file.name} has {size} bytes, but {target.tell()} were received")
 
 
 def _own_folder() -> Path:

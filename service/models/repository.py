@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import logging
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -83,6 +82,9 @@ class _Loading:
         self._first = before is None
         self._before = before or ModelSet({}, [], {})
         self._refused: list[RejectedModel] = []
+        self._checks: Generator[CheckResult]
+        """Results of the sandbox, which checks files while others are loaded."""
+        self._results: dict[Path, CheckResult] = {}
 
     def load(self, configured_defaults: dict[Kind, str | None]) -> ModelSet:
         for path in (*self._folder.glob(MODEL_FILE), *self._folder.glob(f"[!.]*/{MODEL_FILE}")):
@@ -93,12 +95,15 @@ class _Loading:
             if re.fullmatch(VERSION_PATTERN, path.name) and path not in folders:
                 self._reject(path, f"has no {MODEL_FILE}")
         kept = {each: model for each in found if (model := self._unchanged(each)) is not None}
-        results = self._check([each for each in found if each not in kept])
+        new = [path for each in found if each not in kept for path in each if path]
         models: dict[str, dict[int, Model]] = {}
-        for each in found:
-            model = kept.get(each) or self._load(each, results)
-            if model is not None:
-                models.setdefault(model.name, {})[model.version] = model
+        with contextlib.closing(self._sandbox.check(new)) as self._checks:
+            if self._first:  # with checked models only: the probe loads them
+                self._runtime.probe_cuda(self._valid_models(new))
+            for each in found:
+                model = kept.get(each) or self._load(each)
+                if model is not None:
+                    models.setdefault(model.name, {})[model.version] = model
         named = {name: self._aliases(name, versions) for name, versions in models.items()}
         return ModelSet(models, self._refused, configured_defaults, named)
 
@@ -124,40 +129,33 @@ class _Loading:
             return None
         return self._before.models.get(name, {}).get(int(version))
 
-    def _check(self, found: list[_Files]) -> Iterator[CheckResult]:
-        """Results for all models, each followed by that of its verifier."""
-        paths = [path for files in found for path in files if path is not None]
-        results = self._sandbox.check(paths)
-        if not self._first:
-            return results
-        # The CUDA probe loads models, so it must use checked ones.
-        used: list[CheckResult] = []
+    def _valid_models(self, paths: list[Path]) -> Iterator[bytes]:
+        """Contents of the models that pass the check."""
+        for path in paths:
+            if path.name == MODEL_FILE:
+                with contextlib.suppress(InvalidModel):
+                    yield self._checked_content(path)
 
-        def contents() -> Iterator[bytes]:
-            for result in results:
-                used.append(result)
-                if result.path.name == MODEL_FILE:
-                    with contextlib.suppress(InvalidModel):
-                        yield self._sandbox.checked_content(result)
+    def _checked_content(self, path: Path) -> bytes:
+        """Content of a file, once it is checked. Raises ``InvalidModel`` if it was rejected."""
+        while path not in self._results:
+            result = next(self._checks)
+            self._results[result.path] = result
+        return self._sandbox.checked_content(self._results[path])
 
-        self._runtime.probe_cuda(contents())
-        return itertools.chain(used, results)
-
-    def _load(self, files: _Files, results: Iterator[CheckResult]) -> Model | None:
+    def _load(self, files: _Files) -> Model | None:
         """Load a new or changed version; returns the previous one, if any, if it is invalid."""
         before = self._served(files)
-        result = next(results)
         try:
-            model = model_of(files.model, self._sandbox.checked_content(result), self._runtime)
+            content = self._checked_content(files.model)
+            model = model_of(files.model, content, self._runtime)
         except InvalidModel as error:
-            if files.verifier is not None:
-                next(results)
             self._reject(files.model, str(error), PREVIOUS_SERVED if before else "")
             return before
         if files.verifier is None:
             return model
         try:
-            content = self._sandbox.checked_content(next(results))
+            content = self._checked_content(files.verifier)
             return replace(model, verifier=load_verifier(content, model.manifest, self._runtime))
         except InvalidModel as error:
             had_one = before is not None and before.verifier is not None

@@ -10,26 +10,25 @@ import contextlib
 import hashlib
 import json
 import os
-import queue
 import re
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from service.core.process import exit_reason
 from service.core.text import printable
 from service.errors import InvalidModel, StartupError
 
+WORKER = "service.models.sandbox_worker"
 MAX_BYTES = 512 * 1024**2
 MAX_SECONDS = 60.0
 """Time limit of one file. The slowest shipped model takes 0.25 s."""
-START_SECONDS = 60.0
-"""Time limit for the start of the process, which loads ONNX Runtime."""
 MAX_STDERR_BYTES = 65536
 """As much as ``sandbox_worker`` may write."""
 INHERITED = (
@@ -56,42 +55,32 @@ class ModelSandbox:
     def __init__(self, max_bytes: int = MAX_BYTES, seconds: float = MAX_SECONDS) -> None:
         self.max_bytes = max_bytes
         self._seconds = seconds
-        self._process: _SandboxProcess | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._failure = ""
+        """Why the last process ended."""
         self._closed = False
 
     def prepare(self) -> None:
         """Start the process early, as that takes 0.5 s. Raises ``StartupError``."""
         try:
-            self._process = _SandboxProcess(self.max_bytes, self._seconds)
+            self._process = self._start()
         except OSError as error:  # out of memory, or no space for temporary files
             raise StartupError(f"the model sandbox does not start: {error}") from error
 
-    def check(self, files: Sequence[Path]) -> Iterator[CheckResult]:
-        """Yield a result for each file, in order; a verifier must come after its model.
+    def check(self, files: Sequence[Path]) -> Generator[CheckResult]:
+        """Results for the files, in order, as they come; a verifier must come after its model.
 
-        The process works ahead of the caller. Raises ``StartupError`` if it does not start.
+        Raises ``StartupError`` if the process does not start.
         """
-        done = 0
-        while done < len(files):
+        rest = deque(files)
+        while rest:
             if self._process is None:
                 self.prepare()
-            assert self._process is not None
-            try:
-                self._process.begin(files[done:])
-                while done < len(files):
-                    path = files[done]
-                    done += 1
-                    answer = self._process.next_answer()
-                    yield CheckResult(
-                        path, answer.get("sha256"), one_line(answer.get("refused", ""))
-                    )
-            except _SandboxDied as error:
-                if self._closed:
-                    raise StartupError("the service is shutting down") from error
-                yield CheckResult(path, None, one_line(str(error)))
-            finally:
-                self._process.end()
-                self._process = None
+            for answer in self._answers(rest):
+                reason = one_line(answer.get("refused", ""))
+                yield CheckResult(rest.popleft(), answer.get("sha256"), reason)
+            if rest:
+                yield CheckResult(rest.popleft(), None, one_line(self._failure))
 
     def checked_content(self, result: CheckResult) -> bytes:
         """Content of the file that was checked. Raises ``InvalidModel`` if rejected or changed."""
@@ -110,80 +99,51 @@ class ModelSandbox:
         if (process := self._process) is not None:
             process.kill()
 
-
-class _SandboxDied(Exception):
-    """The process ended or exceeded its time; the message is the reason."""
-
-
-class _SandboxProcess:
-    """Child process, and a thread that reads its answers."""
-
-    def __init__(self, max_bytes: int, seconds: float) -> None:
-        self._seconds = seconds
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by end()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "service.models.sandbox_worker", str(max_bytes), str(seconds)],
+    def _start(self) -> subprocess.Popen[str]:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115, closed by _run()
+        return subprocess.Popen(
+            [sys.executable, "-m", WORKER, str(self.max_bytes), str(self._seconds)],
             cwd=Path(__file__).parents[2],
             env=_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
+            stderr=self._stderr,
             text=True,
             start_new_session=True,  # Ctrl-C in the service's terminal must not reach it
         )
-        self._reader = threading.Thread(target=self._read, name="sandbox", daemon=True)
-        self._reader.start()
 
-    def begin(self, files: Sequence[Path]) -> None:
-        """Send the list of files. Raises ``StartupError`` if the process does not get ready."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
-            json.dump([str(path.absolute()) for path in files], stdin)
-        try:
-            self._wait_for_line(START_SECONDS)
-        except _SandboxDied as error:
-            raise StartupError(f"the model sandbox does not start: {error}") from error
+    def _answers(self, files: Iterable[Path]) -> Iterator[dict[str, str]]:
+        """Have the process check ``files``; sets ``_failure`` when it ends."""
+        assert self._process is not None
+        paths = json.dumps([str(path.absolute()) for path in files])
+        answered = False
+        with self._stderr as stderr, self._process as process:
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(paths)
+                    process.stdin.close()
+                for line in process.stdout:
+                    if answered and line.endswith("\n"):  # otherwise it was cut
+                        yield json.loads(line)
+                    answered = True
+            finally:
+                process.kill()
+                self._process = None
+            process.wait()
+            self._failure = self._exit_reason(process.returncode, stderr)
+        if self._closed:
+            raise StartupError("the service is shutting down")
+        if not answered:
+            raise StartupError(f"the model sandbox does not start: {self._failure}")
 
-    def kill(self) -> None:
-        self._process.kill()
-
-    def end(self) -> None:
-        """Kill the process and release its resources."""
-        self._process.kill()
-        self._process.wait()
-        self._reader.join()
-        self._errors.close()
-
-    def next_answer(self) -> dict[str, str]:
-        """Wait for the answer on the next file. Raises ``_SandboxDied``."""
-        answer: dict[str, str] = json.loads(self._wait_for_line(self._seconds))
-        return answer
-
-    def _wait_for_line(self, seconds: float) -> str:
-        try:
-            line = self._lines.get(timeout=seconds)
-        except queue.Empty:
-            raise _SandboxDied(f"the check did not finish within {seconds:g} s") from None
-        if not line:
-            raise _SandboxDied(self._exit_reason())
-        return line
-
-    def _exit_reason(self) -> str:
-        code = self._process.wait()
-        self._errors.seek(0)
-        stderr = self._errors.read(MAX_STDERR_BYTES).decode(errors="replace").split("\n")
-        last = next((f": {line.strip()[:300]}" for line in reversed(stderr) if line.strip()), "")
-        if -code == getattr(signal, "SIGXCPU", None):
+    def _exit_reason(self, code: int, stderr: IO[bytes]) -> str:
+        if -code == getattr(signal, "SIGALRM", None):
             return f"the check did not finish within {self._seconds:g} s"
+        stderr.seek(0)
+        lines = stderr.read(MAX_STDERR_BYTES).decode(errors="replace").split("\n")
+        last = next((f": {line.strip()[:300]}" for line in reversed(lines) if line.strip()), "")
         return f"the sandbox process {exit_reason(code)}{last}"
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as stdout:
-            for line in stdout:
-                self._lines.put(line)
-        self._lines.put("")
 
 
 def one_line(text: str) -> str:

@@ -3,8 +3,8 @@
 A malformed file may crash ONNX Runtime, make it run for ever, or exhaust the memory. So this
 process, started by ``sandbox.py``, loads and runs each file before the service does.
 
-``BYTES`` limits the size of a file, ``SECONDS`` the CPU time of its check. stdin: a JSON list of
-paths, each verifier after its model. stdout: ``{}`` when the process is ready, then one line per
+``BYTES`` limits the size of a file, ``SECONDS`` the time of its check. stdin: a JSON list of paths,
+each verifier after its model. stdout: an empty line when the process is ready, then one line per
 file, in order: ``{"sha256": HASH}`` if it is accepted, ``{"refused": REASON}`` otherwise.
 """
 
@@ -13,10 +13,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
+import signal
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -42,7 +41,7 @@ def main() -> None:
     from service.errors import InvalidModel
 
     check = FileCheck(max_bytes)
-    _write(answers, {})
+    print(file=answers, flush=True)
     for name in json.loads(sys.stdin.read() or "[]"):  # empty if the service has ended
         _limit_seconds(seconds)
         try:
@@ -51,7 +50,7 @@ def main() -> None:
             answer = {"refused": str(error)[:MAX_REASON_CHARACTERS]}
         except MemoryError:
             answer = {"refused": "it exceeds the memory limit of the sandbox"}
-        _write(answers, answer)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 class FileCheck:
@@ -117,18 +116,10 @@ def _limit(max_bytes: int) -> None:
 
 
 def _limit_seconds(seconds: float) -> None:
-    """Limit the CPU time from now on; it ends the process even if the service was killed."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds) + 1, hard))
-
-
-def _write(answers: TextIO, answer: dict[str, str]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
+    """Have the kernel end this process in ``seconds``, even if the service was killed."""
+    if sys.platform != "win32":
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the parent may ignore it
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,25 @@
 """Non-blocking logging to stderr, each line with the id of its request.
 
 A background thread writes to stderr; when its queue is full, lines are dropped and counted. So a
-pipe that is not read, a full disk or a closed stderr never blocks the event loop.
+pipe that is not read, a full disk or a closed stderr never blocks the event loop or the exit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
+import random
 import re
-import secrets
-import sys
-import threading
 import time
 from contextvars import ContextVar
+from logging.handlers import QueueHandler, QueueListener
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from service.core.process import STDERR
 from service.core.text import printable
 from service.settings import LogFormat
 
@@ -29,20 +30,19 @@ MAX_QUEUED_LINES = 10_000
 """Bounds memory; further lines are dropped and counted."""
 FLUSH_SECONDS = 1.0
 """Longest wait at exit for queued lines."""
-STDERR = 2
-"""File descriptor of stderr."""
 
 
 def request_id(header: bytes | None) -> str:
     """Id for a request: its ``X-Request-ID`` if it is short plain ASCII, otherwise a random one."""
     if header is not None and VALID_ID.fullmatch(header):
         return header.decode()
-    return secrets.token_hex(8)
+    return f"{random.getrandbits(64):016x}"  # no system call, which would release the GIL
 
 
 def log_to_stderr(format_: LogFormat) -> None:
     """Send all log records, our own and those of libraries, to stderr in one format."""
-    handler = BackgroundStderr()
+    lines: queue.Queue[Any] = queue.Queue(MAX_QUEUED_LINES)
+    handler = _DroppingHandler(lines)
     handler.addFilter(_AddRequestId())
     if format_ == "json":
         fields = ["levelname", "name", "message"]
@@ -51,36 +51,23 @@ def log_to_stderr(format_: LogFormat) -> None:
     else:
         handler.setFormatter(_Text("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    _StderrWriter(lines).start()
 
 
-def ensure_stderr() -> None:
-    """Open ``/dev/null`` as stderr if the process was started without one.
+class _DroppingHandler(QueueHandler):
+    """Drops and counts records while the queue is full, and reports them once it is not."""
 
-    Call this before any file or socket is opened: otherwise one of them gets descriptor 2, and
-    receives what libraries write to stderr.
-    """
-    if sys.stderr is None:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, STDERR)
-        if null != STDERR:
-            os.close(null)
-        os.set_inheritable(STDERR, True)
-        sys.stderr = os.fdopen(STDERR, "w")
-
-
-class BackgroundStderr(logging.Handler):
-    """Handler whose records a thread of its own writes to stderr."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lines: queue.Queue[str] = queue.Queue(MAX_QUEUED_LINES)
+    def __init__(self, lines: queue.Queue[Any]) -> None:
+        super().__init__(lines)
+        self._lines = lines
         self._dropped = 0
-        self._stream = sys.stderr
-        threading.Thread(target=self._write, name="log", daemon=True).start()
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def enqueue(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.put_nowait(self.format(record))
+            if self._dropped:
+                self._lines.put_nowait(self._report())
+                self._dropped = 0
+            self._lines.put_nowait(record)
         except queue.Full:
             self._dropped += 1
 
@@ -90,29 +77,21 @@ class BackgroundStderr(logging.Handler):
         while self._lines.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.005)
 
-    def _write(self) -> None:
-        while True:
-            lines = [self._lines.get()]
-            while not self._lines.empty():
-                lines.append(self._lines.get())
-            if dropped := self._dropped:
-                self._dropped -= dropped
-                lines.append(self._dropped_line(dropped))
-            try:
-                self._stream.write("".join(f"{line}\n" for line in lines))
-                self._stream.flush()
-            except (OSError, ValueError):  # a full disk may get room again; a closed pipe stays
-                pass
-            for _ in range(len(lines) - bool(dropped)):
-                self._lines.task_done()
-
-    def _dropped_line(self, dropped: int) -> str:
+    def _report(self) -> Any:
         message = "%d log lines dropped: they came faster than stderr was read"
-        record = logging.LogRecord(
-            __name__, logging.WARNING, __file__, 0, message, (dropped,), None
+        report = logging.LogRecord(
+            __name__, logging.WARNING, __file__, 0, message, (self._dropped,), None
         )
-        self.filter(record)
-        return self.format(record)
+        return self.prepare(report)
+
+
+class _StderrWriter(QueueListener):
+    """Writes to the file descriptor, without a lock that the exit of the process waits for."""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        line = f"{record.message}\n".encode(errors="backslashreplace")
+        with contextlib.suppress(OSError):  # a full disk may get room again; a closed pipe stays
+            os.write(STDERR, line)
 
 
 class _AddRequestId(logging.Filter):

@@ -77,8 +77,8 @@ ENCODE_TIME = Histogram(
     buckets=BATCH_SECONDS,
 )
 BATCHES_FAILED = Counter("figment_batches_failed", "Batches that raised an error.")
-THREADS_REPLACED = Counter(
-    "figment_threads_replaced", "Worker threads replaced after a hang or crash."
+THREADS_HUNG = Counter(
+    "figment_threads_hung", "Worker threads that hung in a batch or died; their process then ends."
 )
 
 # The service itself.
@@ -123,5 +123,5 @@ def exposition() -> bytes:
     if SHARED not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # as above
     return generate_latest(registry)

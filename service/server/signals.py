@@ -23,7 +23,7 @@ def exit_on_signal() -> None:
 
 
 def ignore_sighup() -> None:
-    """Ignore SIGHUP during start-up and shutdown, where its default action kills the process."""
+    """Ignore SIGHUP during start-up and at exit, where its default action kills the process."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
@@ -34,25 +34,20 @@ def reload_on_sighup(reload: Callable[[], Awaitable[object]]) -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    loop = asyncio.get_running_loop()
     # The event loop holds tasks weakly: without these references they could be collected.
     reloads: set[asyncio.Future[object]] = set()
 
-    def start_reload() -> None:
-        task = asyncio.ensure_future(reload())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    def on_sighup(number: int, frame: FrameType | None) -> None:
+    def on_sighup() -> None:
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            return  # the second of two: the shell sends one, and so does the kernel
         if terminal_is_closed():
-            ignore_sighup()  # the shell sends one, and so does the kernel
+            ignore_sighup()
             signal.raise_signal(signal.SIGTERM)
-        elif not loop.is_closed():
-            loop.call_soon_threadsafe(start_reload)
+        else:
+            reloads.add(task := asyncio.ensure_future(reload()))
+            task.add_done_callback(reloads.discard)
 
-    # loop.add_signal_handler restores the default action when the loop closes, and a late SIGHUP
-    # would then kill the process.
-    signal.signal(signal.SIGHUP, on_sighup)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_sighup)
 
 
 def terminal_is_closed() -> bool:

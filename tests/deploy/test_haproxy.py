@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -307,7 +306,8 @@ def test_proxy_follows_dns(plain_models: Path, tmp_path: Path) -> None:
         ask = two.client.post
         two.dns.addresses = [ADDRESSES[1]]
         wait_until(lambda: ask("/generate", json={"n": 1}).status_code == 200)
-        time.sleep(2)  # two rounds of DNS queries
+        queries = two.dns.queries
+        wait_until(lambda: two.dns.queries >= queries + 2)
         before, _ = two.metrics("figment_images_total")
         for _ in range(10):
             assert ask("/generate", json={"n": 1}).status_code == 200

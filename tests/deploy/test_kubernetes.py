@@ -17,8 +17,7 @@ import yaml
 from service import __version__
 from service.api.paths import PUBLIC
 from service.api.routes import health
-from service.server.listening import ACCEPT_SECONDS
-from service.server.server import FORCE_EXIT_SECONDS
+from service.server.server import ACCEPT_SECONDS, FORCE_EXIT_SECONDS
 from service.settings import PREFIX, Settings
 from tests.helpers.kubernetes_files import (
     DOCKERFILE,

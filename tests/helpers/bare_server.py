@@ -69,7 +69,7 @@ def main() -> None:
     signals.exit_on_signal()
     log_to_stderr(settings.log_format)
     if settings.workers > 1:
-        sys.exit(WorkerProcesses(settings, "tests.helpers.bare_server:create_app").run())
+        sys.exit(WorkerProcesses(settings, "tests.helpers.bare_server:create_app").serve())
     serve(create_app(settings), settings)
 
 

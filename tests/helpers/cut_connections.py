@@ -1,4 +1,4 @@
-"""A proxy that cuts connections, as networks and load balancers do."""
+"""A proxy that cuts connections, as networks, load balancers and restarted servers do."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from urllib.parse import urlsplit
 
 
 class Cutting:
-    """Passes on to a server; ``cuts`` counts the connections that it has cut."""
+    """Passes on to the server at ``target``; ``cuts`` counts the connections that it has cut."""
 
     def __init__(self, target: str, after: Sequence[int]) -> None:
         """The first connections are cut after so many bytes of the answer, the others not."""
-        parts = urlsplit(target)
-        self._target = parts.hostname, parts.port
+        self.target = target
         self._after = iter(after)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -33,7 +32,13 @@ class Cutting:
                 threading.Thread(target=self._pass_on, args=(caller,), daemon=True).start()
 
     def _pass_on(self, caller: socket.socket) -> None:
-        with caller, socket.create_connection(self._target) as server:
+        address = urlsplit(self.target)
+        try:
+            server = socket.create_connection((address.hostname, address.port))
+        except ConnectionRefusedError:
+            caller.close()
+            return
+        with caller, server:
             threading.Thread(target=_copy, args=(caller, server), daemon=True).start()
             limit = next(self._after, None)
             passed = 0

@@ -16,10 +16,11 @@ TTL_SECONDS = 1
 
 
 class DnsServer:
-    """Answers every A query with ``addresses``, whatever the name."""
+    """Answers every A query with ``addresses``, whatever the name; ``queries`` counts them."""
 
     def __init__(self, addresses: Iterable[str]) -> None:
         self.addresses = list(addresses)
+        self.queries = 0
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
@@ -38,6 +39,7 @@ class DnsServer:
         end = query.index(0, HEADER_BYTES) + 1  # of the name; type and class follow
         (kind,) = struct.unpack_from("!H", query, end)
         found = list(self.addresses) if kind == A else []
+        self.queries += kind == A
         answer = struct.pack("!6H", number, ANSWER | NO_ERROR, 1, len(found), 0, 0)
         answer += query[HEADER_BYTES : end + 4]
         for address in found:

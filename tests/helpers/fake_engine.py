@@ -73,6 +73,7 @@ async def engine(
 ) -> AsyncIterator[Engine]:
     limits = {"queue_images": LIMIT, "max_wait": 10.0, "timeout": 10.0, "hang_timeout": 10.0}
     threads, encoders = changes.pop("threads", 2), changes.pop("encoders", 0)
+    on_hang = changes.pop("on_hang", lambda: None)
     running = Engine(
         network,
         probe,
@@ -80,7 +81,7 @@ async def engine(
         encoders=encoders,
         limits=Limits(**cast(Any, limits | changes)),
     )
-    await running.start()
+    await running.start(on_hang)
     try:
         yield running
         # Result of every test: no job or image is left once the running batches end.

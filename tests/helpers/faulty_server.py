@@ -1,7 +1,7 @@
 """Service with injected faults: ``python -m tests.helpers.faulty_server FOLDER [options]``.
 
 Requests with certain seeds trigger a fault; all others are served as usual. Files in ``FOLDER``
-switch other faults on and end hangs.
+switch other faults on.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ RAISES, RAISES_LATE, NOT_A_NUMBER, WRONG_SHAPE, WRONG_COUNT, HANGS = range(1001,
 NOT_ENCODED, HANGS_IN_ENCODER = range(1007, 1009)
 LATE = 3000
 """First index at which ``RAISES_LATE`` fails."""
-RELEASE = "release"
-"""Hangs end once this file exists."""
 CLOCK = "clock"
 """Contains the seconds by which the wall clock is wrong."""
 ENCODERS = "encoders"
@@ -39,8 +37,7 @@ CLOSING = "closing"
 
 def break_parts(folder: Path) -> None:
     def hang() -> None:
-        while not (folder / RELEASE).exists():
-            time.sleep(0.01)
+        threading.Event().wait()
 
     _break_networks(hang)
     _break_encoding(hang)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from training.data import load
+from training.data import Dataset, load
 from training.errors import DataError
 
 Pack = Callable[[Path, dict[str, bytes]], Path]
@@ -37,8 +37,8 @@ def as_folder(root: Path, files: dict[str, bytes]) -> Path:
     return root / "faces"
 
 
-def as_zip(root: Path, files: dict[str, bytes]) -> Path:
-    path = root / "faces.zip"
+def as_zip(root: Path, files: dict[str, bytes], name: str = "faces.zip") -> Path:
+    path = root / name
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, content)
@@ -61,3 +61,28 @@ def problems(
     for problem in caught.value.problems:
         assert problem in str(caught.value)
     return caught.value.problems
+
+
+def classes(*names: str, count: int = 2) -> dict[str, bytes]:
+    """Class folders of ``count`` images each."""
+    return {
+        f"{name}/{n}.png": picture(10 * k + n) for k, name in enumerate(names) for n in range(count)
+    }
+
+
+def below(prefix: str, files: dict[str, bytes]) -> dict[str, bytes]:
+    """The same files in the folder ``prefix``."""
+    return {f"{prefix}/{name}": content for name, content in files.items()}
+
+
+def counts(dataset: Dataset) -> dict[str, int]:
+    """Number of images of each value of the one attribute."""
+    (attribute,) = dataset.attributes
+    return {
+        value: int((dataset.labels[:, 0] == at).sum()) for at, value in enumerate(attribute.values)
+    }
+
+
+def table(*rows: str, name: str = "metadata.csv") -> dict[str, bytes]:
+    """A file of these lines."""
+    return {name: "\n".join(rows).encode()}

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import webdataset
 import yaml
+from click.testing import CliRunner
 
+from service.cli.make_dataset import make_dataset
 from service.core.manifest import Attribute
+from service.datasets.build import Execute, open_build
+from service.datasets.plan_file import read_plan
+from service.datasets.shard_builder import BuildSpec, ShardBuilder, ShardResult, ShardTask
+from service.datasets.storage import LocalStorage
+from service.models.sandbox import ModelSandbox
 from tests.conftest import attribute
 from tests.helpers.server import ROOT, environment
 
 SMALL: dict[str, Any] = {"model": "tiny", "n": 100, "seed": 3, "label": ["red", "blue"]}
-LARGE = SMALL | {"n": [9000, 3000], "offset": 5, "images_per_file": 1000}
+LARGE = SMALL | {"n": [3600, 1200], "offset": 5, "images_per_file": 400}
 COLOURS = attribute("colour", "red", "blue")
 SIZES = Attribute(name="size", values=("small", "large"), frequencies=(0.9, 0.1))
 
@@ -54,12 +63,29 @@ class Command:
     def run(
         self, plan: dict[str, Any], *arguments: str, fails: bool = False, **options: Any
     ) -> str:
-        """Output of the command."""
-        process = self.start(plan, *arguments, **options)
+        """Output of the command, with one worker unless ``arguments`` say otherwise."""
+        process = self.start(plan, "--workers", "1", *arguments, **options)
         said, told = process.communicate(timeout=120)
         assert (process.returncode != 0) == fails, said + told
         assert "Traceback" not in told
         return said + told
+
+    def build(self, plan: dict[str, Any]) -> None:
+        """Make the set in this process: what is there counts, not how it was made."""
+        build(plan, self.models, self.out)
+
+    def refuse(self, plan: dict[str, Any], *arguments: str, out: str = "") -> str:
+        """Output of the command in this process, where it must fail."""
+        path = self.folder / "plan.yaml"
+        path.write_text(yaml.safe_dump(plan))
+        options = ["--out", out or str(self.out), "--models", str(self.models), *arguments]
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            result = CliRunner(env=self.variables).invoke(make_dataset, [str(path), *options])
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        assert result.exit_code == 1, result.output
+        return result.output
 
     def wait(self, files: int, process: subprocess.Popen[str]) -> None:
         """Wait until so many files exist, or the command has ended."""
@@ -69,6 +95,29 @@ class Command:
     def made(self) -> list[Path]:
         """Files that are there."""
         return sorted(self.out.glob("tiny-*"))
+
+
+def in_this_process(spec: BuildSpec, tasks: deque[ShardTask]) -> Generator[ShardResult]:
+    """Executor without worker processes."""
+    builder = ShardBuilder(spec)
+    while tasks:
+        result = builder.run(tasks.popleft())
+        assert isinstance(result, ShardResult), result
+        yield result
+
+
+def build(
+    plan: dict[str, Any], models: Path, out: Path, execute: Execute = in_this_process
+) -> list[int]:
+    """Build a set in this process, or with another executor; return the images of each file."""
+    path = out.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(plan))
+    made: list[int] = []
+    with open_build(
+        read_plan(path), LocalStorage(out), models, "cpu", ModelSandbox(), lambda message: None
+    ) as dataset:
+        dataset.run(execute, made.append, made.append)
+    return made
 
 
 def read(folder: Path) -> dict[str, bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +28,15 @@ TRUE = helper.make_node("Constant", [], ["true"], value=numpy_helper.from_array(
 class InProcessSandbox(ModelSandbox):
     """Checks of the sandbox in this process: a child process takes 0.5 s to start."""
 
-    def check(self, files: Sequence[Path]) -> Iterator[CheckResult]:
+    def check(self, files: Sequence[Path]) -> Generator[CheckResult]:
         check = FileCheck(self.max_bytes)
-        for path in files:
-            try:
-                yield CheckResult(path, check(path))
-            except InvalidModel as error:
-                yield CheckResult(path, None, one_line(str(error)))
+        yield from (self._result(check, path) for path in files)
+
+    def _result(self, check: FileCheck, path: Path) -> CheckResult:
+        try:
+            return CheckResult(path, check(path))
+        except InvalidModel as error:
+            return CheckResult(path, None, one_line(str(error)))
 
 
 def load(folder: Path, sandbox: ModelSandbox | None = None) -> ModelSet:

@@ -18,10 +18,13 @@ ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
 START_SECONDS = 60
 NONE: Mapping[str, str] = {}
+allowed = False
+"""True in tests with the marker ``server``."""
 
 
 def command(*options: str, program: Sequence[str] = ("service",)) -> list[str]:
     """Command line of a server. ``program``: module to run instead of the service, and options."""
+    assert allowed, "mark this test with pytest.mark.server"
     return [sys.executable, "-m", *program, "--port", "0", "--shutdown-delay", "0", *options]
 
 

@@ -1,10 +1,11 @@
-"""Runs that train in a second or two, on avatars of 16x16, and the command line on them."""
+"""Runs that train in a second, on avatars of 16x16, and the command line on them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -14,42 +15,44 @@ from torch import Tensor, nn
 
 from training.cli import main
 from training.config import TrainingConfig
-from training.data import Dataset, avatars
+from training.data import Dataset
 from training.loop.trainer import Trainer
 from training.runs.run import DatasetDescription, Run
 
-# Forks of a server that has imported PyTorch, and what it imports with its first step.
+# Forks of a server that has imported PyTorch, and what a run imports later.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.helpers.small_runs", "torch._dynamo"])
+PLOTS = "matplotlib.backends.backend_agg"
+FORKS.set_forkserver_preload(["tests.helpers.small_runs", "torch._dynamo", PLOTS])
 
 CPU = torch.device("cpu")
 Start = Callable[..., Run]
 """Type of the fixture ``start``: (folder name, **options) to a run."""
 
 
-def small_faces(count: int) -> Dataset:
-    """Avatars of 16x16, labelled with eyes and glasses."""
-    drawn = avatars.draw(count)
-    return Dataset(
-        "avatars",
-        drawn.images[:, ::4, ::4].copy(),
-        drawn.labels[:, [1, 4]],
-        (drawn.attributes[1], drawn.attributes[4]),
+def some(faces: Dataset, count: int, *names: str) -> Dataset:
+    """The first ``count`` of ``faces`` with the labels ``names``, or all if there are none."""
+    known = [attribute.name for attribute in faces.attributes]
+    columns = [known.index(name) for name in names or known]
+    return replace(
+        faces,
+        images=faces.images[:count],
+        labels=faces.labels[:count, columns],
+        attributes=tuple(faces.attributes[column] for column in columns),
     )
 
 
 def small_config(**options: object) -> TrainingConfig:
-    """Configuration of a run of 4,000 images with a snapshot every 1,000."""
+    """Configuration of a run of 8 steps, which are 256 images, with a snapshot every 64."""
     settings: dict[str, object] = {
         "data": "avatars",
         "name": "small",
         "hold_out": 0.3,
-        "kimg": 4,
+        "kimg": 0.256,
         "batch": 32,
         "width": 4,
         "latent_size": 8,
-        "tick_kimg": 0.5,
-        "snapshot_kimg": 1,
+        "tick_kimg": 0.032,
+        "snapshot_kimg": 0.064,
         "device": "cpu",
         "precision": "float32",
     }

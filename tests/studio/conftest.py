@@ -23,7 +23,7 @@ OPTIONS = [
 ]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("NOT TESTED in a browser: no chromium; install Debian's package of that name")

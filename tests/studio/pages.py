@@ -30,6 +30,21 @@ def until(page: Page, condition: str, seconds: float = 10) -> Any:
     raise AssertionError(f"never: {condition}")
 
 
+def arrived(page: Page, found: list[Any], count: int = 1) -> None:
+    """Wait until an event handler of the page has put so many items into ``found``."""
+    end = time.monotonic() + 10
+    while len(found) < count:
+        assert time.monotonic() < end, found
+        page.wait_for_timeout(20)  # handlers run meanwhile
+
+
+def drawn(page: Page) -> None:
+    """Wait for two frames: what the page does with the events so far is visible then."""
+    page.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
+
+
 def open_studio(page: Page, server: Server, query: str = "") -> None:
     page.goto(f"{server.url}/{query}")
     until(page, f"() => ({SHOWN})() >= 12")

@@ -18,9 +18,19 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from service.api.routes.studio import FILES
 from tests.helpers.server import ROOT, Server, environment
-from tests.studio.pages import SHOTS, SHOWN, chip, open_studio, query, sources, until
+from tests.studio.pages import (
+    SHOTS,
+    SHOWN,
+    arrived,
+    chip,
+    drawn,
+    open_studio,
+    query,
+    sources,
+    until,
+)
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.server]
 
 
 def test_first_images_come_within_a_second_and_the_page_is_light(
@@ -36,7 +46,6 @@ def test_first_images_come_within_a_second_and_the_page_is_light(
     first = 1000.0
     for _ in range(5):  # what else the machine does may be in the way now and then
         page.goto(f"{server.url}/")
-        page.wait_for_timeout(200)
         until(page, f"() => ({SHOWN})() >= 12")
         first = page.evaluate(
             "() => Math.min(...performance.getEntriesByType('resource')"
@@ -100,14 +109,13 @@ def test_choices_set_the_images_and_the_page_url(page: Page, server: Server) -> 
 
 def test_scrolling_loads_more_images(page: Page, server: Server) -> None:
     open_studio(page, server)
-    page.wait_for_timeout(500)
-    before = len(sources(page))
-    for _ in range(4):
-        page.mouse.move(600, 500)
+    page.mouse.move(600, 500)
+    for _ in range(3):
+        before = len(sources(page))
         page.mouse.wheel(0, 4000)
-        page.wait_for_timeout(300)
+        until(page, f"() => document.querySelectorAll('#grid img').length > {before}")
     found = sources(page)
-    assert len(found) > before + 96
+    assert len(found) >= 24 + 3 * 48
     indices = [int(index) for url in found for index in re.findall(r"/(\d+)\.png", url)]
     assert indices == list(range(len(found)))
 
@@ -123,8 +131,10 @@ def test_verified_images(page: Page, server: Server) -> None:
     assert sources(page)[:24] == [row["url"] for row in rows]
 
     page.fill("#verify", "0.99")
-    chip(page, "eyes", "any")
-    page.wait_for_timeout(600)
+    with page.expect_response("**/generate") as answer:
+        chip(page, "eyes", "any")
+    body = answer.value.request.post_data_json
+    assert body is not None and body["verify"] == 0.99
     assert query(page)["verify"] == ["0.99"]
 
 
@@ -176,13 +186,14 @@ def test_late_answer_does_not_replace_the_last_choice(page: Page, server: Server
     open_studio(page, server)
     page.route("**/models/digits/2", lambda route: held.append(route))
     page.select_option("#model", "digits")
-    until(page, "() => true")
-    page.wait_for_timeout(200)
+    arrived(page, held)
     page.select_option("#model", "anime-faces-free")
     until(page, "() => document.querySelector('#grid img')?.src.includes('/anime-faces-free/')")
     (route,) = held
-    route.continue_()
-    page.wait_for_timeout(700)
+    with page.expect_response("**/models/digits/2") as answer:
+        route.continue_()
+    answer.value.finished()
+    drawn(page)
     assert sources(page)[0].startswith("/images/anime-faces-free/")
     expect(page.locator("#model")).to_have_value("anime-faces-free")
 
@@ -195,6 +206,7 @@ def test_controls_are_inert_before_models_are_loaded(page: Page, server: Server)
     with pytest.raises(PlaywrightTimeout):
         page.click("#another-seed", timeout=500)
     assert query(page) == {"model": ["digits"], "version": ["1"]}
+    arrived(page, held)
     held[0].continue_()
     until(page, f"() => ({SHOWN})() >= 12")
     assert sources(page)[0] == "/images/digits/1/1/0.png"
@@ -209,7 +221,7 @@ def test_invalid_links_fall_back_to_defaults(page: Page, server: Server) -> None
         "label.constructor=x&label.__proto__=y&label.eyes=nothing",
     )
     open_studio(page, server, f"?{'&'.join(strange)}")
-    page.wait_for_timeout(600)
+    page.wait_for_load_state("networkidle")
     assert all(text not in page.url for text in ("NaN", "abc", "nothing", "constructor"))
     images = [url for url in asked if "/images/" in url]
     assert not any("NaN" in url or "undefined" in url for url in images)

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, Dialog, Page, Route, expect
 
 from tests.conftest import attribute, manifest
-from tests.helpers.onnx_files import model, put
+from tests.helpers.onnx_files import model, put, verifier
 from tests.helpers.server import Server, serve
-from tests.studio.pages import SHOTS, SHOWN, chip, open_studio, sources, until
+from tests.studio.pages import SHOTS, SHOWN, arrived, chip, open_studio, sources, until
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.server]
 
 
-def test_rejected_request_shows_its_reason(context: BrowserContext, server: Server) -> None:
+HOSTILE = "<img src=x onerror=alert(1)>", "\"'`; alert(2) //", "</option><script>alert(3)</script>"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A model with a verifier, and one of hostile texts."""
+    folder = tmp_path_factory.mktemp("models")
+    eyes = manifest(attribute("eyes", "red", "blue"), name="eyes")
+    path = put(folder, "eyes", 1, model(eyes))
+    path.with_name("verifier.onnx").write_bytes(verifier(("eyes", 2)))
+    put(folder, "odd", 1, model(manifest(attribute("<b>name</b>", *HOSTILE), name="odd")))
+    with serve("--models", str(folder)) as running:
+        yield running
+
+
+def test_rejected_request_shows_its_reason(context: BrowserContext, small: Server) -> None:
     page = context.new_page()  # which complains to its console of a 422
-    open_studio(page, server)
+    open_studio(page, small, "?model=eyes")
     page.evaluate(
         "() => Object.assign(document.getElementById('verify'), {max: 0.9999999, step: 'any'})"
     )
@@ -33,6 +49,7 @@ def test_rejected_request_shows_its_reason(context: BrowserContext, server: Serv
 
 def test_unreachable_server_is_shown_and_retried(context: BrowserContext, tmp_path: Path) -> None:
     page = context.new_page()  # which complains to its console that nobody answers
+    page.clock.install()
     put(tmp_path, "tiny", 1, model(manifest()))
     with serve("--models", str(tmp_path)) as first:
         port = first.url.rpartition(":")[2]
@@ -41,6 +58,7 @@ def test_unreachable_server_is_shown_and_retried(context: BrowserContext, tmp_pa
     expect(page.locator("#trouble")).to_contain_text("cannot be reached", timeout=10_000)
     page.screenshot(path=SHOTS / "away.png")
     with serve("--models", str(tmp_path), "--port", port):
+        page.clock.fast_forward(10_000)  # of the wait until the next retry
         expect(page.locator("#trouble")).to_be_hidden(timeout=20_000)
         until(page, f"() => ({SHOWN})() >= 12", 20)
         shown = page.evaluate("() => document.querySelector('#grid img').dataset.source")
@@ -63,9 +81,10 @@ def test_busy_server_is_retried_after_retry_after(context: BrowserContext, serve
     page.route("**/images/**", answer)
     page.goto(f"{server.url}/")
     expect(page.locator("#trouble")).to_contain_text("no room for 1 images Retrying in 1 s.")
-    page.wait_for_timeout(1500)
     first = len(set(sources(page)))
-    assert len(refused) <= first + 3  # each image once, and then one at a time
+    arrived(page, refused, first + 2)
+    # Each image once, and then one in a second.
+    assert len(refused) <= first + 2 + refused[-1] - refused[0]
     busy = False
     until(page, f"() => ({SHOWN})() >= 12", 20)
     expect(page.locator("#trouble")).to_be_hidden()
@@ -94,15 +113,11 @@ def test_pin_of_another_model_is_not_retried(context: BrowserContext, server: Se
     page.on("request", lambda request: asked.append(request.url))
     open_studio(page, server, "?model=digits&start=seed%3D1%26index%3D0%26label%3Dred+eyes")
     until(page, "() => document.querySelector('#pin-start.missing')")
-    page.wait_for_timeout(500)
+    page.wait_for_load_state("networkidle")
     assert sum("red+eyes" in url for url in asked) <= 3
 
 
-HOSTILE = "<img src=x onerror=alert(1)>", "\"'`; alert(2) //", "</option><script>alert(3)</script>"
-
-
-def test_texts_of_models_and_links_are_escaped(page: Page, tmp_path: Path) -> None:
-    put(tmp_path, "odd", 1, model(manifest(attribute("<b>name</b>", *HOSTILE), name="odd")))
+def test_texts_of_models_and_links_are_escaped(page: Page, small: Server) -> None:
     dialogs: list[str] = []
 
     def note(dialog: Dialog) -> None:
@@ -110,22 +125,22 @@ def test_texts_of_models_and_links_are_escaped(page: Page, tmp_path: Path) -> No
         dialog.dismiss()
 
     page.on("dialog", note)
-    with serve("--models", str(tmp_path)) as server:
-        page.goto(
-            f"{server.url}/?model=%3Cscript%3Ealert(4)%3C/script%3E&label.x=%3Cimg%20src=x%3E"
-        )
-        until(page, f"() => ({SHOWN})() >= 12")
-        for text in (*HOSTILE, "<b>name</b>"):
-            assert text in page.locator("#attributes").inner_text()
+    page.goto(f"{small.url}/?model=%3Cscript%3Ealert(4)%3C/script%3E&label.x=%3Cimg%20src=x%3E")
+    page.select_option("#model", "odd")
+    until(page, "() => document.querySelector('#grid img')?.src.includes('/images/odd/')")
+    until(page, f"() => ({SHOWN})() >= 12")
+    for text in (*HOSTILE, "<b>name</b>"):
+        assert text in page.locator("#attributes").inner_text()
+    with page.expect_response("**/images/**"):
         chip(page, "<b>name</b>", HOSTILE[0])
-        page.wait_for_timeout(500)
-        page.click("#grid a >> nth=1")
-        until(page, "() => document.querySelectorAll('#labels td').length")
-        assert HOSTILE[0] in page.locator("#labels").inner_text()
-        page.keyboard.press("Escape")
-        page.click("#show-card")
-        page.wait_for_timeout(300)
-        assert page.locator("#attributes b, #attributes img, #labels img, #card b").count() == 0
+    until(page, f"() => ({SHOWN})() >= 12")
+    page.click("#grid a >> nth=1")
+    until(page, "() => document.querySelectorAll('#labels td').length")
+    assert HOSTILE[0] in page.locator("#labels").inner_text()
+    page.keyboard.press("Escape")
+    page.click("#show-card")
+    expect(page.locator("#card-title")).to_have_text("odd, version 1")
+    assert page.locator("#attributes b, #attributes img, #labels img, #card b").count() == 0
     assert dialogs == []
 
 

@@ -8,6 +8,8 @@ import torch
 
 from training.errors import RunError
 
+CPU = torch.device("cpu")
+
 
 def choose_device(name: str) -> torch.device:
     """Resolve ``auto``, ``cpu`` or ``cuda``; ``auto`` prefers CUDA.

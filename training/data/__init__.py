@@ -18,17 +18,21 @@ from training.data import (
     parquet,
     webdataset,
 )
-from training.data.archive import PACKED, Archive, FolderArchive, open_archive
+from training.data.archive import Archive, FolderArchive, open_archive
+from training.data.contents import foreign
 from training.data.dataset import Dataset
 from training.data.decoding import Framing
 from training.data.labelling import choose
 from training.data.options import Options
+from training.data.packed import PACKED
 from training.data.summary import summary
 from training.errors import DataError
 
 __all__ = ["ACCEPTED", "Dataset", "load", "summary"]
 
 MIN_AVATARS = 128
+MAX_SNIFFED = 1000
+"""Files that are opened to say what they are, if they are no data."""
 ACCEPTED = (
     "a folder, zip or tar of images with a metadata.csv or another table, with a sub-folder for "
     "each class, or with CelebA's list_attr_celeba.txt; Parquet files of images; WebDataset tars; "
@@ -47,12 +51,14 @@ class Reader(Protocol):
         """Read all of it. Raises ``DataError``."""
 
 
+TABLE = "images with a table"
+WITH_TABLES = ("IDX", "CelebA", TABLE)
 # Class folders come last: there are images below folders in the other layouts, too.
 READERS: dict[str, Reader] = {
     "IDX": idx,
     "CelebA": celeba,
     "NumPy arrays": npy,
-    "images with a table": imagefolder,
+    TABLE: imagefolder,
     "Parquet": parquet,
     "WebDataset": webdataset,
     "class folders": class_folders,
@@ -89,11 +95,13 @@ def load(
         raise DataError(source, [f"does not exist; data is {ACCEPTED}"])
     archive, shard_split = _open(path, options)
     archive.reading.split = shard_split
-    lacking = {}
+    lacking: dict[str, str] = {}
     with closing(archive):
         for layout, reader in READERS.items():
             reason = reader.missing(archive, options)
             if reason is None:
+                if options.table and layout not in WITH_TABLES:
+                    raise DataError(source, [f"--table {options.table}: {lacking[TABLE]}"])
                 return reader.read(archive, options)
             lacking[layout] = reason
         raise _unknown(archive, lacking)
@@ -112,7 +120,11 @@ def _unknown(archive: Archive, lacking: dict[str, str]) -> DataError:
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     seen = f"there are: {', '.join(found[:5])}{more}" if found else "there are no files"
     left = [line for line in archive.reading.lines() if line.startswith("left out")]
-    problems = [f"is no data that can be read ({seen})", *tried, *left]
+    kinds = {
+        kind: name for name in reversed(found[:MAX_SNIFFED]) if (kind := foreign(archive, name))
+    }
+    named = [f"{name}: {kind}" for kind, name in kinds.items()]
+    problems = [f"is no data that can be read ({seen})", *named, *tried, *left]
     return DataError(str(archive.path), problems)
 
 

@@ -1,4 +1,4 @@
-"""Cartoon faces drawn on the spot: data whose labels are exactly true, with nothing to download.
+"""Cartoon faces drawn by the program: labelled data without errors and without a download.
 
 Lengths are in pixels of the finished picture, measured from the middle of the face: x to the
 right, y down.
@@ -86,8 +86,8 @@ STEPS = np.linspace(0, 1, 6, endpoint=False)
 CATMULL_ROM = STEPS[:, None] ** np.arange(4) @ np.array(
     ((0, 1, 0, 0), (-0.5, 0, 0.5, 0), (1, -2.5, 2, -0.5), (-0.5, 1.5, -1.5, 0.5))
 )
-TURN = np.linspace(0, 2 * math.pi, 25)
-CIRCLE = np.stack((np.cos(TURN), np.sin(TURN)), axis=1)
+ANGLES = np.linspace(0, 2 * math.pi, 25)
+CIRCLE = np.stack((np.cos(ANGLES), np.sin(ANGLES)), axis=1)
 
 
 def draw(count: int = 8192, seed: int = 0) -> Dataset:
@@ -133,7 +133,7 @@ class Dice:
         return low + (high - low) * float(next(self._fractions))
 
     def whole(self, low: int, high: int) -> int:
-        """From ``low`` up to and including ``high``."""
+        """Whole number from ``low`` to ``high``, both included."""
         return int(self.between(low, high + 1))
 
     def pick(self, options: Sequence[T]) -> T:
@@ -145,28 +145,28 @@ class Dice:
 
 
 class Pen:
-    """Draws on the large canvas what is given in the face's coordinates, in a random pose."""
+    """Draws shapes in coordinates of the face on the large canvas, in a random pose."""
 
     def __init__(self, canvas: Image.Image, dice: Dice) -> None:
         self._draw = ImageDraw.Draw(canvas)
         scale, tilt = SUPERSAMPLING * dice.between(1.0, 1.13), dice.between(-0.12, 0.12)
         cos, sin = scale * math.cos(tilt), scale * math.sin(tilt)
-        self._turn = np.array(((cos, sin), (-sin, cos)))
+        self._rotation = np.array(((cos, sin), (-sin, cos)))
         middle = (SIZE / 2 + dice.between(-2, 2), 34 + dice.between(-1.5, 1.5))
-        self._middle = np.array(middle) * SUPERSAMPLING
+        self._centre = np.array(middle) * SUPERSAMPLING
 
     def fill(self, points: Outline | Array, colour: Colour, edge: Colour | None = None) -> None:
-        corners = self._place(points)
+        corners = self._on_canvas(points)
         self._draw.polygon(corners, fill=colour)
         if edge:
             self._draw.line(corners + corners[:2], fill=edge, width=round(0.75 * SUPERSAMPLING))
 
     def line(self, points: Outline | Array, colour: Colour, width: float) -> None:
-        self._draw.line(self._place(points), fill=colour, width=round(width * SUPERSAMPLING))
+        self._draw.line(self._on_canvas(points), fill=colour, width=round(width * SUPERSAMPLING))
 
-    def _place(self, points: Outline | Array) -> list[float]:
-        placed: list[float] = (np.asarray(points) @ self._turn + self._middle).ravel().tolist()
-        return placed
+    def _on_canvas(self, points: Outline | Array) -> list[float]:
+        corners: list[float] = (np.asarray(points) @ self._rotation + self._centre).ravel().tolist()
+        return corners
 
 
 def choose_labels(dice: Dice) -> dict[str, str]:
@@ -174,7 +174,7 @@ def choose_labels(dice: Dice) -> dict[str, str]:
 
 
 def render(labels: dict[str, str], dice: Dice) -> Image.Image:
-    """Draw one face, from back to front; the dice decide what the labels leave open."""
+    """Draw one face, from back to front; ``dice`` draws what has no label."""
     hair, iris = (dice.jitter(COLOURS[labels[name]]) for name in ("hair", "eyes"))
     skin = dice.pick(SKINS)
     canvas = draw_background(dice)
@@ -201,7 +201,7 @@ def draw_background(dice: Dice) -> Image.Image:
 
 
 def draw_hair_back(pen: Pen, style: str, hair: Colour, dice: Dice) -> None:
-    """Draw the hair behind and around the head: what tells the styles apart."""
+    """Draw the hair behind and around the head, which differs by style."""
     edge = mix(hair, INK, 0.5)
     half = {"bob": BOB_BACK, "long": LONG_BACK}.get(style, PLAIN_BACK)
     pen.fill(smooth(both_sides(half)), mix(hair, INK, 0.14), edge)
@@ -278,7 +278,7 @@ def draw_hair_front(pen: Pen, style: str, hair: Colour, skin: Colour, dice: Dice
 
 
 def fringe_line(parting: float, dice: Dice) -> list[tuple[float, float]]:
-    """The lower edge of the fringe from right to left: tips, given twice, between notches."""
+    """Lower edge of the fringe from right to left: notches, and tips between them, given twice."""
     lowest, depth = dice.between(-4.5, -0.5), dice.between(2, 6)
     notches = np.linspace(14, -14, dice.whole(3, 6) + 1).tolist()
     line = [(14.0, -5.0)]
@@ -351,19 +351,19 @@ def ellipse(x: float, y: float, across: float, down: float) -> Array:
 
 
 def spike(angle: float) -> Array:
-    """One pointed lock that stands away from the head and leans outwards."""
+    """Outline of a pointed lock that stands away from the head and leans outwards."""
     tip = (27, angle + math.copysign(0.15, math.cos(angle)))
     ring = ((15, angle - 0.4), (20, angle - 0.2), tip, tip, (20, angle + 0.2), (15, angle + 0.4))
-    return smooth([(r * math.cos(turn), r * math.sin(turn) - 3) for r, turn in ring])
+    return smooth([(r * math.cos(at), r * math.sin(at) - 3) for r, at in ring])
 
 
 def both_sides(half: Outline) -> Outline:
-    """The whole outline whose right half, from top middle to bottom middle, is given."""
+    """Whole outline of its right ``half``, which runs from top middle to bottom middle."""
     return [*half, *((-x, y) for x, y in half[-2:0:-1])]
 
 
 def smooth(points: Outline | Array, closed: bool = True) -> Array:
-    """A Catmull-Rom curve through the points."""
+    """Catmull-Rom curve through the points."""
     knots = np.asarray(points, dtype=np.float64)
     before, after = (knots[-1:], knots[:2]) if closed else (knots[:1], knots[-1:])
     knots = np.concatenate((before, knots, after))

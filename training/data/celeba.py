@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from training.data import splits
-from training.data.archive import Archive, count_others, images_of, shallowest
+from training.data.archive import Archive
+from training.data.contents import count_others, images_of
 from training.data.dataset import Dataset
 from training.data.decoding import Picture, build
 from training.data.labelling import NO_YES, choose, label_problems
@@ -21,7 +22,10 @@ from training.data.reading import NOT_IN_TABLE
 from training.data.text import decode, read_rows
 from training.errors import DataError
 
-ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
+ATTRIBUTES = (
+    *("list_attr_celeba.txt", "list_attr_celeba.csv"),
+    "CelebAMask-HQ-attribute-anno.txt",
+)
 PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
 ALIGNED = "img_align_celeba"
 KINDS = {"0": "train", "1": "val", "2": "test"}
@@ -35,11 +39,36 @@ def missing(archive: Archive, options: Options) -> str | None:
     """First thing that this layout lacks, or None."""
     if options.table and not options.table.endswith(ATTRIBUTES):
         return f"--table {options.table} is another table"
-    return None if _find(archive, ATTRIBUTES) else f"no {' or '.join(ATTRIBUTES)}"
+    lists = _called(archive, ATTRIBUTES)
+    return None if lists else f"no {' or '.join(ATTRIBUTES[:2])}"
 
 
-def _find(archive: Archive, names: tuple[str, ...]) -> str | None:
-    return next((found for name in names if (found := shallowest(archive.names, name))), None)
+def _called(archive: Archive, names: tuple[str, ...]) -> list[str]:
+    """Files of one of these ``names``, in whatever case; those of the best name only."""
+    by_base: dict[str, list[str]] = {}
+    for at in archive.names:
+        base = at.rpartition("/")[2]
+        if not base.endswith((".jpg", ".png")):
+            by_base.setdefault(base.lower(), []).append(at)
+    return next((found for name in names if (found := by_base.get(name.lower()))), [])
+
+
+def _list_of(archive: Archive, options: Options) -> str:
+    lists = _called(archive, ATTRIBUTES)
+    if options.table:
+        lists = [at for at in lists if f"/{at}".endswith(f"/{options.table}")] or lists
+    if len(lists) > 1:
+        raise DataError(
+            str(archive.path),
+            [f"has several lists: {', '.join(lists)}; name one with --table {lists[0]}"],
+        )
+    return lists[0]
+
+
+def _partition_of(archive: Archive, listed: str) -> str | None:
+    found = _called(archive, PARTITION)
+    beside = [at for at in found if posixpath.dirname(at) == posixpath.dirname(listed)]
+    return next(iter(beside or found), None)
 
 
 def read(archive: Archive, options: Options) -> Dataset:
@@ -48,26 +77,26 @@ def read(archive: Archive, options: Options) -> Dataset:
     Every attribute has the values ``no`` and ``yes``. Raises ``DataError`` with everything that is
     wrong.
     """
-    listed = _find(archive, ATTRIBUTES)
-    assert listed is not None
+    listed = _list_of(archive, options)
+    partition_name = _partition_of(archive, listed)
     source, problems, reading = f"{archive.path}/{listed}", list[str](), archive.reading
-    header, rows = _read_list(archive, listed, options, problems)
+    header, every = _read_list(archive, listed, options, problems)
     wanted = choose(header, options.attributes, source)
-    rows, partition = _of_split(archive, rows, options, problems)
+    rows, partition = _of_split(archive, partition_name, every, options, problems)
     columns = {}
     for name in wanted:
         field = 1 + header.index(name)
         columns[name] = [VALUES[fields[field]] for _, fields in rows]
     problems += label_problems(columns, [f"line {line}" for line, _ in rows])
     names = [fields[0] for _, fields in rows]
-    locations = _locations(archive, rows, source)
+    locations = _locations(archive, listed, every, source)
     pictures = _pictures(archive, rows, locations, problems)
     reading.layout, reading.tables = "CelebA", [listed]
     used = {locations[name] for name in names if name in locations}
     images = set(images_of(archive))
     counted = {at for name, at in locations.items() if name in partition}
     reading.leave_out(NOT_IN_TABLE, sorted(images - used - counted))
-    tables = {listed, _find(archive, PARTITION) or listed}
+    tables = {listed, partition_name or listed}
     count_others(archive, images | tables)
     stem = archive.path.resolve().stem
     return build(stem, source, pictures, names, columns, options.framing, problems, reading)
@@ -77,7 +106,7 @@ def _lines(archive: Archive, name: str, options: Options) -> list[list[str]]:
     """Fields of each line, separated by spaces or as in a csv."""
     source = f"{archive.path}/{name}"
     text = decode(archive.read(name), source, options.encoding)
-    if not name.endswith(".csv"):
+    if not name.lower().endswith(".csv"):
         return [line.split() for line in text.splitlines()]
     rows, _ = read_rows(text, source)
     last = rows[-1][0] if rows else 0
@@ -92,7 +121,7 @@ def _read_list(
 ) -> tuple[list[str], list[Row]]:
     """Names of the attributes and the rows that are whole; the others become problems."""
     source, lines = f"{archive.path}/{listed}", _lines(archive, listed, options)
-    if listed.endswith(".csv"):
+    if listed.lower().endswith(".csv"):
         if not lines or len(lines[0]) < 2:
             raise DataError(source, ["line 1: not image_id and the attributes, as Kaggle has it"])
         header, first, expected = lines[0][1:], 1, None
@@ -121,18 +150,19 @@ def _read_list(
 
 
 def _of_split(
-    archive: Archive, rows: list[Row], options: Options, problems: list[str]
+    archive: Archive, name: str | None, rows: list[Row], options: Options, problems: list[str]
 ) -> tuple[list[Row], set[str]]:
     """Rows of the split, all without a partition; and the file names of the others."""
-    name = _find(archive, PARTITION)
-    if name is None or options.split == splits.NO_SPLIT:
+    if options.split == splits.NO_SPLIT or (name is None and options.split is None):
         return rows, set()
+    if name is None:
+        raise DataError(str(archive.path), [f"has no {PARTITION[0]} to take a split from"])
     wanted = splits.KIND_OF.get((options.split or splits.TRAIN).lower(), options.split)
     kinds = {}
     for number, fields in enumerate(_lines(archive, name, options), start=1):
         if len(fields) == 2 and fields[1] in KINDS:
             kinds[fields[0]] = KINDS[fields[1]]
-        elif fields and not (number == 1 and name.endswith(".csv")):
+        elif fields and not (number == 1 and name.lower().endswith(".csv")):
             base = posixpath.basename(name)
             problems.append(f"{base} line {number}: not a file name and 0, 1 or 2")
     kept = [row for row in rows if kinds.get(row[1][0]) == wanted]
@@ -145,19 +175,35 @@ def _of_split(
     return kept, set(others)
 
 
-def _locations(archive: Archive, rows: list[Row], source: str) -> dict[str, str]:
+def _locations(archive: Archive, listed: str, rows: list[Row], source: str) -> dict[str, str]:
     """File name to the place of the image. Raises ``DataError`` if no image is there."""
-    # Sorted so that of an image that lies both in the wild and aligned, the aligned one is taken.
-    locations = {
-        posixpath.basename(name): name
-        for name in sorted(archive.names, key=lambda name: ALIGNED in name.split("/"))
-    }
-    if rows and not any(fields[0] in locations for _, fields in rows):
+    by_name: dict[str, list[str]] = {}
+    for name in archive.names:
+        base = posixpath.basename(name)
+        by_name.setdefault(base, []).append(name)
+        if base.endswith(".png"):  # img_align_celeba_png, which the list calls .jpg
+            by_name.setdefault(base.removesuffix(".png"), []).append(name)
+    locations = {}
+    for _, (name, *_) in rows:
+        found = by_name.get(name) or by_name.get(name.rpartition(".")[0]) or []
+        if found := _nearest(found, posixpath.dirname(listed)):
+            locations[name] = found[0]
+        if len(found) > 1:
+            raise DataError(source, [f"{name} is there several times: {', '.join(found)}"])
+    if rows and not locations:
         first = rows[0][1][0]
         raise DataError(
             source, [f"none of its images is there, such as {first}: is {ALIGNED}.zip unpacked?"]
         )
     return locations
+
+
+def _nearest(found: list[str], folder: str) -> list[str]:
+    """Aligned images before those in the wild, and those beside the list before others."""
+    if len(found) > 1:
+        found = [name for name in found if ALIGNED in name.split("/")] or found
+        found = [name for name in found if name.startswith(f"{folder}/")] or found
+    return found
 
 
 def _pictures(

@@ -25,6 +25,8 @@ DAMAGED_PROFILE = "colour profiles that cannot be used, and are not applied"
 TWELVE_BITS = (
     "16-bit images with values below 4,096 (12 bits?), which are as dark as a viewer shows them"
 )
+MAX_DARK = 4095 >> 8
+"""Brightest value of 12 bits in 16, of which Pillow keeps the upper 8 in colour images."""
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
@@ -36,6 +38,7 @@ def as_seen(image: Image.Image) -> tuple[Image.Image, list[str]]:
     """
     notes = [ANIMATION] if getattr(image, "n_frames", 1) > 1 else []
     profile = image.info.get("icc_profile")
+    is_deep = any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ()))
     image.load()
     # Not ImageOps.exif_transpose, which also writes the Exif anew and stumbles over damaged ones.
     rotation = ROTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -49,6 +52,8 @@ def as_seen(image: Image.Image) -> tuple[Image.Image, list[str]]:
         if 255 < values.max() < 4096:
             notes.append(TWELVE_BITS)
         return Image.fromarray((values >> 8).astype(np.uint8)), notes
+    if is_deep and 0 < np.asarray(image)[..., :3].max() <= MAX_DARK:
+        notes.append(TWELVE_BITS)
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     transparent = image.has_transparency_data
     if transparent:

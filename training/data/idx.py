@@ -6,21 +6,25 @@ import gzip
 import re
 import struct
 import zlib
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
 
 from training.data import splits
-from training.data.archive import Archive, count_others
+from training.data.archive import Archive
+from training.data.contents import count_others
 from training.data.dataset import Dataset
 from training.data.decoding import UNREADABLE, Framing
 from training.data.labelling import encode_labels, label_name
 from training.data.options import Options
+from training.data.packed import PACKED
 from training.data.text import decode
 from training.errors import DataError
 
 IMAGES = re.compile(r"^(?P<set>.*?)images?[._-]idx3[._-]ubyte(\.gz)?$", re.IGNORECASE)
 LABELS = r"labels?[._-]idx1[._-]ubyte(\.gz)?$"
+IDX = re.compile(r"(?P<set>[^/]*?)(images?|labels?)[._-]idx\d[._-]ubyte(\.gz)?$", re.IGNORECASE)
 CLASSES = "classes.txt"
 UNSIGNED_BYTE = 8
 
@@ -61,7 +65,7 @@ def read(archive: Archive, options: Options) -> Dataset:
     if len(images) == 0:
         raise DataError(f"{source}/{images_name}", ["holds no images"])
     path = archive.path.resolve()
-    name = path.parent.name if path.is_file() and path.suffix != ".zip" else path.stem
+    name = path.parent.name if _is_alone(archive) else path.stem
     reading.layout, reading.tables = f"IDX, {images_name}", [labels_name]
     if "emnist" in images_name.lower():
         reading.note(
@@ -80,58 +84,62 @@ def read(archive: Archive, options: Options) -> Dataset:
             )
         at = f"{source}/{labels_name}"
         indices, vocabulary = encode_labels({label: column}, len(column), at)  # type: ignore[assignment]
-    if not path.is_file() or path.suffix == ".zip":
-        others = used | {n for n in archive.names if "ubyte" in n.lower()}
-        count_others(archive, others)
+    if not _is_alone(archive):
+        count_others(archive, used | _leave_out_others(archive, used))
     return Dataset(name, images[..., None], indices, vocabulary, reading=reading)
 
 
 def _choose(archive: Archive, options: Options) -> str:
     """The images file for training. Raises ``DataError`` if several could be it."""
     found = images_files(archive)
-    if options.table:
-        chosen = [n for n in found if options.table in n]
-        if len(chosen) != 1:
-            raise DataError(
-                str(archive.path),
-                [f"--table {options.table} fits {len(chosen)} of {', '.join(found)}"],
-            )
-        return chosen[0]
     kinds = {name: _kind(name) for name in found}
-    if options.split and options.split != splits.NO_SPLIT:
+    if options.table:
+        taken = [name for name in found if options.table in name]
+    elif options.split and options.split != splits.NO_SPLIT:
         wanted = splits.KIND_OF.get(options.split.lower(), options.split)
         taken = [name for name in found if kinds[name] == wanted]
     else:
         taken = [name for name in found if kinds[name] == splits.TRAIN] or found
-    taken = _without_packed_twins(taken)
-    if len(taken) != 1:
-        listed = ", ".join(taken or found)
+    taken = [name for name in taken if not _is_packed_twin(name, taken)]
+    if not taken:
+        option = f"--table {options.table}" if options.table else f"--split {options.split}"
+        raise DataError(str(archive.path), [f"{option} fits none of {', '.join(found)}"])
+    if len(taken) > 1:
         raise DataError(
-            str(archive.path), [f"has several sets: {listed}; name one with --table {found[0]}"]
+            str(archive.path),
+            [f"has several sets: {', '.join(taken)}; name one with --table {taken[0]}"],
         )
     archive.reading.split = kinds[taken[0]] or ""
-    others = [name for name in found if name != taken[0]]
-    for name in others:
-        archive.reading.leave_out(f"IDX file, {kinds[name] or 'of another set'}", [name])
-        labels = re.compile(_labels_pattern(name), re.IGNORECASE)
-        archive.reading.leave_out(
-            f"IDX file, {kinds[name] or 'of another set'}",
-            [n for n in archive.names if labels.match(n) and not _shares(n, taken[0])],
-        )
     return taken[0]
 
 
-def _shares(labels: str, images: str) -> bool:
-    return bool(re.match(_labels_pattern(images), labels, re.IGNORECASE))
+def _is_alone(archive: Archive) -> bool:
+    """True if the images file was named, whose labels lie beside it."""
+    return archive.path.is_file() and not archive.path.name.lower().endswith(PACKED)
 
 
-def _without_packed_twins(names: list[str]) -> list[str]:
-    return [name for name in names if not (name.endswith(".gz") and name[:-3] in names)]
+def _leave_out_others(archive: Archive, used: set[str]) -> set[str]:
+    """Count the IDX files beside those ``used``, and return their names."""
+    others = {name for name in archive.names if name not in used and IDX.search(name)}
+    for name in sorted(others):
+        kind = _kind(name)
+        if _is_packed_twin(name, used):
+            reason = "gzipped copy of an IDX file that is read"
+        elif kind and kind != archive.reading.split:
+            reason = f"IDX file, {kind}"
+        else:
+            reason = "IDX file of another set"
+        archive.reading.leave_out(reason, [name])
+    return others
+
+
+def _is_packed_twin(name: str, names: Collection[str]) -> bool:
+    return name.lower().endswith(".gz") and name[:-3] in names
 
 
 def _kind(name: str) -> str | None:
-    """Kind of split in the words before ``images``, or in the folders around."""
-    match = IMAGES.match(name.rpartition("/")[2])
+    """Kind of split in the words before ``images`` or ``labels``, or in the folders around."""
+    match = IDX.search(name)
     words = [match["set"] if match else "", *reversed(name.split("/")[:-1])]
     for word in words:
         for part in re.split(r"[\s._-]+", word):
@@ -141,15 +149,18 @@ def _kind(name: str) -> str | None:
 
 
 def _labels_pattern(images_name: str) -> str:
+    """Names of the labels file, which Windows unpacks into a folder of that name."""
     folder, slash, base = images_name.rpartition("/")
     match = IMAGES.match(base)
-    return re.escape(f"{folder}{slash}{match['set'] if match else ''}") + LABELS
+    own = re.sub(r"image(s?[._-])idx3", r"label\1idx1", folder, flags=re.IGNORECASE)
+    folders = f"(?:{re.escape(folder)}|{re.escape(own)}){slash}"
+    return folders + re.escape(match["set"] if match else "") + LABELS
 
 
 def _labels_beside(archive: Archive, images_name: str) -> str:
     pattern = re.compile(_labels_pattern(images_name), re.IGNORECASE)
     found = [name for name in archive.names if pattern.match(name)]
-    if archive.path.is_file() and not found:  # the images file alone was named
+    if _is_alone(archive) and not found:
         folder = archive.path.parent
         found = sorted(path.name for path in folder.iterdir() if pattern.match(path.name))
     if not found:
@@ -205,7 +216,7 @@ def _names(
 
 
 def _text(archive: Archive, name: str, encoding: str | None) -> str | None:
-    if archive.path.is_file() and name not in archive.names:
+    if _is_alone(archive) and name not in archive.names:
         path = archive.path.parent / name
         return decode(path.read_bytes(), str(path), encoding) if path.is_file() else None
     if name not in archive.names:

@@ -7,26 +7,32 @@ other one is an attribute. Tables of several parts are joined.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
+from itertools import compress
 
-from training.data import splits
-from training.data.archive import Archive, count_others, images_of
+from training.data import split_columns, splits
+from training.data.archive import Archive
+from training.data.contents import count_others, images_of
 from training.data.dataset import Dataset
 from training.data.decoding import Picture, build
-from training.data.labelling import choose, label_problems
+from training.data.labelling import choose, label_problems, whole_numbers
 from training.data.options import Options
-from training.data.reading import NOT_IN_TABLE
-from training.data.tables import Table, is_named_table, is_table, names_images, read_table
+from training.data.reading import NOT_IN_TABLE, Reading
+from training.data.tables import Table, is_named_table, is_table, mismatch, read_table, stems_of
 from training.data.text import compose, slashes
 from training.errors import DataError
 
 OURS = ("address", "url", "seed", "index", "model", "version")
 """Columns beside the labels in sets that the service makes."""
-TEMPLATES = ("sample_submission", "submission")
+TEMPLATES = ("samplesubmission", "submission")
 """Stems of tables that Kaggle adds for its competitions."""
 MAX_TABLES = 64
+INDEX = re.compile(r"(unnamed: ?\d+)?", re.IGNORECASE)
+"""Names that pandas gives to the column of its index."""
+FOLDS = ("fold", "kfold")
 
 
 def missing(archive: Archive, options: Options) -> str | None:
@@ -35,7 +41,7 @@ def missing(archive: Archive, options: Options) -> str | None:
         return None
     seen = [name for name in archive.names if is_table(name)]
     if seen:
-        return f"{seen[0]} is there, but names none of the images"
+        return f"{seen[0]} is {mismatch(archive, seen[0], options.encoding, stems_of(archive))}"
     return "no metadata.csv, metadata.jsonl, labels.csv or other table of the images"
 
 
@@ -49,20 +55,17 @@ def _candidates(archive: Archive, options: Options) -> list[str]:
     found = [name for name in tables if is_named_table(name)]
     rest = [name for name in tables if not is_named_table(name)]
     if rest and (options.table or len(rest) <= MAX_TABLES):
-        images = _stems(archive)
+        images = stems_of(archive)
         found += [
             name
             for name in rest
-            if posixpath.basename(name).partition(".")[0].lower() not in TEMPLATES
-            and names_images(archive, name, options.encoding, images)
+            if not _is_template(name) and mismatch(archive, name, options.encoding, images) is None
         ]
     return sorted(found)
 
 
-def _stems(archive: Archive) -> set[str]:
-    """File names without folders, and these without their endings."""
-    bases = {name.rpartition("/")[2] for name in archive.names}
-    return bases | {base.rpartition(".")[0] for base in bases if "." in base}
+def _is_template(name: str) -> bool:
+    return re.sub(r"[\s_-]", "", posixpath.basename(name).partition(".")[0].lower()) in TEMPLATES
 
 
 def read(archive: Archive, options: Options) -> Dataset:
@@ -82,7 +85,7 @@ def read(archive: Archive, options: Options) -> Dataset:
     if any(count > 1 for count in folders.values()) or _are_nested(list(folders)):
         raise _several(archive, names)
     problems: list[str] = []
-    images = _stems(archive)
+    images = stems_of(archive)
     tables = [read_table(archive, name, options.encoding, images) for name in names]
     first = tables[0]
     for table in tables[1:]:
@@ -104,42 +107,74 @@ def read(archive: Archive, options: Options) -> Dataset:
     for table in tables:
         problems += table.problems if alone else [f"{table.name} {x}" for x in table.problems]
         reading.unread.update(table.unread)
-    columns = {
-        name: [fields[table.header.index(name)] for _, table, fields in rows]
-        for name in first.header
-        if name != first.header[first.file_column]
-    }
-    keep, split = _split_of(columns, options)
-    locations = _locations(archive, rows)
-    if split is None and not options.split and not reading.split:
-        keep, split = _split_of_paths(locations, str(archive.path))
-    if split:
-        gone = [
-            fields[table.file_column]
-            for (_, table, fields), k in zip(rows, keep, strict=True)
-            if not k
-        ]
-        reading.leave_out(f"not of split {split}", gone)
-        reading.split = split
-        rows = [row for row, k in zip(rows, keep, strict=True) if k]
-        columns = {
-            name: [v for v, k in zip(c, keep, strict=True) if k] for name, c in columns.items()
-        }
-        used_elsewhere = {at for at, k in zip(locations, keep, strict=True) if not k and at}
-        locations = [at for at, k in zip(locations, keep, strict=True) if k]
+    columns = _columns(tables)
+    finder = _Finder(archive, options)
+    locations = [finder.find(table.name, fields[table.file_column]) for _, table, fields in rows]
+    by_column = split_columns.find(columns, options, source)
+    if by_column:
+        keep, split = by_column.kept, by_column.split
+        reading.unread[by_column.column] = "says which split a row is of"
+    elif not reading.split and options.split != splits.NO_SPLIT:
+        keep, split = _split_of_paths(locations, str(archive.path), options.split)
     else:
-        used_elsewhere = set()
-    wanted = choose(_labels(columns, options, archive), options.attributes, source)
+        keep, split = [], ""
+    of_others: set[str] = set()
+    if split:
+        others = compress(rows, (not k for k in keep))
+        reading.leave_out(f"not of split {split}", (f[t.file_column] for _, t, f in others))
+        reading.split = split
+        of_others = {at for at, k in zip(locations, keep, strict=True) if at and not k}
+        rows, locations = list(compress(rows, keep)), list(compress(locations, keep))
+        columns = {name: list(compress(column, keep)) for name, column in columns.items()}
+    wanted = choose(_labels(columns, options, reading), options.attributes, source)
     if not wanted and options.attributes is None:
         raise options.unlabelled(source, f"its table {first.name} has no column of labels", reading)
-    columns = {name: columns[name] for name in wanted}
+    problems += _repeated(rows, locations)
+    _note_folders([at for at in locations if at], reading)
+    columns = {name: whole_numbers(columns[name]) for name in wanted}
     row_names = [row for row, _, _ in rows]
     problems += label_problems(columns, row_names)
     file_names = [fields[table.file_column] for _, table, fields in rows]
-    pictures = _pictures(archive, rows, locations, problems)
-    _count(archive, {at for at in locations if at}, used_elsewhere | set(names), selection)
+    pictures = _pictures(archive, rows, locations, finder, problems)
+    tables_left_out = set(candidates) - set(names)
+    for reason, gone in selection.left_out.items():
+        reading.leave_out(f"table of another split ({reason})", gone)
+    _count(archive, {at for at in locations if at} | of_others | set(names) | tables_left_out)
     name = archive.path.resolve().stem
     return build(name, source, pictures, file_names, columns, options.framing, problems, reading)
+
+
+def _repeated(rows: list[tuple[str, Table, list[str]]], locations: list[str | None]) -> list[str]:
+    """Problems with rows of one image under several names."""
+    first: dict[str, str] = {}
+    found = []
+    for (row, table, fields), at in zip(rows, locations, strict=True):
+        if at and first.setdefault(at, row) != row:
+            found.append(f"{row}: {fields[table.file_column]!r} is the image of {first[at]}")
+    return found
+
+
+def _note_folders(locations: list[str], reading: Reading) -> None:
+    """Record folders around the images that may be classes, as the table has the labels."""
+    folders = sorted({posixpath.basename(posixpath.dirname(at)) for at in locations} - {""})
+    known = all(splits.kind_of(name) or name.isdecimal() for name in folders)
+    if len(folders) < 2 or known or splits.are_parts(set(folders)):
+        return
+    more = f" and {len(folders) - 2} more" if len(folders) > 2 else ""
+    reading.unread[f"folders {', '.join(folders[:2])}{more}"] = "the table has the labels"
+
+
+def _columns(tables: list[Table]) -> dict[str, list[str]]:
+    """Columns of all tables, but for the names of files."""
+    first = tables[0]
+    columns: dict[str, list[str]] = {
+        name: [] for name in first.header if name != first.header[first.file_column]
+    }
+    for name, column in columns.items():
+        for table in tables:
+            at = table.header.index(name)
+            column += [fields[at] for _, fields in table.rows]
+    return columns
 
 
 def _are_nested(folders: list[str]) -> bool:
@@ -153,67 +188,91 @@ def _several(archive: Archive, names: list[str]) -> DataError:
     )
 
 
-def _labels(columns: dict[str, list[str]], options: Options, archive: Archive) -> list[str]:
+def _labels(columns: dict[str, list[str]], options: Options, reading: Reading) -> list[str]:
     """Columns that can be labels."""
     labels = []
     for name, column in columns.items():
         if options.attributes is not None and name in options.attributes:
             labels.append(name)
         elif name in OURS and ("address" in columns or "url" in columns):
-            archive.reading.unread[name] = "says where the image came from"
-        elif name.lower() in splits.COLUMNS and splits.of_rows(column):
-            archive.reading.unread[name] = "says which split a row is of"
-        else:
+            reading.unread[name] = "says where the image came from"
+        elif INDEX.fullmatch(name) and (not any(column) or len(set(column)) == len(column) > 1):
+            what = "numbers the rows" if any(column) else "holds nothing"
+            reading.unread[name or "column without a name"] = what
+        elif name.lower() in FOLDS:
+            reading.unread[name] = "says which fold a row is of"
+        elif name not in reading.unread:
             labels.append(name)
     return labels
 
 
-def _split_of(columns: dict[str, list[str]], options: Options) -> tuple[list[bool], str | None]:
-    for name, column in columns.items():
-        if name.lower() in splits.COLUMNS and (kinds := splits.of_rows(column)):
-            wanted = splits.KIND_OF.get((options.split or splits.TRAIN).lower(), options.split)
-            if options.split == splits.NO_SPLIT or (wanted not in kinds and not options.split):
-                return [], None
-            return [kind == wanted for kind in kinds], wanted
-    return [], None
-
-
-def _split_of_paths(locations: list[str | None], source: str) -> tuple[list[bool], str | None]:
-    """Rows of the training split where one table lists the images of all splits."""
-    known = [at for at in locations if at]
-    found = splits.select(known, source)
-    if not found.left_out or not found.split:
-        return [], None
+def _split_of_paths(
+    locations: list[str | None], source: str, wanted: str | None
+) -> tuple[list[bool], str]:
+    """Rows of the split where one table lists the images of all splits."""
+    found = splits.select([at for at in locations if at], source, wanted)
+    if not found.split:
+        return [], ""
     kept = {name for name, _ in found.kept}
     return [at is None or at in kept for at in locations], found.split
 
 
-def _locations(archive: Archive, rows: list[tuple[str, Table, list[str]]]) -> list[str | None]:
-    """Path of the image of each row, or None."""
-    present = set(archive.names)
-    by_base: dict[str, list[str]] = {}
-    located: list[str | None] = []
-    for _, table, fields in rows:
-        value = compose(slashes(fields[table.file_column]))
-        folder = posixpath.dirname(table.name)
-        at = posixpath.normpath(posixpath.join(folder, value))
-        if at in present:
-            located.append(at)
-            continue
-        if not by_base:
-            for name in images_of(archive):
-                base = name.rpartition("/")[2]
-                by_base.setdefault(base, []).append(name)
-                by_base.setdefault(base.rpartition(".")[0], []).append(name)
-        found = by_base.get(value, []) if "/" not in value else []
-        located.append(found[0] if len(found) == 1 else None)
-    return located
+class _Finder:
+    """Finds the images that tables name."""
+
+    def __init__(self, archive: Archive, options: Options) -> None:
+        self._archive = archive
+        self._wanted = splits.KIND_OF.get((options.split or "").lower())
+        self._present = set(archive.names)
+
+    @cached_property
+    def _by_base(self) -> dict[str, list[str]]:
+        """File names and their stems, in lower case, to paths."""
+        found: dict[str, list[str]] = {}
+        for name in images_of(self._archive):
+            base = name.rpartition("/")[2].lower()
+            found.setdefault(base, []).append(name)
+            found.setdefault(base.rpartition(".")[0], []).append(name)
+        return found
+
+    def find(self, table: str, value: str) -> str | None:
+        """Path of the image ``value``: relative to its table, or else the only one of this name."""
+        value = compose(slashes(value))
+        at = posixpath.normpath(posixpath.join(posixpath.dirname(table), value))
+        if at in self._present:
+            return at
+        if "/" in value:
+            return None
+        found = [at for at in self._by_base.get(value.lower(), []) if value in _names_of(at)]
+        kind = self._wanted or (splits.kind_of(posixpath.basename(table)) or ("",))[0]
+        if len(found) > 1 and kind:
+            found = [at for at in found if kind in _splits_in(at)]
+        return found[0] if len(found) == 1 else None
+
+    def hint(self, value: str) -> str:
+        """Images of a similar name, for the message that ``value`` is not there."""
+        base = slashes(value).rpartition("/")[2].lower()
+        found = self._by_base.get(base) or self._by_base.get(base.rpartition(".")[0]) or []
+        if len(found) > 1:
+            option = ": --split chooses" if any(map(_splits_in, found)) else ""
+            return f", but there are {', '.join(found[:3])}{option}"
+        return f", but there is {found[0]!r}" if found else ""
+
+
+def _names_of(path: str) -> tuple[str, str]:
+    base = path.rpartition("/")[2]
+    return base, base.rpartition(".")[0]
+
+
+def _splits_in(path: str) -> list[str]:
+    return [kind[0] for part in path.split("/")[:-1] if (kind := splits.kind_of(part))]
 
 
 def _pictures(
     archive: Archive,
     rows: list[tuple[str, Table, list[str]]],
     locations: list[str | None],
+    finder: _Finder,
     problems: list[str],
 ) -> Iterator[Picture]:
     """The images that are there; those that are not become problems."""
@@ -222,17 +281,13 @@ def _pictures(
         if path is not None:
             yield Picture(f"{row}: {name!r}", partial(archive.read, path))
         else:
-            problems.append(f"{row}: no image {name!r}")
+            problems.append(f"{row}: no image {name!r}{finder.hint(name)}")
 
 
-def _count(archive: Archive, used: set[str], others: set[str], selection: splits.Selection) -> None:
+def _count(archive: Archive, used: set[str]) -> None:
     """Count the files that the table does not name."""
-    rest = [name for name in archive.names if name not in used and name not in others]
-    if not rest:
+    if all(name in used for name in archive.names):
         return
-    images = set(images_of(archive)) & set(rest)
-    for reason, names in selection.left_out.items():
-        archive.reading.leave_out(f"table of another split ({reason})", names)
-    gone = {name for name in rest if is_table(name)} if selection.left_out else set()
+    images = set(images_of(archive)) - used
     archive.reading.leave_out(NOT_IN_TABLE, sorted(images))
-    count_others(archive, used | others | images | gone)
+    count_others(archive, used | images)

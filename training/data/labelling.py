@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,13 @@ from training.errors import DataError
 
 NO_YES = ("no", "yes")
 """Values of a yes/no attribute, which label phrases know: "Smiling", "not Smiling"."""
+MISSING = ("nan", "<na>", "null", "#n/a")
+"""Values in a table, in lower or upper case, of a label that is missing."""
+HIVE_NULL = "__hive_default_partition__"
+"""Name of the folder of a missing value; a folder ``nan`` is a class."""
+WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
+INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
+"""Characters that make two labels that look alike. Persian and emoji need the joiners."""
 
 
 def choose(available: Sequence[str], names: Sequence[str] | None, source: str) -> list[str]:
@@ -41,25 +48,41 @@ def label_name(names: Sequence[str] | None, source: str) -> str | None:
     return names[0] if names else None
 
 
-def label_problems(columns: Mapping[str, Sequence[str]], locations: Sequence[str]) -> list[str]:
-    """Sentences on values that cannot be learnt; ``locations`` says where, such as ``line 7``."""
+def whole_numbers(column: list[str]) -> list[str]:
+    """``column`` with ``1.0`` as ``1``, as pandas writes whole numbers, if it holds only such."""
+    if not all(WHOLE.fullmatch(value) for value in column if value):
+        return column
+    return [value.partition(".")[0] for value in column]
+
+
+def label_problems(
+    columns: Mapping[str, Sequence[str]],
+    locations: Sequence[str],
+    absent: Collection[str] = MISSING,
+) -> list[str]:
+    """Sentences on values that cannot be learnt; ``locations`` says where, such as ``line 7``.
+
+    Values in ``absent`` are missing, like empty ones.
+    """
     problems = []
     for name, column in columns.items():
         counts = Counter(column)
+        missing = {value for value in counts if not value or value.lower() in absent}
         if len(counts) == 1 and len(column) > 1:
             problems.append(f"attribute {name!r}: only one value, {column[0]!r}: nothing to learn")
             continue
-        once = {value for value, count in counts.items() if count == 1 and value}
+        once = {value for value, count in counts.items() if count == 1} - missing
         if len(once) > len(column) / 2:
             problems.append(
                 f"attribute {name!r}: {len(once)} of {len(column)} values stand only once: this "
                 "is no label (name those to learn with --attributes)"
             )
             once = set()
-        if "" in counts or once:
+        if missing or once:
             for location, value in zip(locations, column, strict=True):
-                if not value:
-                    problems.append(f"{location}: no value for {name!r}")
+                if value in missing:
+                    said = f" (it says {value!r})" if value else ""
+                    problems.append(f"{location}: no value for {name!r}{said}")
                 elif value in once:
                     problems.append(f"{location}: {name} {value!r} stands only here: misspelt?")
     return problems
@@ -79,6 +102,11 @@ def encode_labels(
     for index, (name, column) in enumerate(columns.items()):
         column = [compose(value) for value in column]
         values = sorted(set(column), key=_natural)
+        problems += [
+            f"attribute {name[:80]!r}: the value {value[:80]!r} has characters that cannot be seen"
+            for value in values
+            if INVISIBLE.search(value)
+        ]
         position = {value: at for at, value in enumerate(values)}
         labels[:, index] = [position[value] for value in column]
         try:

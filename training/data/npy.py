@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from training.data import splits
-from training.data.archive import Archive, count_others
+from training.data.archive import Archive
+from training.data.contents import count_others
 from training.data.dataset import Dataset
 from training.data.decoding import Framing
 from training.data.imagefolder import OURS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from training.data import splits
 from training.data.decoding import Framing
 from training.data.reading import Reading
 from training.errors import DataError
@@ -23,8 +24,10 @@ class Options:
     """Encoding of names and tables that are not UTF-8."""
 
     def split_of(self, candidates: Sequence[str]) -> str | None:
-        """``split``, unless all candidates are one table, which may list several splits."""
-        return self.split if len(candidates) > 1 else None
+        """``split`` if the names of several ``candidates`` tell of it; a file may hold splits."""
+        parts = {part for name in candidates for part in name.split("/")}
+        told = any(part == self.split or splits.kind_of(part) for part in parts)
+        return self.split if len(candidates) > 1 and told else None
 
     def unlabelled(self, source: str, why: str, reading: Reading) -> DataError:
         """Error for data without labels that was not asked for."""

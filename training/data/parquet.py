@@ -8,6 +8,7 @@ classes are in the schema, as JSON of Hugging Face's ``datasets``; each shard ha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,14 +20,16 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.data import splits
-from training.data.archive import Archive, count_others
+from training.data import split_columns, splits
+from training.data.archive import Archive
+from training.data.contents import count_others, head_of
 from training.data.dataset import Dataset
 from training.data.decoding import UNREADABLE, Picture, build
 from training.data.imagefolder import OURS
 from training.data.labelling import choose, label_problems
 from training.data.options import Options
 from training.data.reading import Reading
+from training.data.sniffing import HEAD_BYTES, is_image, not_text
 from training.data.tables import as_text, is_named_table
 from training.errors import DataError
 
@@ -34,6 +37,7 @@ SUFFIX = ".parquet"
 IMAGE = "image"
 ROWS_AT_ONCE = 256
 PAGE_BUFFER = 2**20
+SHARD = re.compile(r"(.*-)(\d+)-of-(\d{1,6})(\..*)")
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,13 @@ def read(archive: Archive, options: Options) -> Dataset:
     """
     source, problems, reading = str(archive.path), list[str](), archive.reading
     found = shards_of(archive)
-    wanted_split = options.split if len(found) > 1 else None
-    selection = splits.select(found, source, wanted_split, stems=len(found) > 1)
+    selection = splits.select(found, source, options.split_of(found), stems=len(found) > 1)
     for reason, names in selection.left_out.items():
         reading.leave_out(reason, names)
-    reading.layout, reading.split = "Parquet", selection.split
+    reading.layout, reading.split = "Parquet", reading.split or selection.split
+    _check_copies([rest for _, rest in selection.kept], options, source)
+    for name in _missing_shards([name for name, _ in selection.kept]):
+        reading.note("shards that are not there", name)
     with ExitStack() as stack:
         shards = [_open(archive, name, stack) for name, _ in selection.kept]
         count_others(archive, set(found))
@@ -141,11 +147,11 @@ def read(archive: Archive, options: Options) -> Dataset:
         for shard in shards[1:]:
             if set(shard.file.schema_arrow.names) != set(schema.names):
                 raise DataError(source, [f"{shard.name} has other columns than {shards[0].name}"])
-        image = _image_column(schema, shards[0].features, source)
+        image = _image_column(shards[0], source)
         locations = [location for shard in shards for location in shard.locations(len(shards) == 1)]
         try:
             columns = _label_columns(shards, image, options, locations, source, problems, reading)
-            rows = _of_split(columns, options, reading, locations)
+            rows = _of_split(columns, options, reading, locations, source)
             facts = OURS if {"address", "url"} & set(columns) else ()
             available = [n for n in columns if n not in facts and n not in reading.unread]
             wanted = choose(available, options.attributes, source)
@@ -165,6 +171,29 @@ def read(archive: Archive, options: Options) -> Dataset:
             )
         except (pa.ArrowException, OSError) as error:
             raise DataError(source, [f"is a damaged Parquet file: {error}"]) from error
+
+
+def _check_copies(names: list[str], options: Options, source: str) -> None:
+    """Raise ``DataError`` for folders that hold shards of the same names: `datasets`' configs."""
+    by_folder: dict[str, set[str]] = {}
+    for name in names:
+        folder, slash, rest = name.partition("/")
+        by_folder.setdefault(folder if slash and "=" not in folder else "", set()).add(rest)
+    folders = by_folder.keys() - {""}
+    if options.split is not None or len(folders) < 2 or splits.are_parts(folders):
+        return
+    if set.intersection(*(by_folder[folder] for folder in folders)):
+        raise splits.unclear(source, sorted(folders))
+
+
+def _missing_shards(names: list[str]) -> list[str]:
+    """Shards that names such as ``train-00000-of-00003.parquet`` imply, and that are not there."""
+    missing = []
+    for match in filter(None, map(SHARD.fullmatch, names)):
+        before, number, count, after = match.groups()
+        width = len(number)
+        missing += [f"{before}{n:0{width}}-of-{count}{after}" for n in range(int(count))]
+    return sorted(set(missing) - set(names))
 
 
 def _label_columns(
@@ -202,21 +231,23 @@ def _label_columns(
 
 
 def _of_split(
-    columns: dict[str, list[str]], options: Options, reading: Reading, locations: list[str]
+    columns: dict[str, list[str]],
+    options: Options,
+    reading: Reading,
+    locations: list[str],
+    source: str,
 ) -> list[bool]:
     """Rows of the split that a column names; all without such a column."""
-    for name, column in columns.items():
-        if name.lower() in splits.COLUMNS and (kinds := splits.of_rows(column)):
-            reading.unread[name] = "says which split a row is of"
-            wanted = splits.KIND_OF.get((options.split or splits.TRAIN).lower())
-            if options.split == splits.NO_SPLIT or wanted not in kinds:
-                break
-            rows = [kind == wanted for kind in kinds]
-            gone = (location for location, kept in zip(locations, rows, strict=True) if not kept)
-            reading.leave_out(f"not of split {wanted}", gone)
-            reading.split = wanted or ""
-            return rows
-    return [True] * len(locations)
+    found = split_columns.find(columns, options, source)
+    if found is None:
+        if options.split not in (None, splits.NO_SPLIT) and not reading.split:
+            raise DataError(source, [f"has no split {options.split!r}, nor a column of splits"])
+        return [True] * len(locations)
+    reading.unread[found.column] = "says which split a row is of"
+    gone = [location for location, kept in zip(locations, found.kept, strict=True) if not kept]
+    reading.leave_out(f"row not of split {found.split}", gone)
+    reading.split = found.split
+    return found.kept
 
 
 def _problems_of(
@@ -245,20 +276,43 @@ def _open(archive: Archive, name: str, stack: ExitStack) -> Shard:
         # Row groups page by page: pyarrow would hold each as a whole, which may be the file.
         return Shard(name, pq.ParquetFile(file, buffer_size=PAGE_BUFFER, pre_buffer=False))
     except (pa.ArrowException, *UNREADABLE) as error:
+        head = head_of(archive, name)
+        why = error if head.startswith(b"PAR1") else not_text(head) or error
         raise DataError(
-            str(archive.path), [f"{name} is not a readable Parquet file: {error}"]
+            str(archive.path), [f"{name} is not a readable Parquet file: {why}"]
         ) from error
 
 
-def _image_column(schema: Any, features: dict[str, Any], source: str) -> str:
-    noted = [name for name, feature in features.items() if feature.get("_type") == "Image"]
-    name = IMAGE if IMAGE in schema.names or not noted else noted[0]
-    if name not in schema.names:
+def _image_column(shard: Shard, source: str) -> str:
+    """The column of images: ``image``, or the one that `datasets` noted, or that holds images."""
+    schema = shard.file.schema_arrow
+    features = {name: feature.get("_type") for name, feature in shard.features.items()}
+    found = [name for name in schema.names if features.get(name) == "Image"]
+    if IMAGE in schema.names:
+        found = [IMAGE]
+    found = found or [name for name in schema.names if _holds_images(shard, name)]
+    if not found:
         raise DataError(source, [f"no column {IMAGE!r}; there are: {', '.join(schema.names)}"])
-    kind = schema.field(name).type
+    if len(found) > 1:
+        raise DataError(
+            source, [f"several columns of images: {', '.join(found)}; call one of them {IMAGE!r}"]
+        )
+    kind = schema.field(found[0]).type
     if not _is_bytes(kind.field("bytes").type if _has_bytes(kind) else kind):
-        raise DataError(source, [f"column {name!r} holds {kind}, not encoded images"])
-    return name
+        raise DataError(source, [f"column {found[0]!r} holds {kind}, not encoded images"])
+    return found[0]
+
+
+def _holds_images(shard: Shard, name: str) -> bool:
+    """True if the first value of a column of bytes is an image."""
+    kind = shard.file.schema_arrow.field(name).type
+    if not (_has_bytes(kind) or _is_bytes(kind)):
+        return False
+    for batch in shard.file.iter_batches(1, columns=[name]):
+        value = batch.column(0)[0].as_py()
+        content = value.get("bytes") if isinstance(value, dict) else value
+        return is_image((content or b"")[:HEAD_BYTES])
+    return False
 
 
 def _has_bytes(kind: Any) -> bool:
@@ -289,10 +343,12 @@ def _pictures(
         for batch in shard.file.iter_batches(ROWS_AT_ONCE, columns=[image]):
             column = batch.column(0)
             encoded = column.field("bytes") if _has_bytes(column.type) else column
-            for scalar, (here, kept) in zip(encoded, location, strict=False):
+            for at, (scalar, (here, kept)) in enumerate(zip(encoded, location, strict=False)):
                 if not kept:
                     continue
                 if scalar.is_valid:
                     yield Picture(here, scalar.as_py)
                 else:
-                    problems.append(f"{here}: no image bytes")
+                    path = (column[at].as_py() or {}).get("path")
+                    said = f", only the path {path!r}" if path else ""
+                    problems.append(f"{here}: no image bytes{said}")

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 EXAMPLES = 3
 HIDDEN = "hidden"
 THUMBNAIL = "thumbnail of a NAS or a viewer"
+SYSTEM = "deleted file or snapshot that the system keeps"
 APPLE_DOUBLE = "AppleDouble file of macOS"
 LOOP = "link to a folder that was read already"
 BROKEN_LINK = "link to nothing"
+NO_FILE = "pipe, socket or device"
 NOT_AN_IMAGE = "not an image"
-HEIC = "HEIC image, which is not read"
+UNREAD_IMAGE = "image in a format that is not read, such as HEIC or camera raw"
 NOT_IN_TABLE = "image that the table does not list"
 NESTED_COPY = "nested copy of the splits"
+EMPTY_FOLDER = "folders without files that are read"
 
 
 @dataclass
@@ -46,6 +49,13 @@ class Reading:
 
     def note(self, what: str, name: str) -> None:
         _add(self.notes, what, (name,))
+
+    def include(self, part: Reading) -> None:
+        """Add what an archive in the folder left out and noted."""
+        for groups, added in ((self.left_out, part.left_out), (self.notes, part.notes)):
+            for reason, files in added.items():
+                _add(groups, reason, files.examples)
+                groups[reason].count += files.count - len(files.examples)
 
     @property
     def files_left_out(self) -> int:

@@ -1,6 +1,6 @@
 """Splits among paths: which files are for training, which are left out, which are parts of a whole.
 
-Paths are read from the top. Folders around everything are passed through. Where all folders of a
+Paths are read from the top. Folders around everything are passed through. Where the folders of a
 level are splits, in any of their usual names, the one for training is taken. Where all are numbered
 parts, they are joined. Everything else that looks like splits is an error that lists them.
 """
@@ -8,6 +8,7 @@ parts, they are joined. Everything else that looks like splits is an error that 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -24,10 +25,11 @@ KINDS = {
 KIND_OF = {word: kind for kind, words in KINDS.items() for word in words}
 PARTS = ("part", "batch", "databatch", "shard", "chunk", "fold", "section", "piece")
 COLUMNS = ("split", "partition", "subset", "data_set", "dataset_split")
-"""Names of table columns that say which split a row is of."""
+"""Names of table columns and of ``split=train/`` that say which split a row is of."""
 NO_SPLIT = "none"
 """Value of ``--split`` that reads everything."""
-ENDINGS = re.compile(r"\.(zip|tar|tar\.gz|tgz|parquet|csv|tsv|jsonl|json|txt|npy|gz)$", re.I)
+PACKED = r"zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz"
+ENDINGS = re.compile(rf"\.({PACKED}|parquet|csv|tsv|jsonl|json|txt|npy|gz)$", re.I)
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Selection:
 
 def kind_of(text: str) -> tuple[str, str] | None:
     """Kind of split and the other words of ``text``: ``seg_train`` is ``("train", "seg")``."""
-    text = ENDINGS.sub("", text)
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", ENDINGS.sub("", text))  # trainA, PublicTest
     key, equals, value = text.partition("=")
     if equals:
         text = value if key.lower() in COLUMNS else text
@@ -51,6 +53,11 @@ def kind_of(text: str) -> tuple[str, str] | None:
     if len(found) != 1 or (words[0] != found[0] and words[-1] != found[0]):
         return None
     return KIND_OF[found[0]], " ".join(word for word in words if word != found[0])
+
+
+def is_for_training(name: str) -> bool:
+    kind = kind_of(name)
+    return kind is not None and kind[0] == TRAIN
 
 
 def select(
@@ -71,9 +78,10 @@ def select(
     pending = None if wanted == NO_SPLIT else wanted
     while chosen.kept:
         level, at_files = _Level.of(chosen.kept, stems, classes), _only_files(chosen.kept)
-        if pending:
-            taken = level.matching(pending)
-            pending = None if taken else pending
+        if pending and (taken := level.matching(pending)):
+            pending = None
+        elif pending:
+            taken = level.for_training(source) if level.training else set()
         elif wanted == NO_SPLIT:
             taken = level.folders if level.is_of_splits or level.is_alike else set()
         else:
@@ -108,8 +116,11 @@ class _Level:
     copies: set[str]
     """Folders that hold the splits once more."""
     is_alike: bool
-    """True if the folders have the same two or more sub-folders."""
+    """True if the folders have mostly the same sub-folders, at least two."""
+    nested: set[str]
+    """Splits that hold two or more folders and no files."""
     stems: bool
+    classes: bool
 
     @classmethod
     def of(cls, kept: list[tuple[str, str]], stems: bool, classes: bool) -> _Level:
@@ -117,8 +128,10 @@ class _Level:
         folders = tops - {""}
         kinds = {top: kind for top in folders if (kind := kind_of(top))}
         copies = {top for top in folders - kinds.keys() if _repeats(kept, top, set(kinds))}
-        alike = classes and len(folders) > 1 and not _are_parts(folders) and _alike(kept, folders)
-        return cls(folders, "" in tops, kinds, copies, alike, stems)
+        alike = classes and len(folders) > 1 and not are_parts(folders) and _alike(kept, folders)
+        below = {top: _sub_folders(kept, top) for top in kinds} if classes and not stems else {}
+        nested = {top for top, inner in below.items() if len(inner) > 1 and "" not in inner}
+        return cls(folders, "" in tops, kinds, copies, alike, nested, stems, classes)
 
     @property
     def is_of_splits(self) -> bool:
@@ -126,48 +139,50 @@ class _Level:
         rests = {rest for _, rest in self.kinds.values()}
         return (
             len(self.kinds) > 1
-            and (not others or self.is_alike or (self.stems and bool(self._training)))
+            and (not others or self.is_alike or (self.stems and bool(self.training)))
             and (len(rests) == 1 or _is_plain(rests) or self.is_alike or self.stems)
         )
 
     @property
-    def _training(self) -> set[str]:
+    def training(self) -> set[str]:
         return {top for top, (kind, _) in self.kinds.items() if kind == TRAIN}
 
     @property
     def is_passed_through(self) -> bool:
-        return not self.has_files and (len(self.folders) == 1 or _are_parts(self.folders))
+        return not self.has_files and (len(self.folders) == 1 or are_parts(self.folders))
 
     def matching(self, wanted: str) -> set[str]:
         """Folders that ``--split wanted`` means: of this name, or else of this kind."""
-        exact = {top for top in self.folders if ENDINGS.sub("", top).lower() == wanted.lower()}
+        name = ENDINGS.sub("", wanted).lower()
+        exact = {top for top in self.folders if ENDINGS.sub("", top).lower() == name}
         kind = KIND_OF.get(wanted.lower())
         return exact or {top for top, found in self.kinds.items() if found[0] == kind}
 
     def for_training(self, source: str) -> set[str]:
         """Folders of the split for training; empty if these are no splits."""
+        taken = self.training
         if not self.is_of_splits:
-            lone = self._training
-            if self.stems and lone and len(self.folders) > 1:
-                return lone
-            if self.is_alike:
-                raise _unclear(source, sorted(self.folders))
+            if self.stems:
+                return taken if len(self.folders) > 1 else set()
+            others = self.folders - self.kinds.keys() - self.copies
+            several = self.classes and len({kind for kind, _ in self.kinds.values()}) > 1
+            if several and others and len(taken) == 1 and taken <= self.nested:
+                return taken
+            if several or (others and self.nested) or self.is_alike:
+                raise unclear(source, sorted(self.folders))
             return set()
-        taken = self._training
         if not taken:
-            raise _unclear(source, sorted(self.kinds))
+            raise unclear(source, sorted(self.kinds))
         bare = {_bare(top) for top in taken}
         if len({self.kinds[top][1] for top in taken}) > 1 or (len(bare) > 1 and not self.stems):
-            raise _unclear(source, sorted(taken))
+            raise unclear(source, sorted(taken))
         return taken
 
 
-def of_rows(values: Sequence[str]) -> list[str] | None:
-    """Kind of split of each value of a column, or None if they are no splits."""
-    distinct = {value: kind_of(value) for value in set(values)}
-    if not distinct or any(kind is None for kind in distinct.values()):
-        return None
-    return [distinct[value][0] for value in values]  # type: ignore[index]
+def check_shards(names: list[str], source: str) -> None:
+    """Raise ``DataError`` unless all ``names`` are numbered parts of one whole."""
+    if len({_bare(name) for name in names}) > 1:
+        raise unclear(source, names)
 
 
 def _tops(kept: list[tuple[str, str]], stems: bool) -> set[str]:
@@ -181,7 +196,8 @@ def _tops(kept: list[tuple[str, str]], stems: bool) -> set[str]:
 def _keep(chosen: Selection, level: _Level, taken: set[str], stems: bool) -> None:
     kept = []
     kinds = {level.kinds[top][0] if top in level.kinds else top for top in taken}
-    chosen.split = kinds.pop() if len(kinds) == 1 else "all"
+    split = kinds.pop() if len(kinds) == 1 else "all"
+    chosen.split = split if chosen.split in ("", split) else f"{chosen.split}/{split}"
     for name, rest in chosen.kept:
         top, slash, below = rest.partition("/")
         if top in taken and (slash or stems):
@@ -192,7 +208,7 @@ def _keep(chosen: Selection, level: _Level, taken: set[str], stems: bool) -> Non
         elif top in level.kinds:
             reason = f"split {level.kinds[top][0]}"
         else:
-            reason = f"beside the split {chosen.split}"
+            reason = f"beside the split {split}"
         shown = below if slash and top in (*level.kinds, *level.copies) else rest
         # An inner folder of the same name, as in seg_test/seg_test, is not repeated.
         chosen.left_out.setdefault(reason, []).append(shown.removeprefix(f"{top}/"))
@@ -230,19 +246,22 @@ def _leads_to_splits(kept: list[tuple[str, str]], level: _Level) -> bool:
 
 
 def _alike(kept: list[tuple[str, str]], folders: set[str]) -> bool:
-    """True if all ``folders`` have the same two or more sub-folders, and no files beside these."""
+    """True if all ``folders`` have mostly the same sub-folders, two or more, and no files."""
+    keys = {top.partition("=")[0].lower() if "=" in top else "" for top in folders}
+    if len(keys) == 1 and not keys & {"", *COLUMNS}:  # hair=red, hair=blue
+        return False
     sub_folders = {top: set[str]() for top in folders}
     for _, rest in kept:
         top, slash, below = rest.partition("/")
         if slash:
             sub_folders[top].add(below.partition("/")[0] if "/" in below else "")
-    first, *others = sub_folders.values()
-    if all(kind_of(name) for name in first):  # the splits of each class
+    every, shared = set().union(*sub_folders.values()), set.intersection(*sub_folders.values())
+    if all(kind_of(name) for name in every):  # the splits of each class
         return False
-    return len(first) > 1 and "" not in first and all(other == first for other in others)
+    return len(every) > 1 and "" not in every and 2 * len(shared) >= len(every)
 
 
-def _are_parts(folders: set[str]) -> bool:
+def are_parts(folders: set[str]) -> bool:
     """True for ``part1``, ``part2`` and other numbered parts of one whole."""
     bare = {_bare(top) for top in folders}
     packed = all(ENDINGS.search(top) for top in folders)
@@ -263,11 +282,13 @@ def _is_plain(rests: set[str]) -> bool:
     return rests <= {"", "set", "data", "dataset", "images", "image", "img", "split"}
 
 
-def _unclear(source: str, candidates: list[str]) -> DataError:
+def unclear(source: str, candidates: list[str]) -> DataError:
+    """Error that lists what may be splits, and the option that chooses."""
+    first = shlex.quote(next(filter(is_for_training, candidates), candidates[0]))
     return DataError(
         source,
         [
             f"{', '.join(candidates)} look like splits, and it is not clear which one to train "
-            f"on: name one with --split {candidates[0]}, or read all with --split {NO_SPLIT}"
+            f"on: name one with --split {first}, or read all with --split {NO_SPLIT}"
         ],
     )

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from training.data.archive import Archive
 from training.data.labelling import NO_YES
+from training.data.packed import UNREADABLE_ARCHIVE
 from training.data.text import compose, decode, read_rows, slashes
 from training.errors import DataError
 
@@ -33,7 +34,8 @@ NAMED = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 """Tables that Hugging Face's imagefolder knows, which are tables whatever they hold."""
 STYLEGAN = "dataset.json"
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson")
-SNIFFED_BYTES = 1 << 16
+MAX_SHOWN = 10
+"""Columns in a message; tables of pixels have hundreds."""
 
 
 @dataclass(frozen=True)
@@ -86,24 +88,44 @@ def read_table(archive: Archive, name: str, encoding: str | None, images: set[st
     header = [compose(name.strip()) for name in header]
     repeated = [name for name, count in Counter(header).items() if count > 1]
     column = _file_column(header, rows, images)
+    if (image := next((x for x in header if "." in x and _is_known(x, images)), None)) is not None:
+        raise DataError(
+            source, [f"line 1: {image!r} is an image: the first line has to name the columns"]
+        )
+    if column is None and problems:
+        raise DataError(source, problems)
     if column is None:
         found = f" (separated by {separator})" if separator and separator != "comma" else ""
-        raise DataError(source, [f"line 1: no column 'file_name' among {header}{found}"])
+        raise DataError(source, [f"line 1: no column 'file_name' among {_shown(header)}{found}"])
     if repeated:
         raise DataError(source, [f"line 1: column {name!r} stands twice" for name in repeated])
     whole = _whole_rows(header, rows, column, problems)
     return Table(name, header, whole, column, problems, unread)
 
 
-def names_images(archive: Archive, name: str, encoding: str | None, images: set[str]) -> bool:
-    """True if ``name`` is a table of images, judged by its first rows."""
+def _shown(header: list[str]) -> str:
+    more = f" and {len(header) - MAX_SHOWN} more" if len(header) > MAX_SHOWN else ""
+    return f"{header[:MAX_SHOWN]}{more}"
+
+
+def mismatch(archive: Archive, name: str, encoding: str | None, images: set[str]) -> str | None:
+    """Reason why ``name`` is no table of images, by its first rows; None if it is one."""
     try:
         table = read_table(archive, name, encoding, images)
-    except (DataError, OSError, RuntimeError, ValueError):
-        return False
+    except DataError as error:
+        return f"a table that cannot be used: {error.problems[0]}"
+    except UNREADABLE_ARCHIVE as error:
+        return f"a table that cannot be read: {error}"
     first = [fields[table.file_column] for _, fields in table.rows[:20]]
-    matching = sum(_is_known(value, images) for value in first)
-    return matching > 0 and len(table.header) > 1
+    if not any(_is_known(value, images) for value in first):
+        return "a table, but not of these images" + (f", such as {first[0]!r}" if first else "")
+    return None if len(table.header) > 1 else "a table without a column of labels"
+
+
+def stems_of(archive: Archive) -> set[str]:
+    """File names without folders, and these without their endings."""
+    bases = {name.rpartition("/")[2] for name in archive.names}
+    return bases | {base.rpartition(".")[0] for base in bases if "." in base}
 
 
 def _is_known(value: str, images: set[str]) -> bool:
@@ -149,9 +171,11 @@ def _whole_rows(
 def _from_lines(
     text: str, source: str, problems: list[str], unread: dict[str, str]
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    if text.lstrip().startswith("["):
+        raise DataError(source, ["is one JSON array: write each object on a line of its own"])
     header: list[str] = []
     records: list[tuple[int, dict[str, Any]]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -167,9 +191,12 @@ def _from_lines(
         records.append((number, flat))
     rows = []
     for name in list(header):
-        if any(isinstance(record.get(name), list | dict) for _, record in records):
+        values = [record[name] for _, record in records if record.get(name) is not None]
+        if any(isinstance(value, list | dict) for value in values):
             header.remove(name)
             unread[name] = "a list or an object"
+        elif len({isinstance(value, bool) for value in values}) > 1:
+            problems.append(f"{name!r} is true or false in some lines, but not in others")
     for number, record in records:
         rows.append((number, [as_text(record.get(name)) for name in header]))
     return header, rows
@@ -225,7 +252,7 @@ def _from_parquet(
 
 def as_text(value: Any) -> str:
     """One value of JSON or Arrow as the text of a label: no and yes, and whole numbers as such."""
-    if value is None:
+    if value is None or value != value:  # NaN
         return ""
     if isinstance(value, bool):
         return NO_YES[value]

@@ -10,8 +10,10 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 import unicodedata
 
+from training.data.sniffing import HEAD_BYTES, not_text
 from training.errors import DataError
 
 MARKS = (
@@ -31,6 +33,8 @@ def compose(text: str) -> str:
 
 def decode(data: bytes, source: str, encoding: str | None = None) -> str:
     """Text of ``data``, without a byte order mark. Raises ``DataError`` for another encoding."""
+    if data and (what := not_text(data[:HEAD_BYTES])):
+        raise DataError(source, [f"is no text: {what}"])
     try:
         return compose(_decode(data, encoding))
     except (UnicodeDecodeError, LookupError) as error:
@@ -82,16 +86,17 @@ def slashes(name: str) -> str:
 def read_rows(text: str, source: str) -> tuple[list[tuple[int, list[str]]], str]:
     """Rows of a delimited table, each with the number of its line, and the separator found.
 
-    A first line ``sep=;`` names the separator; otherwise it is the one most frequent in the header.
-    Raises ``DataError``.
+    A first line ``sep=;`` names the separator; otherwise it is the one that parts the first two
+    lines into the same number of fields, or is most frequent in the header. Raises ``DataError``.
     """
-    first, _, rest = text.partition("\n")
+    lines = re.split(r"\r\n|\r|\n", text, maxsplit=2)
+    named = lines[0].strip().strip('"')
     skipped = 0
-    if first.strip().strip('"').lower().startswith("sep=") and len(first.strip().strip('"')) <= 5:
-        separator, text, skipped = first.strip().strip('"')[4:] or "\t", rest, 1
-        first = rest.partition("\n")[0]
+    if named.lower().startswith("sep=") and len(named) <= 5:
+        separator, skipped = named[4:] or "\t", 1
+        text = text[len(lines[0]) :].removeprefix("\r").removeprefix("\n")
     else:
-        separator = max(SEPARATORS, key=lambda mark: _fields(first, mark))
+        separator = max(SEPARATORS, key=lambda mark: _fit(lines[:2], mark))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     rows = []
     try:
@@ -103,5 +108,10 @@ def read_rows(text: str, source: str) -> tuple[list[tuple[int, list[str]]], str]
     return rows, SEPARATORS.get(separator, repr(separator))
 
 
-def _fields(line: str, separator: str) -> int:
-    return len(next(csv.reader([line], delimiter=separator), []))
+def _fit(lines: list[str], separator: str) -> tuple[bool, int]:
+    """Whether the first two lines have the same number of fields, above one; and the number."""
+    try:
+        counts = [len(next(csv.reader([line], delimiter=separator), [])) for line in lines]
+    except csv.Error:
+        return False, 0
+    return counts[0] > 1 and len(set(counts)) == 1, counts[0]

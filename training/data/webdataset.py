@@ -7,39 +7,42 @@ their JSON.
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from typing import Any
 
 from training.data import splits
-from training.data.archive import TAR, Archive, count_others, images_of
+from training.data.archive import Archive
+from training.data.contents import count_others, images_of
 from training.data.dataset import Dataset
 from training.data.decoding import Picture, build
 from training.data.imagefolder import OURS
 from training.data.labelling import choose, label_problems
 from training.data.options import Options
+from training.data.packed import TAR
 from training.data.tables import as_text
 from training.data.text import decode
+from training.errors import DataError
 
 CLASS, JSON, CAPTION = "cls", "json", "txt"
+IN_TAR = re.compile("|".join(re.escape(f"{ending}/") for ending in TAR), re.IGNORECASE)
 
 
 def missing(archive: Archive, options: Options) -> str | None:
     """First thing that this layout lacks, or None."""
-    if not any(_is_in_tar(archive, name) for name in archive.names):
+    members = _members(archive)
+    if not members:
         return "no tar"
-    if any(name.endswith((f".{CLASS}", f".{JSON}")) for name in _members(archive)):
+    if any(_ending(name) in (CLASS, JSON) for name in members):
         return None
     return f"no KEY.{CLASS} or KEY.{JSON} beside the images of a tar"
 
 
 def _members(archive: Archive) -> list[str]:
-    return [name for name in archive.names if _is_in_tar(archive, name)]
-
-
-def _is_in_tar(archive: Archive, name: str) -> bool:
+    """Files in tars: all of a tar, and those below the names of tars in a folder."""
     if archive.path.is_file():
-        return archive.path.name.lower().endswith(TAR)
-    return any(f"{ending}/" in name.lower() for ending in TAR)
+        return archive.names if archive.path.name.lower().endswith(TAR) else []
+    return [name for name in archive.names if IN_TAR.search(name)]
 
 
 def read(archive: Archive, options: Options) -> Dataset:
@@ -50,8 +53,8 @@ def read(archive: Archive, options: Options) -> Dataset:
     """
     source, reading, problems = str(archive.path), archive.reading, list[str]()
     members = set(_members(archive))
-    images = [name for name in images_of(archive) if name in members]
-    selection = splits.select(images, source, None if reading.split else options.split)
+    every = [name for name in images_of(archive) if name in members]
+    selection = splits.select(every, source, None if reading.split else options.split)
     for reason, names in selection.left_out.items():
         reading.leave_out(reason, names)
     reading.split = reading.split or selection.split
@@ -59,25 +62,36 @@ def read(archive: Archive, options: Options) -> Dataset:
     beside: dict[str, list[str]] = {}
     for name in members - set(images):
         beside.setdefault(_key(name), []).append(name)
-    used, records, shared = set(images), [], set[str]()
+    used, records, shared = set(images), list[dict[str, Any]](), set[str]()
+    labels = _Records(archive, options, problems)
     for name in images:
         key = _key(name)
         if key in shared:
             problems.append(f"{name!r}: a second image with the key of the one before")
         shared.add(key)
         parts = sorted(beside.get(key, ()))
-        records.append(_record(archive, key, parts, options, problems))
-        used.update(part for part in parts if part.endswith((f".{CLASS}", f".{JSON}")))
-    captions = sum(name.endswith(f".{CAPTION}") for parts in beside.values() for name in parts)
+        records.append(labels.read(key, parts))
+        used.update(part for part in parts if _ending(part) in (CLASS, JSON))
+    if not images:
+        kinds = sorted({f".{_ending(name)}" for name in members})
+        raise DataError(source, [f"holds no images, but files that end with {', '.join(kinds)}"])
+    keys = {_key(name) for name in every}
+    alone = [name for key, parts in beside.items() if key not in keys for name in parts]
+    reading.leave_out("file without an image of its key", sorted(alone))
+    captions = sum(_ending(name) == CAPTION for parts in beside.values() for name in parts)
     if captions:
         reading.unread[f"{captions} captions (*.{CAPTION})"] = "a text for each image"
     columns = _columns(records, options, archive, source)
     problems += label_problems(columns, [repr(name) for name in images])
-    count_others(archive, used | set(images_of(archive)))
+    count_others(archive, used | set(images_of(archive)) | set(alone))
     reading.layout, reading.tables = "WebDataset", []
     pictures = (Picture(repr(name), partial(archive.read, name)) for name in images)
     stem = archive.path.resolve().name.partition(".")[0]
     return build(stem, source, pictures, images, columns, options.framing, problems, reading)
+
+
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2].lower()
 
 
 def _key(name: str) -> str:
@@ -85,38 +99,64 @@ def _key(name: str) -> str:
     return folder + slash + base.partition(".")[0]
 
 
-def _record(
-    archive: Archive, key: str, parts: list[str], options: Options, problems: list[str]
-) -> dict[str, Any]:
-    """Labels of one sample: those of its JSON, or else of its class files."""
-    found: dict[str, Any] = {}
-    for name in parts:
-        field, _, ending = name.removeprefix(f"{key}.").rpartition(".")
-        if ending == CLASS:
-            text = decode(archive.read(name), f"{archive.path}/{name}", options.encoding)
-            found[field or "label"] = text.strip()
-    for name in parts:
-        if not name.endswith(f".{JSON}"):
-            continue
+class _Records:
+    """Labels of samples: those of their JSON, or else of their class files."""
+
+    def __init__(self, archive: Archive, options: Options, problems: list[str]) -> None:
+        self._archive = archive
+        self._encoding = options.encoding
+        self._problems = problems
+        self._names: dict[tuple[str, str], Any] = {}
+        """Field and class to the value that the JSON has for it."""
+
+    def read(self, key: str, parts: list[str]) -> dict[str, Any]:
+        """Labels of one sample, whose other files are ``parts``."""
+        classes: dict[str, Any] = {}
+        for name in parts:
+            if _ending(name) == CLASS:
+                field = name.removeprefix(f"{key}.").rpartition(".")[0] or "label"
+                classes[field] = self._text(name).strip()
+        for name in parts:
+            if _ending(name) == JSON:
+                return self._described(name, classes)
+        return classes
+
+    def _described(self, name: str, classes: dict[str, Any]) -> dict[str, Any]:
         try:
-            described = json.loads(
-                decode(archive.read(name), f"{archive.path}/{name}", options.encoding)
-            )
+            described = json.loads(self._text(name))
         except (ValueError, RecursionError) as error:
-            problems.append(f"{name!r} is not JSON: {error}")
-            continue
-        if isinstance(described, dict) and isinstance(described.get("labels"), dict):
-            return dict(described["labels"])
-        if isinstance(described, dict):
+            self._problems.append(f"{name!r} is not JSON: {error}")
+            return classes
+        if not isinstance(described, dict):
+            found = {"label": described}
+        elif isinstance(described.get("labels"), dict):
+            found = described["labels"]
+        else:
             facts = OURS if "url" in described or "address" in described else ()
-            found |= {
+            found = {
                 name: value
                 for name, value in described.items()
                 if name not in facts and not (name == "labels" and value is None)
             }
-        else:
-            found["label"] = described
-    return found
+        for field, index in classes.items():
+            if field in found:
+                self._compare(name, field, index, as_text(found[field]))
+        if isinstance(described, dict) and found is described.get("labels"):
+            for field in classes.keys() - found.keys():
+                self._archive.reading.unread[f"*.{CLASS} of {field!r}"] = "the JSON has the labels"
+            return found
+        return classes | found
+
+    def _compare(self, name: str, field: str, index: str, value: str) -> None:
+        """Note a problem if a class file and the JSON of its sample contradict each other."""
+        before = self._names.setdefault((field, index), value)
+        numbers = index.isdecimal() and value.isdecimal() and index != value
+        if numbers or before != value:
+            says = f"the class file says {index}" + ("" if numbers else f", which was {before!r}")
+            self._problems.append(f"{name!r}: {field} is {value!r}, but {says}")
+
+    def _text(self, name: str) -> str:
+        return decode(self._archive.read(name), f"{self._archive.path}/{name}", self._encoding)
 
 
 def _columns(

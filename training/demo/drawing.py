@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from training.demo.gaussian import AXIS, MEAN, STDDEV, State
-from training.plots.canvas import FAINT, Box, Canvas, Floats, Plot
+from training.plots.figures import INK, add_legend, new_figure, to_image
 
 SIZE = (960, 400)
-MIDDLE = SIZE[0] / 2
-PANELS: tuple[Box, Box] = ((50, 102, 460, 325), (525, 102, 935, 325))
-TITLE_SIZE, NAME_SIZE = 20, 16
-TITLE, NAME, NUMBERS, LEGEND = 26, 62, 85, 376
-"""Vertical positions of the rows of text, in pixels."""
+TOP = 0.77
+"""Upper end of the plots, below three rows of titles, as a share of the height."""
 
 FRAMES = 50
 FRAME_MS, LAST_FRAME_MS = 100, 3000
@@ -39,6 +37,7 @@ class Variant:
     states: Sequence[State]
 
 
+Floats = npt.NDArray[np.floating]
 Variants = tuple[Variant, Variant]
 
 
@@ -68,49 +67,44 @@ def animation(variants: Variants) -> bytes:
 
 def densities(variants: Variants, index: int) -> Image.Image:
     """Picture of data, generated samples and the discriminator's output at state ``index``."""
-    canvas = Canvas(SIZE)
-    step = variants[0].states[index].step
-    canvas.text((MIDDLE, TITLE), f"A GAN learns N({MEAN:g}, {STDDEV:g}): step {step:,}", TITLE_SIZE)
-    bell = np.exp(-(((AXIS - MEAN) / STDDEV) ** 2) / 2) / (STDDEV * np.sqrt(2 * np.pi))
-    for variant, panel in zip(variants, PANELS, strict=True):
-        state = variant.states[index]
-        middle = (panel[0] + panel[2]) / 2
-        numbers = f"mean {state.mean:.2f}, standard deviation {state.stddev:.2f}"
-        canvas.text((middle, NAME), variant.name, NAME_SIZE)
-        canvas.text((middle, NUMBERS), numbers, NAME_SIZE, FAINT)
-        plot = Plot(panel, xticks=range(0, 9, 2), yticks=(0, 0.5, 1, 1.5, 2))
-        plot.area(AXIS, bell, DATA)
-        plot.area(AXIS, density(state.generated), GENERATED)
-        plot.line(AXIS, state.verdict, VERDICT)
-        canvas.plot(plot)
-    entries = [
-        ("density of the data", DATA),
-        ("density of generated samples", GENERATED),
-        ("discriminator's probability that a number is real", VERDICT),
+    states = [variant.states[index] for variant in variants]
+    titles = [
+        f"{variant.name}\nmean {state.mean:.2f}, standard deviation {state.stddev:.2f}"
+        for variant, state in zip(variants, states, strict=True)
     ]
-    canvas.legend(LEGEND, entries)
-    return canvas.finish()
+    figure, panels = new_figure(SIZE, titles)
+    figure.suptitle(f"A GAN learns N({MEAN:g}, {STDDEV:g}): step {states[0].step:,}", color=INK)
+    figure.subplots_adjust(top=TOP)
+    bell = np.exp(-(((AXIS - MEAN) / STDDEV) ** 2) / 2) / (STDDEV * np.sqrt(2 * np.pi))
+    for axes, state in zip(panels, states, strict=True):
+        for heights, colour, label in (
+            (bell, DATA, "density of the data"),
+            (density(state.generated), GENERATED, "density of generated samples"),
+        ):
+            axes.plot(AXIS, heights, color=colour, label=label)
+            axes.fill_between(AXIS, heights, color=colour, alpha=0.2, linewidth=0)
+        label = "discriminator's probability that a number is real"
+        axes.plot(AXIS, state.verdict, color=VERDICT, label=label)
+        axes.set(xlim=(AXIS[0], AXIS[-1]), ylim=(0, 2))
+    add_legend(figure)
+    return to_image(figure)
 
 
 def curves(variants: Variants) -> Image.Image:
     """Picture of the mean and standard deviation of generated samples over the steps."""
-    canvas = Canvas(SIZE)
-    canvas.text((MIDDLE, TITLE), "Generated samples over the steps", TITLE_SIZE)
-    steps = np.array([state.step for state in variants[0].states])
-    quantities: list[tuple[str, float, Sequence[float], Callable[[State], float]]] = [
-        ("mean", MEAN, (2, 3, 4, 5, 6), lambda state: state.mean),
-        ("standard deviation", STDDEV, (0, 0.5, 1, 1.5, 2), lambda state: state.stddev),
-    ]
-    for (name, target, yticks, quantity), panel in zip(quantities, PANELS, strict=True):
-        canvas.text(((panel[0] + panel[2]) / 2, NUMBERS), name, NAME_SIZE)
-        plot = Plot(panel, [round(steps[-1] * k / 4) for k in range(5)], yticks)
-        plot.line(steps, np.full(len(steps), target), DATA)
+    figure, (means, deviations) = new_figure(SIZE, ("mean", "standard deviation"))
+    figure.suptitle("Generated samples over the steps", color=INK)
+    figure.subplots_adjust(top=TOP)
+    means.set_ylim(2, 6)
+    deviations.set_ylim(0, 2)
+    for axes, quantity, target in ((means, "mean", MEAN), (deviations, "stddev", STDDEV)):
+        axes.axhline(target, color=DATA, label="the data")
         for variant, colour in zip(variants, VARIANTS, strict=True):
-            plot.line(steps, np.array([quantity(state) for state in variant.states]), colour)
-        canvas.plot(plot)
-    names = [variant.name for variant in variants]
-    canvas.legend(LEGEND, [("the data", DATA), *zip(names, VARIANTS, strict=True)])
-    return canvas.finish()
+            steps = [state.step for state in variant.states]
+            values = [getattr(state, quantity) for state in variant.states]
+            axes.plot(steps, values, color=colour, label=variant.name)
+    add_legend(figure)
+    return to_image(figure)
 
 
 def density(samples: Floats) -> Floats:

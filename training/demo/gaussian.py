@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from training.core.device import CPU
 from training.core.randomness import stream
 from training.networks.minibatch import MinibatchDiscrimination
 
@@ -42,8 +43,6 @@ BETAS = (0.0, 0.999)
 
 LATENT_RANGE = 8.0
 SAMPLES = 2000
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)

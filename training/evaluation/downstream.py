@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from training.core.device import CPU
 from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
 from training.data import Dataset
@@ -26,7 +27,6 @@ STEPS, BATCH, LR = 400, 64, 1e-3
 OPERATIONS, PROBABILITY = ("translation", "cutout"), 0.7  # never colour: a label may name it
 REAL, CLASSIC, MIXED, SYNTHETIC = "real", "real + classic", "real + synthetic", "synthetic"
 ARMS = (REAL, CLASSIC, MIXED, SYNTHETIC)
-CPU = torch.device("cpu")
 
 
 class Plan(NamedTuple):
@@ -131,8 +131,8 @@ class Experiment:
     def _augment(self, images: Tensor, seed: int, step: int) -> Tensor:
         """Translate, cut out and mirror parts of ``images [N, channels, H, W]`` in [-1, 1]."""
         shape = (len(images), len(OPERATIONS) + 1, DRAWS)
-        generator = stream(seed, "augment", step, self.device)
-        uniform = torch.rand(shape, generator=generator, device=self.device)
+        generator = stream(seed, "augment", step, CPU)
+        uniform = torch.rand(shape, generator=generator).to(self.device)
         if self.mirror:
             images = mirror(images, uniform[:, -1, 0])
         return augment(images, OPERATIONS, PROBABILITY, uniform[:, :-1])

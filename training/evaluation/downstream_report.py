@@ -11,22 +11,24 @@ from training.evaluation.confidence import Estimate, estimate
 from training.evaluation.downstream import (
     ARMS,
     BATCH,
+    CLASSIC,
+    MIXED,
     OPERATIONS,
     REAL,
     Experiment,
     GanTrainScore,
     Trial,
 )
-from training.plots.canvas import GRID, LABEL_SIZE, SCALE, Canvas, Plot, Point
+from training.plots.figures import add_legend, new_figure, to_image
 from training.plots.grids import png
 
 PICTURE = "utility.png"
 """File name of the picture, to which the Markdown links."""
 
-SIZE, BOX = (760, 440), (50, 45, 740, 345)
+SIZE = (760, 440)
 COLOURS = dict(zip(ARMS, ("#0969da", "#bf8700", "#cf222e", "#8250df"), strict=True))
-OFFSETS = dict(zip(ARMS, (-9, 0, 9, 0), strict=True))
-"""Horizontal shift of each arm's intervals in pixels, so that they do not overlap."""
+OFFSETS = {REAL: -0.015, CLASSIC: 0.0, MIXED: 0.015}
+"""Horizontal shift of each arm's intervals against overlaps, as a share of the width."""
 INSET = 0.08
 """Free margin beside the first and the last budget, as a share of the width."""
 
@@ -169,16 +171,6 @@ def _shares(right: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:.1%}" for name, share in right.items())
 
 
-class _LogPlot(Plot):
-    """Plot of percentages over budgets on a logarithmic axis."""
-
-    def at(self, x: float, y: float) -> Point:
-        first, last = self.xticks[0], self.xticks[-1]
-        share = math.log(x / first) / math.log(last / first) if last > first else 0.5
-        height = (self.yticks[-1] - y) / (self.yticks[-1] - self.yticks[0])
-        return (INSET + (1 - 2 * INSET) * share) * self.size[0], height * self.size[1]
-
-
 def as_picture(trials: Sequence[Trial]) -> bytes:
     """PNG of accuracy over the budget, with intervals; synthetic alone is a band.
 
@@ -188,37 +180,29 @@ def as_picture(trials: Sequence[Trial]) -> bytes:
     budgets = sorted({x.budget for x in summaries if x.budget is not None})
     if not budgets:
         raise ValueError("nothing to draw: no trial has real images")
-    canvas, plot = Canvas(SIZE), _LogPlot(BOX, budgets, _tens(summaries))
-    for _, height in (plot.at(budgets[0], y) for y in plot.yticks):  # as wide as the band
-        plot.draw.line([(0, height), (plot.size[0], height)], GRID, SCALE)
-    lines: dict[str, list[Point]] = {}
+    figure, (axes,) = new_figure(SIZE, ["labels of held-out images read right, %"])
+    positions = {budget: math.log10(budget) for budget in budgets}
+    first, last = positions[budgets[0]], positions[budgets[-1]]
+    width = last - first or 1
     for x in summaries:
-        low, mean, high = (plot.at(budgets[0], 100 * share)[1] for share in _bounds(x.accuracy))
         if x.budget is None:
-            plot.draw.rectangle((0, high, plot.size[0], low), f"{COLOURS[x.arm]}30")
-            lines[x.arm] = [(0, mean), (plot.size[0], mean)]
-        else:
-            across = plot.at(x.budget, 0)[0] + OFFSETS[x.arm] * SCALE
-            plot.draw.line([(across, low), (across, high)], COLOURS[x.arm], 2 * SCALE)
-            plot.draw.circle((across, mean), 4 * SCALE, COLOURS[x.arm])
-            lines.setdefault(x.arm, []).append((across, mean))
-    for arm, points in lines.items():
-        plot.draw.line(points, COLOURS[arm], 2 * SCALE, joint="curve")
-    canvas.plot(plot)
-    middle = (BOX[0] + BOX[2]) / 2
-    canvas.text((middle, 24), "labels of held-out images read right, %", LABEL_SIZE)
-    canvas.text((middle, BOX[3] + 44), "real images for each value", LABEL_SIZE)
-    canvas.legend(SIZE[1] - 20, [(arm, COLOURS[arm]) for arm in ARMS if arm in lines])
-    return png(canvas.finish())
+            mean, half = _percentage(x.accuracy)
+            axes.axhline(mean, color=COLOURS[x.arm], label=x.arm)
+            axes.axhspan(mean - half, mean + half, color=COLOURS[x.arm], alpha=0.2, linewidth=0)
+    for arm, offset in OFFSETS.items():
+        own = [(x.budget, *_percentage(x.accuracy)) for x in summaries if x.arm == arm and x.budget]
+        xs = [positions[budget] + offset * width for budget, _, _ in own]
+        means, halves = [mean for _, mean, _ in own], [half for _, _, half in own]
+        axes.errorbar(xs, means, halves, fmt="o-", color=COLOURS[arm], label=arm)
+    axes.set_xticks(list(positions.values()), [f"{budget:,}" for budget in budgets])
+    axes.set_xlim(first - INSET * width, last + INSET * width)
+    axes.set_xlabel("real images for each value")
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(bottom, 0), min(top, 100))
+    add_legend(figure)
+    return png(to_image(figure))
 
 
-def _bounds(x: Estimate) -> tuple[float, float, float]:
-    """Low, mean and high, which are equal if there is no interval."""
-    return (x.mean,) * 3 if x.low is None or x.high is None else (x.low, x.mean, x.high)
-
-
-def _tens(summaries: Sequence[Summary]) -> Sequence[int]:
-    """Multiples of ten, 0 to 100, that enclose all intervals."""
-    tens = [10 * share for x in summaries for share in _bounds(x.accuracy)]
-    first = min(max(math.floor(min(tens)), 0), 9)
-    return range(10 * first, 10 * max(min(math.ceil(max(tens)), 10), first + 1) + 1, 10)
+def _percentage(x: Estimate) -> tuple[float, float]:
+    """Mean and half of the interval, which is 0 if there is none."""
+    return 100 * x.mean, 0 if x.high is None else 100 * (x.high - x.mean)

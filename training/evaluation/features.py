@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.core.device import choose_precision, convolutions_in
+from training.core.device import CPU, choose_precision, convolutions_in
 from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
 from training.data import Dataset
@@ -117,16 +117,17 @@ def train_network(
         total = min(schedule.epochs * len(dataset), schedule.max_images)
         images, labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
         for shown in tqdm(range(0, total, BATCH), "classifier", unit="batch", disable=None):
-            chosen = batch_indices(seed, len(dataset), shown, BATCH, torch.device("cpu"))
+            chosen = batch_indices(seed, len(dataset), shown, BATCH, CPU)
             batch = to_networks(images[chosen].to(device))
             targets = labels[chosen].to(device)
-            coins = torch.rand(len(batch), generator=stream(seed, "mirror", shown, device))
+            chance = stream(seed, "mirror", shown, CPU)
+            coins = torch.rand(len(batch), generator=chance).to(device)
             if mirror:
                 batch = mirrored(batch, coins)
             if schedule.translate:
-                chance = stream(seed, "translation", shown, device)
-                uniform = torch.rand(len(batch), 1, DRAWS, generator=chance, device=device)
-                batch = augment(batch, ["translation"], 1, uniform)
+                chance = stream(seed, "translation", shown, CPU)
+                uniform = torch.rand(len(batch), 1, DRAWS, generator=chance)
+                batch = augment(batch, ["translation"], 1, uniform.to(device))
             if not dataset.attributes:
                 rotation = (coins * 2 * rotations).long() % rotations
                 batch, targets = _rotate(batch, rotation, rotations), rotation[:, None]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from training.core.device import CPU
 from training.core.randomness import batch_indices
 from training.data import Dataset
 from training.evaluation.images import MAX_IMAGES, Images, draw, rows_of
@@ -26,7 +27,6 @@ from training.networks.networks import Generator
 
 SEED = 2
 """Seed of the samples. ``snapshot_scores``, by which snapshots are chosen, has another seed."""
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)

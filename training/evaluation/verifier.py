@@ -16,9 +16,9 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from service.core.manifest import IMAGE
+from training.core.device import CPU
 from training.core.onnx_model import convert, to_bytes
 from training.core.pixels import to_networks
 from training.core.randomness import stream
@@ -116,6 +116,9 @@ def _temperature(logits: Tensor, truth: Tensor) -> float:
 
 
 def _calibration_error(logits: Tensor, truth: Tensor) -> float:
+    # Imported here because it loads pyplot, which takes 0.5 s.
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     probabilities = logits.softmax(dim=1)
     return float(
         multiclass_calibration_error(probabilities, truth, probabilities.shape[1], n_bins=BINS)
@@ -124,7 +127,7 @@ def _calibration_error(logits: Tensor, truth: Tensor) -> float:
 
 def _perfect_error(logits: Tensor) -> float:
     """Mean calibration error over labels drawn with exactly the predicted probabilities."""
-    generator = stream(0, "calibration", 0, torch.device("cpu"))
+    generator = stream(0, "calibration", 0, CPU)
     probabilities = logits.softmax(dim=1).cpu()
     labellings = torch.multinomial(probabilities, DRAWS, replacement=True, generator=generator)
     errors = [_calibration_error(logits, labels.to(logits.device)) for labels in labellings.T]

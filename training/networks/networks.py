@@ -82,9 +82,17 @@ def halvings(height: int, width: int) -> int:
     return count
 
 
-def level_channels(width: int, levels: int) -> list[int]:
-    """Channels of the feature maps, largest map first: w, 2w, 4w, 8w, 8w ..."""
-    return [width * min(2**level, MAX_FACTOR) for level in range(levels)]
+def feature_maps(
+    width: int, image_shape: tuple[int, int, int]
+) -> tuple[list[int], tuple[int, int]]:
+    """Channels of the feature maps, largest map first, and the size of the smallest map.
+
+    Channels are w, 2w, 4w, 8w, 8w ... for a ``width`` of w.
+    """
+    height, image_width, _ = image_shape
+    levels = halvings(height, image_width)
+    channels = [width * min(2**level, MAX_FACTOR) for level in range(levels)]
+    return channels, (height >> levels, image_width >> levels)
 
 
 class Block(nn.Module):
@@ -119,18 +127,15 @@ class Generator(nn.Module):
         self, config: TrainingConfig, *, condition_size: int, image_shape: tuple[int, int, int]
     ) -> None:
         super().__init__()
-        height, image_width, channels = image_shape
-        levels = halvings(height, image_width)
         style = STYLES[config.network]
+        maps, smallest = feature_maps(config.width, image_shape)
         self.reads_input = config.g_condition == "input"
         in_norms = 0 if self.reads_input else condition_size
         inputs = config.latent_size + condition_size - in_norms
-        maps = level_channels(config.width, levels)[::-1]
+        maps.reverse()
         if style.refine:
             maps = [2 * maps[0], *maps]
-        start = nn.ConvTranspose2d(
-            inputs, maps[0], (height >> levels, image_width >> levels), bias=False
-        )
+        start = nn.ConvTranspose2d(inputs, maps[0], smallest, bias=False)
         blocks = [Block(start, maps[0], in_norms, style.leak)]  # "project and reshape"
         for index, (before, after) in enumerate(pairwise(maps)):
             stride = 1 if style.refine and index == 0 else 2
@@ -138,7 +143,7 @@ class Generator(nn.Module):
             blocks.append(Block(convolution, after, in_norms, style.leak))
         # In PyTorch's types a ModuleList holds modules of any class.
         self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
-        self.to_image = style.up(maps[-1], channels, bias=True)
+        self.to_image = style.up(maps[-1], image_shape[2], bias=True)
         self.latent_size = config.latent_size
         self.condition_size = condition_size
         self.image_shape = image_shape
@@ -180,16 +185,13 @@ class Discriminator(nn.Module):
         self, config: TrainingConfig, *, condition_size: int, image_shape: tuple[int, int, int]
     ) -> None:
         super().__init__()
-        height, image_width, channels = image_shape
-        levels = halvings(height, image_width)
         style = STYLES[config.network]
-        maps = level_channels(config.width, levels)
-        last = (height >> levels, image_width >> levels)
+        maps, smallest = feature_maps(config.width, image_shape)
         self.condition_size = condition_size
         self.reads = config.d_condition if condition_size else "none"
         has_bias = config.d_norm != "batch"
 
-        inputs = channels + (condition_size if self.reads == "input" else 0)
+        inputs = image_shape[2] + (condition_size if self.reads == "input" else 0)
         layers = [style.down(inputs, maps[0], bias=True), *_activation(style)]
         for before, after in pairwise(maps):
             layers.append(style.down(before, after, bias=has_bias))
@@ -206,11 +208,11 @@ class Discriminator(nn.Module):
             self.mix = nn.Sequential(mixing, *norm, nn.LeakyReLU(0.2))
         if self.reads == "projection":
             self.project = nn.Linear(condition_size, maps[-1], bias=False)
-        self.minibatch, outputs = _minibatch(config.minibatch, maps[-1], last)
+        self.minibatch, outputs = _minibatch(config.minibatch, maps[-1], smallest)
         is_flat = config.minibatch == "discrimination"
-        self.to_logit = nn.Linear(outputs, 1) if is_flat else nn.Conv2d(outputs, 1, last)
+        self.to_logit = nn.Linear(outputs, 1) if is_flat else nn.Conv2d(outputs, 1, smallest)
         if condition_size and config.label_weight:
-            self.to_label_logits = nn.Conv2d(maps[-1], condition_size, last)
+            self.to_label_logits = nn.Conv2d(maps[-1], condition_size, smallest)
         self.register_buffer("condition_strength", torch.ones(()))
         self.apply(_initialise)
         if config.d_norm == "spectral":

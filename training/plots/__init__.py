@@ -1,3 +1,3 @@
-"""Pictures: grids of images, and curves."""
+"""Pictures: grids of images, and plots."""
 
-__all__ = ["canvas", "curves", "grids"]
+__all__ = ["curves", "figures", "grids"]

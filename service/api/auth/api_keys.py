@@ -22,7 +22,7 @@ SECRET_BYTES = 32
 MIN_PLAIN_CHARACTERS = 8
 """Length of a key in plain text, so that no leftover word of a list becomes a key."""
 MAX_FILE_BYTES = 1 << 20
-"""Of the keys file: enough for 8,000 keys."""
+"""Limit of the keys file: enough for 8,000 keys."""
 HEX = re.compile("[0-9a-fA-F]{64}")
 ENTRY = re.compile(
     r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:@(?P<rate>[1-9][0-9]{0,8}))?:)?"

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from fastapi import Request
 from prometheus_client import Counter, Histogram
@@ -22,7 +22,6 @@ from service.api.auth.access import AccessControl
 from service.api.auth.rate_limit import SCOPE_KEY, set_client
 from service.api.http_constants import NOTHING_ACTIVE
 from service.api.paths import DOCS, READINESS, STUDIO, STUDIO_FILES
-from service.engine.admission import REQUEST_KEY
 from service.errors import MalformedRequest, NotReady
 from service.observability import metrics, tracing
 from service.observability.logging import REQUEST_ID, request_id
@@ -54,10 +53,10 @@ class Gateway:
         ``log_requests``: log every request, not only those that fail.
         """
         self._app = app
-        self._http: ASGIApp = self._traced
+        self._http: ASGIApp = self._answer
         if origins:  # outside of everything else, so that a page can read why it is rejected
             self._http = CORSMiddleware(
-                self._traced,
+                self._answer,
                 allow_origins=origins,
                 allow_methods=("GET", "POST"),
                 allow_headers=("Authorization", "Content-Type"),
@@ -66,6 +65,12 @@ class Gateway:
         self._access = access
         self._log_requests = log_requests
         self.draining = False
+        self.failed = False
+        """True once the process must end, because a worker thread hangs."""
+
+    def fail(self) -> None:
+        """Have the HTTP server drain, and end the process with an error status."""
+        self.failed = True
 
     def drain(self) -> None:
         """Close every connection after its next answer, and fail readiness probes.
@@ -77,39 +82,30 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await (self._http if scope["type"] == "http" else self._app)(scope, receive, send)
 
-    async def _traced(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = _RequestContext(self, scope, send)
         with tracing.request(scope):
-            await self._answer(scope, receive, _RequestContext(self, scope, send))
-
-    async def _answer(self, scope: Scope, receive: Receive, context: _RequestContext) -> None:
-        try:
-            if self.draining and READINESS.fullmatch(scope["path"]):
-                raise NotReady("the service is shutting down")
-            REQUEST_KEY.set(_request_key(scope, context.authorization))
-            self._access.check_host(context.host())
-            set_client(scope, self._access.admit(scope["path"], context.authorization))
-            await self._app(scope, receive, context.send)
-        except asyncio.CancelledError:
-            if not self.draining:
-                raise
-            context.abort("the service is shutting down")
-        except Exception as error:
-            if context.complete:
-                return  # FastAPI raises errors it has answered, for servers that log them
-            if context.status:
-                log.error("an answer failed", exc_info=error)
-                context.abort("it failed")
-            else:
-                answer = problems.answer(error, Request(scope))
-                await answer(scope, receive, context.send)
-        finally:
-            context.record(self._log_requests)
-
-
-def _request_key(scope: Scope, authorization: bytes) -> int:
-    """Value for ``REQUEST_KEY``; equal for equal requests of one client, before their bodies."""
-    host, _ = scope["client"] or (None, 0)
-    return hash((host, authorization, scope["path"], scope["query_string"]))
+            try:
+                if self.draining and READINESS.fullmatch(scope["path"]):
+                    raise NotReady("the service is shutting down")
+                self._access.check_host(context.host())
+                set_client(scope, self._access.admit(scope["path"], context.authorization))
+                await self._app(scope, receive, context.send)
+            except asyncio.CancelledError:
+                if not self.draining:
+                    raise
+                context.abort("the service is shutting down")
+            except Exception as error:
+                if context.complete:
+                    return  # FastAPI raises errors it has answered, for servers that log them
+                if context.status:
+                    log.error("an answer failed", exc_info=error)
+                    context.abort("it failed")
+                else:
+                    answer = problems.answer(error, Request(scope))
+                    await answer(scope, receive, context.send)
+            finally:
+                context.record(self._log_requests)
 
 
 class _RequestContext:
@@ -145,7 +141,7 @@ class _RequestContext:
             raise MalformedRequest(f"the request has {len(self._hosts)} Host headers, not one")
         return self._hosts[0] if self._hosts else b""
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message["headers"], (b"x-request-id", self._id.encode())]
@@ -159,7 +155,7 @@ class _RequestContext:
             message["headers"] = headers
         elif not message.get("more_body", False):
             self.complete = True
-        await self._send(message)
+        return self._send(message)
 
     def abort(self, reason: str) -> None:
         method, path = self._scope["method"], self._scope["path"]

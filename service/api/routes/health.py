@@ -16,11 +16,9 @@ NOT_READY: Responses = {503: {"description": "The service is not ready.", "conte
 
 
 def check_ready(state: State) -> None:
-    """Raise ``NotReady`` unless a worker thread has sent a recent heartbeat."""
-    if not state.engine.ready:
-        raise NotReady(
-            f"no worker thread has sent a heartbeat within {state.engine.heartbeat_timeout:g} s"
-        )
+    """Raise ``NotReady`` if a worker thread hangs, or none has sent a recent heartbeat."""
+    if fault := state.engine.fault:
+        raise NotReady(fault)
 
 
 @router.get(LIVE)

@@ -14,8 +14,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service import __version__
-from service.api.body import reject_encoded_body
-from service.api.fast_path import receive_body
+from service.api.body import read_body, reject_encoded_body
 from service.api.openapi_tables import PROBLEM, PROBLEMS, Responses
 from service.api.paths import OIP
 from service.api.render import check_size, run
@@ -154,7 +153,8 @@ def _ready(name: str, version: int | str | None, state: State) -> ModelReady:
 async def _infer(model: Model, state: State, request: Request) -> Response:
     _check_type(request)
     json_bytes = _json_bytes(request)
-    parsed = oip_tensors.parse_body(await receive_body(request, MAX_BODY_BYTES), json_bytes)
+    content = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+    parsed = oip_tensors.parse_body(content, json_bytes)
     inputs = oip_tensors.read_inputs(parsed, model.manifest, model.version)
     source = TensorImages(model, *inputs)
     count = len(source.latent)

@@ -13,21 +13,26 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from service.api.auth import api_keys
+from service.api.auth.access import AccessControl
 from service.api.paths import PROBES
 from service.client import Figment
 from service.errors import RequestRejected, StartupError, Unauthorized
+from service.settings import Settings
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
 from tests.helpers.responses import metric
 from tests.helpers.server import ROOT, Server, environment, serve
+from tests.helpers.startup import refuse
 from tests.helpers.waiting import wait_until
 
 pytestmark = pytest.mark.server
 
-KEY, SLOW = "figment_for-the-tests", "figment_for-the-slow"
-STREAMING = "figment_for-the-streams"
+KEY, SLOW, STREAMING = (f"figment_for-the-{use}" for use in ("tests", "slow", "streams"))
+PLAIN, ONCE, CUT = (f"figment_for-{use}" for use in ("plain-text", "one-request", "cut-sets"))
+FROM_FILE, LIMITED_FROM_FILE = "figment_from-a-file", "figment_also-from-a-file"
 
 
 def entry(name: str, key: str) -> str:
@@ -44,17 +49,27 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guarded(models: Path) -> Iterator[Server]:
-    limits = ("team", KEY), ("slow@64", SLOW), ("streaming@20", STREAMING)
-    entries = ",".join(entry(name, key) for name, key in limits)
+def guarded(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    keys = {"team": KEY, "slow@64": SLOW, "streaming@20": STREAMING, "once@1": ONCE, "cut@5": CUT}
+    entries = ",".join([*(entry(name, key) for name, key in keys.items()), f"me:{PLAIN}"])
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    limited = entry("b@5", LIMITED_FROM_FILE)
+    file.write_text(f"# who asks\n{entry('a', FROM_FILE)}  # the first\n\n{limited}\n")
     options = ("--models", str(models), "--max-images", "64", "--log-requests")
-    with serve(*options, "--api-keys", entries, "--cors-origins", "https://lab.example") as running:
+    access = ("--api-keys", entries, "--api-keys-file", str(file))
+    with serve(*options, *access, "--cors-origins", "https://lab.example") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def keyless(models: Path) -> Iterator[Server]:
     with serve("--models", str(models)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def anonymous(models: Path) -> Iterator[Server]:
+    with serve("--models", str(models), "--host", "0.0.0.0", "--allow-anonymous") as running:
         yield running
 
 
@@ -196,37 +211,35 @@ def test_the_client_sends_its_key(guarded: Server, tmp_path: Path) -> None:
     assert KEY not in "".join(path.read_text("latin-1") for path in (tmp_path / "set").iterdir())
 
 
-def start(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service", "--port", "0", *options]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60
-    )
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "figment.example"])
-def test_public_host_without_keys_does_not_start(models: Path, host: str) -> None:
-    ended = start("--models", str(models), "--host", host)
-    assert ended.returncode == 1
-    assert "FIGMENT_API_KEYS" in ended.stderr
-    assert "FIGMENT_ALLOW_ANONYMOUS" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_public_host_without_keys_is_a_startup_error(host: str) -> None:
+    with pytest.raises(StartupError, match=r"Set FIGMENT_API_KEYS .* FIGMENT_ALLOW_ANONYMOUS"):
+        AccessControl(Settings(host=host))
 
 
-@pytest.mark.parametrize("way", [("--allow-anonymous",), ("--api-keys", entry("me", KEY))])
-def test_public_host_starts_on_purpose(models: Path, way: tuple[str, ...]) -> None:
-    with serve("--models", str(models), "--host", "0.0.0.0", *way) as server:
-        port = httpx.URL(server.url).port
-        found = httpx.get(f"http://127.0.0.1:{port}/readyz")
-        assert found.status_code == 200
+def test_public_host_without_keys_does_not_start(models: Path) -> None:
+    said = refuse("--models", str(models), "--host", "0.0.0.0")
+    assert "Error: FIGMENT_HOST is 0.0.0.0" in said
 
 
-def test_keys_from_a_file(models: Path, tmp_path: Path) -> None:
-    file = tmp_path / "keys"
-    file.write_text(f"# who asks\n{entry('a', KEY)}  # the first\n\n{entry('b@5', SLOW)}\n")
-    with serve("--models", str(models), "--api-keys-file", str(file)) as server:
-        for key in (KEY, SLOW):
-            assert server.client.get("/models", headers=bearer(key)).status_code == 200
-        assert server.client.get("/models").status_code == 401
+def test_public_host_starts_with_a_key(models: Path) -> None:
+    key = ("--api-keys", entry("me", KEY))
+    with serve("--models", str(models), "--host", "0.0.0.0", *key) as server:
+        assert httpx.get(f"{local(server)}/readyz").status_code == 200
+
+
+def test_public_host_starts_on_purpose(anonymous: Server) -> None:
+    assert httpx.get(f"{local(anonymous)}/readyz").status_code == 200
+
+
+def local(server: Server) -> str:
+    """URL on this machine of a server that listens on all addresses."""
+    return f"http://127.0.0.1:{httpx.URL(server.url).port}"
+
+
+def test_keys_from_a_file(guarded: Server) -> None:
+    for key in (FROM_FILE, LIMITED_FROM_FILE):
+        assert guarded.client.get("/models", headers=bearer(key)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -243,19 +256,22 @@ def test_keys_from_a_file(models: Path, tmp_path: Path) -> None:
         ("", "there is no API key"),
     ],
 )
-def test_invalid_key_entries_are_rejected_and_not_quoted(
-    models: Path, entries: str, problem: str
-) -> None:
-    ended = start("--models", str(models), "--api-keys", entries)
-    assert ended.returncode == 1
-    assert problem in ended.stderr
-    assert not entries or entries not in ended.stderr
+def test_invalid_key_entries_are_rejected_and_not_quoted(entries: str, problem: str) -> None:
+    with pytest.raises(StartupError) as raised:
+        AccessControl(Settings(api_keys=SecretStr(entries)))
+    assert problem in str(raised.value)
+    assert not entries or entries not in str(raised.value)
 
 
-def test_plain_text_key_works_with_a_warning(models: Path) -> None:
-    with serve("--models", str(models), "--api-keys", f"me:{KEY}") as server:
-        assert server.client.get("/models", headers=bearer(KEY)).status_code == 200
-        assert any("'me' is given in plain text" in line for line in server.log)
+def test_invalid_key_does_not_start(models: Path) -> None:
+    said = refuse("--models", str(models), "--api-keys", "team:sha256:abc")
+    assert "Error: API key 1 is not of the form" in said
+    assert "abc" not in said
+
+
+def test_plain_text_key_works_with_a_warning(guarded: Server) -> None:
+    assert guarded.client.get("/models", headers=bearer(PLAIN)).status_code == 200
+    assert any("'me' is given in plain text" in line for line in guarded.log)
 
 
 def test_key_command_creates_keys() -> None:
@@ -272,29 +288,26 @@ def test_key_command_creates_keys() -> None:
         api_keys.make("no name")
 
 
-def test_reload_does_not_reset_rate_limits(models: Path) -> None:
+def test_reload_does_not_reset_rate_limits(guarded: Server) -> None:
     ask = {"n": 60, "model": "plain"}
-    options = ("--models", str(models), "--max-images", "60", "--api-keys", entry("a@1", KEY))
-    with serve(*options) as server:
-        server.client.headers.update(bearer(KEY))
-        assert server.client.post("/generate", json=ask).status_code == 200
-        server.client.post("/models/reload").raise_for_status()
-        assert server.client.post("/generate", json=ask).status_code == 429
+    with httpx.Client(base_url=guarded.url, headers=bearer(ONCE), timeout=60) as client:
+        assert client.post("/generate", json=ask).status_code == 200
+        client.post("/models/reload").raise_for_status()
+        assert client.post("/generate", json=ask).status_code == 429
 
 
-def test_aborted_sets_are_charged_for_computed_images(models: Path) -> None:
+def test_aborted_sets_are_charged_for_computed_images(guarded: Server) -> None:
     ask = {"n": 10_000, "model": "plain"}
-    options = ("--models", str(models), "--max-images", "64", "--api-keys", entry("a@5", KEY))
-    with serve(*options) as server:
-        server.client.headers.update(bearer(KEY))
+    with httpx.Client(base_url=guarded.url, headers=bearer(CUT), timeout=60) as client:
+        before = metric(client, "figment_batch_images_sum", model="plain")
         for _ in range(10):
-            with server.client.stream("POST", "/generate?format=npy", json=ask) as answer:
+            with client.stream("POST", "/generate?format=npy", json=ask) as answer:
                 if answer.status_code == 200:
                     parts = answer.iter_raw()
                     next(parts)
-        made = metric(server.client, "figment_batch_images_sum", model="plain")
+        made = metric(client, "figment_batch_images_sum", model="plain") - before
         assert 64 <= made <= 64 + 5 * 30
-        assert metric(server.client, "figment_key_images_total", key="a") == made
+        assert metric(client, "figment_key_images_total", key="cut") == made
 
 
 def test_rejected_requests_are_not_charged(guarded: Server) -> None:
@@ -306,7 +319,7 @@ def test_rejected_requests_are_not_charged(guarded: Server) -> None:
         assert metric(client, "figment_key_images_total", key="team") == before
 
 
-def test_dns_rebinding_is_rejected(models: Path, keyless: Server) -> None:
+def test_dns_rebinding_is_rejected(anonymous: Server, keyless: Server) -> None:
     """Otherwise a page could read all answers through a browser on this machine."""
     for host, status in (
         ("evil.example", 421),
@@ -318,9 +331,8 @@ def test_dns_rebinding_is_rejected(models: Path, keyless: Server) -> None:
         assert answer.status_code == status, host
     plain = {"Content-Type": "text/plain;json"}  # a page may send it without a preflight request
     assert keyless.client.post("/generate", content="{}", headers=plain).status_code == 422
-    with serve("--models", str(models), "--allow-anonymous") as server:
-        answer = server.client.get("/models", headers={"Host": "figment.example"})
-        assert answer.status_code == 200
+    answer = httpx.get(f"{local(anonymous)}/models", headers={"Host": "figment.example"})
+    assert answer.status_code == 200
 
 
 def test_request_paths_cannot_forge_log_lines(guarded: Server) -> None:

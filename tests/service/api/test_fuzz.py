@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from service.core.labels import Choice, Label, Vocabulary
 from service.core.manifest import Attribute, normalise
 from service.errors import InvalidLabel, InvalidModel, InvalidRequest
-from tests.conftest import attribute, manifest
+from tests.conftest import EXAMPLES, attribute, manifest
 from tests.helpers.onnx_files import model, put
 from tests.helpers.server import Server, serve
 
@@ -35,8 +35,7 @@ ATTRIBUTES = (
 FACES = Vocabulary(ATTRIBUTES, "/models/faces/labels")
 JSON = {"Content-Type": "application/json"}
 
-settings.register_profile("fuzz", max_examples=400, deadline=None, derandomize=True, database=None)
-fuzzed = settings(settings.get_profile("fuzz"))
+fuzzed = settings(max_examples=10 * EXAMPLES, deadline=None, derandomize=True, database=None)
 
 CASES: list[Callable[[str], str]] = [str, str.upper, str.lower, str.title]
 words = st.sampled_from(

@@ -27,7 +27,7 @@ from service.errors import ClientError, ModelChanged, RequestRejected, Unreachab
 from tests.helpers.cut_connections import cutting
 from tests.helpers.server import Server
 
-CUTS = 50
+CUTS = 20
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +90,13 @@ def test_what_is_refused_is_told(figment: Figment) -> None:
 
 def test_a_stream_cut_at_random_points_is_the_stream_that_was_not_cut(server: Server) -> None:
     body: dict[str, Any] = {"label": ["red eyes", "blue eyes"], "seed": 3}
-    expected = list(Figment(server.url).stream(400, **body))
+    expected = list(Figment(server.url).stream(160, **body))
     points = random.Random(0)
     # The first one comes through before it is cut, for a server that never sends any is given up.
     with cutting(server.url, [points.randrange(15_000, 130_000) for _ in range(CUTS)]) as proxy:
-        found = list(Figment(proxy.url).stream(400, **body))
+        found = list(Figment(proxy.url).stream(160, **body))
         assert proxy.cuts == CUTS
-    assert [sample.index for sample in found] == list(range(400))
+    assert [sample.index for sample in found] == list(range(160))
     for one, other in zip(found, expected, strict=True):
         assert np.array_equal(one.image, other.image)
         assert (one.labels, one.url) == (other.labels, other.url)
@@ -240,7 +240,7 @@ def test_a_server_that_sends_something_else_is_told(client: httpx.Client) -> Non
     ]
     for answer in strange:
         with answering(answer) as (url, _), pytest.raises(ClientError, match="the server sent"):
-            Figment(url, patience=1).generate(2, seed=1)
+            Figment(url, patience=0.2).generate(2, seed=1)
 
 
 def test_orders_that_are_none() -> None:
@@ -271,7 +271,7 @@ def test_a_label_that_is_not_seen_is_told_however_often_the_stream_was_cut(serve
     expected = found(server.url)
     assert expected
     points = random.Random(2)
-    with cutting(server.url, [points.randrange(15_000, 60_000) for _ in range(100)]) as proxy:
+    with cutting(server.url, [points.randrange(15_000, 60_000) for _ in range(20)]) as proxy:
         assert found(proxy.url) == expected
         assert proxy.cuts > 3
 

@@ -6,30 +6,28 @@ All tests share one cluster, and the last one removes one of its nodes.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import http.client
 import importlib.util
+import itertools
 import json
-import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
-from benchmarks.background_load import BackgroundLoad
-from benchmarks.cluster import Nodes, replicas_metrics, running_nodes, two_node_config
-from service.api.auth import api_keys
+from benchmarks.load import Load, Policy, request
 from service.client import Figment
 from tests.helpers.server import MODELS, ROOT, environment, serve
 from tests.helpers.waiting import wait_until
+from tests.service.cluster.conftest import HEADERS, SECRET, SLOW, Cluster
 
 pytestmark = [
     pytest.mark.ray,
@@ -38,68 +36,6 @@ pytestmark = [
         importlib.util.find_spec("ray") is None, reason='Ray is missing: pip install "figment[ray]"'
     ),
 ]
-
-NEW_NETWORK = 0x40000000
-"""CLONE_NEWNET."""
-SECRET, ENTRY = api_keys.make("lab", None)
-SLOW, SLOW_ENTRY = api_keys.make("slow", 1)
-HEADERS = {"Authorization": f"Bearer {SECRET}"}
-
-
-@pytest.fixture(scope="module")
-def own_network() -> Iterator[None]:
-    """Private network for this thread and its child processes, if the kernel permits it.
-
-    Ray listens on all addresses, whatever its options.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    with contextlib.closing(os.fdopen(before)):
-        apart = libc.unshare(NEW_NETWORK) == 0
-        if apart:
-            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        yield
-        if apart:
-            assert libc.setns(before, NEW_NETWORK) == 0
-
-
-@dataclass
-class Cluster:
-    """Running cluster with the service; ``store`` is the folder that its models are copied from."""
-
-    nodes: Nodes
-    url: str
-    store: Path
-    client: httpx.Client
-
-    def metrics(self) -> list[str]:
-        """``GET /metrics`` of each of the two replicas."""
-        return replicas_metrics(self.url, HEADERS)
-
-
-@pytest.fixture(scope="module")
-def cluster(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("cluster")
-    store = folder / "store"
-    for model in ("digits/1", "anime-faces/2"):
-        shutil.copytree(MODELS / model, store / model)
-    (folder / "keys").write_text(f"{ENTRY}\n{SLOW_ENTRY}\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    variables = {
-        "FIGMENT_MODELS": f"file://{store}",
-        "FIGMENT_API_KEYS_FILE": str(folder / "keys"),
-        "FIGMENT_MAX_WAIT": "30",  # the machine may be slow
-        "TMPDIR": str(folder),
-    }
-    url = f"http://127.0.0.1:{port}"
-    with (
-        running_nodes(two_node_config(port, variables)) as running,
-        httpx.Client(base_url=url, timeout=60, headers=HEADERS) as client,
-    ):
-        wait_until(lambda: client.get("/readyz").status_code == 200)
-        yield Cluster(running, url, store, client)
 
 
 @pytest.fixture(scope="module")
@@ -129,12 +65,13 @@ def test_load_generator_reports_an_unanswered_request() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     server = threading.Thread(target=takes, args=(listening,))
     server.start()
-    load = BackgroundLoad(f"http://127.0.0.1:{listening.getsockname()[1]}/a?b", b"{}", timeout=1)
-    with load.running(4):
-        wait_until(lambda: load.responses > 100)
+    policy = Policy(connections=4, timeout=1)
+    load = Load(listening.getsockname()[1], itertools.repeat(request("/a?b", {})), policy)
+    with load.running():
+        wait_until(lambda: load.outcomes["200"] > 100)
     over.set()
     server.join()
-    assert load.failed == {"no response in 1 s": 1}
+    assert load.failed == {"TimeoutError": 1}
     assert 1 <= load.longest < 5
 
 
@@ -200,7 +137,9 @@ def test_rate_limit_returns_429_with_retry_after(cluster: Cluster) -> None:
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_stream_of_a_disconnected_client_is_stopped(cluster: Cluster) -> None:
+def test_stream_is_paused_for_a_slow_client_and_stopped_when_it_disconnects(
+    cluster: Cluster,
+) -> None:
     address = httpx.URL(cluster.url)
     connection = http.client.HTTPConnection(address.host, address.port or 80)
     body = json.dumps({"n": 1_000_000, "seed": 1, "model": "anime-faces"})
@@ -209,6 +148,22 @@ def test_stream_of_a_disconnected_client_is_stopped(cluster: Cluster) -> None:
     answer = connection.getresponse()
     assert answer.status == 200
     assert len(answer.read(100_000)) == 100_000
+
+    def computed() -> float:
+        """Images that the key was charged for."""
+        charged = re.findall(
+            r'^figment_key_images_total{key="lab"} (\S+)$', "\n".join(cluster.metrics()), re.M
+        )
+        return sum(map(float, charged))
+
+    seen = [-1.0]
+
+    def paused() -> bool:
+        seen.append(computed())
+        return seen[-1] == seen[-2]
+
+    wait_until(paused, every=0.5)
+    assert seen[-1] - seen[1] < 5000, "images of 12 kB each that are buffered"
     connection.close()
 
     def stopped() -> bool:
@@ -221,18 +176,16 @@ def test_stream_of_a_disconnected_client_is_stopped(cluster: Cluster) -> None:
 
 
 def test_killed_replica_fails_no_request(cluster: Cluster) -> None:
-    load = BackgroundLoad(
-        f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
-    )
+    load = cluster.load()
     before = cluster.nodes.call("replicas")
     assert len(before) == 2
-    with load.running(8):
-        wait_until(lambda: load.responses > 200)
+    with load.running():
+        wait_until(lambda: load.outcomes["200"] > 200)
         cluster.nodes.call("kill", before[0])
         # Wait for the new replica, then for more answers.
         wait_until(lambda: len(set(cluster.nodes.call("replicas")) - {before[0]}) == 2)
-        served = load.responses
-        wait_until(lambda: load.responses > served + 200)
+        served = load.outcomes["200"]
+        wait_until(lambda: load.outcomes["200"] > served + 200)
     assert load.failed == {}
     assert load.longest < 5, "seconds of a single request"
 
@@ -250,9 +203,7 @@ def test_client_resumes_its_stream_after_a_killed_replica(cluster: Cluster, plai
 
 
 def test_all_replicas_reload_models_under_load(cluster: Cluster) -> None:
-    load = BackgroundLoad(
-        f"{cluster.url}/generate?format=png", b'{"n": 1, "seed": 3, "model": "digits"}', SECRET
-    )
+    load = cluster.load()
     shutil.copytree(MODELS / "digits" / "2", cluster.store / "digits" / "2")
 
     def everywhere() -> bool:
@@ -266,13 +217,13 @@ def test_all_replicas_reload_models_under_load(cluster: Cluster) -> None:
         )
 
     before = set(cluster.nodes.call("replicas"))
-    with load.running(8):
-        wait_until(lambda: load.responses > 100)
+    with load.running():
+        wait_until(lambda: load.outcomes["200"] > 100)
         assert not everywhere()
         cluster.nodes.call("deploy", {"models": "2"})
         wait_until(everywhere)
-        served = load.responses
-        wait_until(lambda: load.responses > served + 200)
+        served = load.outcomes["200"]
+        wait_until(lambda: load.outcomes["200"] > served + 200)
     assert load.failed == {}
     assert set(cluster.nodes.call("replicas")) == before, (
         "they were to go on, and not to be replaced"

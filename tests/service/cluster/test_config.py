@@ -7,13 +7,14 @@ import importlib.util
 import inspect
 import re
 import warnings
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
-from service.cluster import autoscaling, proxy
+from service.cluster import autoscaling, middleware
 from service.errors import StartupError
 from service.settings import Settings
 from tests.helpers.server import ROOT
@@ -52,6 +53,12 @@ def test_serve_config_is_valid(cluster: ModuleType) -> None:
     assert scaled.policy.get_policy()(**scaled.policy.policy_kwargs) is not None
 
 
+def known_to_serve() -> set[str]:
+    """Environment variables that Ray Serve reads."""
+    package = Path(quietly("ray.serve").__file__ or "").parent
+    return set(re.findall(r"RAY_SERVE_\w+", (package / "_private/constants.py").read_text()))
+
+
 def test_serve_config_names_existing_things(cluster: ModuleType) -> None:
     assert DEPLOYMENT["name"] == cluster.app._bound_deployment.name
     known = {f"FIGMENT_{name.upper()}" for name in Settings.model_fields}
@@ -60,9 +67,10 @@ def test_serve_config_names_existing_things(cluster: ModuleType) -> None:
     autoscaling.ImageQueuePolicy(**policy["policy_kwargs"])
     assert policy["policy_function"] == "service.cluster.autoscaling:ImageQueuePolicy"
     variables = CONFIG["controller_options"]["runtime_env"]["env_vars"]
-    assert callable(proxy.middlewares)
-    for name, value in variables.items():
-        assert cluster.os.environ[name] == value, "the command `serve run` would do otherwise"
+    assert variables == cluster.SERVE_ENVIRONMENT, "the command `serve run` would do otherwise"
+    callback = variables["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
+    assert callback == f"{middleware.__name__}.{middleware.middlewares.__name__}"
+    assert set(variables) <= known_to_serve()
 
 
 def test_serve_config_and_code_have_the_same_options(cluster: ModuleType) -> None:

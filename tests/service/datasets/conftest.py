@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import manifest
-from tests.helpers.make_dataset import COLOURS, LARGE, SIZES, Command, read
+from tests.helpers.make_dataset import COLOURS, LARGE, SIZES, Command, build, read
 from tests.helpers.onnx_files import model, put
 from tests.helpers.server import Server, serve
 
@@ -30,9 +30,9 @@ def command(models: Path, tmp_path: Path) -> Command:
 @pytest.fixture(scope="session")
 def undisturbed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The large set, made in one go."""
-    command = Command(models, tmp_path_factory.mktemp("undisturbed"))
-    command.run(LARGE, "--workers", "1")
-    return read(command.out)
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    build(LARGE, models, out)
+    return read(out)
 
 
 @pytest.fixture(scope="session")

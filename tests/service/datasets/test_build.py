@@ -12,7 +12,10 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from service.cli.fetch import fetch
+from service.datasets.storage import LocalStorage
 from service.formats.registry import SUFFIXES
 from tests.conftest import manifest
 from tests.helpers.make_dataset import COLOURS, LARGE, SIZES, SMALL, Command, load, read
@@ -34,16 +37,17 @@ FREE = {"model": "free", "n": 20, "seed": 3}
     ids=str,
 )
 def test_files_are_those_of_a_fetch(server: Server, command: Command, plan: dict[str, Any]) -> None:
-    command.run(plan)
-    fetch = [sys.executable, "-m", "service", "fetch", *plan.get("label", [])]
+    command.build(plan)
+    options = list(plan.get("label", []))
     for count in plan["n"] if isinstance(plan["n"], list) else [plan["n"]]:
-        fetch += ["-n", str(count)]
+        options += ["-n", str(count)]
     for name in ("model", "seed", "offset", "truncation", "format"):
-        fetch += [f"--{name}", str(plan[name])] if name in plan else []
-    fetch += ["--per-file", "9"] if "images_per_file" in plan else []
+        options += [f"--{name}", str(plan[name])] if name in plan else []
+    options += ["--per-file", "9"] if "images_per_file" in plan else []
     out = command.folder / "fetched"
-    fetch += ["--out", str(out), "--server", server.url]
-    subprocess.run(fetch, cwd=ROOT, env=environment(), check=True, capture_output=True)
+    options += ["--out", str(out), "--server", server.url]
+    fetched = CliRunner().invoke(fetch, options)
+    assert fetched.exit_code == 0, fetched.output
     found, expected = read(command.out), read(out)
     described = json.loads(found.pop("manifest.json"))
     assert described | {"made_by": "fetch"} == json.loads(expected.pop("manifest.json"))
@@ -52,7 +56,7 @@ def test_files_are_those_of_a_fetch(server: Server, command: Command, plan: dict
 
 
 def test_loaders_read_them(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    command.run(SMALL)
+    command.build(SMALL)
     shards = [str(path) for path in command.made()]
     assert len(shards) == 9
     samples = load(shards)
@@ -60,7 +64,7 @@ def test_loaders_read_them(command: Command, monkeypatch: pytest.MonkeyPatch) ->
     assert samples[0]["png"].shape == (16, 16, 3)
 
     command.out = command.folder / "parquet"
-    command.run(SMALL | {"format": "parquet"})
+    command.build(SMALL | {"format": "parquet"})
     tables = [str(path) for path in command.made()]
     assert sum(pq.read_table(path).num_rows for path in tables) == 100
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", command.folder / "cache")
@@ -92,7 +96,7 @@ def test_the_guide(tmp_path: Path) -> None:
 def test_files_that_are_gone_or_changed_are_made_again(
     command: Command, undisturbed: dict[str, bytes]
 ) -> None:
-    command.run(LARGE)
+    command.build(LARGE)
     changed = bytearray(undisturbed["tiny-00003.tar"])
     changed[5000] ^= 1
     (command.out / "tiny-00003.tar").write_bytes(changed)
@@ -106,41 +110,37 @@ def test_files_that_are_gone_or_changed_are_made_again(
 
 
 def test_a_place_is_of_one_set(command: Command, models: Path) -> None:
-    command.run(SMALL)
+    command.build(SMALL)
     before = read(command.out)
-    told = command.run(SMALL | {"truncation": 0.5, "format": "zip"}, fails=True)
+    told = command.refuse(SMALL | {"truncation": 0.5, "format": "zip"})
     assert "holds another set (it differs in truncation, format): choose another folder" in told
     path = models / "tiny" / "2" / "model.onnx"
     content = path.read_bytes()
     put(models, "tiny", 2, model(manifest(COLOURS, SIZES, latent_size=9)))
     try:
-        told = command.run(SMALL, fails=True)
+        told = command.refuse(SMALL)
     finally:
         path.write_bytes(content)
     assert "the model has changed since" in told and "model_sha256 is " in told
     assert read(command.out) == before
     (command.out / "manifest.json").unlink()
-    told = command.run(SMALL, fails=True)
+    told = command.refuse(SMALL)
     assert "has no manifest.json, but other files (tiny-00000.tar)" in told
     (command.out / "manifest.json").write_text("[1]")
-    assert "is not a manifest of a set" in command.run(SMALL, fails=True)
+    assert "is not a manifest of a set" in command.refuse(SMALL)
 
 
 def test_fetch_and_make_dataset_keep_apart(server: Server, command: Command) -> None:
-    fetch = [sys.executable, "-m", "service", "fetch", "-n", "9", "--server", server.url]
-    fetch += ["--model", "tiny", "--seed", "3", "--out", str(command.out)]
+    options = ["-n", "9", "--server", server.url, "--model", "tiny", "--seed", "3", "--out"]
     plan = {"model": "tiny", "n": 9, "seed": 3}
-    subprocess.run(fetch, cwd=ROOT, env=environment(), check=True, capture_output=True)
-    assert "holds a set of fetch: choose another folder" in command.run(plan, fails=True)
-    fetch[-1] = str(command.folder / "made")
-    command.run(plan, out=fetch[-1])
-    done = subprocess.run(fetch, cwd=ROOT, env=environment(), capture_output=True, text=True)
-    assert "holds a set of make-dataset: choose another folder" in done.stderr
+    assert CliRunner().invoke(fetch, [*options, str(command.out)]).exit_code == 0
+    assert "holds a set of fetch: choose another folder" in command.refuse(plan)
+    command.out = command.folder / "made"
+    command.build(plan)
+    refused = CliRunner().invoke(fetch, [*options, str(command.out)])
+    assert "holds a set of make-dataset: choose another folder" in refused.output
 
 
 def test_two_at_once(command: Command) -> None:
-    process = command.start(LARGE, "--workers", "1")
-    command.wait(1, process)
-    assert "another command is writing to" in command.run(LARGE, fails=True)
-    process.communicate(timeout=120)
-    assert process.returncode == 0
+    with LocalStorage(command.out).lock():
+        assert "another command is writing to" in command.refuse(SMALL)

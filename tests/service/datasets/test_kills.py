@@ -5,77 +5,73 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import random
 import resource
 import signal
-import time
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from service.datasets import local_executor
-from service.datasets.build import open_build
-from service.datasets.plan_file import read_plan
-from service.datasets.shard_builder import BuildSpec, OnProgress, ShardResult, ShardTask
-from service.datasets.storage import LocalStorage
-from service.models.sandbox import ModelSandbox
-from tests.helpers.make_dataset import LARGE, SMALL, Command, read, workers
+from service.datasets.shard_builder import BuildSpec, ShardResult, ShardTask
+from service.errors import DatasetError
+from tests.helpers.make_dataset import LARGE, SMALL, Command, build, read, workers
 from tests.helpers.server import default_sigint
 
 
-def test_workers_that_are_killed(command: Command, undisturbed: dict[str, bytes]) -> None:
-    process, killed = command.start(LARGE, "--workers", "2"), 0
-    for files in (2, 5, 7):
-        command.wait(files, process)
-        for worker in workers(process.pid)[:1]:
-            worker.kill()
-            killed += 1
-    assert process.wait(120) == 0, process.communicate()[1]
-    assert killed == 3
-    process.communicate()
-    assert read(command.out) == undisturbed
-
-
-def test_a_worker_that_is_killed_when_it_has_nothing_to_do(
-    models: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_workers_are_replaced(
+    models: Path, tmp_path: Path, undisturbed: dict[str, bytes], processes: int
 ) -> None:
-    made: list[int] = []
-    found: list[int] = []
+    """With one, it has nothing to do; with two, the other is in the middle of a file."""
 
-    def killing(
-        recipe: BuildSpec, jobs: deque[ShardTask], tell: OnProgress
-    ) -> Iterator[ShardResult]:
-        for number, done in enumerate(local_executor.run(recipe, jobs, tell, processes=1)):
+    def killing(spec: BuildSpec, tasks: deque[ShardTask]) -> Generator[ShardResult]:
+        for number, done in enumerate(local_executor.run(spec, tasks, processes=processes)):
             if number in (0, 4):
-                (worker,) = multiprocessing.active_children()
-                worker.kill()
-                worker.join()
+                for worker in multiprocessing.active_children():
+                    worker.kill()
+                    worker.join()
             yield done
 
-    path = tmp_path / "plan.yaml"
-    path.write_text(yaml.safe_dump(LARGE))
-    out = tmp_path / "out"
-    with open_build(
-        read_plan(path), LocalStorage(out), models, "cpu", ModelSandbox(), lambda message: None
-    ) as dataset:
-        dataset.run(killing, found.append, made.append)
-    assert read(out) == undisturbed
-    assert sum(made) == 12_000 and not found
+    assert build(LARGE, models, tmp_path / "out", killing) == [400] * 12
+    assert read(tmp_path / "out") == undisturbed
 
 
-def test_a_driver_that_is_killed_and_started_again(
-    command: Command, undisturbed: dict[str, bytes]
+def test_file_that_loses_its_processes_three_times_is_an_error(
+    models: Path, tmp_path: Path
 ) -> None:
-    moments = random.Random(3)
-    for _ in range(4):
+    started: set[int | None] = set()
+
+    def killing(spec: BuildSpec, tasks: deque[ShardTask]) -> Generator[ShardResult]:
+        def kill() -> None:
+            while not over.wait(0.02):
+                for worker in multiprocessing.active_children():
+                    started.add(worker.pid)
+                    worker.kill()
+                    worker.join()
+
+        over = threading.Event()
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            yield from local_executor.run(spec, tasks, processes=1)
+        finally:
+            over.set()
+            killer.join()
+
+    with pytest.raises(DatasetError, match=r"lost 3 times while tiny-00000.tar was built, most"):
+        build(SMALL, models, tmp_path / "out", killing)
+    assert len(started) == 3
+
+
+def test_killed_driver_is_resumed(command: Command, undisturbed: dict[str, bytes]) -> None:
+    for _ in range(2):
         before = len(command.made())
         process = command.start(LARGE, "--workers", "2")
         command.wait(before + 1, process)
-        time.sleep(moments.uniform(0, 0.2))
         left = workers(process.pid)
         assert left
         process.kill()
@@ -84,7 +80,7 @@ def test_a_driver_that_is_killed_and_started_again(
         assert not any(worker.is_running() for worker in left)
     command.run(LARGE)
     assert read(command.out) == undisturbed
-    assert "12,000 images" in command.run(LARGE)  # and once more does nothing
+    assert "4,800 images" in command.run(LARGE)  # and once more does nothing
     assert read(command.out) == undisturbed
 
 
@@ -95,13 +91,13 @@ def test_a_signal_ends_it_and_it_says_what_is_kept(
     process = command.start(
         LARGE, "--workers", "2", start_new_session=True, preexec_fn=default_sigint
     )
-    command.wait(3, process)
+    command.wait(2, process)
     left = workers(process.pid)
     os.killpg(process.pid, number)  # as a terminal does
     _, told = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "interrupted" in told and "Traceback" not in told
-    assert "of 12,000 images are kept: run the same command to resume" in told
+    assert "of 4,800 images are kept: run the same command to resume" in told
     assert not any(worker.is_running() for worker in left)
     kept = json.loads((command.out / "manifest.json").read_text())
     assert {file["name"] for file in kept["files"]} <= set(read(command.out))
@@ -110,26 +106,11 @@ def test_a_signal_ends_it_and_it_says_what_is_kept(
     assert read(command.out) == undisturbed
 
 
-def test_a_file_that_costs_processes_is_told(command: Command) -> None:
-    process = command.start(SMALL | {"n": 10**6, "images_per_file": 10**6}, "--workers", "1")
-    seen = set()
-    while process.poll() is None:
-        for worker in workers(process.pid):
-            if worker.pid not in seen:
-                seen.add(worker.pid)
-                time.sleep(0.5)
-                worker.kill()
-        time.sleep(0.02)
-    _, told = process.communicate()
-    assert "3 processes were lost to tiny-00000.tar; the last was killed by SIGKILL" in told
-    assert len(seen) == 3
-
-
 def test_a_full_disk(command: Command, undisturbed: dict[str, bytes]) -> None:
-    def a_megabyte_a_file() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 
-    told = command.run(LARGE, fails=True, preexec_fn=a_megabyte_a_file)
+    told = command.run(LARGE, fails=True, preexec_fn=small_files)
     assert "cannot write" in told and "File too large" in told
     assert not list(command.out.glob(".*.tmp")) and not command.made()
     command.run(LARGE)

@@ -67,12 +67,12 @@ def test_plans_that_are_none(tmp_path: Path, text: str, said: str) -> None:
     ],
 )
 def test_plans_that_do_not_fit(command: Command, plan: dict[str, Any], said: str) -> None:
-    assert said in command.run(plan, fails=True)
+    assert said in command.refuse(plan)
 
 
 def test_options_that_do_not_fit(command: Command) -> None:
-    assert "CUDA is not available" in command.run(SMALL, "--device", "cuda", fails=True)
-    told = command.run(SMALL, "--device", "cuda", "--workers", "2", fails=True)
+    assert "CUDA is not available" in command.refuse(SMALL, "--device", "cuda")
+    told = command.refuse(SMALL, "--device", "cuda", "--workers", "2")
     assert "--workers 2 is for CPUs: a GPU computes images in one process" in told
 
 
@@ -81,8 +81,8 @@ def test_a_model_file_that_is_too_large(models: Path, command: Command) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(bytes((1 << 20) + 1))
     command.variables["FIGMENT_MAX_MODEL_MB"] = "1"
-    assert "larger than the 1 MB" in command.run(SMALL | {"model": "large"}, fails=True)
-    told = command.run(SMALL | {"model": "large"}, "--max-model-mb", "2", fails=True)
+    assert "larger than the 1 MB" in command.refuse(SMALL | {"model": "large"})
+    told = command.refuse(SMALL | {"model": "large"}, "--max-model-mb", "2")
     assert "larger" not in told
 
 

@@ -118,7 +118,7 @@ def test_disconnect_at_any_moment(server: Server, reset: bool) -> None:
             list(pool.map(ask, range(120)))
         wait_until(lambda: Figures(server)("connections") <= 1)
         after = Figures(server)
-        for name in ("batches_failed_total", "threads_replaced_total"):
+        for name in ("batches_failed_total", "threads_hung_total"):
             assert after(name) == before(name)
         for status in ("0", "500", "504"):
             assert after("http_requests_total", status=status) == 0

@@ -16,33 +16,53 @@ from tests.helpers.fake_engine import BATCH, FakeNetwork, FakeSource, engine, ge
 
 
 @pytest.mark.anyio
-async def test_hung_thread_is_replaced() -> None:
-    network = FakeNetwork()
-    async with engine(network, threads=1, hang_timeout=0.2) as running:
-        # 1. A request hangs, another waits behind it.
+async def test_hang_fails_its_requests_and_no_others() -> None:
+    network, reports = FakeNetwork(), list[None]()
+    options = {"threads": 2, "hang_timeout": 0.2, "on_hang": lambda: reports.append(None)}
+    async with engine(network, **options) as running:
+        # 1. A request hangs, others are computed by the second thread.
         hangs = threading.Event()
         stuck = asyncio.create_task(generate(running, FakeSource(hangs=hangs), 1))
         await until(lambda: network.batches)
-        behind = asyncio.create_task(generate(running, FakeSource(), 3))
-        # Result: the first fails, the other is answered, and the engine is ready.
-        with pytest.raises(InferenceFailed, match="did not finish within"):
+        behind = [asyncio.create_task(generate(running, FakeSource(), 3)) for _ in range(5)]
+        # Result: the first fails, the others are answered, and the engine is not ready.
+        with pytest.raises(InferenceFailed, match=r"did not finish within 0\.2 s"):
             await stuck
-        assert len(await behind) == 3
-        assert running.ready
-        # 2. The hung thread returns. Result: it ends, and nothing else changes.
-        threads = threading.active_count()
+        assert [len(images) for images in await asyncio.gather(*behind)] == [3] * 5
+        assert running.fault == "a worker thread hangs"
+        assert len(await generate(running, FakeSource(), 20)) == 20
+        # 2. The hung thread returns. Result: its images are dropped, and the fault stays.
         hangs.set()
-        await until(lambda: threading.active_count() == threads - 1)
-        assert len(await generate(running, FakeSource(), 2)) == 2
+        await until(lambda: running.queued_images == 0)
+        assert len(await generate(running, FakeSource(), 20)) == 20
+        assert running.fault == "a worker thread hangs"
+        assert len(reports) == 1
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("hanging", [1, 2, 5])
-async def test_hung_encoder_is_replaced(hanging: int) -> None:
-    """One, all, and more than have room: requests that do not hang are answered."""
-
+async def test_requests_fail_at_once_if_all_threads_hang() -> None:
     network = FakeNetwork()
-    before = threading.active_count()
+    async with engine(network, threads=2, hang_timeout=0.2) as running:
+        hangs = threading.Event()
+        stuck = [
+            asyncio.create_task(generate(running, FakeSource(hangs=hangs), 1)) for _ in range(2)
+        ]
+        await until(lambda: len(network.batches) == 2)
+        behind = asyncio.create_task(generate(running, FakeSource(), 3))
+        for task in stuck:
+            with pytest.raises(InferenceFailed, match="did not finish within"):
+                await task
+        for late in (behind, generate(running, FakeSource(), 1)):
+            with pytest.raises(InferenceFailed, match="all worker threads hang"):
+                await late
+        hangs.set()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("hanging", [1, 2])
+async def test_hung_encoders_fail_their_requests(hanging: int) -> None:
+    """One thread of two hangs: the other serves the rest, or there is none left."""
+    network = FakeNetwork()
     async with engine(network, threads=1, encoders=2, hang_timeout=0.2) as running:
         hangs = threading.Event()
 
@@ -51,18 +71,18 @@ async def test_hung_encoder_is_replaced(hanging: int) -> None:
 
         source = cast(ImageSource, FakeSource())
         tasks = [asyncio.create_task(running.run(source, BATCH, stuck)) for _ in range(hanging)]
-        await until(lambda: len(network.batches) >= min(hanging, 5))
+        await until(lambda: len(network.batches) == hanging)
         behind = asyncio.create_task(generate(running, FakeSource(), 3))
         for task in tasks:
             with pytest.raises(InferenceFailed, match="did not finish within"):
                 await task
-        assert len(await behind) == 3
-        assert running.ready
-        assert running.queued_images == 0
-        # The hung threads return. Result: they end, and nothing else changes.
+        assert running.fault == "a worker thread hangs"
+        if hanging == 1:
+            assert len(await behind) == 3
+        else:
+            with pytest.raises(InferenceFailed, match="all worker threads hang"):
+                await behind
         hangs.set()
-        await until(lambda: threading.active_count() == before + 3)
-        assert len(await generate(running, FakeSource(), 5 * BATCH)) == 5 * BATCH
 
 
 @pytest.mark.anyio
@@ -74,58 +94,36 @@ async def test_hung_threads_do_not_block_close() -> None:
             await running.run(
                 cast(ImageSource, FakeSource()), 1, lambda frame, pixels: hangs.wait(10)
             )
-    (left,) = [thread for thread in threading.enumerate() if thread.name == "encode"]
-    assert left.daemon
-    hangs.set()
-    left.join()
+        await running.close()
+        (left,) = [thread for thread in threading.enumerate() if thread.name == "encode"]
+        assert left.daemon
+        hangs.set()
+        left.join()
 
 
 @pytest.mark.anyio
-async def test_engine_is_not_ready_while_all_threads_hang() -> None:
-    network = FakeNetwork()
-    broken = threading.Event()
-
-    def probe() -> None:
-        if broken.is_set():
-            network.gate.wait(10)
-
-    async with engine(network, probe, threads=1, hang_timeout=0.1) as running:
-        assert running.ready
-        broken.set()
-        network.gate.clear()
-        with pytest.raises(InferenceFailed):
-            await generate(running, FakeSource(), 1)
-        # The new thread hangs as well, in its proof.
-        assert not running.ready
-        network.gate.set()
-        await until(lambda: running.ready)
-        assert len(await generate(running, FakeSource(), 1)) == 1
-
-
-@pytest.mark.anyio
-async def test_thread_hung_in_repeated_warm_up_is_replaced() -> None:
+async def test_hang_in_the_warm_up_after_a_failed_batch_is_found() -> None:
     network = FakeNetwork()
     hangs, released = threading.Event(), threading.Event()
 
     def probe() -> None:
         if hangs.is_set():
-            hangs.clear()  # for one thread
             released.wait(10)
 
     async with engine(network, probe, threads=1, hang_timeout=0.2) as running:
         hangs.set()
         with pytest.raises(InferenceFailed, match="could not be run"):
             await generate(running, FakeSource(fails=True), 1)
-        assert len(await generate(running, FakeSource(), 3)) == 3
+        with pytest.raises(InferenceFailed, match="all worker threads hang"):
+            await generate(running, FakeSource(), 3)
+        assert running.fault == "a worker thread hangs"
         released.set()
 
 
 @pytest.mark.anyio
-async def test_paused_process_fails_no_request() -> None:
-    """Nor is anything late that waited meanwhile."""
-
+async def test_pause_of_the_process_is_no_hang() -> None:
     network = FakeNetwork()
-    async with engine(network, threads=1, hang_timeout=0.5, timeout=1.0) as running:
+    async with engine(network, threads=1, hang_timeout=0.5) as running:
         network.gate.clear()
         task = asyncio.create_task(generate(running, FakeSource(), 1))
         await until(lambda: network.batches)
@@ -134,6 +132,7 @@ async def test_paused_process_fails_no_request() -> None:
         await asyncio.sleep(2 * POLL_SECONDS)
         network.gate.set()
         assert len(await task) == 1
+        assert running.fault is None
 
 
 @pytest.mark.anyio
@@ -159,7 +158,7 @@ async def test_engine_is_not_ready_while_every_batch_fails() -> None:
         broken.set()
         with pytest.raises(InferenceFailed):
             await generate(running, FakeSource(fails=True), 1)
-        await until(lambda: not running.ready)
+        await until(lambda: running.fault is not None)
         broken.clear()
-        await until(lambda: running.ready)
+        await until(lambda: running.fault is None)
         assert len(await generate(running, FakeSource(), 1)) == 1

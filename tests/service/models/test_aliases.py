@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from service.cli.main import main
 from tests.helpers.reload import answer, place, refused, reload, weights
-from tests.helpers.server import ROOT, Server, environment
+from tests.helpers.server import Server
 
 pytestmark = pytest.mark.server
 
 
-def run(models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "service", *arguments, "--models", str(models)],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def run(models: Path, *arguments: str) -> Result:
+    """Run ``python -m service`` in this process."""
+    return CliRunner().invoke(main, [*arguments, "--models", str(models)])
 
 
 def test_aliases_and_rollback(server: Server, models: Path) -> None:
@@ -34,7 +26,7 @@ def test_aliases_and_rollback(server: Server, models: Path) -> None:
         place(models, "tiny", version, weights(version))
     for alias, version in (("stable", 1), ("default", 2), ("default", 1), ("stable", 3)):
         done = run(models, "alias", "tiny", alias, str(version))
-        assert done.returncode == 0, done.stderr
+        assert done.exit_code == 0, done.stderr
         assert "SIGHUP or POST /models/reload" in done.stdout
     written = json.loads((models / "tiny" / "aliases.json").read_text())
     assert written == {"stable": [1, 3], "default": [2, 1]}
@@ -74,7 +66,7 @@ def test_aliases_and_rollback(server: Server, models: Path) -> None:
     assert reload(server)["aliases"] == {"tiny": means | {"default": 2}}
     assert answer(server)["version"] == 2
     done = run(models, "rollback", "tiny", "default")
-    assert (done.returncode, "no previous version" in done.stderr) == (1, True)
+    assert (done.exit_code, "no previous version" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +84,7 @@ def test_aliases_and_rollback(server: Server, models: Path) -> None:
 )
 def test_invalid_alias_commands_fail(tmp_path: Path, arguments: list[str], said: str) -> None:
     place(tmp_path, "tiny", 1, weights(1))
-    done = CliRunner().invoke(main, [*arguments, "--models", str(tmp_path)])
+    done = run(tmp_path, *arguments)
     assert isinstance(done.exception, SystemExit)
     assert said in done.stderr
     assert not (tmp_path / "tiny" / "aliases.json").exists()

@@ -10,6 +10,7 @@ import pytest
 
 from service.inference.model import Model
 from service.models.sandbox import ModelSandbox
+from tests.conftest import EXAMPLES
 from tests.helpers import onnx_files
 from tests.helpers.rejected_models import SMALL, load
 from tests.helpers.server import MODELS
@@ -66,16 +67,17 @@ def corrupted(content: bytes, count: int, seed: int) -> Iterator[bytes]:
         yield CORRUPTIONS[number % len(CORRUPTIONS)](random, content)
 
 
-def test_thousand_corrupted_files_are_rejected_or_can_be_served(tmp_path: Path) -> None:
+def test_corrupted_files_are_rejected_or_can_be_served(tmp_path: Path) -> None:
+    count = 30 * EXAMPLES
     whole = onnx_files.model(SMALL).SerializeToString()
-    for number, content in enumerate(corrupted(whole, 1000, seed=1), start=1):
+    for number, content in enumerate(corrupted(whole, count, seed=1), start=1):
         onnx_files.put(tmp_path, "tiny", number, content)
-    onnx_files.put(tmp_path, "tiny", 1001, whole)
+    onnx_files.put(tmp_path, "tiny", count + 1, whole)
     loaded = load(tmp_path, ModelSandbox(seconds=20))
     served = loaded.models["tiny"]
-    assert 1001 in served
-    assert len(served) + len(loaded.refused) == 1001
-    assert len(loaded.refused) > 500
+    assert count + 1 in served
+    assert len(served) + len(loaded.refused) == count + 1
+    assert len(loaded.refused) > count / 2
     for refusal in loaded.refused:
         assert refusal.reason
         assert refusal.reason.isprintable(), refusal
@@ -93,15 +95,12 @@ def check_served(model: Model) -> None:
 
 
 def test_corruptions_of_a_shipped_model_have_a_result_each(tmp_path: Path) -> None:
-    refused = 0
-    for seed in range(2):
-        for number, content in enumerate(corrupted(SHIPPED.read_bytes(), 48, seed), start=1):
-            onnx_files.put(tmp_path, "digits", number, content)
-        paths = sorted(tmp_path.glob("*/*/*"))
-        results = list(ModelSandbox(seconds=20).check(paths))
-        assert [result.path for result in results] == paths
-        for result in results:
-            assert (result.sha256 is None) == bool(result.reason)
-            assert result.reason.isprintable(), result
-        refused += sum(result.sha256 is None for result in results)
-    assert 40 < refused < 96
+    for number, content in enumerate(corrupted(SHIPPED.read_bytes(), 48, seed=0), start=1):
+        onnx_files.put(tmp_path, "digits", number, content)
+    paths = sorted(tmp_path.glob("*/*/*"))
+    results = list(ModelSandbox(seconds=20).check(paths))
+    assert [result.path for result in results] == paths
+    for result in results:
+        assert (result.sha256 is None) == bool(result.reason)
+        assert result.reason.isprintable(), result
+    assert 20 < sum(result.sha256 is None for result in results) < 48

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 import http.server
-import json
 import logging
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from filelock import FileLock
 
 from service.errors import StartupError
 from service.models import object_store
@@ -47,7 +45,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != object_store.RECORD
+        if path.is_file() and path.name != object_store.LISTING
     }
 
 
@@ -73,56 +71,41 @@ def test_only_served_files_are_copied(store: Any) -> None:
     assert files(local_copy(f"{URL}/")) == served
 
 
-def test_unchanged_files_are_not_copied_again(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_store_is_not_copied_again(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, "faces/1/model.onnx", b"one")
+    put(store, "digits/1/model.onnx", b"digit")
+    first = local_copy(URL)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "get_file", None)
+        assert local_copy(URL) == first
+    store.rm("/bucket/models/digits", recursive=True)
     put(store, "faces/2/model.onnx", b"two")
-    folder = local_copy(URL)
-    opened: list[str] = []
-    plainly = type(store).open
-
-    def watched(self: Any, path: str, *more: Any, **options: Any) -> Any:
-        opened.append(path)
-        return plainly(self, path, *more, **options)
-
-    monkeypatch.setattr(type(store), "open", watched)
-    assert local_copy(URL) == folder
-    assert opened == []
-    put(store, "faces/2/model.onnx", b"another")
-    put(store, "faces/3/model.onnx", b"three")
-    opened.clear()
-    local_copy(URL)
-    assert [path[-18:] for path in opened] == ["faces/2/model.onnx", "faces/3/model.onnx"]
-    assert files(folder)["faces/2/model.onnx"] == b"another"
-    (folder / "faces" / "1" / "model.onnx").unlink()  # as a cleaner of temporary files may do
-    local_copy(URL)
-    assert files(folder)["faces/1/model.onnx"] == b"one"
+    second = local_copy(URL)
+    assert files(second) == {"faces/1/model.onnx": b"one", "faces/2/model.onnx": b"two"}
+    assert files(first) == {"faces/1/model.onnx": b"one", "digits/1/model.onnx": b"digit"}
+    put(store, "faces/2/model.onnx", b"new")  # of the same size
+    third = local_copy(URL)
+    assert files(third) == {"faces/1/model.onnx": b"one", "faces/2/model.onnx": b"new"}
+    assert second.is_dir() and not first.exists()
 
 
-def test_files_removed_from_the_store_are_removed_from_the_copy(store: Any) -> None:
-    put(store, "faces/1/model.onnx")
-    put(store, "digits/1/model.onnx")
-    put(store, "digits/aliases.json")
-    folder = local_copy(URL)
-    store.rm("/bucket/models/digits", recursive=True)
-    local_copy(URL)
-    assert list(files(folder)) == ["faces/1/model.onnx"]
-    assert not (folder / "digits").exists()
-
-
-@pytest.mark.parametrize("record", ["{", "[]", "3", None])
-def test_removed_files_are_removed_with_an_invalid_record(store: Any, record: str | None) -> None:
-    put(store, "faces/1/model.onnx")
-    put(store, "digits/1/model.onnx")
-    folder = local_copy(URL)
-    (folder / "faces" / "1" / ".model.onnx.0123.tmp").write_bytes(b"of copying that was killed")
-    if record is None:
-        (folder / object_store.RECORD).unlink()
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("faces/1/model.onnx", None),  # as a cleaner of temporary files may do
+        ("faces/1/model.onnx", b""),  # as a loss of power may do
+        (object_store.LISTING, None),
+        (object_store.LISTING, b"{"),
+    ],
+)
+def test_incomplete_copy_is_replaced(store: Any, path: str, content: bytes | None) -> None:
+    put(store, "faces/1/model.onnx", b"one")
+    damaged = local_copy(URL) / path
+    if content is None:
+        damaged.unlink()
     else:
-        (folder / object_store.RECORD).write_text(record)
-    store.rm("/bucket/models/digits", recursive=True)
-    local_copy(URL)
-    assert list(files(folder)) == ["faces/1/model.onnx"]
-    assert not (folder / "digits").exists()
+        damaged.write_bytes(content)
+    assert files(local_copy(URL)) == {"faces/1/model.onnx": b"one"}
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -151,10 +134,6 @@ def test_store_without_modification_times_is_read_on_each_copy(store: Any, tmp_p
 
 
 def test_truncated_download_is_discarded(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(store, "faces/1/model.onnx", b"before")
-    folder = local_copy(URL)
-    left = folder / "faces" / "1" / ".model.onnx.0123.tmp"
-    left.write_bytes(b"which may be what fills the disk")
     put(store, "faces/1/model.onnx", b"whole")
     find = type(store).find
 
@@ -166,28 +145,28 @@ def test_truncated_download_is_discarded(store: Any, monkeypatch: pytest.MonkeyP
         patch.setattr(type(store), "find", larger)
         with pytest.raises(StartupError, match="has 6 bytes, but 5 were received"):
             local_copy(URL)
-    assert files(folder) == {"faces/1/model.onnx": b"before"}
     assert files(local_copy(URL)) == {"faces/1/model.onnx": b"whole"}
 
 
-def test_failed_copy_keeps_the_previous_file(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_copy_leaves_nothing(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, "faces/1/model.onnx", b"one")
     folder = local_copy(URL)
-    put(store, "faces/1/model.onnx", b"changed")
+    killed = folder.with_name(object_store.UNFINISHED) / "faces" / "1"
+    killed.mkdir(parents=True)
+    (killed / "model.onnx").write_bytes(b"which may be what fills the disk")
     put(store, "faces/2/model.onnx", b"two")
 
-    def lost(source: Any, target: Any, size: int) -> None:
-        target.write(b"half")
+    def lost(self: Any, path: str, target: str) -> None:
+        Path(target).write_bytes(b"half")
         raise ConnectionError("the store is gone\nfor good")
 
-    monkeypatch.setattr(shutil, "copyfileobj", lost)
-    with pytest.raises(StartupError, match=f"{URL} cannot be read: the store is gone$"):
-        local_copy(URL)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "get_file", lost)
+        with pytest.raises(StartupError, match=f"{URL} cannot be read: the store is gone$"):
+            local_copy(URL)
+    assert list(folder.parent.iterdir()) == [folder]
     assert files(folder) == {"faces/1/model.onnx": b"one"}
-    monkeypatch.undo()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder.parent.parent))
-    assert local_copy(URL) == folder
-    assert files(folder) == {"faces/1/model.onnx": b"changed", "faces/2/model.onnx": b"two"}
+    assert files(local_copy(URL)) == {"faces/1/model.onnx": b"one", "faces/2/model.onnx": b"two"}
 
 
 def test_empty_store_is_an_error_and_changes_nothing(store: Any) -> None:
@@ -199,25 +178,13 @@ def test_empty_store_is_an_error_and_changes_nothing(store: Any) -> None:
     assert files(folder) == {"faces/1/model.onnx": b"one"}
 
 
-def test_unreadable_record_makes_all_files_be_copied_again(store: Any) -> None:
-    put(store, "faces/1/model.onnx", b"one")
-    folder = local_copy(URL)
-    (folder / object_store.RECORD).write_text("{")
-    (folder / "faces" / "1" / "model.onnx").write_bytes(b"two")
-    assert files(local_copy(URL)) == {"faces/1/model.onnx": b"one"}
-    assert list(json.loads((folder / object_store.RECORD).read_text())) == ["faces/1/model.onnx"]
-
-
-@pytest.mark.parametrize("function", ["replacing", "write_atomically", "FileLock"])
-def test_full_disk_is_a_startup_error(
-    store: Any, monkeypatch: pytest.MonkeyPatch, function: str
-) -> None:
+def test_full_disk_is_a_startup_error(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, "faces/1/model.onnx")
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(object_store, function, full)
+    monkeypatch.setattr(type(store), "get_file", full)
     with pytest.raises(StartupError, match=f"{URL} cannot be read: .*No space left on device"):
         local_copy(URL)
 
@@ -240,34 +207,21 @@ def test_password_in_a_url_is_not_shown(
     assert "pa%40ss" not in caplog.text
 
 
-def test_waiting_for_another_process_is_logged(
-    store: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_processes_share_a_copy(store: Any) -> None:
     put(store, "faces/1/model.onnx")
-    folder = local_copy(URL)
-    caplog.set_level(logging.INFO)
-    lock = FileLock(folder.with_suffix(".lock"))
-    lock.acquire()
-    waiting = threading.Thread(target=local_copy, args=(URL,))
-    waiting.start()
-    try:
-        while f"waiting for another process, which copies the models at {URL}" not in caplog.text:
-            assert waiting.is_alive(), "it did not wait, or said nothing of it"
-            waiting.join(0.05)
-    finally:
-        lock.release()
-        waiting.join()
+    with ThreadPoolExecutor(4) as threads:
+        copies = set(threads.map(lambda _: local_copy(URL), range(8)))
+    assert len(copies) == 1
 
 
 def test_folder_for_copies_writable_by_others_is_rejected(store: Any) -> None:
     put(store, "faces/1/model.onnx")
-    own = local_copy(URL).parent
+    own = local_copy(URL).parent.parent
     own.chmod(0o777)
     with pytest.raises(StartupError, match="others may write to"):
         local_copy(URL)
 
 
-@pytest.mark.server
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -276,10 +230,18 @@ def test_folder_for_copies_writable_by_others_is_rejected(store: Any) -> None:
         ("file:///nowhere/models", "no folder with models at file:///nowhere/models"),
     ],
 )
-def test_unreadable_store_is_a_startup_error(tmp_path: Path, url: str, said: str) -> None:
-    stderr = refuse("--models", url, TMPDIR=str(tmp_path))
-    assert said in stderr
-    assert url in stderr
+@pytest.mark.usefixtures("store")
+def test_unreadable_store_is_a_startup_error(url: str, said: str) -> None:
+    with pytest.raises(StartupError) as raised:
+        local_copy(url)
+    assert said in str(raised.value)
+    assert url in str(raised.value)
+
+
+@pytest.mark.server
+def test_server_does_not_start_without_its_store(tmp_path: Path) -> None:
+    said = refuse("--models", "file:///nowhere/models", TMPDIR=str(tmp_path))
+    assert "Error: there is no folder with models at file:///nowhere/models" in said
 
 
 @pytest.mark.server

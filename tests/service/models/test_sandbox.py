@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.errors import StartupError
+from service.models import sandbox
 from service.models.sandbox import CheckResult, ModelSandbox
-from tests.helpers import onnx_files
+from tests.helpers import dying_sandbox, onnx_files
 from tests.helpers.rejected_models import PLAIN, SMALL, TRUE, load, refusal, with_nodes
 from tests.helpers.waiting import wait_until
 
 
-def test_endless_loop_hits_the_time_limit(tmp_path: Path) -> None:
+def endless() -> onnx.ModelProto:
+    """Model with a loop that does not end."""
     value = helper.make_tensor_value_info
     body = helper.make_graph(
         [
@@ -34,8 +38,24 @@ def test_endless_loop_hits_the_time_limit(tmp_path: Path) -> None:
         [value("go_on_out", TensorProto.BOOL, []), value("state_out", TensorProto.FLOAT, None)],
     )
     loop = helper.make_node("Loop", ["", "true", "latent"], ["changed"], body=body)
-    said = refusal(tmp_path, with_nodes(TRUE, loop), ModelSandbox(seconds=3))
+    return with_nodes(TRUE, loop)
+
+
+def test_endless_loop_hits_the_time_limit(tmp_path: Path) -> None:
+    said = refusal(tmp_path, endless(), ModelSandbox(seconds=3))
     assert said == "the check did not finish within 3 s"
+
+
+def test_close_ends_a_running_check(tmp_path: Path) -> None:
+    path = onnx_files.put(tmp_path, "tiny", 1, endless())
+    checks = ModelSandbox()
+    with ThreadPoolExecutor() as pool:
+        result = pool.submit(lambda: list(checks.check([path])))
+        wait_until(lambda: bool(sandbox_processes()))
+        checks.close()
+        with pytest.raises(StartupError, match="the service is shutting down"):
+            result.result(timeout=30)
+    assert not sandbox_processes()
 
 
 def test_model_over_the_memory_limit_is_rejected(tmp_path: Path) -> None:
@@ -53,24 +73,21 @@ def sandbox_processes() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE
-        and "service.models.sandbox_worker" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE and sandbox.WORKER in child.cmdline()
     ]
 
 
-def test_killed_process_rejects_at_most_one_file(tmp_path: Path) -> None:
-    paths = [
-        onnx_files.put(tmp_path, "tiny", number, onnx_files.model(PLAIN)) for number in (1, 2, 3)
-    ]
-    results = ModelSandbox(seconds=20).check(paths)
-    found = [next(results)]
-    (child,) = sandbox_processes()
-    child.kill()
-    found.extend(results)
-    lost = [result for result in found if result.sha256 is None]
-    assert [result.path for result in found] == paths
-    assert len(lost) <= 1
-    assert all("killed by SIGKILL" in result.reason for result in lost)
+def test_killed_process_rejects_only_the_file_in_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "WORKER", dying_sandbox.PROGRAM)
+    for version in (1, 2, 3):
+        onnx_files.put(tmp_path, "tiny", version, onnx_files.model(PLAIN))
+    loaded = load(tmp_path, ModelSandbox(seconds=20))
+    assert list(loaded.models["tiny"]) == [1, 3]
+    (refused,) = loaded.refused
+    assert refused.path == "tiny/2/model.onnx"
+    assert "the sandbox process was killed by SIGKILL" in refused.reason
     assert not sandbox_processes()
 
 
@@ -100,7 +117,7 @@ def test_file_over_the_size_limit_is_rejected(tmp_path: Path) -> None:
 class _FileReplacer(ModelSandbox):
     """Changes each version 1 after its check."""
 
-    def check(self, files: list[Path]) -> Iterator[CheckResult]:  # type: ignore[override]
+    def check(self, files: Sequence[Path]) -> Generator[CheckResult]:
         for result in super().check(files):
             if result.path.parent.name == "1":
                 result.path.write_bytes(result.path.read_bytes() + b"\0")
@@ -130,14 +147,14 @@ def test_sandbox_environment_has_no_secrets(
     for name in ("FIGMENT_API_KEYS", "AWS_SECRET_ACCESS_KEY", "OTEL_EXPORTER_OTLP_HEADERS"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    sandbox = ModelSandbox()
-    sandbox.prepare()
+    checks = ModelSandbox()
+    checks.prepare()
     wait_until(lambda: len(sandbox_processes()) == 1)  # its command line is empty at first
     (child,) = sandbox_processes()
     assert "secret" not in child.environ().values()
     assert child.environ()["TMPDIR"] == str(tmp_path)
     path = onnx_files.put(tmp_path, "tiny", 1, onnx_files.model(PLAIN))
-    assert [result.reason for result in sandbox.check([path])] == [""]
+    assert [result.reason for result in checks.check([path])] == [""]
 
 
 def test_sandbox_that_does_not_start_is_a_startup_error(

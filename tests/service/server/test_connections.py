@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import resource
 import socket
 import time
@@ -25,6 +26,7 @@ HEAD = (
     b"POST /generate HTTP/1.1\r\nHost: figment\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n"
 )
+LAST = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -137,23 +139,27 @@ def test_slow_body_of_an_answered_request_times_out(server: Server) -> None:
 
 def test_client_that_reads_nothing_is_disconnected(server: Server) -> None:
     body = b'{"n": 10000, "model": "plain"}'
-    before = connections(server)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(30)
         url = server.client.base_url
         connection.connect((url.host, url.port or 80))
         connection.sendall(HEAD % len(body) + body)
-        wait_for_disconnect(server, before)
+        wait_for_disconnect(server, connection)
         with pytest.raises((ConnectionError, AssertionError)):
             taken = read_all(connection)
             assert taken.endswith(b"]}")
 
 
-def wait_for_disconnect(server: Server, before: int) -> None:
-    """Wait until there is another connection than ``before``, and then until it is closed."""
-    wait_until(lambda: connections(server) > before, 20)
-    wait_until(lambda: connections(server) <= before, 20)
+def wait_for_disconnect(server: Server, client: socket.socket) -> None:
+    """Wait until the server has accepted a connection, and then until it is closed."""
+    process, address = psutil.Process(server.process.pid), client.getsockname()
+
+    def accepted() -> bool:
+        return any(each.raddr == address for each in process.net_connections("tcp"))
+
+    wait_until(accepted, 20)
+    wait_until(lambda: not accepted(), 20)
 
 
 def connections(server: Server) -> int:
@@ -179,30 +185,128 @@ def test_thousand_incomplete_requests_do_not_delay_others(server: Server) -> Non
     assert serves(server)
 
 
-def test_new_connection_evicts_the_slowest() -> None:
+def test_surplus_connections_are_answered_503() -> None:
     options = ("--max-connections", "20", "--timeout", "30")
-    with serve(*options, program=PROGRAM) as server:
-        held = [connect(server) for _ in range(30)]
+    request = b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    with serve(*options, program=PROGRAM) as server, contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(server)) for _ in range(20)]
         wait_until(lambda: connections(server) >= 20)
-        with connect(server) as connection:
-            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            assert b"200 OK" in read_all(connection)
-        assert connections(server) <= 22
-        for connection in held:
-            connection.close()
+        with connect(server) as surplus:
+            surplus.sendall(request)
+            status, body = problem(read_all(surplus))
+            assert status == 503
+            assert body["detail"] == "at most 20 connections are served at a time"
+        held[0].sendall(request)
+        assert b"200 OK" in read_all(held[0])
+        wait_until(lambda: connections(server) <= 20)
+        with connect(server) as another:
+            another.sendall(request)
+            assert b"200 OK" in read_all(another)
 
 
-def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
-    requests = [
-        (HEAD % len(body) + body)
-        for body in (b'{"n": %d, "seed": 3}' % (number % 4 + 1) for number in range(20))
-    ]
+@pytest.mark.parametrize("count", [20, 102, 2000])
+def test_pipelined_requests_are_answered_in_order(server: Server, count: int) -> None:
+    """In one packet or many, and however many there are."""
+    paths = [b"/models/m%d" % number for number in range(count)]
+    requests = b"".join(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path for path in paths)
     with connect(server) as connection:
-        connection.sendall(b"".join(requests))
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        connection.sendall(requests + LAST)
         answers = read_all(connection)
-    assert answers.count(b"HTTP/1.1 200 OK") == 21
+    found = re.findall(rb"no model '(m\d+)'|(alive)", answers)
+    assert [b"/models/" + name for name, _ in found[:-1]] == paths
+    assert found[-1][1] == b"alive"
+
+
+def test_pipelined_images_are_answered_in_order(server: Server) -> None:
+    bodies = [b'{"n": %d, "seed": %d}' % (seed % 4 + 1, seed) for seed in range(20)]
+    with connect(server) as connection:
+        connection.sendall(b"".join(HEAD % len(body) + body for body in bodies) + LAST)
+        answers = read_all(connection)
+    assert [int(seed) for seed in re.findall(rb'"seed": ?(\d+)', answers)] == list(range(20))
     assert answers.endswith(b'{"status":"alive"}')
+
+
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [
+        (b"hello\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x02\x00", b"400"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000, b"431"),
+        (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", b"501"),
+    ],
+    ids=["malformed", "TLS", "malformed body", "large head", "CONNECT"],
+)
+def test_requests_before_a_rejected_one_are_answered(
+    server: Server, last: bytes, status: bytes
+) -> None:
+    body = b'{"n": 32}'
+    with connect(server) as connection:
+        connection.sendall(2 * (HEAD % len(body) + body) + last)
+        answers = read_all(connection)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200", status]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_large_body_gets_one_answer(server: Server, declared: bool) -> None:
+    length = b"Content-Length: 20000000" if declared else b"Transfer-Encoding: chunked"
+    part = b"x" * 10_000
+    with connect(server) as connection:
+        connection.sendall(
+            b"POST /generate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            + length
+            + b"\r\n\r\n"
+        )
+        with contextlib.suppress(ConnectionError):
+            for _ in range(2000):
+                connection.sendall(part if declared else b"%x\r\n%b\r\n" % (len(part), part))
+        answers = read_all(connection)
+    assert answers.count(b"HTTP/1.1 413") == answers.count(b"HTTP/1.1") <= 1
+    assert serves(server)
+
+
+def test_body_that_becomes_invalid_after_its_answer_gets_no_second_one(server: Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(
+            b"GET /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        assert b"200 OK" in connection.recv(1000)
+        connection.sendall(b"xyz\r\n")
+        assert read_all(connection) == b""
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"identity", b"deflate,chunked"])
+def test_transfer_codings_other_than_chunked_are_rejected(server: Server, coding: bytes) -> None:
+    with connect(server) as connection:
+        connection.sendall(
+            b"POST /generate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: %b\r\n\r\n2\r\n{}\r\n0\r\n\r\n" % coding
+        )
+        status, body = problem(read_all(connection))
+    assert (status, body["detail"]) == (501, "the only Transfer-Encoding allowed is chunked")
+
+
+@pytest.mark.parametrize("n", [1, 4000])
+def test_half_closed_client_gets_its_answers(server: Server, n: int) -> None:
+    body = b'{"n": %d, "seed": 3}' % n
+    with connect(server) as connection:
+        connection.sendall(2 * (HEAD % len(body) + body))
+        connection.shutdown(socket.SHUT_WR)
+        answers = read_all(connection)
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+    assert answers.count(b'"index"') == 2 * n
+
+
+@pytest.mark.parametrize("request_", [(HEAD % len(BODY) + BODY)[:-1], HEAD[:40]])
+def test_half_closed_client_with_an_incomplete_request_gets_400(
+    server: Server, request_: bytes
+) -> None:
+    with connect(server) as connection:
+        connection.sendall(request_)
+        connection.shutdown(socket.SHUT_WR)
+        status, body = problem(read_all(connection))
+    assert status == 400
+    assert body["detail"] == "the connection was closed before the request was complete"
 
 
 def test_trailers_are_not_headers(server: Server) -> None:
@@ -249,11 +353,10 @@ def test_pipelined_flood_does_not_delay_others(server: Server) -> None:
 
 
 def test_pipelining_client_that_reads_nothing_is_disconnected(server: Server) -> None:
-    before = connections(server)
     with connect(server) as connection:
         bundle = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n\r\n"
         connection.sendall(bundle * 50)
-        wait_for_disconnect(server, before)
+        wait_for_disconnect(server, connection)
 
 
 def test_complete_request_is_answered_whatever_follows(server: Server) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import onnxruntime as ort
 import pytest
 
@@ -18,6 +19,7 @@ from service.inference import session
 from service.settings import Settings
 from tests.conftest import attribute, manifest
 from tests.helpers import onnx_files
+from tests.helpers.ports import free_port
 from tests.helpers.server import MODELS, ROOT, command, environment, serve
 from tests.helpers.startup import refuse
 from tests.helpers.waiting import wait_until
@@ -66,6 +68,15 @@ def test_compose_passes_every_setting_that_the_image_does_not_set() -> None:
     assert passed == names - image
 
 
+@pytest.mark.parametrize(
+    "file", ["Dockerfile", "Makefile", "docs/systemd.md", "benchmarks/soak.py"]
+)
+def test_every_start_returns_freed_memory(file: str) -> None:
+    """The soak measures what users start."""
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        assert f"{name}=1048576" in (ROOT / file).read_text()
+
+
 @pytest.mark.server
 def test_rejected_model_does_not_stop_the_others(tmp_path: Path) -> None:
     eyes = attribute("eyes", "red", "blue")
@@ -107,6 +118,7 @@ def test_startup_logs_device_threads_and_reason() -> None:
         assert "threads 1" in line
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("options", "settings", "error"),
     [
@@ -129,10 +141,12 @@ def test_invalid_setting_is_an_error(
     assert error in refuse(*options, **settings)
 
 
+@pytest.mark.server
 def test_empty_models_folder_is_an_error(tmp_path: Path) -> None:
     assert "no model to serve" in refuse("--models", str(tmp_path))
 
 
+@pytest.mark.server
 @pytest.mark.skipif(
     session.CUDA in ort.get_available_providers(), reason="CUDA may work with this wheel"
 )
@@ -149,6 +163,29 @@ def test_port_in_use_is_an_error(plain_models: Path, workers: str) -> None:
         port = str(taken.getsockname()[1])
         options = ("--models", str(plain_models), "--port", port, "--workers", workers)
         assert "ddress already in use" in refuse(*options)
+
+
+@pytest.mark.server
+@WORKERS
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_change_nothing(
+    plain_models: Path, workers: str, closed: str
+) -> None:
+    """Unless they are opened, a socket gets their descriptors, and libuv aborts at exit."""
+    port = str(free_port())
+    options = ("--models", str(plain_models), "--workers", workers, "--port", port)
+    run = ["sh", "-c", f'exec "$0" "$@" {closed}', *command(*options)]
+    with subprocess.Popen(run, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}"))
+        process.terminate()
+    assert process.returncode == 0
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 @pytest.mark.server

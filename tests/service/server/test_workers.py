@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,15 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from uvicorn.supervisors.multiprocess import SIGNALS
 
-from service.server.workers import HEARTBEAT_TIMEOUT_SECONDS, WorkerProcesses, WorkerSlot
+from service.observability import metrics
+from service.server.workers import (
+    HEARTBEAT_TIMEOUT_SECONDS,
+    POLL_SECONDS,
+    Worker,
+    WorkerProcesses,
+)
 from service.settings import Settings
 from tests.conftest import manifest
 from tests.helpers import onnx_files
@@ -110,26 +116,55 @@ def test_worker_that_cannot_be_started_is_retried(server: Server) -> None:
     wait_until(lambda: len(workers_of(server)) == 2)
 
 
-def test_worker_without_heartbeat_is_killed() -> None:
-    """A worker that still loads is not killed, and none is after a pause of the whole machine."""
-    supervisor = WorkerProcesses(Settings(), "service.app:create_app")
-    context = multiprocessing.get_context("spawn")
-    now = time.monotonic()
-    heartbeats = {"loads": 0.0, "lives": now + 2 * HEARTBEAT_TIMEOUT_SECONDS, "hangs": now - 1}
-    for heartbeat in heartbeats.values():
-        process = context.Process(target=time.sleep, args=(60,))
-        process.start()
-        supervisor._slots.append(WorkerSlot(process, ctypes.c_double(heartbeat), now))
-    for later in (0, 10, 20, 29):
-        supervisor._kill_hung(now + HEARTBEAT_TIMEOUT_SECONDS + later)  # all paused before these
-        assert all(slot.process.is_alive() for slot in supervisor._slots)
-    supervisor._kill_hung(now + 2 * HEARTBEAT_TIMEOUT_SECONDS + 0.1)
-    *others, hangs = [slot.process for slot in supervisor._slots]
-    hangs.join(10)
+class SilentWorker(Worker):
+    """Sends no heartbeat."""
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        time.sleep(60)
+
+
+class HungWorker(SilentWorker):
+    """Sends one heartbeat, and none after."""
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        self.child_conn.send(self.child_conn.recv())
+        super().target(sockets)
+
+
+@pytest.fixture
+def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerProcesses]:
+    """Parent process without workers, in this process."""
+    monkeypatch.setenv(metrics.SHARED, str(tmp_path))
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    parent = WorkerProcesses(Settings(port=0), "")
+    yield parent
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for listener in parent.sockets:
+        listener.close()
+
+
+def test_worker_without_heartbeat_is_killed(
+    parent: WorkerProcesses, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that still loads is not killed. The kill is logged once."""
+    loads, hangs = parent.processes = [
+        kind(parent.config, parent.sockets) for kind in (SilentWorker, HungWorker)
+    ]
+    for worker in parent.processes:
+        worker.start()
+    wait_until(lambda: hangs.is_alive() and hangs.has_served)
+    for _ in range(int(HEARTBEAT_TIMEOUT_SECONDS / POLL_SECONDS) - 1):
+        parent.keep_subprocess_alive()
+        assert hangs.exitcode is None
+    for _ in range(2):
+        parent.keep_subprocess_alive()
     assert hangs.exitcode == -signal.SIGKILL
-    for process in others:
-        assert process.is_alive()
-        process.kill()
+    assert loads.exitcode is None
+    killed, exited = caplog.messages
+    assert killed == f"worker process {hangs.pid} sent no heartbeat for 30 s; killing it"
+    assert exited == f"worker process {hangs.pid} exited (-9); restart in 1 s"
+    loads.kill()
 
 
 def test_workers_exit_with_their_parent() -> None:

@@ -299,6 +299,8 @@ def test_training_warns_and_continues(tmp_path: Path, flawed: Dataset) -> None:
     assert again.exit_code == 0, again.output
 
 
+@pytest.mark.slow
+@pytest.mark.real_data
 def test_anime_faces_have_no_copies_and_are_audited_quickly(anime_faces: Dataset) -> None:
     began = time.process_time()
     found = audit.quick_audit(anime_faces)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import tempfile
 import unicodedata
 import zipfile
@@ -21,6 +22,8 @@ JUNK = {
     "__MACOSX/._a.png": b"\0\5\x16\7",
     "notes.txt": b"hello",
     ".cache/b.png": picture(201),
+    "$RECYCLE.BIN/c.png": picture(202),
+    "thumbnail of a camera.dng": picture(203, form="TIFF"),
     "photo.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
 }
 SPLITS = (
@@ -28,6 +31,8 @@ SPLITS = (
     ("training_set", "test_set"),
     ("seg_train", "seg_test"),
     ("Train", "val"),
+    ("trainSet", "testSet"),
+    ("train", "test", "sample"),
 )
 ENDINGS = ("png", "PNG", "jpeg", "dat", "")
 CLASSES = ("cat", "dög", "thé", "10", "Ankle boot")
@@ -42,8 +47,8 @@ layouts = st.fixed_dictionaries(
         "deeper": st.booleans(),
         "junk": st.lists(st.sampled_from(sorted(JUNK)), unique=True),
         "decomposed": st.booleans(),
-        "packed": st.booleans(),
-        "linked": st.booleans(),
+        "source": st.sampled_from(["folder", "linked", "zip", "tar", "tgz"]),
+        "dotted": st.booleans(),
         "table": st.sampled_from([None, "utf-8", "utf-8-sig", "utf-16"]),
         "separator": st.sampled_from([",", ";", "\t"]),
     }
@@ -89,12 +94,18 @@ def test_every_file_is_read_with_its_label_or_counted(layout: dict[str, object])
         for path, content in files.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(content)
-        if layout["packed"]:
-            with zipfile.ZipFile(Path(name) / "a.zip", "w") as archive:
-                for path, content in files.items():
-                    archive.writestr(path, content)
+        start = "./" if layout["dotted"] else ""
+        if layout["source"] == "zip":
             source = Path(name) / "a.zip"
-        elif layout["linked"]:
+            with zipfile.ZipFile(source, "w") as archive:
+                for path, content in files.items():
+                    archive.writestr(start + path, content)
+        elif layout["source"] in ("tar", "tgz"):
+            source = Path(name) / f"a.{layout['source']}"
+            with tarfile.open(source, "w" if source.suffix == ".tar" else "w:gz") as tar:
+                for path in files:
+                    tar.add(root / path, start + path)
+        elif layout["source"] == "linked":
             source = Path(name) / "link"
             source.symlink_to(root)
             (root / "loop").symlink_to(root)

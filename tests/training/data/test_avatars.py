@@ -22,7 +22,7 @@ def repaint(index: int, **labels: str) -> npt.NDArray[np.int64]:
     return np.asarray(avatars.render({**chosen, **labels}, dice), dtype=np.int64)
 
 
-def test_form(faces: Dataset) -> None:
+def test_images_labels_and_licence(faces: Dataset) -> None:
     assert faces.name == "avatars"
     assert faces.licence == "MIT (drawn by Figment)"
     assert faces.images.shape == (IMAGES, 64, 64, 3)
@@ -30,14 +30,14 @@ def test_form(faces: Dataset) -> None:
     assert {a.name: a.values for a in faces.attributes} == avatars.VALUES
 
 
-def test_every_value_occurs_as_often_as_it_says(faces: Dataset) -> None:
+def test_frequencies_are_those_of_the_labels(faces: Dataset) -> None:
     for attribute, column in zip(faces.attributes, faces.labels.T, strict=True):
         counts = np.bincount(column, minlength=len(attribute.values))
         assert counts.min() > 0
         assert attribute.frequencies == pytest.approx(counts / IMAGES)
 
 
-def test_few_images_have_the_whole_vocabulary() -> None:
+def test_one_image_has_the_whole_vocabulary() -> None:
     single = avatars.draw(1)
     assert {a.name: a.values for a in single.attributes} == avatars.VALUES
     assert all(sorted(a.frequencies)[-2:] == [0, 1] for a in single.attributes)
@@ -55,7 +55,7 @@ def test_other_seed_gives_other_images(faces: Dataset) -> None:
 
 
 @pytest.mark.parametrize("attribute", ["hair", "eyes"])
-def test_colour_in_the_picture_is_the_labelled_one(faces: Dataset, attribute: str) -> None:
+def test_drawn_colour_is_the_labelled_one(faces: Dataset, attribute: str) -> None:
     names = avatars.VALUES[attribute]
     table = np.array([avatars.COLOURS[name] for name in names])
     labels = faces.labels[:, list(avatars.VALUES).index(attribute)]
@@ -71,7 +71,7 @@ def test_colour_in_the_picture_is_the_labelled_one(faces: Dataset, attribute: st
 
 
 @pytest.mark.parametrize("attribute", ["style", "expression", "glasses"])
-def test_every_other_value_shows_in_the_picture(attribute: str) -> None:
+def test_each_value_changes_the_picture(attribute: str) -> None:
     pictures = [repaint(0, **{attribute: value}) for value in avatars.VALUES[attribute]]
     for index, picture in enumerate(pictures):
         for other in pictures[:index]:
@@ -80,6 +80,6 @@ def test_every_other_value_shows_in_the_picture(attribute: str) -> None:
 
 
 @pytest.mark.parametrize(("count", "seed"), [(0, 0), (-1, 0), (1, -1)])
-def test_impossible_request_is_refused(count: int, seed: int) -> None:
+def test_invalid_count_or_seed_is_rejected(count: int, seed: int) -> None:
     with pytest.raises(ValueError):
         avatars.draw(count, seed)

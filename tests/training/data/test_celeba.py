@@ -7,6 +7,7 @@ import pytest
 from service.core.labels import Vocabulary
 from tests.helpers.image_files import Pack, as_folder, as_zip, as_zip_of_a_folder, picture, problems
 from training.data import load
+from training.errors import DataError
 
 IMAGES = {f"img_align_celeba/00000{n}.jpg": picture(20 * n, form="JPEG") for n in range(1, 7)}
 ROWS = ["-1 1", " 1 -1", "-1 -1", " 1  1", "-1  1", " 1 -1"]
@@ -37,7 +38,7 @@ def test_attributes_are_no_and_yes(tmp_path: Path, pack: Pack) -> None:
     assert dataset.names[0] == "000001.jpg"
 
 
-def test_its_labels_are_spoken(tmp_path: Path) -> None:
+def test_attributes_are_labels_of_the_vocabulary(tmp_path: Path) -> None:
     vocabulary = Vocabulary(load(str(as_folder(tmp_path, IMAGES | listed(*ROWS)))).attributes, "")
     assert vocabulary.parse("Smiling") == {0: 1}
     assert vocabulary.parse("not smiling, no beard") == {0: 0, 1: 1}
@@ -50,7 +51,7 @@ def test_attributes_are_chosen(tmp_path: Path) -> None:
     assert problems(path, ["Hat"]) == ["no attribute 'Hat'; there are: Smiling, No_Beard"]
 
 
-def test_the_layout_of_the_authors_and_faces_in_the_wild(tmp_path: Path) -> None:
+def test_layout_of_the_authors_with_images_in_the_wild(tmp_path: Path) -> None:
     files = {f"Img/{name}": file for name, file in IMAGES.items()}
     files |= {name.replace("align_", ""): picture(size=(30, 20)) for name in files}
     files |= {f"Anno/{name}": file for name, file in listed(*ROWS).items()}
@@ -107,3 +108,46 @@ def test_images_that_are_still_packed(tmp_path: Path) -> None:
     assert problems(as_folder(tmp_path, files)) == [
         "none of its images is there, such as 000001.jpg: is img_align_celeba.zip unpacked?"
     ]
+
+
+def test_lists_in_two_folders_are_an_error(tmp_path: Path) -> None:
+    both = IMAGES | listed(*ROWS)
+    files = {f"{folder}/{name}": content for folder in "ab" for name, content in both.items()}
+    path = as_folder(tmp_path, files)
+    assert problems(path) == [
+        "has several lists: a/list_attr_celeba.txt, b/list_attr_celeba.txt; name one with "
+        "--table a/list_attr_celeba.txt"
+    ]
+    dataset = load(str(path), table="b/list_attr_celeba.txt")
+    assert dataset.reading is not None
+    left_out = dataset.reading.left_out["image that the table does not list"]
+    assert left_out.examples[0] == "a/img_align_celeba/000001.jpg"
+
+
+def test_one_image_in_two_places_is_an_error(tmp_path: Path) -> None:
+    files = IMAGES | {f"more/{name}": content for name, content in IMAGES.items()}
+    assert (
+        "000001.jpg is there several times: "
+        in problems(as_folder(tmp_path, files | listed(*ROWS)))[0]
+    )
+
+
+@pytest.mark.parametrize("name", ["LIST_ATTR_CELEBA.TXT", "CelebAMask-HQ-attribute-anno.txt"])
+def test_other_names_of_the_list(tmp_path: Path, name: str) -> None:
+    files = IMAGES | {name: listed(*ROWS)["list_attr_celeba.txt"]}
+    assert load(str(as_folder(tmp_path, files))).labels.tolist()[:2] == [[0, 1], [1, 0]]
+
+
+def test_images_as_png(tmp_path: Path) -> None:
+    files = {
+        name.replace("celeba/", "celeba_png/").replace(".jpg", ".png"): picture(n)
+        for n, name in enumerate(IMAGES)
+    }
+    dataset = load(str(as_folder(tmp_path, files | listed(*ROWS))))
+    assert dataset.images[:, 0, 0, 0].tolist() == list(range(6))
+
+
+def test_split_without_a_partition_is_an_error(tmp_path: Path) -> None:
+    path = as_folder(tmp_path, IMAGES | listed(*ROWS))
+    with pytest.raises(DataError, match="has no list_eval_partition"):
+        load(str(path), split="test")

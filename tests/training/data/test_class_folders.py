@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.image_files import Pack, as_folder, as_zip, as_zip_of_a_folder, picture, problems
+from tests.helpers.image_files import (
+    Pack,
+    as_folder,
+    as_zip,
+    as_zip_of_a_folder,
+    below,
+    classes,
+    picture,
+    problems,
+)
 from training.data import load
 
 FILES = {
@@ -95,3 +104,68 @@ def test_everything_wrong_is_reported_at_once(tmp_path: Path) -> None:
 def test_names_that_cannot_be_labels(tmp_path: Path) -> None:
     files = {f"{kind}/{n}.png": picture() for kind in ("red", "Red") for n in range(2)}
     assert "which are equal as labels" in problems(as_zip(tmp_path, files))[0]
+
+
+def test_folders_of_two_attributes(tmp_path: Path) -> None:
+    files = {
+        f"hair={hair}/eyes={eyes}/{n}.png": picture(n)
+        for hair in ("dark%20red", "blue")
+        for eyes in ("green", "gray")
+        for n in range(2)
+    }
+    dataset = load(str(as_folder(tmp_path, files)))
+    assert [(x.name, x.values) for x in dataset.attributes] == [
+        ("hair", ("blue", "dark red")),
+        ("eyes", ("gray", "green")),
+    ]
+
+
+def test_folder_of_a_missing_value_is_an_error(tmp_path: Path) -> None:
+    path = as_folder(tmp_path, classes("hair=red", "hair=blue", "hair=__HIVE_DEFAULT_PARTITION__"))
+    assert "no value for 'hair'" in problems(path)[0]
+
+
+def test_class_may_have_the_name_of_a_missing_value(tmp_path: Path) -> None:
+    dataset = load(str(as_folder(tmp_path, classes("nan", "null"))))
+    assert dataset.attributes[0].values == ("nan", "null")
+
+
+def test_folders_that_name_different_attributes_are_an_error(tmp_path: Path) -> None:
+    path = as_folder(tmp_path, classes("dog", "label=cat"))
+    assert problems(path) == [
+        "folders of 'dog/0.png' and 'label=cat/0.png' name different attributes"
+    ]
+
+
+def test_folders_below_the_classes_are_named(tmp_path: Path) -> None:
+    reading = load(str(as_folder(tmp_path, classes("animals/cat", "animals/dog", "plants/oak"))))
+    assert reading.reading is not None
+    assert reading.reading.unread == {"cat and 2 more": "folders below the classes"}
+
+
+@pytest.mark.parametrize("other", ["masks", "annotations/trimaps", "SegmentationClass", "labels"])
+def test_images_beside_their_masks_are_no_classes(tmp_path: Path, other: str) -> None:
+    path = as_folder(tmp_path, classes("images", other))
+    assert "look like images and what belongs to them" in problems(path)[0]
+    assert "look like images and what belongs to them" in problems(path, [])[0]
+    assert len(load(str(path), [], split="images")) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["{0:05}/{1:05}.png", "{2:05}/img{1:08}.png", "{3:04}/{1}.png"], ids=str
+)
+def test_folders_that_number_the_files_are_no_classes(tmp_path: Path, name: str) -> None:
+    numbers = (0, 1, 1000, 1001)
+    files = {name.format(n // 1000 * 1000, n, n // 1000, n % 1000): picture() for n in numbers}
+    path = as_folder(tmp_path, files)
+    assert "only number the files; --unconditional" in problems(path)[0]
+    assert len(load(str(path), ["label"])) == 4
+
+
+def test_nested_copy_of_the_classes_is_left_out(tmp_path: Path) -> None:
+    hands = classes("rock", "paper", "scissors")
+    dataset = load(str(as_folder(tmp_path, hands | below("rps-cv-images", hands))))
+    assert dataset.attributes[0].values == ("paper", "rock", "scissors")
+    assert len(dataset) == 6
+    assert dataset.reading is not None
+    assert dataset.reading.left_out["nested copy of the classes"].count == 6

@@ -100,7 +100,7 @@ def test_floats_have_no_range(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photos_are_turned_as_the_camera_was_held(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     pixels = np.zeros((24, 16), dtype=np.uint8)
     pixels[:8, :8] = 255
     exif = Image.Exif()
@@ -131,14 +131,14 @@ def test_colour_after_a_damaged_file_and_grey() -> None:
     assert found == ["row 0 is not a readable image: the file is empty"]
 
 
-def test_too_many_for_the_memory() -> None:
+def test_images_that_exceed_memory_are_an_error() -> None:
     pictures = [Picture("row 0", lambda: picture())]
     with pytest.raises(DataError, match="--size makes them smaller"):
         decode(pictures, 10**15, Framing(), [])
 
 
 @pytest.mark.parametrize("source", ["avatars:128", "idx"])
-def test_what_is_not_made_of_image_files_keeps_its_size(tmp_path: Path, source: str) -> None:
+def test_size_and_crop_are_for_image_files(tmp_path: Path, source: str) -> None:
     if source == "idx":
         (tmp_path / "train-images-idx3-ubyte").touch()
         source = str(tmp_path)

@@ -145,7 +145,7 @@ def test_a_zip_whose_images_are_damaged(tmp_path: Path) -> None:
     assert "line 2: 'a.png' is not a readable image: Bad CRC-32" in found
 
 
-def test_sources_that_are_none(tmp_path: Path) -> None:
+def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
     assert "does not exist" in problems(tmp_path / "nowhere")[0]
     (tmp_path / "empty").mkdir()
     assert "no data that can be read" in problems(tmp_path / "empty")[0]
@@ -234,7 +234,7 @@ def test_values_stand_in_natural_order() -> None:
     assert attribute.frequencies == (0.4, 0.2, 0.2, 0.2)
 
 
-def test_digest_tells_pixels_labels_and_vocabularies_apart() -> None:
+def test_digest_depends_on_pixels_labels_and_vocabulary() -> None:
     images = np.zeros((4, 16, 16, 3), dtype=np.uint8)
     labels, attributes = encode_labels({"x": ["a", "a", "b", "b"]}, 4, "here")
     digests = {

@@ -120,7 +120,7 @@ def test_everything_wrong_is_reported_at_once(tmp_path: Path) -> None:
         "row 4: no value for 'label'",
         "row 5: label '2' stands only here: misspelt?",
         "row 7: x 'c' stands only here: misspelt?",
-        "row 2: no image bytes",
+        "row 2: no image bytes, only the path '2.png'",
     ]
     assert found[-1].startswith("row 5 is not a readable image: cannot identify")
 
@@ -142,7 +142,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": {"features": {"x": 1}}}'])
-def test_metadata_of_other_programs_is_passed_over(tmp_path: Path, metadata: bytes) -> None:
+def test_metadata_of_other_programs_is_ignored(tmp_path: Path, metadata: bytes) -> None:
     table = pa.table({"image": EIGHT, "x": [0, 1] * 4})
     table = table.replace_schema_metadata({"huggingface": metadata})
     pq.write_table(table, tmp_path / "a.parquet")
@@ -155,3 +155,20 @@ def test_damage_behind_a_sound_footer(tmp_path: Path) -> None:
     content[4:200] = bytes(196)
     path.write_bytes(content)
     assert problems(path)[0].startswith("is a damaged Parquet file: ")
+
+
+def test_column_of_images_is_found_by_content(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"photo": EIGHT, "x": ["a", "b"] * 4}), tmp_path / "a.parquet")
+    assert len(load(str(tmp_path))) == 8
+    pq.write_table(pa.table({"left": EIGHT, "right": EIGHT}), tmp_path / "a.parquet")
+    assert problems(tmp_path) == [
+        "several columns of images: left, right; call one of them 'image'"
+    ]
+
+
+def test_missing_shards_are_named(tmp_path: Path) -> None:
+    for shard in (0, 2):
+        write(tmp_path / f"train-0000{shard}-of-00003.parquet", x=["a", "b"] * 4)
+    reading = load(str(tmp_path)).reading
+    assert reading is not None
+    assert reading.notes["shards that are not there"].examples == ["train-00001-of-00003.parquet"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,94 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.helpers.image_files import as_folder, as_zip, picture, problems
-from training.data import Dataset, load
-from training.data.splits import kind_of, select
-from training.errors import DataError
-
-
-def classes(*names: str, count: int = 2) -> dict[str, bytes]:
-    return {
-        f"{name}/{n}.png": picture(10 * k + n) for k, name in enumerate(names) for n in range(count)
-    }
-
-
-def below(prefix: str, files: dict[str, bytes]) -> dict[str, bytes]:
-    return {f"{prefix}/{name}": content for name, content in files.items()}
-
-
-def counts(dataset: Dataset) -> dict[str, int]:
-    (attribute,) = dataset.attributes
-    return {
-        value: int((dataset.labels[:, 0] == at).sum()) for at, value in enumerate(attribute.values)
-    }
-
-
-def table(*rows: str, name: str = "metadata.csv") -> dict[str, bytes]:
-    return {name: "\n".join(rows).encode()}
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("train", ("train", "")),
-        ("training_set", ("train", "set")),
-        ("seg_train", ("train", "seg")),
-        ("train-00000-of-00002.parquet", ("train", "")),
-        ("birds_test.parquet", ("test", "birds")),
-        ("test1", ("test", "")),
-        ("train2017", ("train", "")),
-        ("split=val", ("val", "")),
-        ("trainer", None),
-        ("my train of thought", None),
-        ("cat", None),
-    ],
+from tests.helpers.image_files import (
+    as_folder,
+    as_zip,
+    classes,
+    counts,
+    picture,
+    problems,
+    table,
 )
-def test_kind_of_split(name: str, kind: tuple[str, str] | None) -> None:
-    assert kind_of(name) == kind
-
-
-def test_splits_without_one_for_training_are_an_error() -> None:
-    with pytest.raises(DataError, match="--split"):
-        select(["test/a/0.png", "val/a/0.png"], "here")
-    assert select(["test/a/0.png", "val/a/0.png"], "here", "val").split == "val"
-    with pytest.raises(DataError, match="has no split 'dev2'"):
-        select(["test/a/0.png", "val/a/0.png"], "here", "dev2")
-
-
-def test_nested_copy_of_splits_is_left_out(tmp_path: Path) -> None:
-    inner = below("train", classes("sick", "well")) | below("test", classes("sick", "well"))
-    files = below("xray", inner | below("xray", inner))
-    dataset = load(str(as_folder(tmp_path, files)))
-    assert counts(dataset) == {"sick": 2, "well": 2}
-    assert dataset.reading is not None
-    assert dataset.reading.left_out["nested copy of the splits"].count == 8
-    assert dataset.reading.left_out["split test"].count == 4
-
-
-def test_siblings_with_the_same_folders_are_an_error_that_lists_them(tmp_path: Path) -> None:
-    files = below("spring", classes("cat", "dog")) | below("autumn", classes("cat", "dog"))
-    path = as_folder(tmp_path, files)
-    (found,) = problems(path)
-    assert "autumn, spring look like splits" in found
-    assert "--split" in found
-    assert counts(load(str(path), split="spring")) == {"cat": 2, "dog": 2}
-    assert counts(load(str(path), split="none")) == {"cat": 4, "dog": 4}
-
-
-def test_splits_below_classes(tmp_path: Path) -> None:
-    files = {
-        f"{kind}/{split}/{n}.png": picture(n)
-        for kind in ("cat", "dog")
-        for split, count in (("train", 3), ("test", 2))
-        for n in range(count)
-    }
-    assert counts(load(str(as_folder(tmp_path, files)))) == {"cat": 3, "dog": 3}
-
-
-def test_parts_are_joined(tmp_path: Path) -> None:
-    files = below("part1", classes("cat", "dog")) | below("part2", classes("cat", "dog"))
-    assert counts(load(str(as_folder(tmp_path, files)))) == {"cat": 4, "dog": 4}
+from training.data import load
 
 
 def test_hive_folders_name_the_attribute(tmp_path: Path) -> None:
@@ -116,14 +39,6 @@ def test_several_tables_in_one_folder_are_an_error(tmp_path: Path) -> None:
         "has several tables: labels.csv, metadata.csv; name one with --table" in problems(path)[0]
     )
     assert load(str(path), table="labels.csv").attributes[0].name == "y"
-
-
-def test_column_of_splits_is_no_label(tmp_path: Path) -> None:
-    files = {f"{n}.png": picture(n) for n in range(6)}
-    rows = [f"{n}.png,{'ab'[n % 2]},{'train' if n < 4 else 'test'}" for n in range(6)]
-    dataset = load(str(as_folder(tmp_path, files | table("file_name,x,split", *rows))))
-    assert [attribute.name for attribute in dataset.attributes] == ["x"]
-    assert counts(dataset) == {"a": 2, "b": 2}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
@@ -154,7 +69,7 @@ def test_images_without_labels_need_the_option(tmp_path: Path) -> None:
     path = as_folder(tmp_path, files)
     found = problems(path)
     assert "--unconditional" in found[0]
-    assert found[1] == "seen, not read as a label: 0.txt (a file beside its image)"
+    assert found[1] == "seen, not read as a label: 0.txt (called like an image)"
     assert len(load(str(path), [])) == 4
 
 
@@ -209,6 +124,25 @@ def test_several_idx_sets_are_an_error(tmp_path: Path) -> None:
     assert len(load(str(path), table="letters")) == 4
 
 
+def test_idx_files_that_windows_unpacked(tmp_path: Path) -> None:
+    images = b"\0\0\x08\x03" + struct.pack(">3I", 4, 16, 16) + bytes(4 * 256)
+    labels = b"\0\0\x08\x01" + struct.pack(">I", 4) + bytes([1, 2, 1, 2])
+    files = {
+        f"{name}/{name}": images for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
+    }
+    files |= {
+        f"{name}/{name}": labels for name in ("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte")
+    }
+    files["train-images-idx3-ubyte/train-images-idx3-ubyte.gz"] = b"x"
+    dataset = load(str(as_folder(tmp_path, files)))
+    assert counts(dataset) == {"1": 2, "2": 2}
+    assert dataset.reading is not None
+    assert {why: files.count for why, files in dataset.reading.left_out.items()} == {
+        "IDX file, test": 2,
+        "gzipped copy of an IDX file that is read": 1,
+    }
+
+
 def test_celeba_of_kaggle(tmp_path: Path) -> None:
     files = {f"img_align_celeba/00000{n}.jpg": picture(n, form="JPEG") for n in range(4)}
     rows = [f"00000{n}.jpg,{(-1, 1)[n % 2]}" for n in range(4)]
@@ -238,9 +172,22 @@ def test_twelve_bits_in_sixteen_are_noted(tmp_path: Path) -> None:
     from tests.helpers.image_files import encoded
 
     dark = encoded(Image.fromarray(np.full((16, 16), 4000, dtype=np.uint16)))
-    reading = load(str(as_folder(tmp_path, {"0.png": dark})), []).reading
-    assert reading is not None
-    assert any(what.startswith("16-bit images") for what in reading.notes)
+    dark_colour = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">2I5B", 16, 16, 16, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress((b"\0" + struct.pack(">3H", 4000, 2000, 0) * 16) * 16))
+        + chunk(b"IEND", b"")
+    )
+    for name, content in {"grey": dark, "colour": dark_colour}.items():
+        reading = load(str(as_folder(tmp_path / name, {"0.png": content})), []).reading
+        assert reading is not None
+        assert any(what.startswith("16-bit images") for what in reading.notes)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Chunk of a PNG file."""
+    whole = kind + content
+    return struct.pack(">I", len(content)) + whole + struct.pack(">I", zlib.crc32(whole))
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:

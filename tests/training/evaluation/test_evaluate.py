@@ -11,15 +11,15 @@ import httpx
 import numpy as np
 import onnxruntime as ort
 import pytest
-import torch
 from PIL import Image
 
 from service.inference.model import load_model
 from service.inference.session import SessionFactory
-from tests.helpers.image_files import as_folder, as_zip, encoded
+from tests.helpers.image_files import as_folder, encoded
 from tests.helpers.server import serve
-from tests.helpers.small_runs import create_run, training
-from training.data import Dataset, avatars, load
+from tests.helpers.small_runs import CPU, create_run, training
+from tests.training.conftest import pack
+from training.data import Dataset, load
 from training.errors import RunError
 from training.evaluation import command
 from training.evaluation.downstream import Experiment, planned
@@ -28,36 +28,9 @@ from training.networks.networks import Generator
 from training.runs.run import Log, Run
 
 
-def drawn(folder: Path, count: int) -> str:
-    """A zip of so many small avatars, with all of their labels."""
-    faces = avatars.draw(count)
-    files, rows = {}, [",".join(["file_name", *(each.name for each in faces.attributes)])]
-    for i, (pixels, labels) in enumerate(zip(faces.images, faces.labels, strict=True)):
-        files[f"{i}.png"] = encoded(Image.fromarray(pixels[::4, ::4]))
-        values = [each.values[v] for each, v in zip(faces.attributes, labels, strict=True)]
-        rows.append(",".join([f"{i}.png", *values]))
-    return str(as_zip(folder, files | {"metadata.csv": "\n".join(rows).encode()}))
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return drawn(tmp_path_factory.mktemp("data"), 400)
-
-
-def evaluated(folder: Path, source: str, *attributes: str) -> Path:
-    """A run of two snapshots, and what was measured of the last one."""
-    faces = load(source, attributes)
-    settings = {"data": source, "attributes": attributes, "kimg": 1, "snapshot_kimg": 0.5}
-    train(create_run(folder, faces, **settings), faces)
-    done = training("evaluate", folder, "--snapshot", "last")
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout.strip() == str(folder / "evaluation" / "report.md")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(source: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return evaluated(tmp_path_factory.mktemp("runs") / "small", source, "hair", "glasses")
+@pytest.fixture(scope="session")
+def run(evaluated: Path) -> Path:
+    return evaluated
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +49,7 @@ def test_every_metric_has_its_sample_count_and_a_real_reference(
     held_out: Dataset, report: dict[str, Any]
 ) -> None:
     count = len(held_out)
-    assert report["images_shown"] == 1024
+    assert report["images_shown"] == 384
     assert report["samples"] == {"images": count, "seed": 2}
     names = [metric["name"] for metric in report["metrics"]]
     for wanted in ("Frechet distance", "recall", "coverage", "hair read as asked"):
@@ -112,7 +85,7 @@ def test_labels_are_scored_for_every_value(held_out: Dataset, report: dict[str, 
 
 def test_markdown_report_contains_the_numbers(run: Path, report: dict[str, Any]) -> None:
     text = (run / "evaluation" / "report.md").read_text()
-    assert text.startswith("# small after 1,024 images\n")
+    assert text.startswith("# small after 384 images\n")
     frechet = report["closeness"]["classifier"]
     wanted = "| Frechet distance | classifier | {:.3g} | {:.3g} |".format(
         frechet["samples"]["frechet"], frechet["real"]["frechet"]
@@ -125,9 +98,11 @@ def test_markdown_report_contains_the_numbers(run: Path, report: dict[str, Any])
         assert picture.height == 2 * 4 * 64
 
 
-def test_evaluation_is_deterministic(run: Path, report: dict[str, Any]) -> None:
-    assert training("evaluate", run, "--snapshot", "last").exit_code == 0
-    assert json.loads((run / "evaluation" / "report.json").read_text()) == report
+def test_evaluation_is_deterministic(trained: Path, report: dict[str, Any], tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    assert training("evaluate", tmp_path / "run", "--snapshot", "last").exit_code == 0
+    again = tmp_path / "run" / "evaluation" / "report.json"
+    assert json.loads(again.read_text()) == report
 
 
 def test_export_includes_the_evaluation(
@@ -150,6 +125,12 @@ def test_export_includes_the_evaluation(
         told = report["verifier"][held_out.attributes[a].name]
         assert right == pytest.approx(told["right"], abs=0.01)
 
+
+@pytest.mark.server
+def test_server_returns_the_metrics_of_the_evaluation(
+    run: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    assert training("export", run, "--snapshot", "last", "--to", tmp_path).exit_code == 0
     with serve("--models", str(tmp_path)) as running:
         answer: httpx.Response = running.client.get("/models/small/1")
         assert answer.json()["manifest"]["metrics"] == report["metrics"]
@@ -167,7 +148,10 @@ def test_export_ignores_the_evaluation_of_another_snapshot(run: Path, tmp_path: 
 def test_unconditional_model_is_measured_by_the_labels_of_its_data(
     source: str, tmp_path: Path
 ) -> None:
-    run = evaluated(tmp_path / "free", source)
+    faces = load(source, ())
+    run = tmp_path / "free"
+    train(create_run(run, faces, data=source, attributes=(), kimg=0.032), faces)
+    assert training("evaluate", run).exit_code == 0
     found = json.loads((run / "evaluation" / "report.json").read_text())
     assert "labels" in found["spaces"]["classifier"]
     assert found["labels"]["right"] is None
@@ -176,21 +160,23 @@ def test_unconditional_model_is_measured_by_the_labels_of_its_data(
     assert "| all together |  | " in (run / "evaluation" / "report.md").read_text()
 
 
-def test_other_data_is_rejected(run: Path, tmp_path: Path) -> None:
-    done = training("evaluate", run, "--data", drawn(tmp_path, 399))
+def test_other_data_is_rejected(run: Path, portraits: Dataset, tmp_path: Path) -> None:
+    pack(tmp_path / "fewer.zip", portraits, 399)
+    done = training("evaluate", run, "--data", tmp_path / "fewer.zip")
     assert done.exit_code == 1
     assert "its digest has changed" in done.stderr
 
 
 def test_run_without_held_out_images_is_rejected(source: str, tmp_path: Path) -> None:
     faces = load(source, ("hair", "glasses"))
-    options = {"attributes": ("hair", "glasses"), "hold_out": 0, "kimg": 0.1}
+    options = {"attributes": ("hair", "glasses"), "hold_out": 0, "kimg": 0.032}
     train(create_run(tmp_path / "run", faces, data=source, **options), faces)
     done = training("evaluate", tmp_path / "run")
     assert done.exit_code == 1
     assert "--hold-out" in done.stderr
 
 
+@pytest.mark.slow
 def test_trials_resume_after_an_interruption(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,7 +206,7 @@ def test_trials_resume_after_an_interruption(
             data=None,
             spaces=(),
             downstream=True,
-            device=torch.device("cpu"),
+            device=CPU,
         )
 
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -230,7 +216,7 @@ def test_trials_resume_after_an_interruption(
     with pytest.raises(KeyboardInterrupt):
         measure(stopped, stop_after=3)
     with (stopped / "evaluation" / "utility.jsonl").open("a") as log:
-        log.write('{"shown": 1024, "arm": "re')  # a kill in the middle of a line
+        log.write('{"shown": 384, "arm": "re')  # a kill in the middle of a line
     text = (stopped / "evaluation" / "report.md").read_text()
     assert "### Memorisation" in text  # what was measured before is told
     assert "help a classifier" not in text
@@ -254,11 +240,11 @@ def test_attribute_named_like_the_input_disables_only_the_verifier(
     faces = load(source, ("glasses",))
     (glasses,) = faces.attributes
     faces = replace(faces, attributes=(glasses.model_copy(update={"name": "image"}),))
-    run = create_run(tmp_path / "run", faces, data=source, kimg=0.1)
+    run = create_run(tmp_path / "run", faces, data=source, kimg=0.032)
     train(run, faces)
     monkeypatch.setattr(command, "load", lambda *_, **__: faces)
     generator, shown = run.load_snapshot("last")
-    settings: dict[str, Any] = {"data": None, "spaces": (), "device": torch.device("cpu")}
+    settings: dict[str, Any] = {"data": None, "spaces": (), "device": CPU}
     command.evaluate_run(run, generator, shown, downstream=False, **settings)
     assert "an attribute is called 'image'" in capsys.readouterr().err
     assert not (run.evaluation("small") / "verifier.onnx").exists()
@@ -276,7 +262,7 @@ def test_unconditional_model_with_unreadable_labels_is_measured(
     table = {"metadata.csv": b"file_name,text\n" + rows.encode()}
     captioned = str(as_folder(tmp_path, files | table))
     data = load(captioned, ())
-    run = create_run(tmp_path / "run", data, data=captioned, attributes=(), kimg=0.1)
+    run = create_run(tmp_path / "run", data, data=captioned, attributes=(), kimg=0.032)
     train(run, data)
     done = training("evaluate", run.folder)
     assert done.exit_code == 0, done.stderr
@@ -298,7 +284,7 @@ def test_downstream_trials_of_an_unconditional_model_are_rejected(
             data=None,
             spaces=(),
             downstream=True,
-            device=torch.device("cpu"),
+            device=CPU,
         )
 
 

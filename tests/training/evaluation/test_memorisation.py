@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.data import avatars
+from training.data import Dataset
 from training.evaluation.memorisation import Memorisation, Neighbours, memorisation, pixels
 from training.evaluation.metrics.nearest import nearest
 
 
 @pytest.fixture(scope="module")
-def images() -> Tensor:
-    return torch.from_numpy(avatars.draw(600).images[:, ::4, ::4].copy())
+def images(portraits: Dataset) -> Tensor:
+    return torch.from_numpy(portraits.images)
 
 
 def test_the_nearest_of_several_parts_is_the_nearest_of_all() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from service.core.manifest import Manifest
 from service.inference.model import load_model
 from service.inference.session import SessionFactory
 from tests.conftest import manifest as tiny_manifest
+from tests.helpers.once import made_once
 from tests.helpers.server import ROOT, serve
 from tests.helpers.small_runs import training
 from training.errors import ExportError
@@ -28,25 +30,32 @@ from training.runs import sampling
 from training.runs.run import Run
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real run: 64x64 avatars, two attributes, a few steps."""
-    folder = tmp_path_factory.mktemp("runs") / "avatars"
-    options = ["--width", "8", "--batch", "32", "--kimg", "0.32", "--attributes", "eyes,glasses"]
-    options += ["--name", "avatars"]
-    done = training("train", "--data", "avatars:128", "--out", folder, *options)
-    assert done.exit_code == 0, done.stderr
-    return folder
+@pytest.fixture(scope="session")
+def run(trained: Path) -> Path:
+    return trained
 
 
 @pytest.fixture(scope="module")
-def models(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run, exported."""
-    folder = tmp_path_factory.mktemp("models")
-    done = training("export", run, "--to", folder)
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout.strip() == str(folder / "avatars" / "1")
-    return folder
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the run as a served model, ``models``, and for Triton, ``triton``."""
+
+    def make(folder: Path) -> None:
+        done = training("export", run, "--to", folder / "models", "--triton", folder / "triton")
+        assert done.exit_code == 0, done.stderr
+        assert done.stdout.strip() == str(folder / "models" / "small" / "1")
+
+    return made_once(tmp_path_factory, "exported", make)
+
+
+@pytest.fixture(scope="module")
+def models(exported: Path) -> Path:
+    return exported / "models"
+
+
+@pytest.fixture
+def repository(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the models for Triton."""
+    return shutil.copytree(exported / "triton", tmp_path_factory.mktemp("copy") / "triton")
 
 
 def average(run: Path) -> tuple[Generator, Manifest]:
@@ -55,34 +64,35 @@ def average(run: Path) -> tuple[Generator, Manifest]:
     return generator, opened.manifest(shown)
 
 
+@pytest.mark.server
 def test_from_data_to_a_labelled_picture(models: Path) -> None:
     with serve("--models", str(models)) as server:
-        answer = server.client.post("/generate/conditional", json={"label": "red eyes", "n": 4})
+        answer = server.client.post("/generate/conditional", json={"label": "red hair", "n": 4})
         assert answer.status_code == 200
-        assert [image["labels"]["eyes"] for image in answer.json()["images"]] == ["red"] * 4
+        assert [image["labels"]["hair"] for image in answer.json()["images"]] == ["red"] * 4
 
 
 def test_the_folder_is_complete(models: Path) -> None:
-    folder = models / "avatars" / "1"
+    folder = models / "small" / "1"
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "model.onnx",
         "samples.png",
     ]
     with Image.open(folder / "samples.png") as samples:
-        assert samples.height == (10 + 2) * 64  # a row for each value
+        assert samples.height == (12 + 2) * 16  # a row for each value
     card = (folder / "README.md").read_text()
     for said in (
-        "avatars, 128 images",
-        "MIT (drawn by Figment)",
+        "faces, 400 images",
+        "MIT",
         "| glasses |",
-        '"label": "aqua eyes"',
+        '"label": "aqua hair"',
     ):
         assert said in card
 
 
 def test_graph_follows_the_contract(models: Path) -> None:
-    path = models / "avatars" / "1" / "model.onnx"
+    path = models / "small" / "1" / "model.onnx"
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     operators = {node.op_type for node in model.graph.node}
@@ -96,7 +106,7 @@ def test_graph_follows_the_contract(models: Path) -> None:
 
 
 def test_model_file_and_pytorch_draw_the_same(models: Path, run: Path) -> None:
-    model = load_model(models / "avatars" / "1" / "model.onnx", SessionFactory("cpu"))
+    model = load_model(models / "small" / "1" / "model.onnx", SessionFactory("cpu"))
     attributes = model.manifest.attributes
     latent = latents.latents(1, 0, 64, model.manifest.latent_size)
     labels = latents.draw_labels(1, 0, 64, attributes)
@@ -108,11 +118,11 @@ def test_model_file_and_pytorch_draw_the_same(models: Path, run: Path) -> None:
 
 
 def test_the_manifest_says_where_the_model_comes_from(models: Path, run: Path) -> None:
-    model = load_model(models / "avatars" / "1" / "model.onnx", SessionFactory("cpu"))
+    model = load_model(models / "small" / "1" / "model.onnx", SessionFactory("cpu"))
     provenance = model.manifest.provenance
     assert provenance.dataset == Run.open(run).dataset.info
-    assert provenance.training["images_shown"] == 320
-    assert provenance.training["width"] == 8
+    assert provenance.training["images_shown"] == 384
+    assert provenance.training["width"] == 4
     assert str(run) not in model.manifest.model_dump_json()
 
 
@@ -135,39 +145,33 @@ def test_weights_with_nan_are_not_exported(run: Path, tmp_path: Path) -> None:
 
 
 def test_versions_are_never_overwritten(models: Path, run: Path) -> None:
-    before = (models / "avatars" / "1" / "model.onnx").read_bytes()
+    before = (models / "small" / "1" / "model.onnx").read_bytes()
     done = training("export", run, "--to", models, "--version", "1")
     assert done.exit_code == 1
     assert "exists already" in done.stderr
-    assert (models / "avatars" / "1" / "model.onnx").read_bytes() == before
+    assert (models / "small" / "1" / "model.onnx").read_bytes() == before
 
 
-@pytest.fixture(scope="module")
-def repository(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run, exported for Triton."""
-    folder = tmp_path_factory.mktemp("triton")
-    done = training("export", run, "--to", folder / "models", "--triton", folder / "triton")
-    assert done.exit_code == 0, done.stderr
-    made = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+def test_model_for_triton_is_the_served_one(exported: Path) -> None:
+    made = sorted(str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file())
     assert made == [
-        *(f"models/avatars/1/{name}" for name in ("README.md", "model.onnx", "samples.png")),
-        "triton/avatars/1/model.onnx",
-        "triton/avatars/config.pbtxt",
+        *(f"models/small/1/{name}" for name in ("README.md", "model.onnx", "samples.png")),
+        "triton/small/1/model.onnx",
+        "triton/small/config.pbtxt",
     ]
-    served = folder / "models" / "avatars" / "1" / "model.onnx"
-    assert (folder / "triton" / "avatars" / "1" / "model.onnx").read_bytes() == served.read_bytes()
-    return folder / "triton"
+    served = exported / "models" / "small" / "1" / "model.onnx"
+    assert (exported / "triton" / "small" / "1" / "model.onnx").read_bytes() == served.read_bytes()
 
 
 def test_triton_knows_the_tensors_of_the_model(repository: Path) -> None:
     """As it reads them: by the schema of its own client."""
-    config = parsed((repository / "avatars" / "config.pbtxt").read_text())
-    assert (config.name, config.backend) == ("avatars", "onnxruntime")
+    config = parsed((repository / "small" / "config.pbtxt").read_text())
+    assert (config.name, config.backend) == ("small", "onnxruntime")
     assert config.platform == "onnxruntime_onnx"
     assert config.max_batch_size == triton.MAX_BATCH
     assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
     assert config.version_policy.WhichOneof("policy_choice") == "all"
-    graph = onnx.load(repository / "avatars" / "1" / "model.onnx").graph
+    graph = onnx.load(repository / "small" / "1" / "model.onnx").graph
     kinds = {
         onnx.TensorProto.FLOAT: model_config_pb2.TYPE_FP32,
         onnx.TensorProto.UINT8: model_config_pb2.TYPE_UINT8,
@@ -227,15 +231,15 @@ def test_triton_repository_is_never_overwritten(
 
 def test_next_version_is_free_in_both_folders(run: Path, repository: Path, tmp_path: Path) -> None:
     done = training("export", run, "--to", tmp_path, "--triton", repository)
-    assert done.stdout.strip() == str(tmp_path / "avatars" / "2")
-    assert (repository / "avatars" / "2" / "model.onnx").exists()
+    assert done.stdout.strip() == str(tmp_path / "small" / "2")
+    assert (repository / "small" / "2" / "model.onnx").exists()
 
 
 def test_samples_of_a_run(run: Path, tmp_path: Path) -> None:
-    done = training("sample", run, "-n", "6", "--label", "red eyes", "--out", tmp_path / "grid.png")
+    done = training("sample", run, "-n", "6", "--label", "red hair", "--out", tmp_path / "grid.png")
     assert done.exit_code == 0, done.stderr
     with Image.open(tmp_path / "grid.png") as grid:
-        assert grid.size == (3 * 64, 2 * 64)
+        assert grid.size == (3 * 16, 2 * 16)
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.small_runs import Start, run_of
+from tests.helpers.small_runs import Start, run_of, some
 from training.config import TrainingConfig
-from training.data import Dataset, avatars
+from training.data import Dataset
 from training.runs.run import Run
 
 
-@pytest.fixture(scope="module")
-def faces() -> Dataset:
+@pytest.fixture
+def faces(portraits: Dataset) -> Dataset:
     """64 avatars of 16x16, with all labels."""
-    drawn = avatars.draw(64)
-    return Dataset("avatars", drawn.images[:, ::4, ::4].copy(), drawn.labels, drawn.attributes)
+    return some(portraits, 64)
 
 
 @pytest.fixture
 def start(tmp_path: Path, faces: Dataset) -> Start:
-    """Create a small run: 12 steps, a tick every other, a snapshot every third."""
+    """Create a small run: 12 steps, a tick every other, a snapshot every sixth."""
 
     def create(folder: str = "run", **options: object) -> Run:
         settings: dict[str, object] = {
@@ -31,7 +30,7 @@ def start(tmp_path: Path, faces: Dataset) -> Start:
             "latent_size": 8,
             "mirror": True,
             "tick_kimg": 0.032,
-            "snapshot_kimg": 0.048,
+            "snapshot_kimg": 0.096,
             "device": "cpu",
             "precision": "float32",
             "hold_out": 0,

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.helpers.small_runs import create_run, small_config, small_faces
+from tests.helpers.small_runs import CPU, create_run, small_config, some
 from training.cli import resume
 from training.cli import train as train_command
 from training.config import TrainingConfig
@@ -178,14 +178,14 @@ def test_options_in_the_advice_exist_and_are_valid(sentence: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def faces() -> Dataset:
-    return small_faces(480)
+def faces(portraits: Dataset) -> Dataset:
+    return some(portraits, 480, "eyes", "glasses")
 
 
 @pytest.fixture(scope="module")
 def scorer(faces: Dataset) -> Scorer:
     trained, held_out = faces.split(0.3)
-    network = train_network(trained, mirror=False, device=torch.device("cpu"))
+    network = train_network(trained, mirror=False, device=CPU)
     return Scorer(held_out, network, ["cutout"])
 
 
@@ -258,7 +258,7 @@ def test_equal_generators_have_equal_scores(faces: Dataset, scorer: Scorer) -> N
 def test_unconditional_model_is_scored_without_labels(faces: Dataset, scorer: Scorer) -> None:
     bare = replace(faces, labels=faces.labels[:, :0], attributes=())
     trained, held_out = bare.split(0.3)
-    network = train_network(trained, mirror=False, device=torch.device("cpu"))
+    network = train_network(trained, mirror=False, device=CPU)
     generator = Generator(small_config(), condition_size=0, image_shape=(16, 16, 3)).eval()
     scores = Scorer(held_out, network, []).measure(generator)
     assert (scores.labels_right, scores.attributes_right, scores.grey) == (None, {}, 0)
@@ -293,8 +293,8 @@ def test_collapsed_run_is_stopped_and_can_be_continued(faces: Dataset, tmp_path:
     # 2. The run was stopped at the second snapshot after the grace period, and keeps its best.
     said = str(stopped.value)
     shown = [line["shown"] for line in run.scores.lines()]
-    assert shown == [1024, 2016]
-    assert f"{run.folder}: stopped after 2016 images: " in said
+    assert shown == [64, 128]
+    assert f"{run.folder}: stopped after 128 images: " in said
     assert f"The best snapshot, after {run.best_shown()[0]} images, is kept." in said
     assert run.load_snapshot("best")[1] == run.best_shown()[0]
     assert run.checkpoint.exists()
@@ -303,26 +303,26 @@ def test_collapsed_run_is_stopped_and_can_be_continued(faces: Dataset, tmp_path:
     assert command[1] in options(resume)
     assert command[2] == str(run.folder)
     # 3. Resumed, it is stopped again; without the diagnosis it continues to the end.
-    with pytest.raises(Failed, match="stopped after 3008 images"):
+    with pytest.raises(Failed, match="stopped after 192 images"):
         train(run, faces)
     train(run, faces, stop_on_failure=False)
-    assert [line["shown"] for line in run.scores.lines()] == [1024, 2016, 3008, 4000]
+    assert [line["shown"] for line in run.scores.lines()] == [64, 128, 192, 256]
 
 
 @pytest.mark.usefixtures("collapse")
 def test_run_that_collapsed_at_its_end_names_no_command(faces: Dataset, tmp_path: Path) -> None:
-    run = create_run(tmp_path / "run", faces, kimg=2)
-    with pytest.raises(Failed, match=r"stopped after 2016 images: .* is kept\.$"):
+    run = create_run(tmp_path / "run", faces, kimg=0.128)
+    with pytest.raises(Failed, match=r"stopped after 128 images: .* is kept\.$"):
         train(run, faces)
 
 
 def test_diverged_run_keeps_its_checkpoint_and_snapshots(faces: Dataset, tmp_path: Path) -> None:
-    run = create_run(tmp_path / "run", faces, kimg=1)
+    run = create_run(tmp_path / "run", faces, kimg=0.064)
     train(run, faces)
     before = run.checkpoint.read_bytes()
-    hopeless = replace(run, config=run.config.model_copy(update={"lr": 1e30, "kimg": 2}))
+    hopeless = replace(run, config=run.config.model_copy(update={"lr": 1e30, "kimg": 0.128}))
     with pytest.raises(Diverged, match="NaN or infinite; the last checkpoint is kept"):
         train(hopeless, faces)
     assert run.checkpoint.read_bytes() == before
-    assert run.load_snapshot("best")[1] == 1024
-    assert all(value.isfinite().all() for value in load_file(run.snapshot(1024)).values())
+    assert run.load_snapshot("best")[1] == 64
+    assert all(value.isfinite().all() for value in load_file(run.snapshot(64)).values())

@@ -17,22 +17,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.small_runs import FORKS, redirect_output
+from tests.helpers.small_runs import FORKS, redirect_output, some
 from training.config import TrainingConfig
-from training.data import Dataset, avatars
+from training.data import Dataset
 from training.loop.loop import train
 from training.runs.run import DatasetDescription, Run
+
+pytestmark = pytest.mark.slow
 
 KILLS = 20
 STEPS = 40
 
 
-@pytest.fixture(scope="module")
-def faces() -> Dataset:
+@pytest.fixture
+def faces(portraits: Dataset) -> Dataset:
     """160 avatars of 16x16 with two attributes."""
-    drawn = avatars.draw(160)
-    images, labels = drawn.images[:, ::4, ::4].copy(), drawn.labels[:, [1, 4]]
-    return Dataset("avatars", images, labels, (drawn.attributes[1], drawn.attributes[4]))
+    return some(portraits, 160, "eyes", "glasses")
 
 
 def lay_out(folder: Path, faces: Dataset) -> Run:
@@ -57,7 +57,7 @@ def lay_out(folder: Path, faces: Dataset) -> Run:
             "label_dropout": 0.1,
             "label_ramp_kimg": 0.3,
             "tick_kimg": 0.032,
-            "snapshot_kimg": 0.08,
+            "snapshot_kimg": 0.16,
             "device": "cpu",
         }
     )

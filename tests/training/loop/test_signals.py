@@ -17,7 +17,7 @@ from training.loop.loop import train
 from training.loop.trainer import Trainer
 from training.runs.run import Run
 
-STOPPED = "train", "--data", "avatars:128", "--name", "tiny", "--width", "4", "--batch", "16"
+STOPPED = "train", "--name", "tiny", "--width", "4", "--batch", "16"
 
 
 def assert_stopped(folder: Path, said: str) -> None:
@@ -32,7 +32,7 @@ def assert_stopped(folder: Path, said: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_stops_a_run_with_a_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     folder, step = tmp_path / "run", Trainer.step
 
@@ -42,7 +42,7 @@ def test_signal_stops_a_run_with_a_checkpoint(
         return step(trainer, *batch)
 
     monkeypatch.setattr(Trainer, "step", interrupted)
-    done = training(*STOPPED, "--out", folder)
+    done = training(*STOPPED, "--data", source, "--out", folder)
     assert done.exit_code == 128 + number  # so that `train && export` exports nothing
     assert_stopped(folder, done.stderr)
 
@@ -52,11 +52,12 @@ def default_sigint() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_signal_stops_a_run_in_another_process(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_signal_stops_a_run_in_another_process(tmp_path: Path, source: str) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "training", *STOPPED, "--out", str(folder)]
+    options = ("--data", source, "--tick-kimg", "0.016", "--out", str(folder))
     with subprocess.Popen(
-        [*command, "--tick-kimg", "0.016"],
+        [sys.executable, "-m", "training", *STOPPED, *options],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -102,4 +103,4 @@ def test_signal_in_the_step_of_a_snapshot_does_not_skip_it(
         train(run, faces)
     train(run, faces)
     grids = sorted(path.stem for path in (run.folder / "samples").iterdir())
-    assert grids == [f"{shown:09d}" for shown in (48, 96, 144, 192)]
+    assert grids == [f"{shown:09d}" for shown in (96, 192)]

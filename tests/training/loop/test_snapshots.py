@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from service.inference.model import load_model
 from service.inference.session import SessionFactory
-from tests.helpers.small_runs import create_run, small_faces, training
-from training.data import Dataset
+from tests.helpers.small_runs import create_run, some, training
+from training.data import Dataset, load
 from training.errors import RunError
 from training.loop.loop import train
 from training.loop.recorder import KEPT
@@ -26,22 +26,20 @@ from training.runs.run import Run
 
 
 @pytest.fixture(scope="module")
-def faces() -> Dataset:
-    return small_faces(320)
+def faces(portraits: Dataset) -> Dataset:
+    return some(portraits, 320, "eyes", "glasses")
 
 
 @pytest.fixture(scope="module")
-def trained(faces: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def finished(trained: Path) -> Run:
     """A run with six snapshots of different scores."""
-    run = create_run(tmp_path_factory.mktemp("runs") / "run", faces, kimg=6, lr=0.05, batch=64)
-    train(run, faces, stop_on_failure=False)
-    return run
+    return Run.open(trained)
 
 
 @pytest.fixture
-def run(trained: Run, tmp_path: Path) -> Run:
+def run(trained: Path, tmp_path: Path) -> Run:
     """A copy of ``trained`` in which the second oldest kept snapshot has the best score."""
-    shutil.copytree(trained.folder, tmp_path / "run")
+    shutil.copytree(trained, tmp_path / "run")
     copied = Run.open(tmp_path / "run")
     lines = copied.scores.lines()
     chosen = kept(copied)[1]
@@ -60,30 +58,30 @@ def shown_at_best(run: Run) -> int:
     return int(shown)
 
 
-def test_every_snapshot_is_scored(trained: Run, faces: Dataset) -> None:
-    lines = trained.scores.lines()
-    assert [line["shown"] for line in lines] == [1024, 2048, 3008, 4032, 5056, 6016]
-    _, held_out = faces.split(0.3)
+def test_every_snapshot_is_scored(finished: Run, source: str) -> None:
+    lines = finished.scores.lines()
+    assert [line["shown"] for line in lines] == [64, 128, 192, 256, 320, 384]
+    _, held_out = load(source).split(0.3)
     assert {line["images"] for line in lines} == {len(held_out)}
     expected = {"frechet", "precision", "recall", "density", "coverage", "duplicates", "grey"}
-    assert all(line.keys() >= expected | {"labels_right", "eyes_right"} for line in lines)
+    assert all(line.keys() >= expected | {"labels_right", "hair_right"} for line in lines)
     assert len({line["frechet"] for line in lines}) == len(lines)
-    grids = sorted(path.stem for path in (trained.folder / "samples").iterdir())
+    grids = sorted(path.stem for path in (finished.folder / "samples").iterdir())
     assert grids == [f"{line['shown']:09d}" for line in lines]
 
 
-def test_best_three_snapshots_and_the_last_are_kept(trained: Run) -> None:
-    ranked = sorted(trained.scores.lines(), key=lambda line: line["frechet"])
-    expected = {f"{line['shown']:09d}" for line in ranked[:3]} | {"000006016"}
-    assert kept(trained) == sorted(expected)
+def test_best_three_snapshots_and_the_last_are_kept(finished: Run) -> None:
+    ranked = sorted(finished.scores.lines(), key=lambda line: line["frechet"])
+    expected = {f"{line['shown']:09d}" for line in ranked[:3]} | {"000000384"}
+    assert kept(finished) == sorted(expected)
     assert KEPT == 3
-    assert trained.best_shown(2) == [line["shown"] for line in ranked[:2]]
+    assert finished.best_shown(2) == [line["shown"] for line in ranked[:2]]
 
 
-def test_snapshot_holds_the_scored_average(trained: Run) -> None:
-    last, shown = trained.load_snapshot("last")
-    assert shown == 6016
-    weights = load_file(trained.checkpoint)
+def test_snapshot_holds_the_scored_average(finished: Run) -> None:
+    last, shown = finished.load_snapshot("last")
+    assert shown == 384
+    weights = load_file(finished.checkpoint)
     assert all(
         torch.equal(value, weights[f"ema.{name}"]) for name, value in last.state_dict().items()
     )
@@ -93,13 +91,13 @@ def test_snapshot_holds_the_scored_average(trained: Run) -> None:
 
 def test_snapshots_are_loaded_by_name(run: Run) -> None:
     best = shown_at_best(run)
-    assert run.load_snapshot("best")[1] == best != 6016
-    assert run.load_snapshot("last")[1] == 6016
+    assert run.load_snapshot("best")[1] == best != 384
+    assert run.load_snapshot("last")[1] == 384
     for name in kept(run):
         assert run.load_snapshot(name)[1] == int(name)
 
 
-@pytest.mark.parametrize("name", ["000099000", "", "000006016.safetensors", "../best", "/", "."])
+@pytest.mark.parametrize("name", ["000099000", "", "000000384.safetensors", "../best", "/", "."])
 def test_unknown_snapshot_is_rejected_with_a_list(run: Run, name: str) -> None:
     with pytest.raises(RunError) as refused:
         run.load_snapshot(name)
@@ -108,16 +106,18 @@ def test_unknown_snapshot_is_rejected_with_a_list(run: Run, name: str) -> None:
 
 def test_last_snapshot_is_the_best_without_scores(run: Run) -> None:
     run.scores.path.unlink()
-    assert run.load_snapshot("best")[1] == 6016
+    assert run.load_snapshot("best")[1] == 384
 
 
 def test_only_the_last_snapshot_is_kept_without_held_out_images(
     faces: Dataset, tmp_path: Path
 ) -> None:
-    run = create_run(tmp_path / "run", faces, kimg=2, hold_out=0.05)  # fewer than measuring needs
+    run = create_run(
+        tmp_path / "run", faces, kimg=0.128, hold_out=0.05
+    )  # fewer than measuring needs
     train(run, faces)
     assert not run.scores.path.exists()
-    assert kept(run) == ["000002016"]
+    assert kept(run) == ["000000128"]
     assert not run.features.exists()
 
 
@@ -152,14 +152,14 @@ def test_samples_come_from_the_best_or_the_named_snapshot(run: Run, tmp_path: Pa
 
 
 def test_missing_tensorboard_is_reported_before_anything_is_written(
-    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(RunError, match="pip install tensorboard"):
         TensorBoardLog(tmp_path, 0)
-    start = ("train", "--data", "avatars:128", "--name", "x", "--out", tmp_path / "run")
-    again = ("resume", trained.folder, "--data", "nowhere")  # data is not loaded
+    start = ("train", "--data", "nowhere", "--name", "x", "--out", tmp_path / "run")
+    again = ("resume", trained, "--data", "nowhere")  # data is not loaded
     for command in (start, (*start, "--dry-run"), again):
         done = training(*command, "--tensorboard")
         assert done.exit_code == 1
@@ -172,7 +172,7 @@ def test_tensorboard_gets_logs_and_samples(faces: Dataset, tmp_path: Path) -> No
     pytest.importorskip("tensorboard", reason="TensorBoard is an extra")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = create_run(tmp_path / "run", faces, kimg=2)
+    run = create_run(tmp_path / "run", faces, kimg=0.128)
     train(run, faces, stop_on_failure=False, tensorboard=TensorBoardLog(run.folder, 0))
     events = EventAccumulator(str(run.folder))
     events.Reload()
@@ -182,10 +182,10 @@ def test_tensorboard_gets_logs_and_samples(faces: Dataset, tmp_path: Path) -> No
             expected = [(line["shown"], pytest.approx(line[name])) for line in log.lines()]
             assert found == expected, name
     pictures = events.Images("samples")
-    assert [event.step for event in pictures] == [1024, 2016]
+    assert [event.step for event in pictures] == [64, 128]
     with (
         Image.open(io.BytesIO(pictures[-1].encoded_image_string)) as logged,
-        Image.open(run.sample_grid(2016)) as expected_picture,
+        Image.open(run.sample_grid(128)) as expected_picture,
     ):
         assert np.array_equal(np.asarray(logged), np.asarray(expected_picture))
 

@@ -13,28 +13,30 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from tests.helpers.small_runs import small_config, small_faces
+from tests.helpers.small_runs import small_config, some
 from training.cli import main
 from training.cli import train as train_command
 from training.config import TrainingConfig
 from training.core.durations import duration
+from training.data import Dataset
 from training.loop.estimate import images_per_second
 from training.loop.trainer import Trainer
 from training.presets import PRESETS
 from training.runs.run import DatasetDescription
 
 SMALL = (
-    *("--data", "avatars:128", "--name", "x", "--width", "4", "--batch", "16", "--device", "cpu"),
+    *("--data", "faces.zip", "--name", "x", "--width", "4", "--batch", "16", "--device", "cpu"),
     *("--kimg", "0.1"),  # ends soon if it is not rejected as expected
 )
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Check that these commands write nothing."""
+def _elsewhere(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Check that these commands write nothing beside the data."""
     monkeypatch.chdir(tmp_path)
+    Path("faces.zip").symlink_to(source)
     yield
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["faces.zip"]
 
 
 def start(*options: str) -> Result:
@@ -74,13 +76,13 @@ def test_dry_run_prints_options_data_and_duration() -> None:
     assert found["lr"] == TrainingConfig.model_fields["lr"].default
     assert found["precision"] in ("float32", "bfloat16")
     assert TrainingConfig.model_validate(found).attributes == ("hair", "glasses")
-    assert "avatars: 128 images of 64x64 RGB\n" in done.stderr
-    assert "\nhair: aqua 11, " in done.stderr and "\nglasses: no " in done.stderr
+    assert "faces: 400 images of 16x16 RGB\n" in done.stderr
+    assert "\nhair: aqua 36, " in done.stderr and "\nglasses: no " in done.stderr
     assert "run        here\n" in rest
     measured = re.search(r"duration   (\d+) days, at (\d+) images/s, as measured here", rest)
     assert measured is not None
     assert int(measured[1]) == pytest.approx(1e11 / int(measured[2]) / 86_400, rel=0.05)
-    assert "hardly learns" in done.stderr  # of 128 images, every hair colour
+    assert "hardly learns" in done.stderr  # of 400 images, every hair colour
 
 
 def test_dry_run_without_labels() -> None:
@@ -96,7 +98,7 @@ def test_run_longer_than_max_hours_is_rejected() -> None:
         r"images' --size, use a GPU, or allow it with --max-hours",
         said,
     )
-    assert said.startswith("avatars: 128 images of 64x64 RGB\n")
+    assert said.startswith("faces: 400 images of 16x16 RGB\n")
     known = {option for parameter in train_command.params for option in parameter.opts}
     assert set(re.findall(r"--[a-z-]+", said)) <= known
 
@@ -174,8 +176,8 @@ def test_options_that_a_rejection_suggests_are_accepted(options: str) -> None:
     planned(*options.split(" "))
 
 
-def test_estimated_rate_is_that_of_training() -> None:
-    config, faces = small_config(), small_faces(64)
+def test_estimated_rate_is_that_of_training(portraits: Dataset) -> None:
+    config, faces = small_config(), some(portraits, 64)
     description = DatasetDescription.of(faces, "MIT")
     images, labels = torch.from_numpy(faces.images), torch.from_numpy(faces.labels)
     trainer = Trainer(config, description)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torchmetrics.image.kid import KernelInceptionDistance
 
+from training.core.device import CPU
 from training.core.randomness import scoped_seed
 
 SUBSETS = 100
@@ -33,6 +32,9 @@ def kernel_distance(a: Tensor, b: Tensor) -> KernelDistance:
     seed; smaller sets are one subset. Raises ``ValueError`` for
     fewer than two rows.
     """
+    # Imported here because it loads pyplot, which takes 0.5 s.
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     size = min(len(a), len(b), SUBSET)
     if size < 2:
         raise ValueError("a kernel distance needs two rows of each set")
@@ -42,6 +44,6 @@ def kernel_distance(a: Tensor, b: Tensor) -> KernelDistance:
         metric = KernelInceptionDistance(feature=nn.Identity(), subsets=subsets, subset_size=size)
     metric.update(a.double().cpu(), real=True)
     metric.update(b.double().cpu(), real=False)
-    with scoped_seed(0, "kernel distance", 0, torch.device("cpu")):
+    with scoped_seed(0, "kernel distance", 0, CPU):
         mean, deviation = metric.compute()
     return KernelDistance(float(mean), float(deviation) if subsets > 1 else None)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.server
     [
         (b"", 400, "the body is not JSON"),
         (b"{", 400, "the body is not JSON"),
-        (b"\x80", 400, "the body is not JSON"),
+        (b"\x80", 400, "the body is not UTF-8"),
         (b"[" * 100_000, 400, "recursion limit"),
         (b'{"inputs": [{"shape": [%b]}]}' % (b"9" * 10_000), 400, "number out of range"),
         (b"[]", 422, "body: "),
@@ -135,7 +135,7 @@ def test_row_counts_must_be_equal(small: Server) -> None:
         ("9" * 5000, 422, f"{LENGTH}: is 99999999999999999999, and must be"),
         ("99999", 422, f"{LENGTH} is 99999, and the body has "),
         ("5", 400, "the first 5 bytes of the body are not JSON"),
-        (None, 400, "the body is not JSON"),
+        (None, 400, "the body is not UTF-8"),
     ],
 )
 def test_invalid_json_lengths(small: Server, length: str | None, status: int, said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import time
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.api.routes.oip import MAX_BODY_BYTES
-from service.errors import RequestError
+from service.errors import MalformedJson, RequestError
 from service.formats.oip_schemas import LENGTH
 from service.formats.oip_tensors import parse_body, read_inputs
 from service.inference.model import Model
@@ -106,3 +107,15 @@ def test_binary_rows_are_read_at_any_offset(
     found = read_inputs(parse_body(shifted, length + blanks), model.manifest, model.version)
     assert np.array_equal(found.latent, given_)
     assert np.array_equal(found.condition, conditions(len(latent)))
+
+
+def test_byte_order_mark_is_ignored() -> None:
+    body, head = binary_body(latent=np.zeros((1, 8), np.float32))
+    marked = parse_body(codecs.BOM_UTF8 + body, int(head[LENGTH]) + len(codecs.BOM_UTF8))
+    assert marked == parse_body(body, int(head[LENGTH]))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
+def test_other_encoding_is_named(encoding: str) -> None:
+    with pytest.raises(MalformedJson, match="UTF-8"):
+        parse_body('{"inputs": [], "id": "é"}'.encode(encoding), None)
