@@ -7,6 +7,7 @@ computes an image or knows of HTTP.
 __all__ = [
     "animation",
     "images",
+    "marks",
     "negotiation",
     "npy",
     "oip_schemas",
