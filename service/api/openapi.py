@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from service.api.openapi_tables import PROBLEMS
-from service.api.requests import MAX_STEPS
-from service.api.responses import Problem
 from service.api.state import State
+from service.core.latent_requests import MAX_STEPS
+from service.formats.json_answers import Problem
 from service.formats.oip_schemas import FLOAT, InferRequest
 from service.formats.registry import MEDIA_TYPES
 from service.inference.model import Model

@@ -6,7 +6,9 @@ computes an image or knows of HTTP.
 
 __all__ = [
     "animation",
+    "detection",
     "images",
+    "json_answers",
     "marks",
     "negotiation",
     "npy",

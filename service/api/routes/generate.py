@@ -12,13 +12,13 @@ from service.api.image_responses import image_answer, json_answer
 from service.api.openapi_tables import PROBLEM, image_answers
 from service.api.render import run, run_search
 from service.api.response_headers import model_fields
-from service.api.responses import GenerateAnswer
 from service.api.state import State, state_of
 from service.core.image_request import GenerateRequest
 from service.core.latents import draw_seed
 from service.engine.search import Search
 from service.errors import InvalidRequest
 from service.formats import images
+from service.formats.json_answers import GenerateAnswer
 from service.inference.model import Model
 from service.inference.seeds import SeedImages
 
