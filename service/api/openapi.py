@@ -83,7 +83,8 @@ def _complete(operation: dict[str, Any], model: Model) -> None:
             offered = [FORMATS[media] for media in responses["200"]["content"]]
             parameter["schema"] = {"type": "string", "enum": offered}
         elif name in examples:
-            parameter["schema"]["examples"] = [examples[name]]
+            several = parameter["schema"].get("type") == "array"
+            parameter["schema"]["examples"] = [[examples[name]] if several else examples[name]]
 
 
 def _example_model(models: ModelSet) -> Model:

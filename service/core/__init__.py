@@ -19,5 +19,6 @@ __all__ = [
     "process",
     "quotas",
     "redact",
+    "set_request",
     "text",
 ]

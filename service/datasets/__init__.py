@@ -5,11 +5,13 @@ The same files, names and bytes as the client fetches from a server. No server i
 
 __all__ = [
     "build",
+    "indexes",
     "local_executor",
     "manifest",
     "object_storage",
     "plan_file",
     "progress",
     "ray_executor",
+    "shard_writer",
     "storage",
 ]

@@ -9,6 +9,7 @@ __all__ = [
     "detection",
     "images",
     "json_answers",
+    "layout",
     "marks",
     "negotiation",
     "npy",

@@ -41,7 +41,7 @@ def encode(pixels: Pixels, extension: str, address: str | None) -> bytes:
         return png.encode(pixels, text, marks.xmp(address))
     image = picture(pixels)
     buffer = io.BytesIO()
-    marked = {"exif": exif(address), "xmp": marks.xmp(address)}
+    marked: dict[str, Any] = {"exif": exif(address), "xmp": marks.xmp(address)}
     if extension == "webp":
         image.save(buffer, **LOSSLESS_WEBP, **marked)
     else:
@@ -53,6 +53,11 @@ def png_record(frame: ImageInfo, pixels: Pixels) -> ImageRecord:
     """Record of an image with its PNG file."""
     assert frame.address is not None
     return record_of(frame, encode(pixels, "png", frame.address.url()))
+
+
+def raw_record(frame: ImageInfo, pixels: Pixels) -> ImageRecord:
+    """Record of an image with the bytes of its pixels, for npy."""
+    return record_of(frame, pixels.tobytes())
 
 
 def contact_sheet(images: Sequence[Pixels], columns: int | None = None) -> Pixels:

@@ -20,7 +20,7 @@ from training.data import load
 
 GUIDE = (DOCS / "sets.md").read_text()
 FIRST, MIX = "Fill a rare class", "Mix synthetic images into training"
-OTHERS = ("Build a balanced set", "From Python", "Over HTTP")
+OTHERS = ("Build a balanced set", "Layouts", "A set as a URL", "From Python", "Over HTTP")
 KINDS = ("sh", "python", "python mix.py")
 
 

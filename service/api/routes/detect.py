@@ -86,7 +86,7 @@ def _samples(url: str, state: State) -> tuple[SeedImages, int]:
         model=model,
         seed=address.seed,
         indices=range(address.index, address.index + 1),
-        labels=[model.vocabulary.resolve(label) for label in checked.labels],
+        labels=[model.vocabulary.resolve(label) for label in checked.label_list],
         truncation=address.truncation,
     )
     return samples, address.index

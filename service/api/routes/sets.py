@@ -5,30 +5,31 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from service.api.caching import CACHING, Canonical, cache_headers, is_current
 from service.api.dataset_responses import set_answer, set_headers
 from service.api.fast_path import reject_repeats
 from service.api.openapi_tables import PROBLEMS, described
+from service.api.render import check_size
 from service.api.response_headers import model_fields
 from service.api.state import CurrentState
-from service.core.image_request import (
-    MAX_LABEL_CHARACTERS,
-    MAX_LABELS,
-    Index,
-    Seed,
-    Truncation,
-    VersionNumber,
-)
+from service.core.image_request import Index, Phrase, Seed, Truncation, VersionNumber, explain
+from service.core.set_request import AttributeNames, LabelForm, LayoutName, SetRequest, read_splits
 from service.datasets.manifest import packing_software
 from service.errors import InvalidRequest
-from service.formats.registry import MEDIA_TYPES, SUFFIXES
+from service.formats.registry import MEDIA_TYPES, SUFFIXES, layout_of
 from service.inference.seeds import SeedImages
 
 router = APIRouter(prefix="/sets", tags=["sets"])
 FORMATS = {suffix.removeprefix("."): name for name, suffix in SUFFIXES.items()}
 """Formats by the end of the URL."""
+ONE_SPLIT = r"[a-z0-9_]{1,32}:(1|0\.[0-9]{0,8}[1-9])"
+SPLITS: dict[str, Any] = {
+    "pattern": f"^{ONE_SPLIT}(,{ONE_SPLIT}){{0,7}}$",
+    "examples": ["train:0.9,val:0.1"],
+}
 BINARY: dict[str, Any] = {MEDIA_TYPES[name]: {} for name in FORMATS.values()}
 
 
@@ -37,10 +38,16 @@ class _Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    label: Annotated[
-        list[Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS)]], Field(max_length=MAX_LABELS)
-    ] = Field([], description="May repeat: the image at index i takes entry i mod length.")
+    label: list[Phrase] = Field(
+        [], description="May repeat: the image at index i takes entry i mod length."
+    )
     truncation: Truncation = 1
+    layout: LayoutName = "table"
+    by: AttributeNames = Field([], description="An attribute; may repeat.")
+    splits: Annotated[str, Field(json_schema_extra=SPLITS)] | SkipJsonSchema[None] = Field(
+        None, description="Names with fractions that sum to 1."
+    )
+    labels: LabelForm = "ids"
 
 
 @router.get(
@@ -68,35 +75,41 @@ async def show_set(
     request: Request,
 ) -> Response:
     """The images `first` to `last`, included. The bytes are those of `POST /generate`."""
-    reject_repeats(request, but=("label",))
-    count, limit = last - first + 1, state.settings.max_set
-    if count < 1:
+    reject_repeats(request, but=("label", "by"))
+    if last < first:
         raise InvalidRequest(f"last: {last} is before the first image, {first}")
-    if count > limit:
-        raise InvalidRequest(
-            f"last: {count} images do not fit into one set; at most {limit}",
-            kind="Answer too large",
-            max_images=limit,
-        )
-    found = state.models.get(model, version)
-    labels = [found.vocabulary.resolve(label) for label in query.label]
-    samples = SeedImages(
-        model=found,
-        seed=seed,
-        indices=range(first, last + 1),
-        labels=labels,
-        truncation=query.truncation,
-    )
-    phrases = [label.phrase or "" for label in labels]
-    identity = (found.sha256, request.url.path, repr(query.truncation), *phrases)
-    caching = cache_headers(state, packing_software(), *identity)
+    asked = _asked(query)
     format_ = FORMATS[extension]
+    check_size("last", last - first + 1, state, format_)
+    found = state.models.get(model, version)
+    layout = layout_of(asked, format_, found.manifest.values)
+    labels = [found.vocabulary.resolve(label) for label in asked.label_list]
+    samples = SeedImages(found, seed, range(first, last + 1), labels, query.truncation)
+    phrases = [label.phrase or "" for label in labels]
+    identity = (found.sha256, request.url.path, repr(query.truncation), layout.identity, *phrases)
+    caching = cache_headers(state, packing_software(), *identity)
     head = model_fields(found) | {"seed": seed}
     if is_current(request, caching):
         return Response(status_code=304, headers=caching)
     if request.scope.get("is_head"):  # without computing anything
         headers = set_headers(format_, head, samples, state)
         return Response(headers=headers | caching, media_type=MEDIA_TYPES[format_])
-    answer = await set_answer(format_, head, samples, None, None, state, request)
+    answer = await set_answer(format_, head, samples, None, None, layout, state, request)
     answer.headers.update(caching)
     return answer
+
+
+def _asked(query: _Query) -> SetRequest:
+    """The fields of ``POST /generate`` with the same meaning. Raises ``InvalidRequest``."""
+    try:
+        asked = SetRequest(
+            label=[*query.label] or None,
+            layout=query.layout,
+            by=query.by or None,
+            splits=None if query.splits is None else read_splits(query.splits),
+            labels=query.labels,
+        )
+    except ValidationError as error:
+        raise explain(error.errors()) from None
+    asked.check_fields_agree()
+    return asked

@@ -128,8 +128,8 @@ def test_examples_work_on_this_server(small: Server) -> None:
     parameters = found["paths"]["/models/{name}/{version}"]["get"]["parameters"]
     shown = {each["name"]: each["schema"]["examples"][0] for each in parameters}
     for path, item in found["paths"].items():
-        if "requestBody" in item.get("post", {}):
-            content = item["post"]["requestBody"]["content"]["application/json"]
+        body = item.get("post", {}).get("requestBody", {})
+        if content := body.get("content", {}).get("application/json"):
             name = content["schema"]["$ref"].rpartition("/")[2]
             for body in found["components"]["schemas"][name]["examples"]:
                 assert small.client.post(path.format(**shown), json=body).status_code == 200
