@@ -7,10 +7,12 @@ computes an image or knows of HTTP.
 __all__ = [
     "animation",
     "images",
+    "marks",
     "negotiation",
     "npy",
     "oip_schemas",
     "oip_tensors",
+    "openai_schemas",
     "records",
     "registry",
     "webdataset",
