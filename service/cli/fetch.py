@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from service.cli.like import Target, lacking
 from service.cli.progress import describe_failure, print_message, progress_bar
 from service.core.image_request import ImageRequest
-from service.errors import ClientError
+from service.errors import ClientError, DatasetError
 from service.formats.registry import SUFFIXES
 
 if TYPE_CHECKING:
@@ -32,8 +33,23 @@ def request_option(flag: str, name: str, type_: type) -> Callable[[Command], Com
     "counts",
     type=click.IntRange(min=0),
     multiple=True,
-    required=True,
     help="Total number of images; or once for each label, the number of its images.",
+)
+@click.option(
+    "--like",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Labelled folder of your own, with a folder for each class or a metadata.csv: fetch what "
+    "each class lacks, in place of LABELS and -n.",
+)
+@click.option(
+    "--to",
+    type=Target(),
+    help="With --like: images that each class shall have in all, or as many as the largest has.",
+)
+@click.option(
+    "--by",
+    multiple=True,
+    help="With --like: attribute whose values the classes are; repeated for joint classes.",
 )
 @click.option(
     "--format",
@@ -77,6 +93,9 @@ def request_option(flag: str, name: str, type_: type) -> Callable[[Command], Com
 def fetch(
     labels: tuple[str, ...],
     counts: tuple[int, ...],
+    like: Path | None,
+    to: int | str | None,
+    by: tuple[str, ...],
     format_: str,
     out: Path,
     per_file: int | None,
@@ -95,26 +114,52 @@ def fetch(
     from service.client.stream import image_request
     from service.datasets.manifest import DatasetPlan
 
-    if len(counts) not in (1, len(labels)):
-        raise click.UsageError(
-            f"-n is given {len(counts)} times for {len(labels)} labels: give it once, or once for "
-            "each label"
-        )
+    _check(labels, counts, like, to, out)
     try:
+        server = HttpClient(url, patience=patience, api_key=api_key, on_message=print_message)
+        if like is not None and to is not None:
+            missing = lacking(like, to, by, server, fields["model"], fields["version"])
+            if not missing:
+                click.echo("no class lacks images: nothing is fetched")
+                return
+            labels, counts = tuple(missing), tuple(missing.values())
         request = image_request(
             n=counts if len(counts) > 1 else counts[0],
             label=labels if len(labels) > 1 else labels[0] if labels else None,
             **fields,
         )
         plan = DatasetPlan(request, format_, per_file)
-        server = HttpClient(url, patience=patience, api_key=api_key, on_message=print_message)
         with open_dataset(out, plan, server) as dataset:
             with progress_bar(dataset, initial=dataset.kept) as bar:
                 for _ in dataset.run():
                     bar.update()
             click.echo(f"{_summary(dataset)} in {out}")
-    except (ClientError, OSError) as error:
+    except (ClientError, DatasetError, OSError) as error:
         raise click.ClickException(describe_failure(error)) from error
+
+
+def _check(
+    labels: tuple[str, ...],
+    counts: tuple[int, ...],
+    like: Path | None,
+    to: int | str | None,
+    out: Path,
+) -> None:
+    """Raise ``UsageError`` for options that do not belong together."""
+    if (like is None) != (to is None):
+        raise click.UsageError("--like FOLDER and --to N|largest belong together: give both")
+    if like is not None:
+        if labels or counts:
+            raise click.UsageError("--like gives labels and counts: omit LABELS and -n")
+        if out.resolve().is_relative_to(like.resolve()):
+            raise click.UsageError(f"--out {out} is in --like {like}, and would count as its class")
+    elif not counts:
+        raise click.UsageError("give -n N, or --like FOLDER --to N|largest")
+    elif len(counts) not in (1, len(labels)):
+        raise click.UsageError(
+            f"-n is given {len(counts)} times for {len(labels)} labels: give it once, or once for "
+            "each label"
+        )
 
 
 def _summary(dataset: FetchedDataset) -> str:

@@ -5,6 +5,7 @@ The same files, names and bytes as the client fetches from a server. No server i
 
 __all__ = [
     "build",
+    "class_counts",
     "local_executor",
     "manifest",
     "object_storage",
