@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from service.cli.like import Target, lacking
+from service.cli.like import LARGEST, lacking, target
 from service.cli.progress import describe_failure, print_message, progress_bar
 from service.core.image_request import ImageRequest
 from service.errors import ClientError, DatasetError
@@ -43,7 +43,8 @@ def request_option(flag: str, name: str, type_: type) -> Callable[[Command], Com
 )
 @click.option(
     "--to",
-    type=Target(),
+    metavar=f"N|{LARGEST}",
+    callback=target,
     help="With --like: images that each class shall have in all, or as many as the largest has.",
 )
 @click.option(

@@ -20,36 +20,32 @@ if TYPE_CHECKING:
 LARGEST = "largest"
 
 
-class Target(click.ParamType[int | str]):
-    """Images that each class shall have: a number, or as many as the largest class has."""
-
-    name = f"N|{LARGEST}"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, context: click.Context | None
-    ) -> int | str:
-        if value == LARGEST:
-            return value
-        if not value.isdecimal() or not int(value):
-            self.fail(f"{value!r} is neither a number from 1 on nor {LARGEST!r}", param, context)
-        return int(value)
+def target(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> int | str | None:
+    """Callback of ``--to``: a number of images, or as many as the largest class has."""
+    if value is None or value == LARGEST:
+        return value
+    if not value.isdecimal() or not int(value):
+        raise click.BadParameter(f"{value!r} is neither a number from 1 on nor {LARGEST!r}")
+    return int(value)
 
 
 def lacking(
     folder: Path,
-    target: int | str,
+    to: int | str,
     by: Sequence[str],
     server: HttpClient,
     model: str | None,
     version: int | None,
 ) -> dict[str, int]:
-    """Label of each class that has fewer images than ``target``, and how many it lacks.
+    """Label of each class that has fewer images than ``to``, and how many it lacks.
 
     ``by``: attributes that make the class. Prints a table of all classes. Raises ``DatasetError``
     and ``ClientError``.
     """
     have = count_classes(folder, _vocabulary(server, model, version), by)
-    goal = max(have.values()) if isinstance(target, str) else target
+    goal = max(have.values()) if isinstance(to, str) else to
     make = {label: max(0, goal - images) for label, images in have.items()}
     width = max(map(len, [*have, "class"]))
     rows = [(label, have[label], make[label]) for label in have]
