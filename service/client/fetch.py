@@ -2,6 +2,7 @@
 
     DIR/
       manifest.json              plan, model identity, sha256 of every file
+      README.md, croissant.json  the complete set, for people and programs
       anime-faces-00000.tar ...  the same number of images each, fewer in the last
       anime-faces-00003.part     images of the next file, while the fetch is incomplete
 
@@ -18,6 +19,7 @@ from typing import IO
 from service.client.figment import pixels
 from service.client.http import HttpClient
 from service.client.stream import ImageStream
+from service.core.manifest import Manifest
 from service.datasets.manifest import (
     DatasetManifest,
     DatasetPlan,
@@ -29,8 +31,9 @@ from service.datasets.manifest import (
     stem,
 )
 from service.datasets.progress import Progress
+from service.datasets.repository import write_descriptions
 from service.datasets.storage import LocalStorage
-from service.errors import ClientError, DatasetError, FetchFailed
+from service.errors import ClientError, DatasetError, FetchFailed, ModelChanged
 from service.formats import webdataset
 from service.formats.records import ImageRecord, table_header, table_row
 from service.formats.registry import open_writer
@@ -84,7 +87,7 @@ class FetchedDataset:
         """Fetch the missing images; yield each after it is written."""
         before = self.label_counts(), self.progress.next
         for record, content in self._stream:
-            manifest = self._manifest or self._start_manifest(record, *before)
+            manifest = self._manifest or self._start_manifest(*before)
             if manifest.software != self._stream.software:
                 manifest.software = list(self._stream.software)
                 self._write(manifest)
@@ -158,22 +161,34 @@ class FetchedDataset:
 
     # Receive.
 
-    def _start_manifest(
-        self, first: ImageRecord, labels: list[LabelCount], start: int
-    ) -> DatasetManifest:
+    def _start_manifest(self, labels: list[LabelCount], start: int) -> DatasetManifest:
         """Write the manifest once the first image tells the model's identity."""
         assert self.origin is not None
+        model = self._describe(self.origin)
         self._manifest = DatasetManifest(
             asked=self._plan.fields(),
             origin=self.origin,
             software=list(self._stream.software),
             packed_by=[packing_software()],
-            attributes=list(first.labels or {}),
+            attributes=model.values,
+            training_data=model.provenance.dataset,
             labels=labels,
             next=start,
         )
         self._write(self._manifest)
         return self._manifest
+
+    def _describe(self, origin: ModelIdentity) -> Manifest:
+        """Manifest of the model, which has the values of its attributes and their order."""
+        path = f"/models/{origin.model}/{origin.version}"
+        described = self._server.json(path)
+        try:
+            sha256, manifest = described["sha256"], Manifest.model_validate(described["manifest"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ClientError(f"{self._server.url}{path} does not describe a model") from error
+        if sha256 != origin.model_sha256:
+            raise ModelChanged("the server's model has changed since the first image")
+        return manifest
 
     def _pack(self, manifest: DatasetManifest) -> None:
         """Turn the part into the next file."""
@@ -182,19 +197,21 @@ class FetchedDataset:
         part = self._part_path(manifest)
         file, *tables = self._plan.file_names(manifest.origin.model, _next_number(manifest))
         with self._storage.writing(file) as target, part.open("rb") as source:
-            self._repack(source, target, manifest.attributes)
+            self._repack(source, target, [*manifest.attributes])
         counts = self.label_counts()
         before = zip(counts, manifest.labels, strict=True)
         label_images = [count.images - counted.images for count, counted in before]
         manifest.files.append(describe_file(self._path / file, self._in_part, label_images))
         for table in tables:
             with self._storage.writing(table) as target, part.open("rb") as source:
-                _write_table(source, target, manifest.attributes)
+                _write_table(source, target, [*manifest.attributes])
             manifest.files.append(describe_file(self._path / table, 0, []))
         manifest.images += self._in_part
         manifest.labels, manifest.next = counts, self.progress.next
         manifest.complete = not any(self.progress.missing)
         self._in_part, self._part = 0, None
+        if manifest.complete:
+            write_descriptions(self._storage, manifest)
         self._write(manifest)
         part.unlink()
 

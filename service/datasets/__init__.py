@@ -12,5 +12,6 @@ __all__ = [
     "plan_file",
     "progress",
     "ray_executor",
+    "repository",
     "storage",
 ]

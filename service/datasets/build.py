@@ -2,6 +2,7 @@
 
     OUT/
       manifest.json              plan, model identity, sha256 of every file
+      README.md, croissant.json  the complete set, for people and programs
       anime-faces-00000.tar ...  the same number of images each, fewer in the last
 
 Layout and bytes are those of ``fetch``. Files appear whole or not at all; the manifest lists those
@@ -28,6 +29,7 @@ from service.datasets.manifest import (
     ModelIdentity,
     load,
 )
+from service.datasets.repository import write_descriptions
 from service.datasets.shard_builder import BuildSpec, ShardResult, ShardTask
 from service.datasets.storage import Storage
 from service.errors import DatasetError, FigmentError, InvalidAlias, InvalidModel
@@ -59,7 +61,7 @@ class DatasetBuild:
         self._shards = spec.shards
         self._on_message = on_message
         self._files: dict[int, tuple[DatasetFile, ...]] = {}
-        self._attributes = [attribute.name for attribute in model.manifest.attributes]
+        self._model = model.manifest
         self._software: list[str] = []
         self._packed_by: list[str] = []
         self._written = 0.0
@@ -129,6 +131,7 @@ class DatasetBuild:
         finally:
             with suppress(DatasetError):
                 self.spec.storage.clean_up(self.spec.origin.model)
+        write_descriptions(self.spec.storage, self._manifest())
         self._write()
 
     def _add(self, result: ShardResult) -> None:
@@ -177,7 +180,8 @@ class DatasetBuild:
             origin=spec.origin,
             software=self._software,
             packed_by=self._packed_by,
-            attributes=self._attributes,
+            attributes=self._model.values,
+            training_data=self._model.provenance.dataset,
             complete=len(numbers) == len(self._shards),
             images=self.kept,
             labels=[

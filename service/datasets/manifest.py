@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from service import __version__
 from service.core.image_request import ImageRequest
-from service.core.manifest import NAME_PATTERN
+from service.core.manifest import NAME_PATTERN, DatasetInfo
 from service.errors import DatasetError
 from service.formats.registry import SUFFIXES
 
@@ -93,6 +93,7 @@ class DatasetFile(BaseModel):
     """0 for the table beside an array."""
     labels: list[int] = []
     """Images of each label, in the order of the manifest's ``labels``."""
+    split: str | None = None
     bytes: int
     sha256: str
 
@@ -119,7 +120,10 @@ class DatasetManifest(BaseModel):
     """Software that computed the images; several if it changed between runs."""
     packed_by: list[str]
     """Software that wrote the files; several if it changed between runs."""
-    attributes: list[str]
+    attributes: dict[str, list[str]]
+    """Values of each attribute, in the order of the model's manifest: the order of their ids."""
+    training_data: DatasetInfo
+    """Images that the model was trained on."""
     complete: bool = False
     images: int = 0
     labels: list[LabelCount]

@@ -13,6 +13,7 @@ __all__ = [
     "oip_schemas",
     "oip_tensors",
     "openai_schemas",
+    "parquet",
     "records",
     "registry",
     "webdataset",
