@@ -15,7 +15,7 @@ import yaml
 from service.datasets.contents import Contents, contents_of, pattern_of
 from service.datasets.manifest import MANIFEST, DatasetManifest
 from service.formats.marks import SYNTHETIC
-from service.formats.parquet import FACTS, IMAGE
+from service.formats.parquet import IMAGE
 from service.formats.records import ADDRESS, FILE_NAME
 
 LICENCES = re.compile(
@@ -33,6 +33,11 @@ CONTENTS = {
     "npy": "Each array is uint8 `[N, height, width, channels]`; the table beside it has the labels "
     "and addresses of its rows. `load_dataset` reads the tables.",
 }
+
+IN_FOLDERS = (
+    "Each zip has a folder for each class. Unpack them to load images with their classes; from the "
+    "zips, `load_dataset` reads images alone."
+)
 
 
 def card_of(manifest: DatasetManifest) -> str:
@@ -60,6 +65,14 @@ def _head(manifest: DatasetManifest, contents: Contents) -> dict[str, Any]:
         info = {"features": features} | info
     tables = dict.fromkeys(contents.splits, contents.tables)
     files_by_split = tables if contents.tables else contents.splits
+    config: dict[str, Any] = {
+        "config_name": "default",
+        "data_files": [
+            {"split": split, "path": pattern_of(files)} for split, files in files_by_split.items()
+        ],
+    }
+    if contents.in_folders:
+        config["drop_labels"] = True  # which ``datasets`` 5.2 takes for the folder of the zip
     return {
         "pretty_name": _title(manifest),
         **_licence(manifest.training_data.licence),
@@ -67,15 +80,7 @@ def _head(manifest: DatasetManifest, contents: Contents) -> dict[str, Any]:
         "tags": ["synthetic", "figment"],
         "annotations_creators": ["machine-generated"],
         "size_categories": [next(larger, "n>1M")],
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [
-                    {"split": split, "path": pattern_of(files)}
-                    for split, files in files_by_split.items()
-                ],
-            }
-        ],
+        "configs": [config],
         "dataset_info": info,
     }
 
@@ -88,7 +93,7 @@ def _features(manifest: DatasetManifest, contents: Contents) -> list[dict[str, A
         for name, values in contents.columns.items()
     ]
     if format_ == "parquet":
-        facts = [{"name": name, "dtype": kind} for name, kind in FACTS.items()]
+        facts = [{"name": name, "dtype": kind} for name, kind in contents.facts.items()]
         return [{"name": IMAGE, "dtype": "image"}, *labels, *facts]
     if format_ == "npy":
         texts = [{"name": name, "dtype": "string"} for name in (FILE_NAME, ADDRESS)]
@@ -153,7 +158,8 @@ def _text(manifest: DatasetManifest, contents: Contents) -> str:
         f"All images are synthetic: drawn by a model, not photographed or painted. {mark}",
         "## Files",
         _table(("split", "images", "files"), splits),
-        f"{CONTENTS[asked['format']]} `{MANIFEST}` has the SHA-256 of every file.",
+        IN_FOLDERS if contents.in_folders else CONTENTS[asked["format"]],
+        f"`{MANIFEST}` has the SHA-256 of every file.",
         "## Labels",
         _table(("column", "values"), columns) if columns else "The model is unconditional.",
         _table(("label", "images", "tried"), labels),

@@ -12,6 +12,8 @@ from service.formats.records import ADDRESS, FILE_NAME, columns
 
 WHOLE = "train"
 """Split of a set without splits, as Hugging Face calls it."""
+SPLIT = "split"
+"""Column of Parquet files of a set with splits."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Contents:
     """Column of each attribute to its values, in the order of their ids."""
     ids: bool
     """True if labels are indices of values, not the values."""
+    facts: Mapping[str, str]
+    """Parquet: columns besides the image and its labels, with their types."""
+    in_folders: bool
+    """True if folders are the classes, without a table."""
 
 
 def contents_of(manifest: DatasetManifest) -> Contents:
@@ -36,13 +42,16 @@ def contents_of(manifest: DatasetManifest) -> Contents:
             splits.setdefault(file.split or WHOLE, []).append(file)
     asked = manifest.asked
     parquet = asked["format"] == "parquet"
-    ours = (IMAGE, *FACTS) if parquet else (FILE_NAME, ADDRESS)
+    facts = ({SPLIT: "string"} if asked.get("splits") else {}) | FACTS
+    ours = (IMAGE, *facts) if parquet else (FILE_NAME, ADDRESS)
     names = columns([*manifest.attributes], ours)
     return Contents(
         splits=splits,
         tables=[file for file in manifest.files if file.name.endswith(".csv")],
         columns=dict(zip(names, manifest.attributes.values(), strict=True)),
         ids=parquet and asked.get("labels") == "ids",
+        facts=facts,
+        in_folders=asked.get("layout") == "folders",
     )
 
 

@@ -136,14 +136,15 @@ def test_splits_of_the_manifest_are_those_of_the_card(command: Command) -> None:
     for file in manifest.files:
         file.split = "val" if file.name.startswith("tiny-00000") else "train"
         file.name = file.name.replace("tiny-", f"tiny-{file.split}-")
-    manifest.asked["labels"] = "ids"
+    manifest.asked |= {"labels": "ids", "splits": {"val": 0.1, "train": 0.9}}
     head = yaml.safe_load(card_of(manifest).split("---\n")[1])
     assert head["configs"][0]["data_files"] == [
         {"split": "val", "path": "tiny-val-*.parquet"},
         {"split": "train", "path": "tiny-train-*.parquet"},
     ]
     assert [each["num_examples"] for each in head["dataset_info"]["splits"]] == [5, 35]
-    colour = head["dataset_info"]["features"][1]
+    _, colour, size, split, *_ = head["dataset_info"]["features"]
+    assert (size["name"], split) == ("size", {"name": "split", "dtype": "string"})
     assert colour["dtype"] == {"class_label": {"names": {"0": "red", "1": "blue"}}}
     (files,) = (
         each
@@ -151,6 +152,15 @@ def test_splits_of_the_manifest_are_those_of_the_card(command: Command) -> None:
         if each["@type"] == "cr:FileSet"
     )
     assert files["includes"] == ["tiny-val-*.parquet", "tiny-train-*.parquet"]
+
+
+def test_zip_of_class_folders_is_read_without_labels(command: Command) -> None:
+    command.build(PLANS["zip"])
+    manifest = manifest_of(command.out)
+    manifest.asked["layout"] = "folders"
+    head, text = card_of(manifest).split("---\n")[1:3]
+    assert yaml.safe_load(head)["configs"][0]["drop_labels"] is True
+    assert "Unpack them" in text
 
 
 @pytest.mark.parametrize(
