@@ -35,6 +35,7 @@ from service.api.routes import (
     latent_space,
     models,
     oip,
+    openai,
     sets,
     studio,
 )
@@ -99,7 +100,7 @@ def assemble(state: State) -> Gateway:
     app.state.figment = state
     # Only documents the key in OpenAPI; the gateway checks it.
     documented_key = [Security(HTTPBearer(auto_error=False))] if access.requires_key else []
-    for routes in (generate, latent_space, images, sets, detect, models, oip, info):
+    for routes in (generate, latent_space, images, sets, detect, models, oip, openai, info):
         app.include_router(routes.router, dependencies=documented_key)
     for routes in (docs, health, studio):
         app.include_router(routes.router)

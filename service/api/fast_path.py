@@ -58,7 +58,7 @@ class FastRoute(APIRoute):
     async def answer(self, request: Request) -> Response:
         """Answer a request. Raises ``RequestError``, and whatever the endpoint raises."""
         assert self.body_field is not None
-        body = await _parse_body(request, self.body_field.field_info.annotation)
+        body = await parse_body(request, self.body_field.field_info.annotation)
         response: Response = await self.endpoint(body, _read_query(request), request)
         return response
 
@@ -138,7 +138,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 JSON = json.JSONDecoder(parse_float=_number, object_pairs_hook=_unique)
 
 
-async def _parse_body(request: Request, model: Any) -> Any:
+async def parse_body(request: Request, model: Any) -> Any:
     """Body as an instance of ``model``; no body is the same as ``{}``."""
     headers = dict(request.scope["headers"])
     if b"content-encoding" in headers:

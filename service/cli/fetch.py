@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from service.cli.like import LARGEST, lacking, target
 from service.cli.progress import describe_failure, print_message, progress_bar
 from service.core.set_request import LabelForm, LayoutName, SetRequest, read_splits
-from service.errors import ClientError, InvalidRequest
+from service.errors import ClientError, DatasetError, InvalidRequest
 from service.formats.registry import FILE_FORMATS, default_format
 
 if TYPE_CHECKING:
@@ -34,8 +35,19 @@ def request_option(flag: str, name: str, type_: Any, **options: Any) -> Decorato
     "counts",
     type=click.IntRange(min=0),
     multiple=True,
-    required=True,
     help="Total number of images; or once for each label, the number of its images.",
+)
+@click.option(
+    "--like",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Labelled folder of your own, with a folder for each class or a metadata.csv: fetch what "
+    "each class lacks, in place of LABELS and -n.",
+)
+@click.option(
+    "--to",
+    metavar=f"N|{LARGEST}",
+    callback=target,
+    help="With --like: images that each class shall have in all, or as many as the largest has.",
 )
 @click.option(
     "--format",
@@ -82,6 +94,8 @@ def request_option(flag: str, name: str, type_: Any, **options: Any) -> Decorato
 def fetch(
     phrases: tuple[str, ...],
     counts: tuple[int, ...],
+    like: Path | None,
+    to: int | str | None,
     format_: str | None,
     out: Path,
     per_file: int | None,
@@ -102,12 +116,15 @@ def fetch(
     from service.client.stream import request_of
     from service.datasets.manifest import DatasetPlan
 
-    if len(counts) not in (1, len(phrases)):
-        raise click.UsageError(
-            f"-n is given {len(counts)} times for {len(phrases)} labels: give it once, or once for "
-            "each label"
-        )
+    _check(phrases, counts, like, to, out)
     try:
+        server = HttpClient(url, patience=patience, api_key=api_key, on_message=print_message)
+        if like is not None and to is not None:
+            missing = lacking(like, to, by, server, fields["model"], fields["version"])
+            if not missing:
+                click.echo("no class lacks images: nothing is fetched")
+                return
+            phrases, counts = tuple(missing), tuple(missing.values())
         request = request_of(
             SetRequest,
             n=counts if len(counts) > 1 else counts[0],
@@ -117,14 +134,37 @@ def fetch(
             **fields,
         )
         plan = DatasetPlan(request, format_ or default_format(request), per_file)
-        server = HttpClient(url, patience=patience, api_key=api_key, on_message=print_message)
         with open_dataset(out, plan, server) as dataset:
             with progress_bar(dataset, initial=dataset.kept) as bar:
                 for _ in dataset.run():
                     bar.update()
             click.echo(f"{_summary(dataset)} in {out}")
-    except (ClientError, InvalidRequest, OSError) as error:
+    except (ClientError, DatasetError, InvalidRequest, OSError) as error:
         raise click.ClickException(describe_failure(error)) from error
+
+
+def _check(
+    phrases: tuple[str, ...],
+    counts: tuple[int, ...],
+    like: Path | None,
+    to: int | str | None,
+    out: Path,
+) -> None:
+    """Raise ``UsageError`` for options that do not belong together."""
+    if (like is None) != (to is None):
+        raise click.UsageError("--like FOLDER and --to N|largest belong together: give both")
+    if like is not None:
+        if phrases or counts:
+            raise click.UsageError("--like gives labels and counts: omit LABELS and -n")
+        if out.resolve().is_relative_to(like.resolve()):
+            raise click.UsageError(f"--out {out} is in --like {like}, and would count as its class")
+    elif not counts:
+        raise click.UsageError("give -n N, or --like FOLDER --to N|largest")
+    elif len(counts) not in (1, len(phrases)):
+        raise click.UsageError(
+            f"-n is given {len(counts)} times for {len(phrases)} labels: give it once, or once for "
+            "each label"
+        )
 
 
 def _summary(dataset: FetchedDataset) -> str:

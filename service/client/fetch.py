@@ -2,6 +2,7 @@
 
     DIR/
       manifest.json              plan, model identity, sha256 of every file
+      README.md, croissant.json  the complete set, for people and programs
       anime-faces-00000.tar ...  the same number of images each, fewer in the last
       anime-faces-00003.part     images of the next file, while the fetch is incomplete
       _info.json, _wids-*.json   indexes of a complete WebDataset set, for timm and wids
@@ -21,7 +22,6 @@ from service.client.figment import pixels
 from service.client.http import HttpClient
 from service.client.stream import ImageStream
 from service.core.manifest import Manifest
-from service.datasets.indexes import write_indexes
 from service.datasets.manifest import (
     DatasetFile,
     DatasetManifest,
@@ -33,6 +33,7 @@ from service.datasets.manifest import (
     stem,
 )
 from service.datasets.progress import Progress
+from service.datasets.repository import write_descriptions
 from service.datasets.shard_writer import open_shard
 from service.datasets.storage import LocalStorage
 from service.errors import (
@@ -175,9 +176,9 @@ class FetchedDataset:
     def _start_manifest(self, labels: list[LabelCount], start: int) -> DatasetManifest:
         """Write the manifest once the first image tells the model's identity."""
         assert self.origin is not None
-        values = self._values(self.origin)
+        model = self._describe(self.origin)
         try:
-            self._plan.layout(values)
+            self._plan.layout(model.values)
         except InvalidRequest as error:
             raise RequestRejected(error.problem()) from error
         self._manifest = DatasetManifest(
@@ -185,15 +186,16 @@ class FetchedDataset:
             origin=self.origin,
             software=list(self._stream.software),
             packed_by=[packing_software()],
-            attributes=values,
+            attributes=model.values,
+            training_data=model.provenance.dataset,
             labels=labels,
             next=start,
         )
         self._write(self._manifest)
         return self._manifest
 
-    def _values(self, origin: ModelIdentity) -> dict[str, list[str]]:
-        """Values of the model's attributes, whose order gives them their ids."""
+    def _describe(self, origin: ModelIdentity) -> Manifest:
+        """Manifest of the model, which has the values of its attributes and their order."""
         path = f"/models/{origin.model}/{origin.version}"
         described = self._server.json(path)
         try:
@@ -202,7 +204,7 @@ class FetchedDataset:
             raise ClientError(f"{self._server.url}{path} does not describe a model") from error
         if sha256 != origin.model_sha256:
             raise ModelChanged("the server's model has changed since the first image")
-        return manifest.values
+        return manifest
 
     def _pack(self, manifest: DatasetManifest) -> None:
         """Turn the part into the next file."""
@@ -216,7 +218,7 @@ class FetchedDataset:
         manifest.complete = not any(self.progress.missing)
         self._in_part, self._part = 0, None
         if manifest.complete:
-            write_indexes(self._storage, manifest)
+            write_descriptions(self._storage, manifest)
         self._write(manifest)
         part.unlink()
 

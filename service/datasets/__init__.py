@@ -5,6 +5,7 @@ The same files, names and bytes as the client fetches from a server. No server i
 
 __all__ = [
     "build",
+    "class_counts",
     "indexes",
     "local_executor",
     "manifest",
@@ -12,6 +13,7 @@ __all__ = [
     "plan_file",
     "progress",
     "ray_executor",
+    "repository",
     "shard_writer",
     "storage",
 ]

@@ -2,6 +2,7 @@
 
     OUT/
       manifest.json              plan, model identity, sha256 of every file
+      README.md, croissant.json  the complete set, for people and programs
       anime-faces-00000.tar ...  the same number of images each, fewer in the last
 
 Layout and bytes are those of ``fetch``. Files appear whole or not at all; the manifest lists those
@@ -20,7 +21,6 @@ from pathlib import Path
 
 from service.core.latents import MAX_INDEX, draw_seed
 from service.core.manifest import MODEL_FILE, VERSION_PATTERN
-from service.datasets.indexes import write_indexes
 from service.datasets.manifest import (
     DatasetFile,
     DatasetManifest,
@@ -29,6 +29,7 @@ from service.datasets.manifest import (
     ModelIdentity,
     load,
 )
+from service.datasets.repository import write_descriptions
 from service.datasets.shard_builder import BuildSpec, ShardResult, ShardTask
 from service.datasets.storage import Storage
 from service.errors import DatasetError, FigmentError, InvalidAlias, InvalidModel
@@ -60,7 +61,7 @@ class DatasetBuild:
         self._shards = spec.shards
         self._on_message = on_message
         self._files: dict[int, tuple[DatasetFile, ...]] = {}
-        self._attributes = model.manifest.values
+        self._model = model.manifest
         self._software: list[str] = []
         self._packed_by: list[str] = []
         self._written = 0.0
@@ -163,7 +164,7 @@ class DatasetBuild:
         began = time.monotonic()
         manifest = self._manifest()
         if manifest.complete:
-            write_indexes(self.spec.storage, manifest)
+            write_descriptions(self.spec.storage, manifest)
         self.spec.storage.write_manifest(manifest.to_json())
         self._written = time.monotonic()
         self._pause = max(WRITE_SECONDS, (self._written - began) / MAX_WRITE_SHARE)
@@ -182,7 +183,8 @@ class DatasetBuild:
             origin=spec.origin,
             software=self._software,
             packed_by=self._packed_by,
-            attributes=self._attributes,
+            attributes=self._model.values,
+            training_data=self._model.provenance.dataset,
             complete=len(numbers) == len(self._shards),
             images=self.kept,
             labels=[

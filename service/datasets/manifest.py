@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from service import __version__
-from service.core.manifest import NAME_PATTERN
+from service.core.manifest import NAME_PATTERN, DatasetInfo
 from service.core.set_request import SetRequest
 from service.errors import DatasetError
 from service.formats.layout import Layout, Values
@@ -144,6 +144,8 @@ class DatasetManifest(BaseModel):
     """Software that wrote the files; several if it changed between runs."""
     attributes: dict[str, list[str]]
     """Values of each attribute, in the order of the model's manifest: the order of their ids."""
+    training_data: DatasetInfo
+    """Images that the model was trained on."""
     complete: bool = False
     images: int = 0
     labels: list[LabelCount]

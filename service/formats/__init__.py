@@ -15,6 +15,8 @@ __all__ = [
     "npy",
     "oip_schemas",
     "oip_tensors",
+    "openai_schemas",
+    "parquet",
     "records",
     "registry",
     "webdataset",

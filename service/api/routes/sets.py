@@ -11,7 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 from service.api.caching import CACHING, Canonical, cache_headers, is_current
 from service.api.dataset_responses import set_answer, set_headers
 from service.api.fast_path import reject_repeats
-from service.api.openapi_tables import PROBLEMS, described
+from service.api.openapi_tables import PROBLEM, PROBLEMS, described
 from service.api.render import check_size
 from service.api.response_headers import model_fields
 from service.api.state import CurrentState
@@ -61,6 +61,7 @@ class _Query(BaseModel):
         },
         304: {"description": "The client has the set already.", "headers": CACHING},
         **{status: PROBLEMS[status] for status in (401, 404, 422, 429, 500, 503, 504)},
+        431: {"description": "The URL is too long: it has many labels.", "content": PROBLEM},
     },
 )
 async def show_set(

@@ -82,8 +82,10 @@ def test_files_are_what_the_server_answers_for_their_images(
     assert "100 images of anime-faces version 2, seed 3, in " in said
     files = [f"anime-faces-0000{i}{SUFFIXES[format_]}" for i in range(4)]
     tables = [f"anime-faces-0000{i}.csv" for i in range(4)] if format_ == "npy" else []
-    indexes = ["_info.json", "_wids-train.json"] if format_ == "webdataset" else []
-    assert set(read(tmp_path)) == {*files, *tables, *indexes, "manifest.json"}
+    described = {"manifest.json", "README.md", "croissant.json"}
+    if format_ == "webdataset":
+        described |= {"_info.json", "_wids-train.json"}
+    assert set(read(tmp_path)) == {*files, *tables, *described}
     for i, name in enumerate(files):
         body = {"label": ["red eyes", "blue eyes"], "seed": 3, "offset": 30 * i}
         answer = server.client.post(
@@ -141,7 +143,7 @@ def test_so_many_of_each_label(server: Server, tmp_path: Path) -> None:
 def test_without_labels_all_is_drawn(server: Server, tmp_path: Path) -> None:
     said = fetch(server.url, tmp_path, "-n", "20", "--model", "digits", "--model-version", "1")
     assert "20 images of digits version 1, seed " in said
-    assert len(read(tmp_path)) == 13  # ten of two images, the manifest and two indexes
+    assert len(read(tmp_path)) == 15  # ten of two images, three that describe them, two indexes
 
 
 def test_a_fetch_over_connections_that_are_cut(
@@ -322,7 +324,7 @@ def test_another_model_of_the_same_name_is_told(tmp_path: Path) -> None:
         (["red eyes", "-n", "1", "--by", "nose"], "unknown attribute 'nose'"),
         (["red eyes", "-n", "1", "--format", "npy", "--by", "eyes"], "it is for zip, webdataset"),
         (["red eyes", "-n", "1", "--splits", "train:0.9"], "the fractions sum to 0.9"),
-        (["red eyes"], "Missing option '-n'"),
+        (["red eyes"], "give -n N, or --like"),
     ],
 )
 def test_mistakes(server: Server, tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -134,7 +134,7 @@ def test_a_place_is_of_one_set(command: Command, models: Path) -> None:
     assert read(command.out) == before
     (command.out / "manifest.json").unlink()
     told = command.refuse(SMALL)
-    assert "has no manifest.json, but other files (_info.json)" in told
+    assert "has no manifest.json, but other files (README.md)" in told
     (command.out / "manifest.json").write_text("[1]")
     assert "is not a manifest of a set" in command.refuse(SMALL)
 
