@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from service.core.set_request import SetRequest
 from service.datasets.contents import Contents, contents_of
 from service.datasets.manifest import MANIFEST, DatasetManifest
 from service.formats.marks import SYNTHETIC
@@ -176,7 +177,12 @@ def _again(manifest: DatasetManifest) -> str:
     """How to make the same files: a plan, or with a verifier a command."""
     origin, asked = manifest.origin, manifest.asked
     pinned = {"model": origin.model, "version": origin.version, "seed": origin.seed}
-    fields = {name: value for name, value in (asked | pinned).items() if value is not None}
+    defaults = {name: field.default for name, field in SetRequest.model_fields.items()}
+    fields = {
+        name: value
+        for name, value in (asked | pinned).items()
+        if name in pinned or value != defaults.get(name)
+    }
     if "verify" in fields:
         counts = fields.pop("n")
         labels = fields.pop("label", [])

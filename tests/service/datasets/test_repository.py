@@ -41,6 +41,7 @@ for folder in sys.argv[1:]:
 print(json.dumps(found))
 """
 PLANS = {format_: SMALL | {"n": 40, "version": 2, "format": format_} for format_ in SUFFIXES}
+PLANS["folder"] = PLANS["zip"] | {"format": "folder", "layout": "folders", "by": "colour"}
 PLANS["free"] = {"model": "free", "n": 20, "seed": 3, "format": "zip"}
 
 
@@ -69,9 +70,13 @@ def test_load_dataset_reads_the_folder(
         assert {row["png"].size for row in rows} == {(16, 16)}
         colours = [row["json"]["labels"]["colour"] for row in rows]
     else:
+        if plan["format"] == "folder":
+            rows = rows.rename_column("label", "colour")
         if plan["format"] != "npy":
             assert {row["image"].size for row in rows} == {(16, 16)}
         colours = rows["colour"] if plan["model"] == "tiny" else ["red", "blue"] * 10
+    if plan["format"] in ("parquet", "folder"):
+        colours = rows.features["colour"].int2str(colours)
     assert Counter(colours) == dict.fromkeys(["red", "blue"], plan["n"] // 2)
 
 
@@ -114,9 +119,8 @@ def test_card_of_a_verified_set_has_a_command(server: Server, tmp_path: Path) ->
     manifest.asked["verify"] = 0.9
     (again,) = re.findall(r"```sh\n(.*?)\n```", card_of(manifest), re.DOTALL)
     assert again == (
-        f"python -m service fetch red blue -n 3 -n 5 --seed {manifest.origin.seed} --offset 0 "
-        "--model tiny --model-version 2 --truncation 1.0 --verify 0.9 --format webdataset "
-        "--per-file 1 --out SET"
+        f"python -m service fetch red blue -n 3 -n 5 --seed {manifest.origin.seed} --model tiny "
+        "--model-version 2 --verify 0.9 --format webdataset --per-file 1 --out SET"
     )
 
 
@@ -183,6 +187,17 @@ def test_licences(command: Command, text: str, licence: str) -> None:
     assert (head["license"], head["license_details"]) == (licence, text)
 
 
+def test_class_folders_have_a_card_of_their_splits(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command.build(PLANS["folder"] | {"splits": {"train": 0.5, "val": 0.5}})
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", command.folder / "cache")
+    found = datasets.load_dataset(str(command.out))
+    assert {*found} == {"train", "val"}
+    assert sum(rows.num_rows for rows in found.values()) == 40
+    assert found["val"].features["label"].names == ["blue", "red"]
+
+
 @pytest.mark.slow
 def test_mlcroissant_reads_the_records(command: Command) -> None:
     if importlib.util.find_spec("mlcroissant") is None:
@@ -206,6 +221,7 @@ def test_mlcroissant_reads_the_records(command: Command) -> None:
         records = found[str(folder)]
         assert len(records) == PLANS[name]["n"]
         if name in ("parquet", "npy"):
-            assert [each["images/colour"] for each in records[:2]] == ["b'red'", "b'blue'"]
-        if name != "npy":
+            colours = ["0", "1"] if name == "parquet" else ["b'red'", "b'blue'"]
+            assert [each["images/colour"] for each in records[:2]] == colours
+        if name not in ("npy", "folder"):
             assert all("size=16x16" in each["images/image"] for each in records)
