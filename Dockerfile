@@ -1,5 +1,6 @@
 # Container image: `docker build -t figment .` for a CPU, `--target gpu` for CUDA, `--target ray` for
-# the nodes of a Ray cluster, whose start command comes from the cluster.
+# the nodes of a Ray cluster, whose start command comes from the cluster, `--target cache` for the
+# cache in front of the service.
 
 # One base for all targets: the GPU wheels contain the CUDA libraries, the host has the driver.
 FROM python:3.11-slim-bookworm AS base
@@ -76,6 +77,17 @@ ENV PYTHONPATH=/srv/figment \
 COPY --from=packages-ray /opt/figment /opt/figment
 COPY --from=files /models /models
 COPY --from=files /srv/figment /srv/figment
+
+
+FROM debian:bookworm-slim AS cache
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends varnish=7.1.* \
+    && rm -rf /var/lib/apt/lists/* \
+    && install --directory --owner=varnish /var/cache/figment
+COPY ops/cache /etc/figment
+USER varnish
+EXPOSE 8000
+CMD ["/etc/figment/run"]
 
 
 # The default target, hence last.

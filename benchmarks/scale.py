@@ -31,6 +31,7 @@ from service.core import cpus
 from service.core.latents import MAX_INDEX
 from service.core.manifest import MODEL_FILE
 from service.formats.images import png_record
+from service.formats.layout import Layout
 from service.formats.records import ImageRecord
 from service.formats.registry import open_writer
 from service.inference.model import load_model
@@ -106,7 +107,7 @@ def measure(folder: Path, seconds: float) -> Rates:
         return len(images)
 
     def shard() -> bytes:
-        writer = open_writer("webdataset", [], (len(records),))
+        writer = open_writer("webdataset", Layout({}), (len(records),))
         return b"".join([writer.add(records), *writer.end()])
 
     def pack() -> int:

@@ -26,6 +26,7 @@ from service.api.auth.access import AccessControl
 from service.api.fast_path import FastPath
 from service.api.middleware.gateway import Gateway
 from service.api.routes import (
+    detect,
     docs,
     generate,
     health,
@@ -34,6 +35,8 @@ from service.api.routes import (
     latent_space,
     models,
     oip,
+    openai,
+    sets,
     studio,
 )
 from service.api.state import State
@@ -97,7 +100,7 @@ def assemble(state: State) -> Gateway:
     app.state.figment = state
     # Only documents the key in OpenAPI; the gateway checks it.
     documented_key = [Security(HTTPBearer(auto_error=False))] if access.requires_key else []
-    for routes in (generate, latent_space, images, models, oip, info):
+    for routes in (generate, latent_space, images, sets, detect, models, oip, openai, info):
         app.include_router(routes.router, dependencies=documented_key)
     for routes in (docs, health, studio):
         app.include_router(routes.router)
@@ -122,7 +125,7 @@ class _HeadAsGet:
         if scope.get("method") != "HEAD":
             await self._app(scope, receive, send)
             return
-        as_get = {**scope, "method": "GET"}
+        as_get = {**scope, "method": "GET", "is_head": True}
         try:
             await self._app(as_get, receive, send)
         finally:

@@ -18,11 +18,16 @@ from service.api.disconnect import until_disconnect
 from service.api.middleware.gateway import abort
 from service.api.response_headers import as_headers
 from service.api.state import State
-from service.core.image_info import ImageInfo, Pixels
 from service.engine.queue import Encode
 from service.engine.search import Search, search_images
-from service.errors import KIND, ClientDisconnected, InsufficientStorage, RequestError
+from service.errors import (
+    KIND,
+    ClientDisconnected,
+    InsufficientStorage,
+    RequestError,
+)
 from service.formats import images
+from service.formats.layout import Layout
 from service.formats.npy import header
 from service.formats.registry import MEDIA_TYPES, SUFFIXES, open_writer
 from service.inference.seeds import SeedImages
@@ -78,6 +83,7 @@ async def set_answer(
     samples: SeedImages,
     search: Search | None,
     threshold: float | None,
+    layout: Layout,
     state: State,
     request: Request,
 ) -> Response:
@@ -85,21 +91,20 @@ async def set_answer(
 
     Raises ``RequestError`` before the answer starts if the first batch fails.
     """
-    encode: Encode = _pixels if format_ == "npy" else images.png_record
+    encode: Encode = images.raw_record if format_ == "npy" else images.png_record
     count = len(samples.indices)
     client = client_of(request)
     if search is None:
         batches = state.engine.stream(samples, count, encode, client)
     else:
         batches = search_images(state.engine, samples, search, threshold, encode, client)
-    model, manifest = samples.model, samples.model.manifest
-    names = [attribute.name for attribute in manifest.attributes]
-    shape = (count, *manifest.image_shape)
+    model = samples.model
+    shape = (count, *model.manifest.image_shape)
     async with AsyncExitStack() as stack:
         stack.enter_context(state.streams)
         await stack.enter_async_context(aclosing(batches))
         first = await until_disconnect(request.receive, _first(batches))
-        writer = await _in_thread(open_writer, format_, names, shape)
+        writer = await _in_thread(open_writer, format_, layout, shape)
         stack.callback(writer.close)
 
         sent = metrics.IMAGES_MADE.labels(model.name, model.version, format_)
@@ -114,16 +119,26 @@ async def set_answer(
             while part := await _in_thread(next, rest, b""):
                 yield part
 
-        name = f"{model.name}-{model.version}-{samples.seed}-{samples.indices[0]}"
-        headers = as_headers({**head, "model_sha256": model.sha256, "software": state.software})
+        headers = set_headers(format_, head, samples, state)
         if threshold is not None and model.verifier is not None:
             headers["Figment-Verifier-Sha256"] = model.verifier.sha256
-        headers["Content-Disposition"] = f'attachment; filename="{name}{SUFFIXES[format_]}"'
-        if format_ == "npy":
-            headers["Content-Length"] = str(len(header(shape)) + math.prod(shape))
         answer = _Stream(body(), headers=headers, media_type=MEDIA_TYPES[format_])
         answer.timeout, answer.resources = state.settings.timeout, stack.pop_all()
         return answer
+
+
+def set_headers(
+    format_: str, head: Mapping[str, Any], samples: SeedImages, state: State
+) -> dict[str, str]:
+    """Headers of a set, known before its first image."""
+    model = samples.model
+    headers = as_headers({**head, "model_sha256": model.sha256, "software": state.software})
+    name = f"{model.name}-{model.version}-{samples.seed}-{samples.indices[0]}{SUFFIXES[format_]}"
+    headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    if format_ == "npy":
+        shape = (len(samples.indices), *model.manifest.image_shape)
+        headers["Content-Length"] = str(len(header(shape)) + math.prod(shape))
+    return headers
 
 
 async def _in_thread(step: Callable[..., Any], *arguments: Any) -> Any:
@@ -141,7 +156,3 @@ async def _first(batches: AsyncGenerator[list[Any], None]) -> list[Any]:
     while not (batch := await anext(batches)):
         pass
     return batch
-
-
-def _pixels(info: ImageInfo, pixels: Pixels) -> bytes:
-    return pixels.tobytes()

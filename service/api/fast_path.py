@@ -58,7 +58,7 @@ class FastRoute(APIRoute):
     async def answer(self, request: Request) -> Response:
         """Answer a request. Raises ``RequestError``, and whatever the endpoint raises."""
         assert self.body_field is not None
-        body = await _parse_body(request, self.body_field.field_info.annotation)
+        body = await parse_body(request, self.body_field.field_info.annotation)
         response: Response = await self.endpoint(body, _read_query(request), request)
         return response
 
@@ -95,9 +95,13 @@ class FastPath:
         await response(scope, receive, send)
 
 
-def reject_repeats(request: Request) -> None:
-    """Raise ``InvalidRequest`` for a repeated query parameter, one of which would be ignored."""
-    repeated = _first_repeated(name for name, _ in request.query_params.multi_items())
+def reject_repeats(request: Request, but: Sequence[str] = ()) -> None:
+    """Raise ``InvalidRequest`` for a repeated query parameter, one of which would be ignored.
+
+    Those in ``but`` may repeat.
+    """
+    names = (name for name, _ in request.query_params.multi_items())
+    repeated = _first_repeated(name for name in names if name not in but)
     if repeated is not None:
         raise InvalidRequest(f"{repeated[:80]}: appears twice in the query")
 
@@ -134,7 +138,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 JSON = json.JSONDecoder(parse_float=_number, object_pairs_hook=_unique)
 
 
-async def _parse_body(request: Request, model: Any) -> Any:
+async def parse_body(request: Request, model: Any) -> Any:
     """Body as an instance of ``model``; no body is the same as ``{}``."""
     headers = dict(request.scope["headers"])
     if b"content-encoding" in headers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -15,13 +14,14 @@ from service.api.render import Render, RenderedImages
 from service.api.response_headers import as_headers, server_timing
 from service.core.image_info import ImageInfo, Pixels
 from service.formats import animation, images
+from service.formats.json_answers import json_row
 from service.formats.registry import MEDIA_TYPES
 from service.observability import metrics
 
 
 async def json_answer(render: Render, head: Mapping[str, Any]) -> Response:
     """Answer with the fields ``head`` and the images, each a PNG in base64."""
-    rendered = await render(_json_row, None)
+    rendered = await render(json_row, None)
     _count(head, "json", len(rendered.results))
     if rendered.tried is not None:
         head = {**head, "tried": rendered.tried}
@@ -104,19 +104,6 @@ def _counter(model: str, version: int, format_: str) -> Counter:
 
 def _unencoded(info: ImageInfo, pixels: Pixels) -> tuple[ImageInfo, Pixels]:
     return info, pixels
-
-
-def _json_row(info: ImageInfo, pixels: Pixels) -> bytes:
-    url = info.address.url() if info.address else None
-    data = binascii.b2a_base64(images.encode(pixels, "png", url), newline=False)
-    # By hand, as json.dumps would search all of the data for characters to escape.
-    position = "" if info.t is None else f', "t": {info.t}'
-    labels = "null" if info.labels is None else json.dumps(info.labels)
-    address = "null" if url is None else f'"{url}"'  # a URL needs no escapes in JSON
-    head = f'{{"index": {info.index}{position}, "labels": {labels}, "url": {address}'
-    if info.verified is not None:
-        head += f', "verified": {json.dumps(info.verified)}'
-    return b'%b, "data": "%b"}' % (head.encode("ascii"), data)
 
 
 def _source(infos: Sequence[ImageInfo], extension: str) -> str | None:

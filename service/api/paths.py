@@ -1,11 +1,12 @@
-"""Paths with a role of their own: probes, pages, and the prefix of the Open Inference Protocol."""
+"""Paths with a role of their own: probes, pages, and prefixes of the protocols of others."""
 
 from __future__ import annotations
 
 import re
 
 LIVE, READY = "/healthz", "/readyz"
-OIP = "/v2"
+OIP, OPENAI = "/v2", "/v1"
+"""Prefixes of the Open Inference Protocol and of OpenAI's API."""
 OIP_LIVE, OIP_READY = f"{OIP}/health/live", f"{OIP}/health/ready"
 PROBES = (LIVE, READY, OIP_LIVE, OIP_READY)
 READINESS = re.compile(rf"{READY}|{OIP}/(health|models/.+)/ready")

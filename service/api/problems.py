@@ -12,9 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from service.api.http_constants import PROBLEM_MEDIA_TYPE
-from service.api.paths import OIP
+from service.api.paths import OIP, OPENAI
 from service.core.image_request import explain
 from service.errors import KIND, OutOfMemory, RequestError, problem, problem_bytes
+from service.formats.openai_schemas import error_of
+from service.formats.registry import MEDIA_TYPES
 from service.observability import metrics
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,11 @@ def _answer(
     request: Request, body: dict[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
     metrics.REJECTIONS.labels(body["type"].removeprefix(KIND)).inc()
-    if f"{request.scope['path']}/".startswith(f"{OIP}/"):
+    path = f"{request.scope['path']}/"
+    if path.startswith(f"{OPENAI}/"):
+        status, error = error_of(body)
+        content = problem_bytes(error.model_dump())
+        return Response(content, status, headers, media_type=MEDIA_TYPES["json"])
+    if path.startswith(f"{OIP}/"):
         body = {**body, "error": body["detail"]}  # the protocol's member for errors
     return Response(problem_bytes(body), body["status"], headers, media_type=PROBLEM_MEDIA_TYPE)

@@ -17,6 +17,7 @@ from service.core.image_info import ImageInfo, Pixels
 from service.engine.queue import Encode
 from service.engine.search import Search, search_images
 from service.errors import DeadlineExceeded, InvalidRequest
+from service.formats.registry import SUFFIXES
 from service.inference.seeds import SeedImages
 from service.inference.source import ImageSource
 from service.observability import tracing
@@ -41,12 +42,15 @@ With a ``Combine``, its return value is the only result.
 """
 
 
-def check_size(field: str, count: int, state: State) -> None:
-    """Raise ``InvalidRequest`` for more images than one answer holds in memory."""
-    limit = state.settings.max_images
+def check_size(field: str, count: int, state: State, format_: str = "json") -> None:
+    """Raise ``InvalidRequest`` for more images than one answer may have.
+
+    A set is streamed, and other answers are held in memory.
+    """
+    limit = state.settings.max_set if format_ in SUFFIXES else state.settings.max_images
     if count > limit:
         raise InvalidRequest(
-            f"{field}: {count} images do not fit into one answer; at most {limit}",
+            f"{field}: {count} images do not fit into one {format_} answer; at most {limit}",
             kind="Answer too large",
             max_images=limit,
         )

@@ -15,7 +15,7 @@ def key(name: str, rate: int | None) -> None:
 
     The key is printed once; the service stores only its hash.
     """
-    from service.api.auth.api_keys import make
+    from service.core.api_keys import make
 
     try:
         secret, entry = make(name, rate)

@@ -4,45 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from service.cli.like import LARGEST, lacking, target
 from service.cli.progress import describe_failure, print_message, progress_bar
-from service.core.image_request import ImageRequest
-from service.errors import ClientError
-from service.formats.registry import SUFFIXES
+from service.core.set_request import LabelForm, LayoutName, SetRequest, read_splits
+from service.errors import ClientError, DatasetError, InvalidRequest
+from service.formats.registry import FILE_FORMATS, default_format
 
 if TYPE_CHECKING:
     from service.client.fetch import FetchedDataset
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def request_option(flag: str, name: str, type_: type) -> Callable[[Command], Command]:
-    """Option for one field of ``ImageRequest``, which checks its value."""
-    field = ImageRequest.model_fields[name]
-    return click.option(flag, name, type=type_, default=field.default, help=field.description)
+def request_option(flag: str, name: str, type_: Any, **options: Any) -> Decorator:
+    """Option for one field of ``SetRequest``, which checks its value."""
+    field = SetRequest.model_fields[name]
+    options = {"default": field.default} | options
+    return click.option(flag, name, type=type_, help=field.description, **options)
 
 
 @click.command()
-@click.argument("labels", nargs=-1)
+@click.argument("phrases", metavar="[LABELS]...", nargs=-1)
 @click.option(
     "-n",
     "counts",
     type=click.IntRange(min=0),
     multiple=True,
-    required=True,
     help="Total number of images; or once for each label, the number of its images.",
+)
+@click.option(
+    "--like",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Labelled folder of your own, with a folder for each class or a metadata.csv: fetch what "
+    "each class lacks, in place of LABELS and -n.",
+)
+@click.option(
+    "--to",
+    metavar=f"N|{LARGEST}",
+    callback=target,
+    help="With --like: images that each class shall have in all, or as many as the largest has.",
 )
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(sorted(SUFFIXES)),
-    default="webdataset",
-    show_default=True,
-    help="webdataset and zip contain PNG files, parquet loads as a Hugging Face image dataset, "
-    "npy contains only pixels, with a table of labels beside it.",
+    type=click.Choice(sorted(FILE_FORMATS)),
+    help="webdataset and zip contain PNG files, parquet loads as a Hugging Face image dataset, npy "
+    "contains only pixels, with a table of labels beside it; folder is PNG files in class folders. "
+    "By default webdataset, or folder with --layout folders.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder of the dataset alone."
@@ -53,6 +66,10 @@ def request_option(flag: str, name: str, type_: type) -> Callable[[Command], Com
 @request_option("--model-version", "version", int)
 @request_option("--truncation", "truncation", float)
 @request_option("--verify", "verify", float)
+@request_option("--layout", "layout", click.Choice(get_args(LayoutName)))
+@request_option("--by", "by", str, multiple=True, default=())
+@request_option("--splits", "splits", str, metavar="NAME:FRACTION,...")
+@request_option("--labels", "labels", click.Choice(get_args(LabelForm)))
 @click.option(
     "--per-file",
     type=click.IntRange(min=1),
@@ -75,14 +92,18 @@ def request_option(flag: str, name: str, type_: type) -> Callable[[Command], Com
     "retried.",
 )
 def fetch(
-    labels: tuple[str, ...],
+    phrases: tuple[str, ...],
     counts: tuple[int, ...],
-    format_: str,
+    like: Path | None,
+    to: int | str | None,
+    format_: str | None,
     out: Path,
     per_file: int | None,
     url: str,
     api_key: str | None,
     patience: float,
+    by: tuple[str, ...],
+    splits: str | None,
     **fields: Any,
 ) -> None:
     """Fetch a dataset from a running server into a folder.
@@ -92,29 +113,58 @@ def fetch(
     """
     from service.client.fetch import open_dataset
     from service.client.http import HttpClient
-    from service.client.stream import image_request
+    from service.client.stream import request_of
     from service.datasets.manifest import DatasetPlan
 
-    if len(counts) not in (1, len(labels)):
-        raise click.UsageError(
-            f"-n is given {len(counts)} times for {len(labels)} labels: give it once, or once for "
-            "each label"
-        )
+    _check(phrases, counts, like, to, out)
     try:
-        request = image_request(
+        server = HttpClient(url, patience=patience, api_key=api_key, on_message=print_message)
+        if like is not None and to is not None:
+            missing = lacking(like, to, by, server, fields["model"], fields["version"])
+            if not missing:
+                click.echo("no class lacks images: nothing is fetched")
+                return
+            phrases, counts = tuple(missing), tuple(missing.values())
+        request = request_of(
+            SetRequest,
             n=counts if len(counts) > 1 else counts[0],
-            label=labels if len(labels) > 1 else labels[0] if labels else None,
+            label=phrases if len(phrases) > 1 else phrases[0] if phrases else None,
+            by=by[0] if len(by) == 1 else by or None,
+            splits=None if splits is None else read_splits(splits),
             **fields,
         )
-        plan = DatasetPlan(request, format_, per_file)
-        server = HttpClient(url, patience=patience, api_key=api_key, on_message=print_message)
+        plan = DatasetPlan(request, format_ or default_format(request), per_file)
         with open_dataset(out, plan, server) as dataset:
             with progress_bar(dataset, initial=dataset.kept) as bar:
                 for _ in dataset.run():
                     bar.update()
             click.echo(f"{_summary(dataset)} in {out}")
-    except (ClientError, OSError) as error:
+    except (ClientError, DatasetError, InvalidRequest, OSError) as error:
         raise click.ClickException(describe_failure(error)) from error
+
+
+def _check(
+    phrases: tuple[str, ...],
+    counts: tuple[int, ...],
+    like: Path | None,
+    to: int | str | None,
+    out: Path,
+) -> None:
+    """Raise ``UsageError`` for options that do not belong together."""
+    if (like is None) != (to is None):
+        raise click.UsageError("--like FOLDER and --to N|largest belong together: give both")
+    if like is not None:
+        if phrases or counts:
+            raise click.UsageError("--like gives labels and counts: omit LABELS and -n")
+        if out.resolve().is_relative_to(like.resolve()):
+            raise click.UsageError(f"--out {out} is in --like {like}, and would count as its class")
+    elif not counts:
+        raise click.UsageError("give -n N, or --like FOLDER --to N|largest")
+    elif len(counts) not in (1, len(phrases)):
+        raise click.UsageError(
+            f"-n is given {len(counts)} times for {len(phrases)} labels: give it once, or once for "
+            "each label"
+        )
 
 
 def _summary(dataset: FetchedDataset) -> str:

@@ -2,8 +2,10 @@
 
     DIR/
       manifest.json              plan, model identity, sha256 of every file
+      README.md, croissant.json  the complete set, for people and programs
       anime-faces-00000.tar ...  the same number of images each, fewer in the last
       anime-faces-00003.part     images of the next file, while the fetch is incomplete
+      _info.json, _wids-*.json   indexes of a complete WebDataset set, for timm and wids
 
 Files appear whole or not at all. A resumed fetch leaves the same files as an uninterrupted one.
 """
@@ -12,28 +14,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from service.client.figment import pixels
 from service.client.http import HttpClient
 from service.client.stream import ImageStream
+from service.core.manifest import Manifest
 from service.datasets.manifest import (
+    DatasetFile,
     DatasetManifest,
     DatasetPlan,
     LabelCount,
     ModelIdentity,
-    describe_file,
     load,
     packing_software,
     stem,
 )
 from service.datasets.progress import Progress
+from service.datasets.repository import write_descriptions
+from service.datasets.shard_writer import open_shard
 from service.datasets.storage import LocalStorage
-from service.errors import ClientError, DatasetError, FetchFailed
+from service.errors import (
+    ClientError,
+    DatasetError,
+    FetchFailed,
+    InvalidRequest,
+    ModelChanged,
+    RequestRejected,
+)
 from service.formats import webdataset
-from service.formats.records import ImageRecord, table_header, table_row
-from service.formats.registry import open_writer
+from service.formats.records import ImageRecord
 
 BATCH_IMAGES = 256
 """Images packed at a time."""
@@ -84,7 +96,10 @@ class FetchedDataset:
         """Fetch the missing images; yield each after it is written."""
         before = self.label_counts(), self.progress.next
         for record, content in self._stream:
-            manifest = self._manifest or self._start_manifest(record, *before)
+            manifest = self._manifest or self._start_manifest(*before)
+            for name, value in (record.labels or {}).items():
+                if value not in manifest.attributes.get(name, ()):
+                    raise ClientError(f"image {record.index} has a label that its model lacks")
             if manifest.software != self._stream.software:
                 manifest.software = list(self._stream.software)
                 self._write(manifest)
@@ -158,60 +173,76 @@ class FetchedDataset:
 
     # Receive.
 
-    def _start_manifest(
-        self, first: ImageRecord, labels: list[LabelCount], start: int
-    ) -> DatasetManifest:
+    def _start_manifest(self, labels: list[LabelCount], start: int) -> DatasetManifest:
         """Write the manifest once the first image tells the model's identity."""
         assert self.origin is not None
+        model = self._describe(self.origin)
+        try:
+            self._plan.layout(model.values)
+        except InvalidRequest as error:
+            raise RequestRejected(error.problem()) from error
         self._manifest = DatasetManifest(
             asked=self._plan.fields(),
             origin=self.origin,
             software=list(self._stream.software),
             packed_by=[packing_software()],
-            attributes=list(first.labels or {}),
+            attributes=model.values,
+            training_data=model.provenance.dataset,
             labels=labels,
             next=start,
         )
         self._write(self._manifest)
         return self._manifest
 
+    def _describe(self, origin: ModelIdentity) -> Manifest:
+        """Manifest of the model, which has the values of its attributes and their order."""
+        path = f"/models/{origin.model}/{origin.version}"
+        described = self._server.json(path)
+        try:
+            sha256, manifest = described["sha256"], Manifest.model_validate(described["manifest"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ClientError(f"{self._server.url}{path} does not describe a model") from error
+        if sha256 != origin.model_sha256:
+            raise ModelChanged("the server's model has changed since the first image")
+        return manifest
+
     def _pack(self, manifest: DatasetManifest) -> None:
         """Turn the part into the next file."""
         assert self._part is not None
         self._part.close()
         part = self._part_path(manifest)
-        file, *tables = self._plan.file_names(manifest.origin.model, _next_number(manifest))
-        with self._storage.writing(file) as target, part.open("rb") as source:
-            self._repack(source, target, manifest.attributes)
+        manifest.files += self._write_files(part, manifest)
         counts = self.label_counts()
-        before = zip(counts, manifest.labels, strict=True)
-        label_images = [count.images - counted.images for count, counted in before]
-        manifest.files.append(describe_file(self._path / file, self._in_part, label_images))
-        for table in tables:
-            with self._storage.writing(table) as target, part.open("rb") as source:
-                _write_table(source, target, manifest.attributes)
-            manifest.files.append(describe_file(self._path / table, 0, []))
         manifest.images += self._in_part
         manifest.labels, manifest.next = counts, self.progress.next
         manifest.complete = not any(self.progress.missing)
         self._in_part, self._part = 0, None
+        if manifest.complete:
+            write_descriptions(self._storage, manifest)
         self._write(manifest)
         part.unlink()
 
-    def _repack(self, source: IO[bytes], target: IO[bytes], attributes: list[str]) -> None:
-        first, _ = next(webdataset.samples(source.read))
-        source.seek(0)
-        shape = (self._in_part, *pixels(first).shape)
-        with closing(open_writer(self._plan.format, attributes, shape)) as archive:
-            for records in _in_groups(source):
-                if self._plan.format == "npy":
-                    target.write(archive.add([pixels(record).tobytes() for record in records]))
-                else:
-                    target.write(archive.add(records))
-            target.writelines(archive.end())
+    def _write_files(self, part: Path, manifest: DatasetManifest) -> tuple[DatasetFile, ...]:
+        with part.open("rb") as source:
+            first, _ = next(webdataset.samples(source.read))
+            source.seek(0)
+            shape = (self._in_part, *pixels(first).shape)
+            with open_shard(
+                *(self._plan, self._storage, manifest.origin.model),
+                *(self._next_number(manifest), manifest.attributes, shape),
+            ) as shard:
+                for records in _in_groups(source):
+                    if self._plan.format == "npy":
+                        records = [replace(r, image=pixels(r).tobytes()) for r in records]
+                    shard.add(records)
+                return shard.end()
+
+    def _next_number(self, manifest: DatasetManifest) -> int:
+        """Number of the next file, from 0."""
+        return len(manifest.files) // len(self._plan.file_names(manifest.origin.model, 0))
 
     def _part_path(self, manifest: DatasetManifest) -> Path:
-        return self._path / f"{stem(manifest.origin.model, _next_number(manifest))}.part"
+        return self._path / f"{stem(manifest.origin.model, self._next_number(manifest))}.part"
 
     def _write(self, manifest: DatasetManifest) -> None:
         self._storage.write_manifest(manifest.to_json())
@@ -232,18 +263,6 @@ def open_dataset(path: Path, plan: DatasetPlan, server: HttpClient) -> Iterator[
             yield dataset
     except DatasetError as error:
         raise FetchFailed(str(error)) from error
-
-
-def _next_number(manifest: DatasetManifest) -> int:
-    """Number of the next file, from 0."""
-    return sum(entry.images > 0 for entry in manifest.files)
-
-
-def _write_table(source: IO[bytes], target: IO[bytes], attributes: list[str]) -> None:
-    """Write the labels and addresses of the images of an array."""
-    target.write(table_header(attributes))
-    for records in _in_groups(source):
-        target.writelines(table_row(record, attributes) for record in records)
 
 
 def _in_groups(source: IO[bytes]) -> Iterator[list[ImageRecord]]:

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from service.client.http import HttpClient
-from service.client.stream import ImageStream, image_request
+from service.client.stream import ImageStream, request_of
+from service.core.image_request import ImageRequest
 from service.datasets.progress import Progress
 from service.errors import ClientError
 from service.formats.records import ImageRecord
@@ -115,7 +116,7 @@ class Figment:
         self, n: int | Sequence[int], **fields: Unpack[RequestFields]
     ) -> Generator[Sample, None, None]:
         """Images one by one, in any number; reconnects and resumes after a disconnect."""
-        request = image_request(n=n, **fields)
+        request = request_of(ImageRequest, n=n, **fields)
         for record, _ in ImageStream(self._server, request, Progress(request)):
             yield Sample(pixels(record), record.labels, record.index, record.url)
 

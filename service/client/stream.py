@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from urllib3.exceptions import HTTPError
@@ -28,13 +28,16 @@ PNG_HEAD = len(PNG_START) + 13
 """Bytes of the signature and the IHDR chunk: size and colour type."""
 
 
-def image_request(**fields: Any) -> ImageRequest:
+Asked = TypeVar("Asked", bound=ImageRequest)
+
+
+def request_of(kind: type[Asked], **fields: Any) -> Asked:
     """Request from Python values: NumPy integers, tuples and mappings are accepted.
 
     Raises ``RequestRejected`` with the problem that the server would answer.
     """
     try:
-        request = ImageRequest(**{name: _plain(value) for name, value in fields.items()})
+        request = kind(**{name: _plain(value) for name, value in fields.items()})
         request.check_fields_agree()
     except ValidationError as error:
         raise RequestRejected(explain(error.errors()).problem()) from error
@@ -107,7 +110,7 @@ class ImageStream:
                 raise ClientError(f"the server sent an invalid set of images: {error}") from error
 
     def _open(self, remaining: dict[str, Any]) -> Any:
-        body = self._request.model_dump(exclude_none=True)
+        body = self._request.model_dump(include={*ImageRequest.model_fields}, exclude_none=True)
         if self.origin is not None:
             body |= {name: getattr(self.origin, name) for name in ("model", "version", "seed")}
         try:

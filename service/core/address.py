@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote_plus
+from typing import Self
+from urllib.parse import parse_qsl, quote_plus, urlsplit
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,23 @@ class Address:
     index: int
     label: str | None = None
     truncation: float = 1.0
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Address of a path and query as ``url`` gives them. Raises ``ValueError``."""
+        parts = urlsplit(url)
+        root, images, model, version, seed, file = parts.path.split("/")
+        if (root, images) != ("", "images"):
+            raise ValueError(f"{url!r} is no address of an image")
+        query = dict(parse_qsl(parts.query))
+        return cls(
+            model,
+            int(version),
+            int(seed),
+            int(file.partition(".")[0]),
+            query.get("label"),
+            float(query.get("truncation", 1)),
+        )
 
     def url(self, extension: str = "png") -> str:
         """Path and query: ``/images/anime-faces/2/3/0.png?label=red+eyes&truncation=0.8``."""

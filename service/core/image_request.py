@@ -164,7 +164,7 @@ class ImageRequest(RequestBody):
     )
 
     @property
-    def labels(self) -> list[OneLabel]:
+    def label_list(self) -> list[OneLabel]:
         """Labels that indices take in rotation; empty if every attribute is drawn."""
         if self.label is None:
             return []
@@ -172,8 +172,8 @@ class ImageRequest(RequestBody):
 
     @property
     def entries(self) -> list[OneLabel | None]:
-        """``labels``, or a single None if every attribute is drawn."""
-        return [*self.labels] or [None]
+        """``label_list``, or a single None if every attribute is drawn."""
+        return [*self.label_list] or [None]
 
     @property
     def count(self) -> int:
@@ -196,18 +196,14 @@ class ImageRequest(RequestBody):
         """Raise ``InvalidRequest`` if ``n`` does not fit ``label``, or ``offset`` is too high."""
         if isinstance(self.n, list) and len(self.n) != len(self.entries):
             raise InvalidRequest(
-                f"n has {len(self.n)} counts for {len(self.labels)} labels: give one number, or a "
-                "list with one number for each label",
+                f"n has {len(self.n)} counts for {len(self.label_list)} labels: give one "
+                "number, or a list with one number for each label",
                 kind="Fields disagree",
             )
         if self.offset + self.count - 1 > MAX_INDEX:
             raise InvalidRequest(
                 f"offset: the last index may be at most {MAX_INDEX}", kind="Fields disagree"
             )
-
-
-class GenerateRequest(ImageRequest):
-    """Which images to make. Every field is optional."""
 
 
 def explain(faults: Sequence[Mapping[str, Any]]) -> InvalidRequest:

@@ -143,6 +143,11 @@ class Manifest(_Record):
         return sum(len(attribute.values) for attribute in self.attributes)
 
     @property
+    def values(self) -> dict[str, list[str]]:
+        """Values of each attribute."""
+        return {attribute.name: list(attribute.values) for attribute in self.attributes}
+
+    @property
     def inputs(self) -> dict[str, int]:
         """Size of each input of the model file, float32 ``[N, size]``, by name."""
         sizes = {LATENT: self.latent_size}

@@ -5,11 +5,15 @@ The same files, names and bytes as the client fetches from a server. No server i
 
 __all__ = [
     "build",
+    "class_counts",
+    "indexes",
     "local_executor",
     "manifest",
     "object_storage",
     "plan_file",
     "progress",
     "ray_executor",
+    "repository",
+    "shard_writer",
     "storage",
 ]

@@ -2,6 +2,7 @@
 
     OUT/
       manifest.json              plan, model identity, sha256 of every file
+      README.md, croissant.json  the complete set, for people and programs
       anime-faces-00000.tar ...  the same number of images each, fewer in the last
 
 Layout and bytes are those of ``fetch``. Files appear whole or not at all; the manifest lists those
@@ -14,7 +15,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from service.datasets.manifest import (
     ModelIdentity,
     load,
 )
+from service.datasets.repository import write_descriptions
 from service.datasets.shard_builder import BuildSpec, ShardResult, ShardTask
 from service.datasets.storage import Storage
 from service.errors import DatasetError, FigmentError, InvalidAlias, InvalidModel
@@ -59,7 +61,7 @@ class DatasetBuild:
         self._shards = spec.shards
         self._on_message = on_message
         self._files: dict[int, tuple[DatasetFile, ...]] = {}
-        self._attributes = [attribute.name for attribute in model.manifest.attributes]
+        self._model = model.manifest
         self._software: list[str] = []
         self._packed_by: list[str] = []
         self._written = 0.0
@@ -73,7 +75,7 @@ class DatasetBuild:
     @property
     def kept(self) -> int:
         """Images in existing files."""
-        return sum(files[0].images for files in self._files.values())
+        return sum(map(_images, self._files.values()))
 
     def resume(self, manifest: DatasetManifest) -> None:
         """Continue an earlier build. Raises ``DatasetError`` if the model has changed."""
@@ -109,7 +111,7 @@ class DatasetBuild:
                 for result in results:
                     number = result.task.number
                     if result.task.known and result.files:
-                        on_found(result.files[0].images)
+                        on_found(_images(result.files))
                     elif result.task.known:
                         self._on_message(
                             f"{result.task.known[0].name} is missing or has changed: building it "
@@ -120,7 +122,7 @@ class DatasetBuild:
                         tasks.append(ShardTask(number))
                     else:
                         self._add(result)
-                        on_progress(result.files[0].images)
+                        on_progress(_images(result.files))
             self._check_all_there()
         except BaseException:
             with suppress(DatasetError):  # files that are not listed are built again
@@ -160,14 +162,18 @@ class DatasetBuild:
 
     def _write(self) -> None:
         began = time.monotonic()
-        self.spec.storage.write_manifest(self._manifest().to_json())
+        manifest = self._manifest()
+        if manifest.complete:
+            write_descriptions(self.spec.storage, manifest)
+        self.spec.storage.write_manifest(manifest.to_json())
         self._written = time.monotonic()
         self._pause = max(WRITE_SECONDS, (self._written - began) / MAX_WRITE_SHARE)
 
     def _manifest(self) -> DatasetManifest:
         spec, request = self.spec, self.spec.plan.request
         numbers = sorted(self._files)
-        label_counts = [self._files[number][0].labels for number in numbers]
+        files = [file for number in numbers for file in self._files[number]]
+        label_counts = [file.labels for file in files if file.labels]
         images = [sum(column) for column in zip(*label_counts, strict=True)] or [0] * len(
             request.entries
         )
@@ -177,7 +183,8 @@ class DatasetBuild:
             origin=spec.origin,
             software=self._software,
             packed_by=self._packed_by,
-            attributes=self._attributes,
+            attributes=self._model.values,
+            training_data=self._model.provenance.dataset,
             complete=len(numbers) == len(self._shards),
             images=self.kept,
             labels=[
@@ -185,8 +192,12 @@ class DatasetBuild:
                 for label, count in zip(request.entries, images, strict=True)
             ],
             next=self._shards.end(numbers[-1]) if numbers else request.offset,
-            files=[file for number in numbers for file in self._files[number]],
+            files=files,
         )
+
+
+def _images(files: Sequence[DatasetFile]) -> int:
+    return sum(file.images for file in files)
 
 
 @contextmanager
@@ -215,8 +226,9 @@ def open_build(
             runtime = SessionFactory(device)
             runtime.probe_cuda([content])
             model = model_of(file, content, SessionFactory("cpu"))
-            for label in request.labels:
+            for label in request.label_list:
                 model.vocabulary.resolve(label)
+            plan.layout(model.manifest.values)
         except FigmentError as error:
             raise DatasetError(str(error)) from error
         random_seed = manifest.origin.seed if manifest else draw_seed()

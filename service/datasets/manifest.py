@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from service import __version__
-from service.core.image_request import ImageRequest
-from service.core.manifest import NAME_PATTERN
+from service.core.manifest import NAME_PATTERN, DatasetInfo
+from service.core.set_request import SetRequest
 from service.errors import DatasetError
-from service.formats.registry import SUFFIXES
+from service.formats.layout import Layout, Values
+from service.formats.registry import FOLDER, SUFFIXES, check_fields, layout_of
 
 if TYPE_CHECKING:
     from service.datasets.storage import Storage
@@ -30,28 +32,43 @@ MIN_FILES = 8
 """Default number of files, if there are enough images: data loaders split files among workers."""
 MAX_IMAGES_PER_FILE = 10_000
 """Upper limit of the default; a plan may set more."""
+MIN_IMAGES_IN_SPLIT = 20
+"""Images of the smallest split in a file, on average: so many that none is empty by chance."""
 
 Command = Literal["fetch", "make-dataset"]
 
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """Images of a dataset, and the format and size of its files."""
+    """Images of a dataset, and the format and size of its files.
 
-    request: ImageRequest
+    Raises ``InvalidRequest`` for a field that means nothing in the format.
+    """
+
+    request: SetRequest
     format: str
     images_per_file: int | None = None
     """If None, small enough for ``MIN_FILES`` files."""
 
+    def __post_init__(self) -> None:
+        check_fields(self.request, self.format)
+
     @property
     def per_file(self) -> int:
-        """Images in each file but the last."""
-        default = min(max(self.request.count // MIN_FILES, 1), MAX_IMAGES_PER_FILE)
+        """Images in each file but the last; with splits, in the files of all splits together."""
+        least = max(
+            MIN_IMAGES_IN_SPLIT / min(self.request.splits.values()) if self.request.splits else 1, 1
+        )
+        default = min(max(self.request.count // MIN_FILES, math.ceil(least)), MAX_IMAGES_PER_FILE)
         return self.images_per_file or default
+
+    def layout(self, values: Values) -> Layout:
+        """Layout for a model whose attributes have these values. Raises ``InvalidRequest``."""
+        return layout_of(self.request, self.format, values)
 
     def fields(self) -> dict[str, Any]:
         """Field ``asked`` of the manifest."""
-        request = self.request.model_dump(include={*ImageRequest.model_fields})
+        request = self.request.model_dump(include={*SetRequest.model_fields})
         return request | {"format": self.format, "images_per_file": self.per_file}
 
     def differences(self, asked: Mapping[str, Any]) -> list[str]:
@@ -59,10 +76,15 @@ class DatasetPlan:
         return [name for name, value in self.fields().items() if asked.get(name) != value]
 
     def file_names(self, model: str, number: int) -> list[str]:
-        """Name of file ``number``, from 0; for ``npy`` also that of its table of labels."""
-        name = stem(model, number)
-        tables = [f"{name}.csv"] if self.format == "npy" else []
-        return [f"{name}{SUFFIXES[self.format]}", *tables]
+        """Names of file ``number``, from 0: one for each split, for ``npy`` also its table.
+
+        For ``folder`` that of the table alone, which names the images.
+        """
+        if self.format == FOLDER.name:
+            return [f"{stem(model, number)}{FOLDER.suffix}"]
+        suffixes = [SUFFIXES[self.format], *([".csv"] if self.format == "npy" else [])]
+        splits = [f"{model}-{split}" for split in self.request.splits or ()] or [model]
+        return [f"{stem(name, number)}{suffix}" for name in splits for suffix in suffixes]
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,7 @@ class DatasetFile(BaseModel):
     """0 for the table beside an array."""
     labels: list[int] = []
     """Images of each label, in the order of the manifest's ``labels``."""
+    split: str | None = None
     bytes: int
     sha256: str
 
@@ -119,7 +142,10 @@ class DatasetManifest(BaseModel):
     """Software that computed the images; several if it changed between runs."""
     packed_by: list[str]
     """Software that wrote the files; several if it changed between runs."""
-    attributes: list[str]
+    attributes: dict[str, list[str]]
+    """Values of each attribute, in the order of the model's manifest: the order of their ids."""
+    training_data: DatasetInfo
+    """Images that the model was trained on."""
     complete: bool = False
     images: int = 0
     labels: list[LabelCount]
@@ -164,17 +190,15 @@ def stem(model: str, number: int) -> str:
     return f"{model}-{number:05d}"
 
 
-def describe_file(path: Path, images: int, labels: list[int]) -> DatasetFile:
-    """Manifest entry of an existing file. Raises ``OSError``."""
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content. Raises ``OSError``."""
     with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    size = path.stat().st_size
-    return DatasetFile(name=path.name, images=images, labels=labels, bytes=size, sha256=sha256)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def temporary_files(model: str) -> tuple[str, ...]:
     """Glob patterns of the temporary files that a killed process leaves."""
-    return f".{MANIFEST}.*.tmp", f".{model}-[0-9]*.*.tmp"
+    return f".{MANIFEST}.*.tmp", f".{model}-*.tmp", "._*.tmp"
 
 
 def packing_software() -> str:

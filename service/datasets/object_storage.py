@@ -106,6 +106,11 @@ class ObjectStorage:
                 f"{error.strerror or error}; set TMPDIR to another folder"
             ) from error
 
+    def put(self, name: str, content: bytes) -> None:
+        with self._as_dataset_error(name):
+            system, root = self._open()
+            system.pipe_file(f"{root}/{name}", content)
+
     def has(self, file: DatasetFile) -> bool:
         with self._as_dataset_error(file.name, "read"):
             system, root = self._open()

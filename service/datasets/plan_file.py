@@ -17,29 +17,30 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from service.core.image_request import ImageRequest, Numbers
+from service.core.image_request import Numbers
 from service.core.manifest import NAME_PATTERN
+from service.core.set_request import SetRequest
 from service.datasets.manifest import DatasetPlan
 from service.errors import DatasetError, InvalidRequest
-from service.formats.registry import SUFFIXES
+from service.formats.registry import FILE_FORMATS, default_format
 
 MAX_PLAN_BYTES = 1 << 20
 MAX_IMAGES_IN_FILE = 1_000_000
 
 
-class PlanFile(ImageRequest):
+class PlanFile(SetRequest):
     """Content of the file."""
 
     n: Numbers = Field(description="Number of images; or, with a list of labels, a list.")
     model: Annotated[str, Field(pattern=NAME_PATTERN)]
-    format: str = "webdataset"
+    format: str | None = None
     images_per_file: Annotated[int, Field(ge=1, le=MAX_IMAGES_IN_FILE)] | None = None
 
     @field_validator("format")
     @classmethod
-    def _known_format(cls, value: str) -> str:
-        if value not in SUFFIXES:
-            formats = ", ".join(sorted(SUFFIXES))
+    def _known_format(cls, value: str | None) -> str | None:
+        if value is not None and value not in FILE_FORMATS:
+            formats = ", ".join(sorted(FILE_FORMATS))
             raise PydanticCustomError("format", "should be one of {formats}", {"formats": formats})
         return value
 
@@ -56,8 +57,8 @@ class PlanFile(ImageRequest):
     def plan(self) -> DatasetPlan:
         """Raises ``InvalidRequest``."""
         self.check_fields_agree()
-        request = ImageRequest(**self.model_dump(include={*ImageRequest.model_fields}))
-        return DatasetPlan(request, self.format, self.images_per_file)
+        request = SetRequest(**self.model_dump(include={*SetRequest.model_fields}))
+        return DatasetPlan(request, self.format or default_format(request), self.images_per_file)
 
 
 def read_plan(path: Path) -> DatasetPlan:

@@ -9,22 +9,21 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from service.core import cpus
 from service.core.image_info import ImageInfo, Pixels
 from service.core.labels import ParsedLabel
 from service.core.text import first_line
 from service.datasets.manifest import DatasetFile, DatasetPlan, ModelIdentity, packing_software
+from service.datasets.shard_writer import open_shard
 from service.datasets.shards import LabelledIndices, Shards
 from service.datasets.storage import Storage
 from service.errors import DatasetError, FigmentError
 from service.formats import images
-from service.formats.records import record_of, table_header, table_row
-from service.formats.registry import open_writer
+from service.formats.records import ImageRecord
 from service.inference.model import Model, model_of
 from service.inference.seeds import SeedImages
 from service.inference.session import SessionFactory
@@ -109,31 +108,14 @@ class ShardBuilder:
             return DatasetError(f"{name} cannot be built: {first_line(error)}")
 
     def _build(self, number: int) -> tuple[DatasetFile, ...]:
-        """Write a file and, for npy, its table of labels."""
         spec, manifest = self._spec, self._model.manifest
-        attributes = [attribute.name for attribute in manifest.attributes]
-        count = self._shards.size(number)
-        shape = (count, *manifest.image_shape)
-        label_counts = [0] * len(spec.plan.request.entries)
-        names = spec.file_names(number)
-        with ExitStack() as stack:
-            written = [_HashingFile(stack.enter_context(spec.storage.writing(n))) for n in names]
-            file, *tables = written
-            archive = stack.enter_context(closing(open_writer(spec.plan.format, attributes, shape)))
-            for table in tables:
-                table.write(table_header(attributes))
+        shape = (self._shards.size(number), *manifest.image_shape)
+        with open_shard(
+            spec.plan, spec.storage, spec.origin.model, number, manifest.values, shape
+        ) as shard:
             for batch in self._batches(number):
-                for frame, _ in batch:
-                    label_counts[frame.index % len(label_counts)] += 1
-                file.write(archive.add(self._items(batch)))
-                for table in tables:
-                    rows = (record_of(frame) for frame, _ in batch)
-                    table.write(b"".join(table_row(row, attributes) for row in rows))
-            for piece in archive.end():
-                file.write(piece)
-        entries = [file.entry(names[0], count, label_counts)]
-        entries += [t.entry(n, 0, []) for t, n in zip(tables, names[1:], strict=True)]
-        return tuple(entries)
+                shard.add(self._records(batch))
+            return shard.end()
 
     def _batches(self, number: int) -> Iterator[list[tuple[ImageInfo, Pixels]]]:
         request = self._spec.plan.request
@@ -150,11 +132,9 @@ class ShardBuilder:
             ((frames, pixels),) = run_batch([(samples, chunk)], exclusive=False)
             yield list(zip(frames, pixels, strict=True))
 
-    def _items(self, batch: list[tuple[ImageInfo, Pixels]]) -> list[Any]:
-        """Input of the archive writer: raw pixels for npy, else records."""
-        if self._spec.plan.format == "npy":
-            return [pixels.tobytes() for _, pixels in batch]
-        return list(self._map(lambda pair: images.png_record(*pair), batch))
+    def _records(self, batch: list[tuple[ImageInfo, Pixels]]) -> list[ImageRecord]:
+        encode = images.raw_record if self._spec.plan.format == "npy" else images.png_record
+        return list(self._map(lambda pair: encode(*pair), batch))
 
     @functools.cached_property
     def _content(self) -> bytes:
@@ -172,7 +152,7 @@ class ShardBuilder:
 
     @functools.cached_property
     def _labels(self) -> list[ParsedLabel]:
-        labels = self._spec.plan.request.labels
+        labels = self._spec.plan.request.label_list
         return [self._model.vocabulary.resolve(label) for label in labels]
 
     @functools.cached_property
@@ -181,26 +161,3 @@ class ShardBuilder:
         if self._runtime.device == "cuda":
             return ThreadPoolExecutor(cpus.available()).map
         return map
-
-
-class _HashingFile:
-    """File that counts its bytes and hashes them as they are written."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._sha256 = hashlib.sha256()
-        self._bytes = 0
-
-    def write(self, content: bytes) -> None:
-        self._file.write(content)
-        self._sha256.update(content)
-        self._bytes += len(content)
-
-    def entry(self, name: str, images: int, labels: list[int]) -> DatasetFile:
-        return DatasetFile(
-            name=name,
-            images=images,
-            labels=labels,
-            bytes=self._bytes,
-            sha256=self._sha256.hexdigest(),
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,8 +13,20 @@ from typing import IO, Protocol
 from filelock import FileLock, Timeout
 
 from service.core.atomic_write import replacing
-from service.datasets.manifest import LOCK, MANIFEST, DatasetFile, describe_file, temporary_files
+from service.datasets.manifest import LOCK, MANIFEST, DatasetFile, sha256_of, temporary_files
 from service.errors import DatasetError
+
+SHA256 = "sha256"
+"""Last column of a table that lists the files of its images."""
+
+
+def listed(table: Path) -> list[tuple[str, str]]:
+    """Files that a table of ``folder`` lists, each with its SHA-256; none for other files."""
+    if table.suffix != ".csv":
+        return []
+    with table.open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    return [(row[0], row[-1]) for row in rows] if head[-1] == SHA256 else []
 
 
 class Storage(Protocol):
@@ -38,6 +51,10 @@ class Storage(Protocol):
 
     def writing(self, name: str) -> AbstractContextManager[IO[bytes]]:
         """File that appears whole when the block ends, and not at all if it raises."""
+        ...
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file that no manifest lists before its table; parent folders are created."""
         ...
 
     def has(self, file: DatasetFile) -> bool:
@@ -95,12 +112,20 @@ class LocalStorage:
         with self._as_dataset_error(self.path / name), replacing(self.path / name) as file:
             yield file
 
+    def put(self, name: str, content: bytes) -> None:
+        path = self.path / name
+        with self._as_dataset_error(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
     def has(self, file: DatasetFile) -> bool:
         path = self.path / file.name
         with self._as_dataset_error(path, "read"):
             try:
-                return path.stat().st_size == file.bytes and (
-                    describe_file(path, file.images, file.labels) == file
+                return (
+                    path.stat().st_size == file.bytes
+                    and sha256_of(path) == file.sha256
+                    and all(sha256_of(self.path / name) == known for name, known in listed(path))
                 )
             except FileNotFoundError:
                 return False

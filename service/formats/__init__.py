@@ -6,11 +6,17 @@ computes an image or knows of HTTP.
 
 __all__ = [
     "animation",
+    "detection",
     "images",
+    "json_answers",
+    "layout",
+    "marks",
     "negotiation",
     "npy",
     "oip_schemas",
     "oip_tensors",
+    "openai_schemas",
+    "parquet",
     "records",
     "registry",
     "webdataset",

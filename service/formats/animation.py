@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from PIL import GifImagePlugin, Image
 
 from service.core.image_info import Pixels
+from service.formats import marks
 from service.formats.images import LOSSLESS_WEBP, SYNTHETIC, exif, picture
 
 FRAME_MS = 80
 """Duration of a frame; GIF allows multiples of 10 ms."""
-EXIF_AND_ANIMATION = 0b1010
+EXIF_XMP_AND_ANIMATION = 0b1110
 """Flags of a WebP file."""
 EXIF_PREFIX = b"Exif\0\0"
 """Prefix of Exif in JPEG, and in Pillow's bytes."""
@@ -42,7 +43,7 @@ def join(
 ) -> bytes:
     """Endless animation of ``frames`` of ``shape``, ``[H, W, channels]``.
 
-    Source and ``address`` are in the comment of the GIF, or in the Exif of the WebP.
+    Source and ``address`` are in the comment of the GIF, or in Exif and XMP of the WebP.
     """
     height, width, _ = shape
     if extension == "gif":
@@ -72,10 +73,11 @@ def _webp(frames: Sequence[bytes], width: int, height: int, address: str | None)
     size = _three_bytes(width - 1) + _three_bytes(height - 1)
     frame_head = bytes(6) + size + _three_bytes(FRAME_MS) + b"\0"  # at 0, 0
     chunks = [
-        _chunk(b"VP8X", bytes([EXIF_AND_ANIMATION, 0, 0, 0]) + size),
+        _chunk(b"VP8X", bytes([EXIF_XMP_AND_ANIMATION, 0, 0, 0]) + size),
         _chunk(b"ANIM", bytes(6)),  # background, endless
         *(_chunk(b"ANMF", frame_head + frame) for frame in frames),
         _chunk(b"EXIF", exif(address).tobytes().removeprefix(EXIF_PREFIX)),
+        _chunk(b"XMP ", marks.xmp(address)),
     ]
     return _chunk(b"RIFF", b"WEBP" + b"".join(chunks))
 

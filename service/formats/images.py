@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 
 from service.core.image_info import ImageInfo, Pixels
 from service.errors import InvalidRequest
-from service.formats import png
+from service.formats import marks, png
 from service.formats.records import ImageRecord, record_of
 
 SYNTHETIC = "synthetic"
@@ -33,16 +33,19 @@ LOSSLESS_WEBP: dict[str, Any] = {"format": "WEBP", "lossless": True, "method": 0
 def encode(pixels: Pixels, extension: str, address: str | None) -> bytes:
     """Image file of ``pixels`` (uint8 ``[H, W, channels]``). PNG and WebP are lossless.
 
-    Source and address are in PNG text chunks, or in Exif for WebP and JPEG.
+    Source and address are in XMP (see ``marks``), and in PNG text chunks, or in Exif for WebP and
+    JPEG.
     """
     if extension == "png":
-        return png.encode(pixels, {"Source": SYNTHETIC} | ({"Address": address} if address else {}))
+        text = {"Source": SYNTHETIC} | ({"Address": address} if address else {})
+        return png.encode(pixels, text, marks.xmp(address))
     image = picture(pixels)
     buffer = io.BytesIO()
+    marked: dict[str, Any] = {"exif": exif(address), "xmp": marks.xmp(address)}
     if extension == "webp":
-        image.save(buffer, **LOSSLESS_WEBP, exif=exif(address))
+        image.save(buffer, **LOSSLESS_WEBP, **marked)
     else:
-        image.save(buffer, "JPEG", quality=95, exif=exif(address))
+        image.save(buffer, "JPEG", quality=95, **marked)
     return buffer.getvalue()
 
 
@@ -50,6 +53,11 @@ def png_record(frame: ImageInfo, pixels: Pixels) -> ImageRecord:
     """Record of an image with its PNG file."""
     assert frame.address is not None
     return record_of(frame, encode(pixels, "png", frame.address.url()))
+
+
+def raw_record(frame: ImageInfo, pixels: Pixels) -> ImageRecord:
+    """Record of an image with the bytes of its pixels, for npy."""
+    return record_of(frame, pixels.tobytes())
 
 
 def contact_sheet(images: Sequence[Pixels], columns: int | None = None) -> Pixels:

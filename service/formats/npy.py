@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from service.formats.records import ImageRecord
+
 
 def header(shape: Sequence[int]) -> bytes:
     """Header of a uint8 array of this shape in C order."""
@@ -17,14 +19,14 @@ def header(shape: Sequence[int]) -> bytes:
 
 
 class Npy:
-    """``ArchiveWriter`` of one array; items are the bytes of its images."""
+    """``ArchiveWriter`` of one array; ``image`` of its records is the bytes of the pixels."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         self._start = header(shape)
 
-    def add(self, items: Sequence[bytes], /) -> bytes:
+    def add(self, records: Sequence[ImageRecord], /) -> bytes:
         start, self._start = self._start, b""
-        return b"".join([start, *items])
+        return b"".join([start, *(record.image for record in records)])
 
     def end(self) -> Iterator[bytes]:
         return iter(())

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from service.formats.layout import Layout, Values
 from service.formats.records import ImageRecord, columns
 
-IMAGE = "image"
+IMAGE, SPLIT = "image", "split"
 FACTS = {
     "model": "string",
     "version": "int64",
@@ -24,23 +25,25 @@ GROUP_IMAGES, GROUP_BYTES = 512, 1 << 25
 class Parquet:
     """``ArchiveWriter`` of a Parquet file."""
 
-    def __init__(self, attributes: Sequence[str]) -> None:
+    def __init__(self, layout: Layout) -> None:
         # Imported late: it takes a third of a second and 40 MB, and few servers need it.
         import pyarrow
         import pyarrow.parquet
 
         self._arrow = pyarrow
-        self._attributes = attributes
-        named = columns(attributes, (IMAGE, *FACTS))
-        self._schema = _schema(named)
+        self._layout = layout
+        self._attributes = tuple(layout.values)
+        splits = [SPLIT] if layout.shares else []
+        named = columns(self._attributes, (IMAGE, *splits, *FACTS))
+        self._schema = _schema(dict(zip(named, layout.values.values(), strict=True)), layout)
         self._sink = _Sink()
         self._writer = pyarrow.parquet.ParquetWriter(
             pyarrow.PythonFile(self._sink, mode="w"),
             self._schema,
             # PNG files are compressed already.
             compression={"image.bytes": "none", "image.path": "zstd"}
-            | dict.fromkeys((*named, *FACTS), "zstd"),
-            use_dictionary=[*named, "model", "version", "seed"],
+            | dict.fromkeys((*named, *splits, *FACTS), "zstd"),
+            use_dictionary=[*named, *splits, "model", "version", "seed"],
         )
         self._waiting: list[ImageRecord] = []
         self._bytes = 0
@@ -64,10 +67,12 @@ class Parquet:
 
     def _write(self) -> None:
         records, self._waiting, self._bytes = self._waiting, [], 0
+        layout = self._layout
         rows = [
             (
                 {"bytes": record.image, "path": record.file_name},
-                *record.values(self._attributes),
+                *(record.values(self._attributes) if layout.names else layout.ids(record)),
+                *((layout.split(record.url),) if layout.shares else ()),
                 *(record.model, record.version, record.seed, record.index, record.url),
             )
             for record in records
@@ -78,17 +83,20 @@ class Parquet:
         self._writer.write_table(table, row_group_size=GROUP_IMAGES)
 
 
-def _schema(attributes: Sequence[str]) -> Any:
+def _schema(attributes: Values, layout: Layout) -> Any:
     """Arrow schema with the ``Features`` of Hugging Face ``datasets`` as JSON metadata."""
     import pyarrow
 
-    text = pyarrow.string()
+    facts = FACTS if not layout.shares else {SPLIT: "string"} | FACTS
+    kinds = dict.fromkeys(attributes, "string" if layout.names else "int64") | facts
     features: dict[str, Any] = {IMAGE: {"_type": "Image"}}
-    features |= {name: {"dtype": "string", "_type": "Value"} for name in attributes}
-    features |= {name: {"dtype": kind, "_type": "Value"} for name, kind in FACTS.items()}
-    fields = [(IMAGE, pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)]))]
-    fields += [(name, text) for name in attributes]
-    fields += [(name, getattr(pyarrow, kind)()) for name, kind in FACTS.items()]
+    features |= {name: {"dtype": kind, "_type": "Value"} for name, kind in kinds.items()}
+    if not layout.names:
+        for name, values in attributes.items():
+            features[name] = {"names": list(values), "_type": "ClassLabel"}
+    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    fields = [(IMAGE, image)]
+    fields += [(name, getattr(pyarrow, kind)()) for name, kind in kinds.items()]
     known = json.dumps({"info": {"features": features}})
     return pyarrow.schema(fields, metadata={"huggingface": known})
 

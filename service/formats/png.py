@@ -20,12 +20,14 @@ COLOUR_TYPES = {1: 0, 3: 2}
 UP = 2
 """Filter (9.2): each byte minus the one above. The fastest; files are as small as with others."""
 LEVEL = 1
+XMP_START = b"iTXtXML:com.adobe.xmp\0\0\0\0\0"
+"""Keyword; no compression, language or translated keyword (XMP specification, part 3, 1.1.5)."""
 
 
-def encode(pixels: Pixels, text: Mapping[str, str]) -> bytes:
+def encode(pixels: Pixels, text: Mapping[str, str], xmp: bytes = b"") -> bytes:
     """PNG file of ``pixels`` (uint8 ``[H, W, 1 or 3]``) with a text chunk per entry of ``text``.
 
-    Keywords and texts are Latin-1.
+    Keywords and texts are Latin-1. ``xmp``: an XMP packet, which gets a chunk as well.
     """
     height, width, channels = pixels.shape
     rows = pixels.reshape(height, width * channels)
@@ -36,6 +38,8 @@ def encode(pixels: Pixels, text: Mapping[str, str]) -> bytes:
     parts = [_start(height, width, channels)]
     for keyword, value in text.items():
         parts.append(_chunk(b"tEXt%b\0%b" % (keyword.encode("latin-1"), value.encode("latin-1"))))
+    if xmp:
+        parts.append(_chunk(XMP_START + xmp))
     parts.append(_chunk(b"IDAT" + deflate.zlib_compress(filtered, LEVEL)))
     parts.append(PNG_END)
     return b"".join(parts)

@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from service.core.image_info import ImageInfo
 
@@ -27,7 +27,7 @@ class ImageRecord:
     url: str
     """Permanent address: path and query."""
     image: bytes
-    """A PNG file."""
+    """A PNG file; for npy, the bytes of the pixels."""
 
     @property
     def key(self) -> str:
@@ -61,16 +61,14 @@ PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 FILE_NAME, ADDRESS = "file_name", "address"
 """Columns of ``metadata.csv`` besides the attributes."""
 
-Item = TypeVar("Item", contravariant=True)
 
-
-class ArchiveWriter(Protocol[Item]):
+class ArchiveWriter(Protocol):
     """Writer of one file, piece by piece. Without ``end`` readers see that the file is truncated.
 
     Call ``close`` in any case.
     """
 
-    def add(self, items: Sequence[Item], /) -> bytes:
+    def add(self, records: Sequence[ImageRecord], /) -> bytes:
         """Bytes that can be written after these images; some may stay buffered."""
         ...
 
@@ -81,8 +79,8 @@ class ArchiveWriter(Protocol[Item]):
     def close(self) -> None: ...
 
 
-def record_of(frame: ImageInfo, image: bytes = b"") -> ImageRecord:
-    """Record of an image with an address. ``image``: its PNG file; tables need none."""
+def record_of(frame: ImageInfo, image: bytes) -> ImageRecord:
+    """Record of an image with an address."""
     address = frame.address
     assert address is not None
     return ImageRecord(
@@ -106,15 +104,17 @@ def columns(attributes: Sequence[str], ours: Sequence[str]) -> list[str]:
     return named
 
 
-def table_header(attributes: Sequence[str]) -> bytes:
-    """Header line of a CSV table of images."""
-    return _line([FILE_NAME, *columns(attributes, (FILE_NAME, ADDRESS)), ADDRESS])
+def table_header(attributes: Sequence[str], *more: str) -> bytes:
+    """Header line of a CSV table of images; ``more``: columns at the end."""
+    ours = (ADDRESS, *more)
+    return _line([FILE_NAME, *columns(attributes, (FILE_NAME, *ours)), *ours])
 
 
-def table_row(record: ImageRecord, attributes: Sequence[str], folder: str = "") -> bytes:
-    """CSV line of an image whose file is in ``folder``."""
-    name = f"{folder}/{record.file_name}" if folder else record.file_name
-    return _line([name, *record.values(attributes), record.url])
+def table_row(
+    record: ImageRecord, attributes: Sequence[str], path: str | None = None, *more: str
+) -> bytes:
+    """CSV line of an image; ``path`` of its file if that is in a folder."""
+    return _line([path or record.file_name, *record.values(attributes), record.url, *more])
 
 
 def _line(fields: Sequence[str]) -> bytes:

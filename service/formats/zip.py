@@ -1,4 +1,6 @@
-"""Zip archives of images beside a ``metadata.csv``: Hugging Face's imagefolder layout.
+"""Zip archives of images: with a ``metadata.csv``, or in a folder for each class.
+
+With splits, each has a folder of its own.
 
 The standard library's writer keeps half a kilobyte in memory per file, and writes sizes after the
 content if it cannot seek. Here sizes are known in advance, and the central directory is kept in
@@ -14,10 +16,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO
 
+from service.formats.layout import IMAGES, Layout
 from service.formats.records import ImageRecord, table_header, table_row
 
 METADATA = "metadata.csv"
-FOLDER = "images"
 
 # PKWARE's APPNOTE, 4.3.7, 4.3.12, 4.3.14 to 16 and 4.5.3.
 LOCAL = struct.Struct("<4s5H3I2H")
@@ -27,6 +29,8 @@ LOCATOR64 = struct.Struct("<4sIQI")
 END = struct.Struct("<4s4H2IH")
 
 STORED = 0
+ASCII, UTF_8 = 0, 1 << 11
+"""Encoding of a file's name (4.4.4)."""
 PLAIN, BEYOND_32_BITS = 20, 45
 """Format version that a reader must support."""
 UNIX = 3 << 8
@@ -43,59 +47,57 @@ class Zip:
     Raises ``OSError`` if the disk is full.
     """
 
-    def __init__(self, attributes: Sequence[str]) -> None:
-        self._attributes = attributes
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self._directory = _temporary_file()
-        self._metadata = _temporary_file()
-        self._metadata_crc = 0
+        self._tables: dict[str, _Table] = {}
         self._files = 0
         self._position = 0
-        self._write_metadata(table_header(attributes))
-        self._metadata.flush()  # fail before the response starts if the disk is full
+        if not layout.folders:
+            attributes = tuple(layout.values)
+            self._tables = {name: _Table(attributes) for name in layout.splits}
 
     def add(self, records: Sequence[ImageRecord], /) -> bytes:
         parts = []
         for record in records:
             size, crc = len(record.image), zlib.crc32(record.image)
-            parts += [
-                self._enter(f"{FOLDER}/{record.file_name}", crc, size),
-                record.image,
-            ]
+            split, path = self._layout.place(record)
+            parts += [self._enter(path, crc, size), record.image]
             self._position += size
-            self._write_metadata(table_row(record, self._attributes, FOLDER))
+            if self._tables:
+                self._tables[split].add(record)
         return b"".join(parts)
 
     def end(self) -> Iterator[bytes]:
-        table = self._metadata.tell()
-        yield self._enter(METADATA, self._metadata_crc, table)
-        yield from _pieces(self._metadata)
-        self._position += table
+        for split, table in self._tables.items():
+            size = table.file.tell()
+            yield self._enter(f"{split}/{METADATA}" if split else METADATA, table.crc, size)
+            yield from _pieces(table.file)
+            self._position += size
         start, size = self._position, self._directory.tell()
         yield from _pieces(self._directory)
         yield self._trailer(start, size)
 
     def close(self) -> None:
-        for file in (self._directory, self._metadata):
-            with contextlib.suppress(
-                OSError
-            ):  # buffered bytes of a full disk; the file is deleted anyway
+        for file in (self._directory, *(table.file for table in self._tables.values())):
+            # Buffered bytes of a full disk; the file is deleted anyway.
+            with contextlib.suppress(OSError):
                 file.close()
-
-    def _write_metadata(self, line: bytes) -> None:
-        self._metadata_crc = zlib.crc32(line, self._metadata_crc)
-        self._metadata.write(line)
 
     def _enter(self, name: str, crc: int, size: int) -> bytes:
         """Local header of a file of ``size`` bytes; also adds it to the central directory."""
-        raw = name.encode("ascii")
+        raw = name.encode()
+        encoding = ASCII if len(raw) == len(name) else UTF_8
         sizes = [size, size] if size >= MAX_32 else []  # uncompressed and stored
         offset = [self._position] if self._position >= MAX_32 else []
         local, central = _extra(sizes), _extra(sizes + offset)
         version = BEYOND_32_BITS if central else PLAIN
         facts = STORED, MIDNIGHT, FIRST_OF_1980, crc, min(size, MAX_32), min(size, MAX_32)
-        header = LOCAL.pack(b"PK\3\4", version, 0, *facts, len(raw), len(local)) + raw + local
+        header = (
+            LOCAL.pack(b"PK\3\4", version, encoding, *facts, len(raw), len(local)) + raw + local
+        )
         entry = CENTRAL.pack(
-            *(b"PK\1\2", UNIX | version, version, 0, *facts, len(raw), len(central)),
+            *(b"PK\1\2", UNIX | version, version, encoding, *facts, len(raw), len(central)),
             *(0, 0, 0, READABLE, min(self._position, MAX_32)),
         )
         self._directory.write(entry + raw + central)
@@ -117,6 +119,24 @@ class Zip:
             *(files, files, size, start),
         )
         return whole + LOCATOR64.pack(b"PK\6\7", 0, after, 1) + end
+
+
+class _Table:
+    """Temporary file with a ``metadata.csv``, and its checksum."""
+
+    def __init__(self, attributes: Sequence[str]) -> None:
+        self._attributes = attributes
+        self.file = _temporary_file()
+        self.crc = 0
+        self._write(table_header(attributes))
+        self.file.flush()  # fail before the response starts if the disk is full
+
+    def add(self, record: ImageRecord) -> None:
+        self._write(table_row(record, self._attributes, f"{IMAGES}/{record.file_name}"))
+
+    def _write(self, line: bytes) -> None:
+        self.crc = zlib.crc32(line, self.crc)
+        self.file.write(line)
 
 
 def _extra(numbers: Sequence[int]) -> bytes:

@@ -24,6 +24,7 @@ BODIES = {
     "GenerateRequest": "## Fields of `POST /generate` and `POST /generate/conditional`",
     "InterpolateRequest": "## Fields of `POST /interpolate`",
     "VariationsRequest": "## Fields of `POST /variations`",
+    "ImagesRequest": "## Fields of `POST /v1/images/generations`",
 }
 
 

@@ -19,8 +19,9 @@ from tests.helpers.server import Server
 from training.data import load
 
 GUIDE = (DOCS / "sets.md").read_text()
-FIRST, MIX = "Fill a rare class", "Mix synthetic images into training"
-OTHERS = ("Build a balanced set", "From Python", "Over HTTP")
+FIRST, LIKE = "Fill a rare class", "Balance your own folder"
+MIX = "Mix synthetic images into training"
+OTHERS = ("Build a balanced set", "Layouts", "A set as a URL", "From Python", "Over HTTP")
 KINDS = ("sh", "python", "python mix.py")
 
 
@@ -48,7 +49,7 @@ def test_every_block_belongs_to_a_tested_section() -> None:
     headings = re.findall(r"^## (.+)$", GUIDE, re.MULTILINE)
     parts = re.split(r"^## .+$", GUIDE, flags=re.MULTILINE)[1:]
     with_blocks = {h for h, part in zip(headings, parts, strict=True) if blocks_of(part, *KINDS)}
-    assert with_blocks == {FIRST, MIX, *OTHERS}
+    assert with_blocks == {FIRST, LIKE, MIX, *OTHERS}
 
 
 @pytest.fixture
@@ -79,6 +80,13 @@ def test_filling_a_rare_class(server: Server, tmp_path: Path) -> None:
         shown = re.search(f"^    {words}$", GUIDE, re.MULTILINE)
         assert shown, line
         assert [int(number) for number in shown.groups()] == pytest.approx(numbers, rel=0.05)
+
+
+@pytest.mark.server
+def test_balancing_a_folder(server: Server, tmp_path: Path) -> None:
+    (printed,) = run_section(LIKE, tmp_path, server)
+    for line in printed.splitlines():
+        assert f"\n    {line}\n" in GUIDE
 
 
 @pytest.mark.server

@@ -17,7 +17,7 @@ BLOCKS = blocks(DOCS / "tutorial.md", "sh", "python", "python train.py")
 @pytest.mark.slow
 def test_tutorial(server: Server, tmp_path: Path) -> None:
     outputs = [run_block(kind, code, tmp_path, server.url) for kind, code in BLOCKS]
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 6
     assert '"ready"' in outputs[0]
     assert "1,000 images of digits" in outputs[3]
     assert "accuracy" in outputs[-1]

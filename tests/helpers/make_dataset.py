@@ -121,8 +121,12 @@ def build(
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """Files of a set by name, unfinished ones included."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    """Files of a set by path, unfinished ones included."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def load(shards: Iterable[str]) -> list[dict[str, Any]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from service.api.auth import api_keys, host_check
-from service.api.auth.api_keys import ApiKeys, Key
+from service.api.auth import host_check
 from service.api.auth.rate_limit import Client, rate_limiter
 from service.api.paths import is_public
+from service.core import api_keys
+from service.core.api_keys import ApiKeys, Key
 from service.errors import StartupError
 from service.settings import Settings
 

@@ -10,15 +10,16 @@ from service.api.dataset_responses import SETS, set_answer
 from service.api.fast_path import FastRoute, FormatQuery
 from service.api.image_responses import image_answer, json_answer
 from service.api.openapi_tables import PROBLEM, image_answers
-from service.api.render import run, run_search
+from service.api.render import check_size, run, run_search
 from service.api.response_headers import model_fields
-from service.api.responses import GenerateAnswer
 from service.api.state import State, state_of
-from service.core.image_request import GenerateRequest
 from service.core.latents import draw_seed
+from service.core.set_request import GenerateRequest
 from service.engine.search import Search
 from service.errors import InvalidRequest
 from service.formats import images
+from service.formats.json_answers import GenerateAnswer
+from service.formats.registry import check_fields, layout_of
 from service.inference.model import Model
 from service.inference.seeds import SeedImages
 
@@ -73,16 +74,10 @@ async def _answer(
     model: Model, body: GenerateRequest, query: FormatQuery, state: State, request: Request
 ) -> Response:
     chosen = query.choose(request, FORMATS)
-    limit = state.settings.max_set if chosen in SETS else state.settings.max_images
     count = body.count
-    if count > limit:
-        raise InvalidRequest(
-            f"n: {count} images do not fit into one {chosen} answer; at most {limit}. Use "
-            "offset to get more",
-            kind="Answer too large",
-            max_images=limit,
-        )
+    check_size("n", count, state, chosen)
     body.check_fields_agree()
+    check_fields(body, chosen)
     if body.verify is not None and model.verifier is None:
         verifiable = state.models.verified()
         raise InvalidRequest(
@@ -95,15 +90,14 @@ async def _answer(
         model=model,
         seed=draw_seed() if body.seed is None else body.seed,
         indices=range(body.offset, body.offset + count),
-        labels=[model.vocabulary.resolve(label) for label in body.labels],
+        labels=[model.vocabulary.resolve(label) for label in body.label_list],
         truncation=body.truncation,
     )
-    search = None
-    if body.may_skip:
-        search = Search(body.offset, body.counts)
+    search = Search(body.offset, body.counts) if body.may_skip else None
     head = model_fields(model) | {"seed": samples.seed}
     if chosen in SETS:
-        return await set_answer(chosen, head, samples, search, body.verify, state, request)
+        layout = layout_of(body, chosen, model.manifest.values)
+        return await set_answer(chosen, head, samples, search, body.verify, layout, state, request)
     if search is None:
         render = run(state, samples, count, request)
     else:

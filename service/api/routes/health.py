@@ -6,9 +6,9 @@ from fastapi import APIRouter
 
 from service.api.openapi_tables import PROBLEM, Responses
 from service.api.paths import LIVE, OIP_LIVE, OIP_READY, READY
-from service.api.responses import AliveAnswer, ReadyAnswer
 from service.api.state import CurrentState, State
 from service.errors import NotReady
+from service.formats.json_answers import AliveAnswer, ReadyAnswer
 from service.formats.oip_schemas import ServerLive, ServerReady
 
 router = APIRouter(tags=["health"])

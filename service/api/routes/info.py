@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 
-from service.api.responses import InfoAnswer
 from service.api.state import CurrentState
+from service.formats.json_answers import InfoAnswer
 from service.observability import metrics
 
 router = APIRouter(tags=["health"])

@@ -10,12 +10,12 @@ from service.api.fast_path import FastRoute, FormatQuery
 from service.api.image_responses import animation_answer, image_answer, json_answer
 from service.api.openapi_tables import image_answers
 from service.api.render import check_size, run
-from service.api.requests import InterpolateRequest, Point, VariationsRequest
 from service.api.response_headers import model_fields
-from service.api.responses import InterpolateAnswer, VariationsAnswer
 from service.api.state import State, state_of
+from service.core.latent_requests import InterpolateRequest, Point, VariationsRequest
 from service.core.latents import draw_seed
 from service.formats import images
+from service.formats.json_answers import InterpolateAnswer, VariationsAnswer
 from service.inference.interpolation import Interpolation
 from service.inference.model import Model
 from service.inference.seeds import SeedImages

@@ -7,7 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header
 
 from service.api.openapi_tables import PROBLEM, PROBLEMS, Responses
-from service.api.responses import (
+from service.api.state import CurrentState
+from service.core.image_request import Version
+from service.errors import CrossSite
+from service.formats.json_answers import (
     AttributeAnswer,
     LabelsAnswer,
     ModelAnswer,
@@ -17,9 +20,6 @@ from service.api.responses import (
     RefusedModel,
     ReloadAnswer,
 )
-from service.api.state import CurrentState
-from service.core.image_request import Version
-from service.errors import CrossSite
 from service.inference.model import Model
 
 router = APIRouter(prefix="/models", tags=["models"])

@@ -15,10 +15,10 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from service.api.auth import api_keys
 from service.api.auth.access import AccessControl
 from service.api.paths import PROBES
 from service.client import Figment
+from service.core import api_keys
 from service.errors import RequestRejected, StartupError, Unauthorized
 from service.settings import Settings
 from tests.conftest import attribute, manifest

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.api.auth import access, api_keys
+from service.api.auth import access
 from service.api.auth.access import AccessControl
+from service.core import api_keys
 from service.errors import StartupError
 from service.settings import Settings
 

@@ -82,7 +82,10 @@ def test_files_are_what_the_server_answers_for_their_images(
     assert "100 images of anime-faces version 2, seed 3, in " in said
     files = [f"anime-faces-0000{i}{SUFFIXES[format_]}" for i in range(4)]
     tables = [f"anime-faces-0000{i}.csv" for i in range(4)] if format_ == "npy" else []
-    assert set(read(tmp_path)) == {*files, *tables, "manifest.json"}
+    described = {"manifest.json", "README.md", "croissant.json"}
+    if format_ == "webdataset":
+        described |= {"_info.json", "_wids-train.json"}
+    assert set(read(tmp_path)) == {*files, *tables, *described}
     for i, name in enumerate(files):
         body = {"label": ["red eyes", "blue eyes"], "seed": 3, "offset": 30 * i}
         answer = server.client.post(
@@ -131,7 +134,8 @@ def test_an_array_has_a_table_beside_it(server: Server, tmp_path: Path) -> None:
 
 def test_so_many_of_each_label(server: Server, tmp_path: Path) -> None:
     counts = ["red eyes", "blue eyes", "-n", "30", "-n", "10", "--seed", "3"]
-    fetch(server.url, tmp_path, *counts, "--format", "parquet", "--per-file", "40")
+    how = ["--format", "parquet", "--labels", "names", "--per-file", "40"]
+    fetch(server.url, tmp_path, *counts, *how)
     eyes = pq.read_table(tmp_path / "anime-faces-00000.parquet")["eyes"].to_pylist()
     assert (eyes.count("red"), eyes.count("blue")) == (30, 10)
 
@@ -139,7 +143,7 @@ def test_so_many_of_each_label(server: Server, tmp_path: Path) -> None:
 def test_without_labels_all_is_drawn(server: Server, tmp_path: Path) -> None:
     said = fetch(server.url, tmp_path, "-n", "20", "--model", "digits", "--model-version", "1")
     assert "20 images of digits version 1, seed " in said
-    assert len(read(tmp_path)) == 11  # ten of two images, and the manifest
+    assert len(read(tmp_path)) == 15  # ten of two images, three that describe them, two indexes
 
 
 def test_a_fetch_over_connections_that_are_cut(
@@ -316,7 +320,11 @@ def test_another_model_of_the_same_name_is_told(tmp_path: Path) -> None:
         (["red eyes", "-n", "0"], "n: Input should be greater than or equal to 1"),
         (["red eyes", "blue eyes", "-n", "1", "-n", "1", "-n", "1"], "-n is given 3 times"),
         (["red eyes", "-n", "1", "--truncation", "7"], "truncation: "),
-        (["red eyes"], "Missing option '-n'"),
+        (["red eyes", "-n", "1", "--layout", "folders"], "the model has: hair, eyes"),
+        (["red eyes", "-n", "1", "--by", "nose"], "unknown attribute 'nose'"),
+        (["red eyes", "-n", "1", "--format", "npy", "--by", "eyes"], "it is for zip, webdataset"),
+        (["red eyes", "-n", "1", "--splits", "train:0.9"], "the fractions sum to 0.9"),
+        (["red eyes"], "give -n N, or --like"),
     ],
 )
 def test_mistakes(server: Server, tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.cluster import Nodes, replicas_metrics, running_nodes, two_node_config
 from benchmarks.load import Load, Policy, request
-from service.api.auth import api_keys
+from service.core import api_keys
 from tests.helpers.ports import free_port
 from tests.helpers.server import MODELS
 from tests.helpers.waiting import wait_until

@@ -24,6 +24,8 @@ from tests.helpers.server import MODELS, ROOT, Server, environment
 
 EVEN = SMALL | {"offset": 3}
 UNEVEN = SMALL | {"n": [70, 0, 8], "label": ["red", "blue", "blue, large"], "truncation": 0.7}
+HALVES = EVEN | {"splits": {"train": 0.5, "val": 0.5}, "images_per_file": 9}
+FOLDERS = {"layout": "folders", "by": ["colour", "size"]}
 FREE = {"model": "free", "n": 20, "seed": 3}
 
 
@@ -32,6 +34,9 @@ FREE = {"model": "free", "n": 20, "seed": 3}
     [
         EVEN | {"format": "webdataset"},
         FREE | {"format": "parquet"},
+        HALVES | {"format": "webdataset", "by": "size"},
+        HALVES | {"format": "parquet", "labels": "names"},
+        HALVES | FOLDERS,
         *(UNEVEN | {"format": format_, "images_per_file": 9} for format_ in sorted(SUFFIXES)),
     ],
     ids=str,
@@ -41,8 +46,12 @@ def test_files_are_those_of_a_fetch(server: Server, command: Command, plan: dict
     options = list(plan.get("label", []))
     for count in plan["n"] if isinstance(plan["n"], list) else [plan["n"]]:
         options += ["-n", str(count)]
-    for name in ("model", "seed", "offset", "truncation", "format"):
+    for name in ("model", "seed", "offset", "truncation", "format", "layout", "labels"):
         options += [f"--{name}", str(plan[name])] if name in plan else []
+    by = plan.get("by", [])
+    options += [f"--by={name}" for name in ([by] if isinstance(by, str) else by)]
+    splits = ",".join(f"{name}:{share}" for name, share in plan.get("splits", {}).items())
+    options += ["--splits", splits] if splits else []
     options += ["--per-file", "9"] if "images_per_file" in plan else []
     out = command.folder / "fetched"
     options += ["--out", str(out), "--server", server.url]
@@ -71,7 +80,7 @@ def test_loaders_read_them(command: Command, monkeypatch: pytest.MonkeyPatch) ->
     datasets.disable_progress_bars()
     loaded = datasets.load_dataset("parquet", data_files=tables, split="train")
     assert loaded.num_rows == 100
-    assert loaded[7]["image"].size == (16, 16) and loaded[7]["colour"] == "blue"
+    assert loaded[7]["image"].size == (16, 16) and loaded[7]["colour"] == 1
 
 
 def test_the_guide(tmp_path: Path) -> None:
@@ -125,7 +134,7 @@ def test_a_place_is_of_one_set(command: Command, models: Path) -> None:
     assert read(command.out) == before
     (command.out / "manifest.json").unlink()
     told = command.refuse(SMALL)
-    assert "has no manifest.json, but other files (tiny-00000.tar)" in told
+    assert "has no manifest.json, but other files (README.md)" in told
     (command.out / "manifest.json").write_text("[1]")
     assert "is not a manifest of a set" in command.refuse(SMALL)
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.formats.layout import Layout
 from service.formats.records import ImageRecord, table_header, table_row
 from service.formats.registry import SUFFIXES, open_writer
 from tests.helpers.image_files import picture
 from training.data import load
 
 ATTRIBUTES = ("hair", "glasses")
+LAYOUT = Layout({"hair": ("red", "blue"), "glasses": ("no", "yes")})
 
 
 def records(first: int, count: int) -> list[ImageRecord]:
@@ -28,7 +30,7 @@ def records(first: int, count: int) -> list[ImageRecord]:
 
 
 def write(folder: Path, format_: str, number: int, items: list[ImageRecord]) -> None:
-    writer = open_writer(format_, ATTRIBUTES, (len(items), 16, 16, 3))
+    writer = open_writer(format_, LAYOUT, (len(items), 16, 16, 3))
     path = folder / f"faces-{number:05d}{SUFFIXES[format_]}"
     if format_ == "npy":
         np.save(path, np.stack([np.full((16, 16, 3), r.index, np.uint8) for r in items]))

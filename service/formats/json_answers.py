@@ -1,12 +1,16 @@
-"""Bodies of the answers in JSON."""
+"""Answers in JSON: their fields, and the row of an image."""
 
 from __future__ import annotations
 
+import binascii
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.core.image_info import ImageInfo, Pixels
 from service.core.manifest import Attribute, Kind, Manifest
+from service.formats import images
 
 
 class GeneratedImage(BaseModel):
@@ -162,3 +166,17 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+
+
+def json_row(info: ImageInfo, pixels: Pixels) -> bytes:
+    """One of ``images`` in an answer."""
+    url = info.address.url() if info.address else None
+    data = binascii.b2a_base64(images.encode(pixels, "png", url), newline=False)
+    # By hand, as json.dumps would search all of the data for characters to escape.
+    position = "" if info.t is None else f', "t": {info.t}'
+    labels = "null" if info.labels is None else json.dumps(info.labels)
+    address = "null" if url is None else f'"{url}"'  # a URL needs no escapes in JSON
+    head = f'{{"index": {info.index}{position}, "labels": {labels}, "url": {address}'
+    if info.verified is not None:
+        head += f', "verified": {json.dumps(info.verified)}'
+    return b'%b, "data": "%b"}' % (head.encode("ascii"), data)

@@ -1,4 +1,4 @@
-"""Bodies of the requests besides ``GenerateRequest``: fields, types and ranges."""
+"""Requests for images between two others, or near one: fields, types and ranges."""
 
 from __future__ import annotations
 

@@ -1,0 +1,73 @@
+"""``fetch --like``: what each class of the user's folder lacks, as labels with counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from pydantic import ValidationError
+
+from service.core.labels import Vocabulary
+from service.core.manifest import Attribute
+from service.datasets.class_counts import count_classes
+from service.errors import ClientError
+
+if TYPE_CHECKING:
+    from service.client.http import HttpClient
+
+LARGEST = "largest"
+
+
+def target(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> int | str | None:
+    """Callback of ``--to``: a number of images, or as many as the largest class has."""
+    if value is None or value == LARGEST:
+        return value
+    if not value.isdecimal() or not int(value):
+        raise click.BadParameter(f"{value!r} is neither a number from 1 on nor {LARGEST!r}")
+    return int(value)
+
+
+def lacking(
+    folder: Path,
+    to: int | str,
+    by: Sequence[str],
+    server: HttpClient,
+    model: str | None,
+    version: int | None,
+) -> dict[str, int]:
+    """Label of each class that has fewer images than ``to``, and how many it lacks.
+
+    ``by``: attributes that make the class. Prints a table of all classes. Raises ``DatasetError``
+    and ``ClientError``.
+    """
+    have = count_classes(folder, _vocabulary(server, model, version), by)
+    goal = max(have.values()) if isinstance(to, str) else to
+    make = {label: max(0, goal - images) for label, images in have.items()}
+    width = max(map(len, [*have, "class"]))
+    rows = [(label, have[label], make[label]) for label in have]
+    rows.append(("", sum(have.values()), sum(make.values())))
+    click.echo(f"{'class':{width}}  {'have':>9}  {'make':>9}  {'total':>9}")
+    for label, old, new in rows:
+        click.echo(f"{label:{width}}  {old:9,}  {new:9,}  {old + new:9,}")
+    return {label: images for label, images in make.items() if images}
+
+
+def _vocabulary(server: HttpClient, model: str | None, version: int | None) -> Vocabulary:
+    """Labels of a model; by default of the one that takes requests with labels."""
+    try:
+        if model is None:
+            models = server.json("/models")["models"]
+            defaults = [m for m in models if m["default"] and m["kind"] == "conditional"]
+            if not defaults:
+                raise ClientError(f"{server.url} serves no conditional model")
+            model = defaults[0]["name"]
+        where = f"/models/{model}/labels"
+        answer = server.json(where if version is None else f"{where}?version={version}")
+        attributes = [Attribute.model_validate(each) for each in answer["attributes"]]
+    except (KeyError, TypeError, ValidationError) as error:
+        raise ClientError(f"{server.url} does not describe its models") from error
+    return Vocabulary(attributes, where)

@@ -1,0 +1,87 @@
+"""Contents of a complete set, as its README.md and croissant.json describe them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from service.datasets.manifest import DatasetFile, DatasetManifest
+from service.formats.parquet import FACTS, IMAGE, SPLIT
+from service.formats.records import ADDRESS, FILE_NAME, columns
+from service.formats.registry import FOLDER
+
+WHOLE = "train"
+"""Split of a set without splits, as Hugging Face calls it."""
+
+
+class Split(NamedTuple):
+    """Files of one split."""
+
+    pattern: str
+    """Glob pattern of the files: ``anime-faces-*.tar``."""
+    images: int | None
+    """Images in them; None if the manifest does not count them."""
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Files by split, and labels by column."""
+
+    splits: Mapping[str, Split]
+    """Files with images."""
+    tables: str | None
+    """Glob pattern of the tables of labels, beside arrays and image files."""
+    columns: Mapping[str, Sequence[str]]
+    """Column of each attribute to its values, in the order of their ids."""
+    ids: bool
+    """True if labels are indices of values, not the values."""
+    facts: Mapping[str, str]
+    """Parquet: columns besides the image and its labels, with their types."""
+    zipped_folders: bool
+    """True if folders within zip files are the classes, without a table."""
+
+
+def contents_of(manifest: DatasetManifest) -> Contents:
+    """Contents of the set of a manifest: the one place that knows its fields."""
+    asked = manifest.asked
+    parquet = asked["format"] == "parquet"
+    facts = ({SPLIT: "string"} if asked["splits"] else {}) | FACTS
+    ours = (IMAGE, *facts) if parquet else (FILE_NAME, ADDRESS)
+    names = columns([*manifest.attributes], ours)
+    tables = [file for file in manifest.files if file.name.endswith(".csv")]
+    return Contents(
+        splits=_image_files(manifest) if asked["format"] == FOLDER.name else _archives(manifest),
+        tables=_pattern(tables) if tables else None,
+        columns=dict(zip(names, manifest.attributes.values(), strict=True)),
+        ids=parquet and asked["labels"] == "ids",
+        facts=facts,
+        zipped_folders=asked["format"] == "zip" and asked["layout"] == "folders",
+    )
+
+
+def _image_files(manifest: DatasetManifest) -> dict[str, Split]:
+    """Class folders of each split."""
+    if splits := manifest.asked["splits"]:
+        return {name: Split(f"{name}/*/*.png", None, 0) for name in splits}
+    return {WHOLE: Split("*/*.png", manifest.images, 0)}
+
+
+def _archives(manifest: DatasetManifest) -> dict[str, Split]:
+    splits: dict[str, list[DatasetFile]] = {}
+    for file in manifest.files:
+        if file.images:
+            splits.setdefault(file.split or WHOLE, []).append(file)
+    return {
+        name: Split(
+            _pattern(files), sum(file.images for file in files), sum(file.bytes for file in files)
+        )
+        for name, files in splits.items()
+    }
+
+
+def _pattern(files: Sequence[DatasetFile]) -> str:
+    """Glob pattern of numbered files: ``anime-faces-*.tar``."""
+    return re.sub(r"\d+(\.\w+)$", r"*\1", files[0].name)
