@@ -93,7 +93,6 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     requests = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     while True:
         request, descriptors, _, _ = socket.recv_fds(requests, 4, 2)
         if not request:
@@ -102,8 +101,10 @@ def main() -> None:
             break
         for descriptor in descriptors:
             os.close(descriptor)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
     requests.close()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _start(*descriptors)
 
 
