@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +12,13 @@ import pytest
 from service.core.manifest import Attribute, DatasetInfo, Manifest, Provenance
 from tests import helpers
 from tests.helpers import onnx_files
+from tests.helpers.once import made_once
 from tests.helpers.server import MODELS, ROOT, Server, serve
 from training.data import Dataset, load
 
+# Without bytecode, each of some hundred processes compiles the service anew: 0.3 s.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # The networks here are tiny: a second thread only waits for the first, and for whatever else runs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing here speaks TLS, and httpx would read the machine's certificates for each client: 30 ms.
@@ -74,8 +80,12 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def anime_faces(real_data: Path) -> Dataset:
-    return load(str(real_data / "anime-faces-64.zip"))
+def anime_faces(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    def read(path: Path) -> None:
+        path.write_bytes(pickle.dumps(load(str(real_data / "anime-faces-64.zip"))))
+
+    faces: Dataset = pickle.loads(made_once(tmp_path_factory, "faces.pickle", read).read_bytes())
+    return faces
 
 
 def attribute(name: str, *values: str) -> Attribute:
