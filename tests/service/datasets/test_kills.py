@@ -102,7 +102,7 @@ def test_a_signal_ends_it_and_it_says_what_is_kept(
     kept = json.loads((command.out / "manifest.json").read_text())
     assert {file["name"] for file in kept["files"]} <= set(read(command.out))
     assert not list(command.out.glob(".*.tmp"))
-    command.run(LARGE)
+    command.build(LARGE)
     assert read(command.out) == undisturbed
 
 
@@ -113,5 +113,5 @@ def test_a_full_disk(command: Command, undisturbed: dict[str, bytes]) -> None:
     told = command.run(LARGE, fails=True, preexec_fn=small_files)
     assert "cannot write" in told and "File too large" in told
     assert not list(command.out.glob(".*.tmp")) and not command.made()
-    command.run(LARGE)
+    command.build(LARGE)
     assert read(command.out) == undisturbed
