@@ -33,10 +33,15 @@ EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "40"))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the fixture ``server``."""
+    """Mark the tests that use the fixture ``server``; files with slow tests come first.
+
+    Else one of them would begin when the other workers of pytest-xdist have nothing left to do.
+    """
     for item in items:
         if "server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.server)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.hookimpl(tryfirst=True)

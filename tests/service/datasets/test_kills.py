@@ -67,6 +67,7 @@ def test_file_that_loses_its_processes_three_times_is_an_error(
     assert len(started) == 3
 
 
+@pytest.mark.slow
 def test_killed_driver_is_resumed(command: Command, undisturbed: dict[str, bytes]) -> None:
     for _ in range(2):
         before = len(command.made())
