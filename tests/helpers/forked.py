@@ -21,7 +21,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 PROGRAMS = ("service", "tests.helpers.bare_server")
 """Modules that may run here. Others replace parts of the service before they import it."""
 IMPORTS = (
@@ -77,7 +76,7 @@ def _origin() -> tuple[subprocess.Popen[bytes], socket.socket]:
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(theirs.fileno())],
-            cwd=ROOT,
+            cwd=Path(__file__).parents[2],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -10,12 +10,14 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import httpx
 
-from tests.helpers.forked import PROGRAMS, ROOT, ForkedProcess
+from tests.helpers.forked import PROGRAMS, ForkedProcess
 
+ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
 START_SECONDS = 60
 NONE: Mapping[str, str] = {}

@@ -71,7 +71,8 @@ def go_on(folder: Path, faces: Dataset, largest_file: int | None = None) -> None
     """Train a run on, as a process of its own does; its output goes to the run's folder."""
     torch.set_num_threads(1)
     redirect_output(folder / "output.txt")
-    recorder.draw_curves = lambda *_: b""  # half of the run's time, and nothing here looks at them
+    # Half of the run's time, and nothing here looks at the curves.
+    recorder.draw_curves = lambda *_: b""  # type: ignore[attr-defined]
     if largest_file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond it is an error, no signal
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
