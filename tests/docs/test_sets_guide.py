@@ -22,6 +22,8 @@ GUIDE = (DOCS / "sets.md").read_text()
 FIRST, LIKE = "Fill a rare class", "Balance your own folder"
 MIX = "Mix synthetic images into training"
 OTHERS = ("Build a balanced set", "Layouts", "A set as a URL", "From Python", "Over HTTP")
+REAL = 4000
+"""Real images; the guide's program uses 2,100 of them."""
 KINDS = ("sh", "python", "python mix.py")
 
 
@@ -58,8 +60,8 @@ def real_images(server: Server, tmp_path: Path) -> Path:
     if REAL_DATA.is_dir():
         digits = load(str(REAL_DATA / "mnist")).split(0.3)[1]
         values = digits.attributes[0].values
-        names = [values[label] for label in digits.labels[:, 0]]
-        write(tmp_path / "real.zip", digits.images[..., 0], names)
+        names = [values[label] for label in digits.labels[:REAL, 0]]
+        write(tmp_path / "real.zip", digits.images[:REAL, ..., 0], names)
         return tmp_path
     labels = [str(digit) for digit in range(10)]
     batch = Figment(server.url).generate(400, label=labels, model="digits", seed=99)

@@ -11,8 +11,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import httpx
+
+from tests.helpers.forked import PROGRAMS, ForkedProcess
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
@@ -42,10 +45,13 @@ def environment() -> dict[str, str]:
     }
 
 
+Process = subprocess.Popen[str] | ForkedProcess
+
+
 class Server:
     """A running server. ``client`` is bound to its address; ``log`` grows as it writes."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str, log: list[str]) -> None:
+    def __init__(self, process: Process, url: str, log: list[str]) -> None:
         self.process = process
         self.url = url
         self.log = log
@@ -57,16 +63,10 @@ def serve(
     *options: str, program: Sequence[str] = ("service",), variables: Mapping[str, str] = NONE
 ) -> Iterator[Server]:
     """Start a server and wait until it listens; end it with SIGTERM."""
-    process = subprocess.Popen(
-        command(*options, program=program),
-        cwd=ROOT,
-        env=environment() | dict(variables),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process, stderr = _start(command(*options, program=program), variables)
     log: list[str] = []
     listening = threading.Event()
-    reader = threading.Thread(target=_read, args=(process, log, listening))
+    reader = threading.Thread(target=_read, args=(stderr, log, listening))
     reader.start()
     try:
         assert listening.wait(START_SECONDS), "".join(log)
@@ -81,10 +81,22 @@ def serve(
         reader.join()
 
 
-def _read(process: subprocess.Popen[str], log: list[str], listening: threading.Event) -> None:
+def _start(argv: Sequence[str], variables: Mapping[str, str]) -> tuple[Process, IO[str]]:
+    """Process and its stderr."""
+    env = environment() | dict(variables)
+    _, _, *words = argv
+    if words[0] in PROGRAMS and not variables:  # libraries read some when they are imported
+        read, write = os.pipe()
+        with os.fdopen(write, "w"):
+            return ForkedProcess(words, env, write), os.fdopen(read)
+    process = subprocess.Popen(argv, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    with process.stderr:
-        for line in process.stderr:
+    return process, process.stderr
+
+
+def _read(stderr: IO[str], log: list[str], listening: threading.Event) -> None:
+    with stderr:
+        for line in stderr:
             log.append(line)
             if "running on" in line:
                 listening.set()

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
+import tempfile
 
-from tests.helpers.server import ROOT, command, environment
+from tests.helpers.forked import ForkedProcess
+from tests.helpers.server import command, environment
 
 
 def refuse(*options: str, **settings: str) -> str:
     """Start the service, which must exit with an error status. Returns its stderr."""
-    done = subprocess.run(
-        command(*options),
-        cwd=ROOT,
-        env=environment() | settings,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode in (1, 2, 3)  # 3 is uvicorn's
-    assert "Traceback" not in done.stderr
-    return done.stderr
+    _, _, *words = command(*options)
+    with tempfile.TemporaryFile("w+") as file:
+        status = ForkedProcess(words, environment() | settings, file.fileno()).wait(60)
+        file.seek(0)
+        stderr = file.read()
+    assert status in (1, 2, 3)  # 3 is uvicorn's
+    assert "Traceback" not in stderr
+    return stderr

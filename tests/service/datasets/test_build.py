@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -65,6 +64,8 @@ def test_files_are_those_of_a_fetch(server: Server, command: Command, plan: dict
 
 
 def test_loaders_read_them(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets  # takes 1.5 s
+
     command.build(SMALL)
     shards = [str(path) for path in command.made()]
     assert len(shards) == 9

@@ -67,6 +67,7 @@ def test_file_that_loses_its_processes_three_times_is_an_error(
     assert len(started) == 3
 
 
+@pytest.mark.slow
 def test_killed_driver_is_resumed(command: Command, undisturbed: dict[str, bytes]) -> None:
     for _ in range(2):
         before = len(command.made())
@@ -102,7 +103,7 @@ def test_a_signal_ends_it_and_it_says_what_is_kept(
     kept = json.loads((command.out / "manifest.json").read_text())
     assert {file["name"] for file in kept["files"]} <= set(read(command.out))
     assert not list(command.out.glob(".*.tmp"))
-    command.run(LARGE)
+    command.build(LARGE)
     assert read(command.out) == undisturbed
 
 
@@ -113,5 +114,5 @@ def test_a_full_disk(command: Command, undisturbed: dict[str, bytes]) -> None:
     told = command.run(LARGE, fails=True, preexec_fn=small_files)
     assert "cannot write" in told and "File too large" in told
     assert not list(command.out.glob(".*.tmp")) and not command.made()
-    command.run(LARGE)
+    command.build(LARGE)
     assert read(command.out) == undisturbed

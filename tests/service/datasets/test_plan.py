@@ -109,7 +109,7 @@ def test_what_a_plan_leaves_open(command: Command) -> None:
             path.unlink()
         found |= {"files": found["files"][:1], "complete": False}
         (command.out / "manifest.json").write_text(json.dumps(found))
-        command.run({"model": "tiny", "n": 3000})
+        command.build({"model": "tiny", "n": 3000})
     finally:
         (command.models / "tiny" / "3" / "model.onnx").unlink()
     assert read(command.out) == before

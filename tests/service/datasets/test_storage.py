@@ -14,6 +14,7 @@ from service.datasets.storage import LocalStorage
 from tests.helpers.make_dataset import LARGE, SMALL, Command, read
 
 
+@pytest.mark.slow
 def test_a_store_behind_a_url(
     command: Command, bucket: Path, undisturbed: dict[str, bytes]
 ) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import manifest
 from tests.helpers import faulty_server, onnx_files
+from tests.helpers.ports import free_port
 from tests.helpers.process_stats import Figures, unharmed, warm
 from tests.helpers.server import ROOT, Server, command, environment, serve
 from tests.helpers.waiting import wait_until
@@ -154,8 +155,7 @@ def test_unread_log_blocks_no_request(
 
 def test_server_without_stderr(models: Path) -> None:
     """Output of libraries to stderr must not reach a connection with descriptor 2."""
-    with serve("--models", str(models)) as first:  # to learn of a port that is free
-        port = first.url.rpartition(":")[2]
+    port = str(free_port())
     options = command("--models", str(models), "--port", port)
     process = subprocess.Popen(
         ["sh", "-c", 'exec "$@" 2>&-', "sh", *options], cwd=ROOT, env=environment()

@@ -24,7 +24,7 @@ from PIL import Image
 from tests.conftest import manifest
 from tests.helpers.onnx_files import model, put
 from tests.helpers.responses import pixels
-from tests.helpers.server import MODELS, ROOT, Server, serve
+from tests.helpers.server import ROOT, Server, serve
 from tests.helpers.waiting import wait_until
 
 pytestmark = pytest.mark.server
@@ -34,9 +34,11 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def small() -> Iterator[Server]:
+def small(face_models: Path) -> Iterator[Server]:
     """A server whose queue is soon full."""
-    with serve("--models", str(MODELS), "--max-queue", "256", "--max-images", "256") as running:
+    with serve(
+        "--models", str(face_models), "--max-queue", "256", "--max-images", "256"
+    ) as running:
         yield running
 
 
@@ -87,8 +89,8 @@ def test_full_queue_answers_429_with_retry_after(small: Server) -> None:
     small.client.post("/generate", json={"n": 256}).raise_for_status()
 
 
-def test_late_request_is_answered_504() -> None:
-    with serve("--models", str(MODELS), "--timeout", "0.01") as server:
+def test_late_request_is_answered_504(face_models: Path) -> None:
+    with serve("--models", str(face_models), "--timeout", "0.01") as server:
         answer = server.client.post("/generate", json={"n": 1024})
         assert answer.status_code == 504
         assert answer.json()["detail"] == "not done within 0.01 s"
@@ -134,9 +136,9 @@ def test_unread_streams_do_not_block_requests(small: Server) -> None:
         connection.close()
 
 
-def test_stream_of_a_client_that_stops_reading_is_aborted() -> None:
+def test_stream_of_a_client_that_stops_reading_is_aborted(face_models: Path) -> None:
     with (
-        serve("--models", str(MODELS), "--timeout", "1") as server,
+        serve("--models", str(face_models), "--timeout", "1") as server,
         send(server, {"n": 10_000_000}, "/generate?format=npy") as connection,
     ):
         wait_until(lambda: any("read nothing" in line for line in server.log), 30)
@@ -184,8 +186,8 @@ def test_npy_streams_are_bounded(server: Server) -> None:
     assert answer.json()["max_images"] == 10_000_000
 
 
-def test_max_images_and_max_set_bound_answers() -> None:
-    with serve("--models", str(MODELS), "--max-images", "4", "--max-set", "9") as server:
+def test_max_images_and_max_set_bound_answers(face_models: Path) -> None:
+    with serve("--models", str(face_models), "--max-images", "4", "--max-set", "9") as server:
         for path, most in (("/generate", 4), ("/generate?format=zip", 9)):
             assert server.client.post(path, json={"n": most}).status_code == 200
             answer = server.client.post(path, json={"n": most + 1})
@@ -197,9 +199,9 @@ def test_max_images_and_max_set_bound_answers() -> None:
         assert answer.json()["max_images"] == 4
 
 
-def test_stream_of_a_killed_server_is_seen_as_incomplete() -> None:
+def test_stream_of_a_killed_server_is_seen_as_incomplete(face_models: Path) -> None:
     with (
-        serve("--models", str(MODELS)) as server,
+        serve("--models", str(face_models)) as server,
         server.client.stream(
             "POST", "/generate", params={"format": "npy"}, json={"n": 1_000_000}
         ) as stream,
@@ -277,7 +279,7 @@ def test_golden_images(server: Server) -> None:
         assert (difference > 0).mean() < 1e-3
 
 
-def test_images_are_the_same_under_load(server: Server) -> None:
+def test_images_are_the_same_under_load(server: Server, face_models: Path) -> None:
     """64 callers at once, of all sizes and formats, some of whom hang up; then another server."""
     count = 48
     body = {"model": "anime-faces", "seed": 11, "n": count}
@@ -314,7 +316,7 @@ def test_images_are_the_same_under_load(server: Server) -> None:
     with ThreadPoolExecutor(64) as pool:
         list(pool.map(lambda number: ask(server.url, number), range(64)))
     assert not wrong
-    with serve("--models", str(MODELS), "--threads", "1") as other:
+    with serve("--models", str(face_models), "--threads", "1") as other:
         ask(other.url, 1)
         for offset in (0, 7, 40):
             part = body | {"offset": offset, "n": 1}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,17 +15,13 @@ import pytest
 from uvicorn.supervisors.multiprocess import SIGNALS
 
 from service.observability import metrics
-from service.server.workers import (
-    HEARTBEAT_TIMEOUT_SECONDS,
-    POLL_SECONDS,
-    Worker,
-    WorkerProcesses,
-)
+from service.server.workers import HEARTBEAT_TIMEOUT_SECONDS, POLL_SECONDS, WorkerProcesses
 from service.settings import Settings
 from tests.conftest import manifest
 from tests.helpers import onnx_files
 from tests.helpers.bare_server import PROGRAM
 from tests.helpers.server import Server, serve
+from tests.helpers.silent_workers import HungWorker, SilentWorker
 from tests.helpers.waiting import wait_until
 from tests.helpers.worker_processes import metrics_folders, wait_until_all_ready, workers_of
 
@@ -114,21 +109,6 @@ def test_worker_that_cannot_be_started_is_retried(server: Server) -> None:
     wait_until(lambda: is_served(server) and any(failed in line for line in server.log))
     parent.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
     wait_until(lambda: len(workers_of(server)) == 2)
-
-
-class SilentWorker(Worker):
-    """Sends no heartbeat."""
-
-    def target(self, sockets: list[socket.socket] | None = None) -> None:
-        time.sleep(60)
-
-
-class HungWorker(SilentWorker):
-    """Sends one heartbeat, and none after."""
-
-    def target(self, sockets: list[socket.socket] | None = None) -> None:
-        self.child_conn.send(self.child_conn.recv())
-        super().target(sockets)
 
 
 @pytest.fixture

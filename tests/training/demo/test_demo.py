@@ -26,6 +26,7 @@ def test_with_minibatch_discrimination_the_distribution_is_learnt() -> None:
     assert end.stddev == pytest.approx(STDDEV, rel=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_only_ends")
 def test_without_it_the_generator_collapses() -> None:
     *_, end = train(minibatch=False)

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from training.data import avatars
 from training.evaluation.metrics import kernel
@@ -219,6 +218,8 @@ def test_kernel_distance_is_a_function_of_its_arguments(monkeypatch: pytest.Monk
 
 
 def test_frechet_distance_is_what_torchmetrics_gives() -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance  # takes 1 s
+
     identity = nn.Identity()
     identity.num_features = 8  # type: ignore[assignment]
     theirs = FrechetInceptionDistance(feature=identity).set_dtype(torch.float64)

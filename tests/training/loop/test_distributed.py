@@ -32,7 +32,7 @@ OPTIONS = (
     *("--kimg", "0.048", "--hold-out", "0.4", "--ema-halflife-kimg", "0"),
 )
 
-LONG = ("--kimg", "1.6", "--snapshot-kimg", "0.32", "--tick-kimg", "0.064")
+LONG = ("--kimg", "0.64", "--snapshot-kimg", "0.16", "--tick-kimg", "0.032")
 
 
 def train(
@@ -208,7 +208,7 @@ def test_run_on_two_hosts_resumes_after_a_killed_process(source: str, tmp_path: 
     ours, undisturbed = (load_file(f / "checkpoint.safetensors") for f in (folder, whole))
     assert ours.keys() == undisturbed.keys()
     assert all(torch.equal(ours[name], undisturbed[name]) for name in ours)
-    assert Run.open(folder).log.lines()[-1]["shown"] == 1600
+    assert Run.open(folder).log.lines()[-1]["shown"] == 640
 
 
 @pytest.fixture(autouse=True)
