@@ -6,7 +6,7 @@ log.jsonl               one line per tick
 reals.png               64 training images
 samples/000050048.png   samples of the averaged generator after that many images; fixed latents
 scores.jsonl            scores of each snapshot, against held-out images
-snapshots/000050048.safetensors  averaged weights: the last, and the best by Frechet distance
+snapshots/000050048.safetensors  averaged weights: the last, and the best (Run.best_shown)
 curves.png              plot of both logs
 features.safetensors    network whose features the scores are computed in
 checkpoint.safetensors  state that `resume` needs
@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -306,9 +307,17 @@ class Run:
         return generator.requires_grad_(False), checkpoint.read(path, {"ema": generator}, {})
 
     def best_shown(self, count: int = 1) -> list[int]:
-        """Positions (images shown) of the ``count`` best snapshots, best first."""
-        ranked = sorted(self.scores.lines(), key=lambda line: line["frechet"])
+        """Positions (images shown) of the ``count`` best snapshots, best first.
+
+        The best has the smallest product of Frechet distance and mean pyramid distance.
+        """
+        ranked = sorted(self.scores.lines(), key=_faults)
         return [line["shown"] for line in ranked[:count]]
+
+
+def _faults(line: Mapping[str, float]) -> float:
+    levels = [value for name, value in line.items() if name.startswith("pyramid_")]
+    return line["frechet"] * fmean(levels)
 
 
 @dataclass(frozen=True)

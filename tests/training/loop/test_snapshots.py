@@ -63,7 +63,8 @@ def test_every_snapshot_is_scored(finished: Run, source: str) -> None:
     assert [line["shown"] for line in lines] == [64, 128, 192, 256, 320, 384]
     _, held_out = load(source).split(0.3)
     assert {line["images"] for line in lines} == {len(held_out)}
-    expected = {"frechet", "precision", "recall", "density", "coverage", "duplicates", "grey"}
+    expected = {"fine", "hatch", "pyramid_16"}
+    expected |= {"frechet", "precision", "recall", "density", "coverage", "duplicates", "grey"}
     assert all(line.keys() >= expected | {"labels_right", "hair_right"} for line in lines)
     assert len({line["frechet"] for line in lines}) == len(lines)
     grids = sorted(path.stem for path in (finished.folder / "samples").iterdir())
@@ -71,7 +72,8 @@ def test_every_snapshot_is_scored(finished: Run, source: str) -> None:
 
 
 def test_best_three_snapshots_and_the_last_are_kept(finished: Run) -> None:
-    ranked = sorted(finished.scores.lines(), key=lambda line: line["frechet"])
+    lines = finished.scores.lines()
+    ranked = sorted(lines, key=lambda line: line["frechet"] * line["pyramid_16"])
     expected = {f"{line['shown']:09d}" for line in ranked[:3]} | {"000000384"}
     assert kept(finished) == sorted(expected)
     assert KEPT == 3
