@@ -139,6 +139,19 @@ class TrainingConfig(DataConfig):
         description="Channels at half the image's size; 32 trains about 4 times as fast, with less "
         "detail.",
     )
+    d_width: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Channels of the discriminator at half the image's size [default: --width]; "
+        "more cost nothing when the model is served.",
+    )
+    last_block: Literal["transposed", "blurred", "nearest", "detail"] = Field(
+        "transposed",
+        description="How the generator makes the full size: a transposed convolution, the same "
+        "with a blurred kernel, upsampling by repetition, or one more layer at the full size.",
+    )
+    d_band: bool = Field(
+        False, description="Show the discriminator the finest details as channels of their own."
+    )
     loss: Literal["non-saturating", "hinge", "least-squares", "wgan-gp", "relativistic"] = Field(
         "non-saturating", description="Adversarial loss."
     )
@@ -161,8 +174,14 @@ class TrainingConfig(DataConfig):
         description="Half-life of the generator's moving average, in thousands of images; 0 turns "
         "it off.",
     )
-    d_norm: Literal["batch", "spectral", "none"] = Field(
-        "batch", description="Normalisation in the discriminator."
+    d_norm: Literal["batch", "spectral", "chain", "none"] = Field(
+        "batch",
+        description="Normalisation in the discriminator; 'chain' is spectral norm and CHAIN, which "
+        "bounds the gradients of the features.",
+    )
+    lecam_weight: Annotated[float, Field(ge=0)] = Field(
+        0,
+        description="Weight of LeCam regularisation, for data of fewer than about 30,000 images.",
     )
     r1_gamma: Annotated[float, Field(ge=0)] = Field(
         0, description="Weight of the gradient penalty on real images (R1)."
@@ -239,6 +258,11 @@ class TrainingConfig(DataConfig):
             raise ValueError(
                 "gradient penalties (r1_gamma, r2_gamma, wgan-gp) judge each image by itself, "
                 "which batch norm does not: d_norm must be spectral or none"
+            )
+        if self.loss == "relativistic" and self.lecam_weight:
+            raise ValueError(
+                "the logits of a relativistic loss have no level of their own, to which LeCam "
+                "would draw them: lecam_weight must be 0"
             )
         if self.d_condition == "input" and self.label_weight:
             raise ValueError(

@@ -22,9 +22,10 @@ from training.errors import RunError
 from training.networks import ema, regularisers
 from training.networks.augment import DRAWS, augment, mirror
 from training.networks.conditioning import condition_rows, mismatch
+from training.networks.lecam import LeCam
 from training.networks.losses import LOSSES, label_loss, matching_aware
 from training.networks.networks import STYLES, Discriminator, Generator
-from training.networks.norms import synchronise_batch_norm
+from training.networks.norms import Chain, synchronise_batch_norm
 from training.runs import checkpoint
 from training.runs.run import DatasetDescription
 
@@ -72,6 +73,8 @@ class Trainer:
             # PyTorch's types lack the overload with a device and a memory format.
             network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ema.copy_of(self.generator)
+        self.lecam = LeCam().to(self.device)
+        self.chain = [part for part in self.discriminator.modules() if isinstance(part, Chain)]
         if distributed.world_size() > 1:
             self._check_and_synchronise()
         self.g_adam = self._adam(self.generator, config.lr)
@@ -80,7 +83,7 @@ class Trainer:
         self._generate = torch.compile(self.generator) if compiles else self.generator
         # A compiled network ignores `parametrize.cached`, which limits spectral norm to one power
         # iteration per update.
-        compiles = compiles and config.d_norm != "spectral"
+        compiles = compiles and config.d_norm not in ("spectral", "chain")
         self._judge = torch.compile(self.discriminator) if compiles else self.discriminator
         self.shown = 0
 
@@ -113,12 +116,12 @@ class Trainer:
             fake = self._augmented("augment-fake", fake)
 
         # Update the discriminator.
-        with self._dropout("d-dropout"):
+        with self._chance("d-dropout"):
             statistics = self._update_discriminator(batch, fake.detach())
 
         # Update the generator, through a frozen discriminator.
         if updates_generator:
-            with self._dropout("g-dropout"):
+            with self._chance("g-dropout"):
                 statistics |= self._update_generator(batch, fake)
 
         # Update the average.
@@ -190,9 +193,17 @@ class Trainer:
             )
         }
         losses |= self._label_loss("d_label_loss", label_logits, batch)
+        if config.lecam_weight:
+            losses["lecam"] = config.lecam_weight * self.lecam(real_logits, fake_logits)
+        if self.chain:
+            losses["chain"] = sum(
+                (layer.take_penalty() for layer in self.chain), torch.zeros((), device=self.device)
+            )
         if (self.shown // config.batch) % config.penalty_every == 0:
             losses |= self._penalties(batch, fake)
         self._update(self.discriminator, self.d_adam, losses)
+        for layer in self.chain:
+            layer.follow(real_logits)
         statistics = losses | {
             "d_real": real_logits.sigmoid().mean(),
             "d_fake": fake_logits.sigmoid().mean(),
@@ -301,8 +312,9 @@ class Trainer:
     def _stream(self, purpose: str) -> torch.Generator:
         return stream(self.config.seed, purpose, self.shown, self.device)
 
-    def _dropout(self, purpose: str) -> AbstractContextManager[None]:
-        if not STYLES[self.config.network].dropout:
+    def _chance(self, purpose: str) -> AbstractContextManager[None]:
+        """Seeds for the layers of the discriminator that draw at random."""
+        if not (STYLES[self.config.network].dropout or self.chain):
             return nullcontext()
         purpose = f"{purpose}-{distributed.rank()}"
         return scoped_seed(self.config.seed, purpose, self.shown, self.device)
@@ -330,7 +342,12 @@ class Trainer:
         synchronise_batch_norm(self.discriminator)
 
     def _networks(self) -> dict[str, nn.Module]:
-        return {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema}
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "ema": self.ema,
+            "lecam": self.lecam,
+        }
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"g_adam": self.g_adam, "d_adam": self.d_adam}

@@ -7,10 +7,12 @@ __all__ = [
     "augment",
     "conditioning",
     "ema",
+    "lecam",
     "losses",
     "marginal",
     "minibatch",
     "networks",
     "norms",
     "regularisers",
+    "resampling",
 ]

@@ -135,6 +135,22 @@ def test_model_file_that_differs_from_pytorch_is_rejected(run: Path) -> None:
         export.check_parity(generator, content, manifest)
 
 
+@pytest.mark.parametrize("last_block", ["blurred", "nearest", "detail"])
+def test_every_last_block_is_exported_with_standard_operators(last_block: str, run: Path) -> None:
+    opened = Run.open(run)
+    config = opened.config.model_copy(update={"last_block": last_block})
+    sizes = opened.dataset.attribute_sizes
+    generator = Generator(config, condition_size=sum(sizes), image_shape=opened.dataset.image_shape)
+    content = export.to_onnx(generator.eval(), opened.manifest(shown=0))
+    export.check_parity(generator, content, opened.manifest(shown=0))
+    graph = onnx.load_from_string(content).graph
+    before = onnx.load_from_string(export.to_onnx(*average(run))).graph
+    assert {node.op_type for node in graph.node} <= {
+        "Conv" if last_block == "detail" else "",
+        *(node.op_type for node in before.node),
+    }
+
+
 def test_weights_with_nan_are_not_exported(run: Path, tmp_path: Path) -> None:
     generator, _ = average(run)
     with torch.no_grad():

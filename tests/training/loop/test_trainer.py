@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,6 +120,24 @@ def test_discriminator_learns_real_from_fake_and_right_from_wrong_labels(
     assert late("d_real") > late("d_fake") + 0.2
     assert late("d_real") > late("d_mismatched") + 0.1
     assert late("d_label_loss") < 0.9 * steps[0]["d_label_loss"].item()
+
+
+def test_lecam_and_chain_add_to_the_loss_and_keep_their_state(
+    start: Start, faces: Dataset, tmp_path: Path
+) -> None:
+    trainer = trainer_of(start(d_norm="chain", lecam_weight=0.3))
+    for layer in trainer.chain:
+        layer.share.fill_(0.5)
+    statistics = trainer.step(*data(faces))
+    assert statistics["lecam"] > 0
+    assert statistics["chain"] > 0
+    assert {round(layer.share.item(), 4) for layer in trainer.chain} == {0.498}
+    trainer.save(tmp_path / "checkpoint")
+    other = trainer_of(start("other", d_norm="chain", lecam_weight=0.3))
+    other.load(tmp_path / "checkpoint")
+    assert equal(tensors(other.lecam), tensors(trainer.lecam))
+    assert [layer.share for layer in other.chain] == [layer.share for layer in trainer.chain]
+    assert equal(trainer.step(*data(faces)), other.step(*data(faces)))
 
 
 def test_learning_rate_holds_then_falls_along_a_cosine(start: Start, faces: Dataset) -> None:
