@@ -309,13 +309,14 @@ class Run:
     def best_shown(self, count: int = 1) -> list[int]:
         """Positions (images shown) of the ``count`` best snapshots, best first.
 
-        The best has the smallest product of Frechet distance and mean pyramid distance.
+        The best has the least ``faults``.
         """
-        ranked = sorted(self.scores.lines(), key=_faults)
+        ranked = sorted(self.scores.lines(), key=faults)
         return [line["shown"] for line in ranked[:count]]
 
 
-def _faults(line: Mapping[str, float]) -> float:
+def faults(line: Mapping[str, float]) -> float:
+    """Product of the Frechet distance and the mean pyramid distance of a line of scores."""
     levels = [value for name, value in line.items() if name.startswith("pyramid_")]
     return line["frechet"] * fmean(levels)
 
