@@ -23,6 +23,9 @@ def _split(value: object) -> object:
     return () if value == "none" else tuple(name.strip() for name in value.split(","))
 
 
+Operation = Literal["translation", "cutout", "colour", "geometric", "noise"]
+"""Augmentation (``training.networks.augment``)."""
+
 Split = BeforeValidator(_split)
 """Validator for lists of names from the command line: ``"hair,eyes"``, or ``"none"``."""
 
@@ -197,14 +200,29 @@ class TrainingConfig(DataConfig):
     minibatch: Literal["none", "stddev", "discrimination"] = Field(
         "none", description="How the discriminator compares the images of a batch."
     )
-    augment: Annotated[tuple[Literal["translation", "cutout", "colour"], ...], Split] = Field(
+    augment: Annotated[tuple[Operation, ...], Split] = Field(
         (),
         description="Augmentations of all images that the discriminator sees, such as "
         "'translation,cutout': for data of fewer than about 30,000 images. They must not change "
-        "what a label describes.",
+        "what a label describes. 'geometric' scales, shifts and rotates a little, 'noise' is a "
+        "cutout filled with noise.",
     )
     augment_probability: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.7, description="Probability of each augmentation; near 1 they appear in the samples."
+    )
+    augment_target: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="Adapt the probability, from 0 to at most --augment-probability, so that "
+        "positive outputs of the discriminator for real images exceed negative ones by this share, "
+        "such as 0.6 [default: fixed probability].",
+    )
+    consistency_real: Annotated[float, Field(ge=0)] = Field(
+        0,
+        description="Weight of the difference between the discriminator's outputs for a real image "
+        "with and without augmentation.",
+    )
+    consistency_fake: Annotated[float, Field(ge=0)] = Field(
+        0, description="Likewise, for generated images."
     )
     g_condition: Literal["input", "norm"] = Field(
         "input",
@@ -225,6 +243,11 @@ class TrainingConfig(DataConfig):
         description="Weight of the label classification loss. Higher values make small details, "
         "such as eyes, follow their labels sooner, and images more typical of their label; with 0 "
         "labels affect only the adversarial loss.",
+    )
+    label_weight_end: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="Weight of the label classification loss at the end of the run, to which it "
+        "moves evenly [default: --label-weight].",
     )
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0, description="Share of labels hidden from the networks in training."
@@ -273,6 +296,17 @@ class TrainingConfig(DataConfig):
             raise ValueError(
                 "with d_condition none the discriminator cannot recognise wrong labels: "
                 "mismatched_weight must be 0"
+            )
+        if self.label_weight_end is not None and not self.label_weight:
+            raise ValueError(
+                "label_weight_end changes the weight of a label head, but there is none"
+            )
+        if not self.augment and (
+            self.augment_target is not None or self.consistency_real or self.consistency_fake
+        ):
+            raise ValueError(
+                "augment_target, consistency_real and consistency_fake need an augmentation: "
+                "choose some with augment"
             )
         if self.label_ramp_kimg > self.kimg:
             raise ValueError("label_ramp_kimg is longer than the run (kimg)")

@@ -4,6 +4,7 @@ Tensors in, tensors out: no files and no training loop.
 """
 
 __all__ = [
+    "adaptive",
     "augment",
     "conditioning",
     "ema",

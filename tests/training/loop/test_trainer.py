@@ -140,6 +140,40 @@ def test_lecam_and_chain_add_to_the_loss_and_keep_their_state(
     assert equal(trainer.step(*data(faces)), other.step(*data(faces)))
 
 
+def test_adaptive_probability_starts_without_augmentation(start: Start, faces: Dataset) -> None:
+    options = {"augment": "geometric,noise", "augment_target": 0.5}
+    trainer = trainer_of(start(**options))
+    images = torch.rand(16, 3, 16, 16)
+    assert torch.equal(trainer._augmented("augment-real", images), images)
+    assert trainer.adaptive is not None
+    trainer.adaptive.value.fill_(0.7)
+    changed = (trainer._augmented("augment-real", images) != images).flatten(1).any(dim=1)
+    assert 8 <= changed.sum() <= 16
+    trainer.step(*data(faces))
+    assert trainer.adaptive.value != 0.7
+
+
+def test_consistency_is_the_squared_change_by_augmentation(start: Start, faces: Dataset) -> None:
+    options = {"augment": "cutout", "consistency_real": 10, "consistency_fake": 5, "d_norm": "none"}
+    trainer = trainer_of(start(**options))
+    statistics = trainer.step(*data(faces))
+    assert statistics["d_consistency_real"] > 0
+    assert statistics["d_consistency_fake"] > 0
+    plain = trainer_of(start("plain", **options | {"augment_probability": 1e-9}))
+    statistics = plain.step(*data(faces))
+    assert statistics["d_consistency_real"] == statistics["d_consistency_fake"] == 0
+
+
+def test_weight_of_the_label_head_moves_evenly(start: Start, faces: Dataset) -> None:
+    trainer = trainer_of(start(kimg=1, label_weight=0.4, label_weight_end=0.1))
+    weights = []
+    for shown in (0, 500, 1000):
+        trainer.shown = shown
+        trainer._schedule()
+        weights.append(trainer._label_weight)
+    assert weights == pytest.approx([0.4, 0.25, 0.1])
+
+
 def test_learning_rate_holds_then_falls_along_a_cosine(start: Start, faces: Dataset) -> None:
     trainer = trainer_of(start(lr=1.0, lr_hold=0.5, kimg=1))
     rates = []
