@@ -117,6 +117,11 @@ class TrainingConfig(DataConfig):
         max_length=200,
         description="Licence of the data, stated in the model card.",
     )
+    clusters: Annotated[int, Field(ge=2, le=1000)] | None = Field(
+        None,
+        description="With --unconditional: train on so many groups of similar images in place of "
+        "labels, and draw the group at random in the finished model.",
+    )
     mirror: bool = Field(
         False,
         description="Mirror each image with probability 1/2: right for faces, wrong for digits.",
@@ -275,8 +280,14 @@ class TrainingConfig(DataConfig):
         """True if the discriminator has a gradient penalty."""
         return bool(self.r1_gamma or self.r2_gamma) or self.loss == "wgan-gp"
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        return super().reading | {"clusters": self.clusters}
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if self.clusters is not None and not self.unconditional:
+            raise ValueError("clusters take the place of labels: they need unconditional")
         if self.is_penalised and self.d_norm == "batch":
             raise ValueError(
                 "gradient penalties (r1_gamma, r2_gamma, wgan-gp) judge each image by itself, "

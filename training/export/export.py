@@ -51,6 +51,8 @@ def export(
     repository. Raises ``ExportError`` if the version exists, weights are not finite, or ONNX
     Runtime and PyTorch disagree.
     """
+    if run.config.clusters is not None:
+        unconditional = run.config.name
     if unconditional is not None:
         run.check_marginal(unconditional)
     name = run.config.name if unconditional is None else unconditional

@@ -193,7 +193,7 @@ class Run:
         """Raise ``RunError`` if this run cannot give an unconditional model called ``name``."""
         if not self.dataset.attributes:
             raise RunError(f"{self.config.name} is unconditional already")
-        if name == self.config.name:
+        if name == self.config.name and self.config.clusters is None:
             raise RunError(
                 f"{name} is the conditional model; give the unconditional one another name"
             )
@@ -209,8 +209,10 @@ class Run:
         self.check_marginal(name)
         own = self.manifest(shown)
         report = self.report(shown, name)
-        labels = {"labels_drawn": [attribute.name for attribute in own.attributes]}
-        training = own.provenance.training | labels
+        training = own.provenance.training
+        if self.config.clusters is None:
+            names = [attribute.name for attribute in own.attributes]
+            training = training | {"labels_drawn": names}
         changes = {
             "name": name,
             "kind": "unconditional",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -22,9 +23,11 @@ from service.inference.session import SessionFactory
 from tests.conftest import manifest as tiny_manifest
 from tests.helpers.once import made_once
 from tests.helpers.server import ROOT, serve
-from tests.helpers.small_runs import training
+from tests.helpers.small_runs import create_run, training
+from training.data import avatars, load
 from training.errors import ExportError
 from training.export import export, triton
+from training.loop.loop import train
 from training.networks.networks import Generator
 from training.runs import sampling
 from training.runs.run import Run
@@ -149,6 +152,22 @@ def test_every_last_block_is_exported_with_standard_operators(last_block: str, r
         "Conv" if last_block == "detail" else "",
         *(node.op_type for node in before.node),
     }
+
+
+def test_run_on_groups_becomes_an_unconditional_model(source: str, tmp_path: Path) -> None:
+    faces = load(source, (), clusters=6)
+    options = {"unconditional": True, "clusters": 6, "data": source, "kimg": 0.064}
+    train(create_run(tmp_path / "run", faces, **options), faces, stop_on_failure=False)
+    assert training("evaluate", tmp_path / "run").exit_code == 0
+    report = json.loads((tmp_path / "run" / "evaluation" / "report.json").read_text())
+    assert [each["name"] for each in report["labels"]["attributes"]] == list(avatars.VALUES)
+    assert report["labels"]["right"] is None
+    assert training("export", tmp_path / "run", "--to", tmp_path / "models").exit_code == 0
+    folder = tmp_path / "models" / "small" / "1"
+    model = load_model(folder / "model.onnx", SessionFactory("cpu"))
+    assert model.manifest.kind == "unconditional"
+    assert model.manifest.latent_size == 8 + 1
+    assert "without labels, on 6 groups" in (folder / "README.md").read_text()
 
 
 def test_weights_with_nan_are_not_exported(run: Path, tmp_path: Path) -> None:
