@@ -182,6 +182,11 @@ class TrainingConfig(DataConfig):
         description="Half-life of the generator's moving average, in thousands of images; 0 turns "
         "it off.",
     )
+    ema_sigmas: Annotated[tuple[Annotated[float, Field(gt=0, lt=0.28)], ...], Split] = Field(
+        (),
+        description="Widths of further moving averages, such as '0.05,0.1', as shares of the "
+        "images shown so far; each snapshot is of the one with the best scores.",
+    )
     d_norm: Literal["batch", "spectral", "chain", "none"] = Field(
         "batch",
         description="Normalisation in the discriminator; 'chain' is spectral norm and CHAIN, which "

@@ -76,6 +76,7 @@ class Trainer:
             # PyTorch's types lack the overload with a device and a memory format.
             network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ema.copy_of(self.generator)
+        self.averages = {sigma: ema.copy_of(self.generator) for sigma in config.ema_sigmas}
         self.lecam = LeCam().to(self.device)
         self.adaptive: AdaptiveProbability | None = None
         if config.augment_target is not None:
@@ -133,17 +134,14 @@ class Trainer:
 
         # Update the average.
         self.shown += self.config.batch
-        ema.update(
-            self.ema,
-            self.generator,
-            shown=self.shown,
-            batch=self.config.batch,
-            halflife=self.config.ema_halflife_kimg * 1000,
-        )
+        step, halflife = (self.shown, self.config.batch), self.config.ema_halflife_kimg * 1000
+        ema.update(self.ema, self.generator, ema.exponential_beta(*step, halflife))
+        for sigma, average in self.averages.items():
+            ema.update(average, self.generator, ema.power_beta(*step, sigma))
         return {name: value.detach() for name, value in statistics.items()}
 
     def recalibrate_batch_norm(self) -> None:
-        """Measure the batch-norm statistics of ``ema``, with inputs as the service draws them.
+        """Measure the batch-norm statistics of the averages, with inputs as the service draws them.
 
         Each attribute is drawn by its frequencies, independently of the others. A function of the
         configuration, the weights and ``shown``, so it can run at any time after the step.
@@ -160,8 +158,9 @@ class Trainer:
         latents = torch.randn(
             count, self.config.latent_size, generator=self._stream("settle"), device=self.device
         )
-        pairs = zip(latents.split(self.config.batch), conditions, strict=True)
-        ema.recalibrate_batch_norm(self.ema, pairs)
+        pairs = list(zip(latents.split(self.config.batch), conditions, strict=True))
+        for average in (self.ema, *self.averages.values()):
+            ema.recalibrate_batch_norm(average, pairs)
 
     def _batch(self, images: Tensor, labels: Tensor) -> Batch:
         """Draw the whole batch and return this process's share."""
@@ -308,7 +307,7 @@ class Trainer:
         self._label_weight = start if end is None else start + (end - start) * min(done, 1)
         ramp = self.config.label_ramp_kimg * 1000
         self._label_strength = min(self.shown / ramp, 1.0) if ramp else 1.0
-        for network in (self.generator, self.discriminator, self.ema):
+        for network in (self.generator, self.discriminator, self.ema, *self.averages.values()):
             network.condition_strength.fill_(self._label_strength)
 
     def _mirrored(self, images: Tensor) -> Tensor:
@@ -378,12 +377,13 @@ class Trainer:
         synchronise_batch_norm(self.discriminator)
 
     def _networks(self) -> dict[str, nn.Module]:
-        networks = {
+        networks: dict[str, nn.Module] = {
             "generator": self.generator,
             "discriminator": self.discriminator,
             "ema": self.ema,
             "lecam": self.lecam,
         }
+        networks |= {f"ema-{sigma:g}": average for sigma, average in self.averages.items()}
         return networks if self.adaptive is None else networks | {"adaptive": self.adaptive}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:

@@ -63,6 +63,7 @@ def lay_out(folder: Path, faces: Dataset) -> Run:
             "g_condition": "norm",
             "label_dropout": 0.1,
             "label_ramp_kimg": 0.3,
+            "ema_sigmas": "0.05,0.1",
             "tick_kimg": 0.032,
             "snapshot_kimg": 0.16,
             "device": "cpu",

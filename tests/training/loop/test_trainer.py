@@ -193,8 +193,23 @@ def test_moving_average_has_its_half_life(start: Start) -> None:
         for parameter in live.parameters():
             parameter.zero_()
     for step in range(1, 11):
-        ema.update(average, live, shown=10**9 + step, batch=100, halflife=1000)
+        ema.update(average, live, ema.exponential_beta(10**9 + step, 100, 1000))
     assert next(average.parameters()).flatten()[0].item() == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.1])
+def test_power_average_has_its_width_at_any_length(sigma: float) -> None:
+    for length in (20_000, 100_000):
+        weights, batch = torch.zeros(length // 10), 10
+        for step in range(1, len(weights) + 1):
+            beta = ema.power_beta(step * batch, batch, sigma)
+            weights[:step] *= beta
+            weights[step - 1] += 1 - beta
+        assert weights.sum().item() == pytest.approx(1, rel=1e-3)
+        age = torch.linspace(0, 1, len(weights))
+        mean = (weights * age).sum()
+        deviation = (weights * (age - mean).square()).sum().sqrt()
+        assert deviation.item() == pytest.approx(sigma, rel=0.02)
 
 
 def test_recalibrated_batch_norm_has_the_statistics_of_samples(
