@@ -58,8 +58,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "spectral": {"d_norm": "spectral"},
     "chain-lecam": CHAIN | LECAM,
     "chain-hinge-lecam": CHAIN | {"loss": "hinge", "lecam_weight": 0.3, "lr": 2e-4, "d_lr": 4e-4},
+    "adaptive": {"augment_target": 0.6, "augment_probability": 0.85},
+    "geometric": {"augment": "geometric,noise"},
+    "consistency": {"consistency_real": 10},
+    "fading-head": {"label_weight_end": 0.02},
+    "averages": {"ema_sigmas": (0.05, 0.1)},
     "detail-band": DETAIL | {"d_band": True},
-    "detail-lecam": DETAIL | LECAM,
+    "wide-lecam": {"d_width": 48} | LECAM,
 }
 """Options that differ from ``BASE``, by the name of the recipe, in order of expected value."""
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import avg_pool2d, interpolate
 
 PATCH = 7
 """Side of a patch in pixels."""
@@ -24,12 +24,14 @@ Projections = dict[int, npt.NDArray[np.float32]]
 def pyramid(images: Tensor) -> list[Tensor]:
     """Laplacian pyramid of ``images [N, C, H, W]``: bands, largest first, then what is left.
 
-    Burt and Adelson 1983; the sides are halved while they are even and stay at least ``SMALLEST``.
+    Each level has the means of 2x2 pixels of the one before, and a band is what they leave of it,
+    so a hatch, which differs within these, is in the first band alone.
+    The sides are halved while they are even and stay at least ``SMALLEST``.
     """
     bands = []
     while min(images.shape[2:]) >= 2 * SMALLEST and not any(s % 2 for s in images.shape[2:]):
-        smaller = halve(images)
-        bands.append(images - double(smaller))
+        smaller = avg_pool2d(images, 2)
+        bands.append(images - interpolate(smaller, scale_factor=2))
         images = smaller
     return [*bands, images]
 
@@ -49,27 +51,6 @@ def pyramid_distances(a: Projections, b: Projections) -> dict[int, float]:
     0, lower is better. It falls with N, and does not show differences of contrast.
     """
     return {side: SCALE * float(np.abs(a[side] - b[side]).mean()) for side in a}
-
-
-def halve(images: Tensor) -> Tensor:
-    """Blur with the binomial filter of 5x5, and keep every other row and column."""
-    channels = images.shape[1]
-    padded = pad(images, (2, 2, 2, 2), mode="reflect")
-    return conv2d(padded, _binomial(images, channels), stride=2, groups=channels)
-
-
-def double(images: Tensor) -> Tensor:
-    """Insert zero rows and columns, and blur: the transpose of ``halve``, at equal brightness."""
-    count, channels, height, width = images.shape
-    spread = images.new_zeros(count, channels, 2 * height, 2 * width)
-    spread[:, :, ::2, ::2] = images
-    padded = pad(spread, (2, 2, 2, 2), mode="reflect")
-    return conv2d(padded, 4 * _binomial(images, channels), groups=channels)
-
-
-def _binomial(images: Tensor, channels: int) -> Tensor:
-    row = images.new_tensor([1, 4, 6, 4, 1]) / 16
-    return row.outer(row).expand(channels, 1, 5, 5)
 
 
 def _patches(level: Tensor) -> Tensor:
