@@ -93,11 +93,8 @@ def load(
 def _load(source: str, options: Options) -> Dataset:
     name, _, count = source.partition(":")
     if name == "avatars":
-        if options.framing != Framing():
-            raise DataError(
-                source, ["avatars are always 64x64: --size and --crop are for image files"]
-            )
-        return _select(_avatars(source, count), options.attributes)
+        drawn = _avatars(source, count, options.framing)
+        return _select(drawn, options.attributes)
     path = Path(source)
     if not path.exists():
         raise DataError(source, [f"does not exist; data is {ACCEPTED}"])
@@ -136,15 +133,19 @@ def _unknown(archive: Archive, lacking: dict[str, str]) -> DataError:
     return DataError(str(archive.path), problems)
 
 
-def _avatars(source: str, count: str) -> Dataset:
+def _avatars(source: str, count: str, framing: Framing) -> Dataset:
+    side = avatars.SIZE if framing.size is None else framing.size
+    if side not in avatars.SIDES or framing.crop is not None:
+        sides = ", ".join(map(str, avatars.SIDES))
+        raise DataError(source, [f"avatars have a --size of {sides}, and no --crop"])
     if not count:
-        return avatars.draw()
+        return avatars.draw(side=side)
     if not count.isdecimal() or int(count) < MIN_AVATARS:
         raise DataError(
             source,
             [f"{count!r} is no number of avatars: at least {MIN_AVATARS}, to show every label"],
         )
-    return avatars.draw(int(count))
+    return avatars.draw(int(count), side=side)
 
 
 def _select(dataset: Dataset, attributes: Sequence[str] | None) -> Dataset:

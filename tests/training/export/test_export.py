@@ -170,6 +170,20 @@ def test_run_on_groups_becomes_an_unconditional_model(source: str, tmp_path: Pat
     assert "without labels, on 6 groups" in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
+def test_avatars_of_128_pixels_train_evaluate_and_export(tmp_path: Path) -> None:
+    options = ("--width", 4, "--batch", 16, "--kimg", 0.064, "--hold-out", 0.3)
+    source = ("--preset", "faces-128", "--data", "avatars:200", "--name", "large")
+    assert training("train", *source, *options, "--out", tmp_path / "run").exit_code == 0
+    assert training("evaluate", tmp_path / "run").exit_code == 0
+    report = json.loads((tmp_path / "run" / "evaluation" / "report.json").read_text())
+    levels = [name for name in report["texture"]["samples"] if name.startswith("pyramid")]
+    assert levels == ["pyramid_128", "pyramid_64", "pyramid_32", "pyramid_16"]
+    assert training("export", tmp_path / "run", "--to", tmp_path / "models").exit_code == 0
+    model = load_model(tmp_path / "models" / "large" / "1" / "model.onnx", SessionFactory("cpu"))
+    assert model.manifest.image_shape == (128, 128, 3)
+
+
 def test_weights_with_nan_are_not_exported(run: Path, tmp_path: Path) -> None:
     generator, _ = average(run)
     with torch.no_grad():
