@@ -62,10 +62,10 @@ def _closeness(context: EvaluationContext) -> list[str]:
         f"| {explanation.title} | 8x8 thumbnails | {evaluation.duplicates:.1%} | "
         f"{evaluation.real_duplicates:.1%} | {explanation.better} | {explanation.blind} |"
     )
-    for title, explanation, value, real in texture_rows(context):
+    for title, explanation, *pair in texture_rows(context):
+        numbers = " | ".join(map(_number, pair))
         lines.append(
-            f"| {title} | pixels | {_number(value)} | {_number(real)} | {explanation.better} | "
-            f"{explanation.blind} |"
+            f"| {title} | pixels | {numbers} | {explanation.better} | {explanation.blind} |"
         )
     return lines
 

@@ -204,9 +204,7 @@ class Trainer:
         if config.lecam_weight:
             losses["lecam"] = config.lecam_weight * self.lecam(real_logits, fake_logits)
         if self.chain:
-            losses["chain"] = sum(
-                (layer.take_penalty() for layer in self.chain), torch.zeros((), device=self.device)
-            )
+            losses["chain"] = torch.stack([layer.take_penalty() for layer in self.chain]).sum()
         if (self.shown // config.batch) % config.penalty_every == 0:
             losses |= self._penalties(batch, fake)
         self._update(self.discriminator, self.d_adam, losses)
@@ -307,7 +305,9 @@ class Trainer:
         self._label_weight = start if end is None else start + (end - start) * min(done, 1)
         ramp = self.config.label_ramp_kimg * 1000
         self._label_strength = min(self.shown / ramp, 1.0) if ramp else 1.0
-        for network in (self.generator, self.discriminator, self.ema, *self.averages.values()):
+        generators = (self.generator, self.ema, *self.averages.values())
+        self.discriminator.condition_strength.fill_(self._label_strength)
+        for network in generators:
             network.condition_strength.fill_(self._label_strength)
 
     def _mirrored(self, images: Tensor) -> Tensor:

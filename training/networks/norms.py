@@ -105,10 +105,10 @@ class Chain(nn.Module):
         drawn = torch.rand(*x.shape[:2], 1, 1, device=x.device) < self.share
         return torch.where(drawn, scale, 1.0).to(x.dtype) * x
 
-    def take_penalty(self) -> Tensor | float:
+    def take_penalty(self) -> Tensor:
         """Return the penalty and start it anew."""
         penalty, self.penalty = self.penalty, 0.0
-        return penalty
+        return torch.as_tensor(penalty, device=self.share.device)
 
     @torch.no_grad()
     def follow(self, real_logits: Tensor) -> None:

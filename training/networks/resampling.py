@@ -36,7 +36,8 @@ class SmoothUp(nn.Module):
     def folded(self) -> nn.ConvTranspose2d:
         """Return the same function with its filter in its weights."""
         kernel = self._kernel()
-        layer = nn.ConvTranspose2d(*kernel.shape[:3], stride=2, padding=self.padding)
+        inputs, outputs, side, _ = kernel.shape
+        layer = nn.ConvTranspose2d(inputs, outputs, side, stride=2, padding=self.padding)
         with torch.no_grad():
             layer.weight.copy_(kernel)
             layer.bias.copy_(self.bias)  # type: ignore[union-attr]

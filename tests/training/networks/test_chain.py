@@ -41,7 +41,6 @@ def test_penalty_draws_the_means_towards_zero_and_is_taken_once() -> None:
     layer(x)
     layer(x)
     penalty = layer.take_penalty()
-    assert isinstance(penalty, torch.Tensor)
     means = x.detach().mean((0, 2, 3)).square().sum().item()
     assert penalty.item() == pytest.approx(2 * Chain.WEIGHT * 0.5 * means, rel=1e-4)
     (gradient,) = torch.autograd.grad(penalty, x)
