@@ -50,6 +50,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "base": {},
     "detail": DETAIL,
     "nearest": {"last_block": "nearest"},
+    "soft": {"last_block": "soft"},
     "blurred": {"last_block": "blurred"},
     "band": {"d_band": True},
     "wide": {"d_width": 48},

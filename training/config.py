@@ -152,10 +152,11 @@ class TrainingConfig(DataConfig):
         description="Channels of the discriminator at half the image's size [default: --width]; "
         "more cost nothing when the model is served.",
     )
-    last_block: Literal["transposed", "blurred", "nearest", "detail"] = Field(
+    last_block: Literal["transposed", "soft", "blurred", "nearest", "detail"] = Field(
         "transposed",
         description="How the generator makes the full size: a transposed convolution, the same "
-        "with a blurred kernel, upsampling by repetition, or one more layer at the full size.",
+        "with a kernel blurred a little or more, upsampling by repetition, or one more layer at "
+        "the full size.",
     )
     d_band: bool = Field(
         False, description="Show the discriminator the finest details as channels of their own."

@@ -8,6 +8,12 @@ from torch.nn.functional import conv2d, conv_transpose2d, pad
 
 BAND_GAIN = 4
 """Brings the finest band of photographs to about the deviation of the image."""
+KERNELS = {
+    "nearest": (3, (1.0, 1.0)),
+    "blurred": (4, (1 / 4, 1 / 2, 1 / 4)),
+    "soft": (4, (1 / 6, 2 / 3, 1 / 6)),
+}
+"""Side of the learnt kernel, and taps of the filter along each axis."""
 
 
 class SmoothUp(nn.Module):
@@ -16,14 +22,15 @@ class SmoothUp(nn.Module):
     ``nearest`` is nearest-neighbour upsampling and a 3x3 convolution (Odena et al. 2016,
     https://distill.pub/2016/deconv-checkerboard); ``blurred`` is a 4x4 transposed convolution, and
     the filter [1, 2, 1] over its output (after Karras et al. 2020,
-    https://arxiv.org/abs/1912.04958). Either is one transposed convolution when it is exported.
+    https://arxiv.org/abs/1912.04958); ``soft`` has [1, 4, 1], which keeps a third of the finest
+    waves. Each is one transposed convolution when it is exported.
     """
 
     filter: Tensor
 
     def __init__(self, kind: str, inputs: int, outputs: int) -> None:
         super().__init__()
-        side, taps = {"nearest": (3, [1.0, 1.0]), "blurred": (4, [0.25, 0.5, 0.25])}[kind]
+        side, taps = KERNELS[kind]
         self.padding = (side + len(taps) - 3) // 2
         self.weight = nn.Parameter(torch.zeros(inputs, outputs, side, side))
         self.bias = nn.Parameter(torch.zeros(outputs))

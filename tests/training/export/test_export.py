@@ -138,7 +138,7 @@ def test_model_file_that_differs_from_pytorch_is_rejected(run: Path) -> None:
         export.check_parity(generator, content, manifest)
 
 
-@pytest.mark.parametrize("last_block", ["blurred", "nearest", "detail"])
+@pytest.mark.parametrize("last_block", ["soft", "blurred", "nearest", "detail"])
 def test_every_last_block_is_exported_with_standard_operators(last_block: str, run: Path) -> None:
     opened = Run.open(run)
     config = opened.config.model_copy(update={"last_block": last_block})

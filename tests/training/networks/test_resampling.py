@@ -25,16 +25,17 @@ def test_nearest_is_repetition_and_a_convolution() -> None:
     assert torch.allclose(made(x), expected, atol=1e-4)
 
 
-def test_blurred_is_a_transposed_convolution_and_a_filter() -> None:
-    made, x = layer("blurred"), torch.randn(2, 6, 8, 8)
+@pytest.mark.parametrize(("kind", "taps"), [("blurred", [1, 2, 1]), ("soft", [1, 4, 1])])
+def test_blurred_is_a_transposed_convolution_and_a_filter(kind: str, taps: list[int]) -> None:
+    made, x = layer(kind), torch.randn(2, 6, 8, 8)
     sharp = conv_transpose2d(x, made.weight, stride=2)
-    row = torch.tensor([0.25, 0.5, 0.25])
+    row = torch.tensor(taps) / sum(taps)
     blur = row.outer(row).expand(3, 1, 3, 3)
     expected = conv2d(sharp, blur, made.bias, padding=1, groups=3)[:, :, 1:-1, 1:-1]
     assert torch.allclose(made(x), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["nearest", "blurred"])
+@pytest.mark.parametrize("kind", ["nearest", "soft", "blurred"])
 def test_folded_is_the_same_function(kind: str) -> None:
     made, x = layer(kind), torch.randn(2, 6, 8, 8)
     assert made(x).shape == (2, 3, 16, 16)
@@ -56,7 +57,7 @@ def test_smooth_last_blocks_take_the_hatch_away_before_any_training(last_block: 
     assert hatch(last_block) < hatch("transposed") / 20
 
 
-@pytest.mark.parametrize("last_block", ["blurred", "nearest", "detail"])
+@pytest.mark.parametrize("last_block", ["soft", "blurred", "nearest", "detail"])
 @pytest.mark.parametrize("shape", [(64, 64, 3), (28, 28, 1), (64, 32, 3)])
 def test_images_have_the_shape_of_the_data(last_block: str, shape: tuple[int, int, int]) -> None:
     images = generator(shape, last_block=last_block)(torch.randn(3, 10), torch.zeros(3, 5))
