@@ -23,6 +23,9 @@ def _split(value: object) -> object:
     return () if value == "none" else tuple(name.strip() for name in value.split(","))
 
 
+Operation = Literal["translation", "cutout", "colour", "geometric", "noise"]
+"""Augmentation (``training.networks.augment``)."""
+
 Split = BeforeValidator(_split)
 """Validator for lists of names from the command line: ``"hair,eyes"``, or ``"none"``."""
 
@@ -114,6 +117,11 @@ class TrainingConfig(DataConfig):
         max_length=200,
         description="Licence of the data, stated in the model card.",
     )
+    clusters: Annotated[int, Field(ge=2, le=1000)] | None = Field(
+        None,
+        description="With --unconditional: train on so many groups of similar images in place of "
+        "labels, and draw the group at random in the finished model.",
+    )
     mirror: bool = Field(
         False,
         description="Mirror each image with probability 1/2: right for faces, wrong for digits.",
@@ -139,6 +147,20 @@ class TrainingConfig(DataConfig):
         description="Channels at half the image's size; 32 trains about 4 times as fast, with less "
         "detail.",
     )
+    d_width: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Channels of the discriminator at half the image's size [default: --width]; "
+        "more cost nothing when the model is served.",
+    )
+    last_block: Literal["transposed", "soft", "blurred", "nearest", "detail"] = Field(
+        "transposed",
+        description="How the generator makes the full size: a transposed convolution, the same "
+        "with a kernel blurred a little or more, upsampling by repetition, or one more layer at "
+        "the full size.",
+    )
+    d_band: bool = Field(
+        False, description="Show the discriminator the finest details as channels of their own."
+    )
     loss: Literal["non-saturating", "hinge", "least-squares", "wgan-gp", "relativistic"] = Field(
         "non-saturating", description="Adversarial loss."
     )
@@ -161,8 +183,19 @@ class TrainingConfig(DataConfig):
         description="Half-life of the generator's moving average, in thousands of images; 0 turns "
         "it off.",
     )
-    d_norm: Literal["batch", "spectral", "none"] = Field(
-        "batch", description="Normalisation in the discriminator."
+    ema_sigmas: Annotated[tuple[Annotated[float, Field(gt=0, lt=0.28)], ...], Split] = Field(
+        (),
+        description="Widths of further moving averages, such as '0.05,0.1', as shares of the "
+        "images shown so far; each snapshot is of the one with the best scores.",
+    )
+    d_norm: Literal["batch", "spectral", "chain", "none"] = Field(
+        "batch",
+        description="Normalisation in the discriminator; 'chain' is spectral norm and CHAIN, which "
+        "bounds the gradients of the features.",
+    )
+    lecam_weight: Annotated[float, Field(ge=0)] = Field(
+        0,
+        description="Weight of LeCam regularisation, for data of fewer than about 30,000 images.",
     )
     r1_gamma: Annotated[float, Field(ge=0)] = Field(
         0, description="Weight of the gradient penalty on real images (R1)."
@@ -178,14 +211,29 @@ class TrainingConfig(DataConfig):
     minibatch: Literal["none", "stddev", "discrimination"] = Field(
         "none", description="How the discriminator compares the images of a batch."
     )
-    augment: Annotated[tuple[Literal["translation", "cutout", "colour"], ...], Split] = Field(
+    augment: Annotated[tuple[Operation, ...], Split] = Field(
         (),
         description="Augmentations of all images that the discriminator sees, such as "
         "'translation,cutout': for data of fewer than about 30,000 images. They must not change "
-        "what a label describes.",
+        "what a label describes. 'geometric' scales, shifts and rotates a little, 'noise' is a "
+        "cutout filled with noise.",
     )
     augment_probability: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.7, description="Probability of each augmentation; near 1 they appear in the samples."
+    )
+    augment_target: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="Adapt the probability, from 0 to at most --augment-probability, so that "
+        "positive outputs of the discriminator for real images exceed negative ones by this share, "
+        "such as 0.6 [default: fixed probability].",
+    )
+    consistency_real: Annotated[float, Field(ge=0)] = Field(
+        0,
+        description="Weight of the difference between the discriminator's outputs for a real image "
+        "with and without augmentation.",
+    )
+    consistency_fake: Annotated[float, Field(ge=0)] = Field(
+        0, description="Likewise, for generated images."
     )
     g_condition: Literal["input", "norm"] = Field(
         "input",
@@ -206,6 +254,11 @@ class TrainingConfig(DataConfig):
         description="Weight of the label classification loss. Higher values make small details, "
         "such as eyes, follow their labels sooner, and images more typical of their label; with 0 "
         "labels affect only the adversarial loss.",
+    )
+    label_weight_end: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="Weight of the label classification loss at the end of the run, to which it "
+        "moves evenly [default: --label-weight].",
     )
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0, description="Share of labels hidden from the networks in training."
@@ -233,12 +286,23 @@ class TrainingConfig(DataConfig):
         """True if the discriminator has a gradient penalty."""
         return bool(self.r1_gamma or self.r2_gamma) or self.loss == "wgan-gp"
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        return super().reading | {"clusters": self.clusters}
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if self.clusters is not None and not self.unconditional:
+            raise ValueError("clusters take the place of labels: they need unconditional")
         if self.is_penalised and self.d_norm == "batch":
             raise ValueError(
                 "gradient penalties (r1_gamma, r2_gamma, wgan-gp) judge each image by itself, "
                 "which batch norm does not: d_norm must be spectral or none"
+            )
+        if self.loss == "relativistic" and self.lecam_weight:
+            raise ValueError(
+                "the logits of a relativistic loss have no level of their own, to which LeCam "
+                "would draw them: lecam_weight must be 0"
             )
         if self.d_condition == "input" and self.label_weight:
             raise ValueError(
@@ -249,6 +313,17 @@ class TrainingConfig(DataConfig):
             raise ValueError(
                 "with d_condition none the discriminator cannot recognise wrong labels: "
                 "mismatched_weight must be 0"
+            )
+        if self.label_weight_end is not None and not self.label_weight:
+            raise ValueError(
+                "label_weight_end changes the weight of a label head, but there is none"
+            )
+        if not self.augment and (
+            self.augment_target is not None or self.consistency_real or self.consistency_fake
+        ):
+            raise ValueError(
+                "augment_target, consistency_real and consistency_fake need an augmentation: "
+                "choose some with augment"
             )
         if self.label_ramp_kimg > self.kimg:
             raise ValueError("label_ramp_kimg is longer than the run (kimg)")

@@ -40,6 +40,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The networks of https://www.tensorflow.org/tutorials/generative/dcgan.
     "dcgan-mnist": PAPER | {"network": "dcgan-mnist", "width": 64, "d_norm": "none"},
     "faces": ABLATED | {"augment": "translation,cutout", "mirror": True},
+    # One more block than 64x64: twice the detail at a third more multiplications.
+    "faces-128": ABLATED | {"augment": "translation,cutout", "size": 128, "mirror": True},
     "digits": ABLATED | {"augment": "translation", "mirror": False},
     # No augmentation: 200,000 images are enough without. The faces fill the centre of 178x218.
     "celeba": ABLATED | {"crop": 148, "size": 64, "mirror": True, "batch": 128, "kimg": 10_000},

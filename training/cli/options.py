@@ -16,8 +16,8 @@ Snapshot = click.option(
     "--snapshot",
     default="best",
     show_default=True,
-    help="'best' (lowest Frechet distance), 'last', or the name of a file in snapshots/, such as "
-    "000050048.",
+    help="'best' (by Frechet and pyramid distance), 'last', or the name of a file in snapshots/, "
+    "such as 000050048.",
 )
 Data = click.option("--data", help="Path of the data, if it has moved.")
 Judge = click.option(

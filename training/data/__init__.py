@@ -19,6 +19,7 @@ from training.data import (
     webdataset,
 )
 from training.data.archive import Archive, FolderArchive, open_archive
+from training.data.clusters import clustered
 from training.data.contents import foreign
 from training.data.dataset import Dataset
 from training.data.decoding import Framing
@@ -28,7 +29,7 @@ from training.data.packed import PACKED
 from training.data.summary import summary
 from training.errors import DataError
 
-__all__ = ["ACCEPTED", "Dataset", "load", "summary"]
+__all__ = ["ACCEPTED", "Dataset", "clustered", "load", "summary"]
 
 MIN_AVATARS = 128
 MAX_SNIFFED = 1000
@@ -74,22 +75,26 @@ def load(
     split: str | None = None,
     table: str | None = None,
     encoding: str | None = None,
+    clusters: int | None = None,
 ) -> Dataset:
     """Load the data at ``source``, a path or ``avatars[:COUNT]``.
 
     ``attributes`` names the labels to learn, in order; None for all, empty for none. The central
     square of side ``crop`` of every image is kept and resized to ``size`` a side, in pixels.
-    ``split``, ``table`` and ``encoding`` are as in :class:`Options`. Raises ``DataError``.
+    ``split``, ``table`` and ``encoding`` are as in :class:`Options`. With ``clusters``, so many
+    groups of similar images take the place of labels. Raises ``DataError``.
     """
     chosen = None if attributes is None else tuple(attributes)
     options = Options(chosen, Framing(size, crop), split, table, encoding)
+    dataset = _load(source, options)
+    return dataset if clusters is None else clustered(dataset, clusters)
+
+
+def _load(source: str, options: Options) -> Dataset:
     name, _, count = source.partition(":")
     if name == "avatars":
-        if options.framing != Framing():
-            raise DataError(
-                source, ["avatars are always 64x64: --size and --crop are for image files"]
-            )
-        return _select(_avatars(source, count), attributes)
+        drawn = _avatars(source, count, options.framing)
+        return _select(drawn, options.attributes)
     path = Path(source)
     if not path.exists():
         raise DataError(source, [f"does not exist; data is {ACCEPTED}"])
@@ -128,15 +133,19 @@ def _unknown(archive: Archive, lacking: dict[str, str]) -> DataError:
     return DataError(str(archive.path), problems)
 
 
-def _avatars(source: str, count: str) -> Dataset:
+def _avatars(source: str, count: str, framing: Framing) -> Dataset:
+    side = avatars.SIZE if framing.size is None else framing.size
+    if side not in avatars.SIDES or framing.crop is not None:
+        sides = ", ".join(map(str, avatars.SIDES))
+        raise DataError(source, [f"avatars have a --size of {sides}, and no --crop"])
     if not count:
-        return avatars.draw()
+        return avatars.draw(side=side)
     if not count.isdecimal() or int(count) < MIN_AVATARS:
         raise DataError(
             source,
             [f"{count!r} is no number of avatars: at least {MIN_AVATARS}, to show every label"],
         )
-    return avatars.draw(int(count))
+    return avatars.draw(int(count), side=side)
 
 
 def _select(dataset: Dataset, attributes: Sequence[str] | None) -> Dataset:

@@ -26,6 +26,7 @@ Outline = Sequence[tuple[float, float]]
 
 SIZE = 64
 SUPERSAMPLING = 4
+SIDES = (16, 32, 64, 128)
 
 COLOURS: dict[str, Colour] = {
     "aqua": (64, 212, 208),
@@ -90,8 +91,8 @@ ANGLES = np.linspace(0, 2 * math.pi, 25)
 CIRCLE = np.stack((np.cos(ANGLES), np.sin(ANGLES)), axis=1)
 
 
-def draw(count: int = 8192, seed: int = 0) -> Dataset:
-    """Draw ``count`` faces as RGB images ``[count, 64, 64, 3]`` with labels ``[count, 5]``.
+def draw(count: int = 8192, seed: int = 0, side: int = SIZE) -> Dataset:
+    """Draw ``count`` faces as RGB images ``[count, side, side, 3]`` with labels ``[count, 5]``.
 
     Labelled, independent, each value equally likely: hair and eye colour, hair style,
     expression, glasses. Not labelled: skin, clothes, background, pose, fringe, iris size, gaze,
@@ -99,17 +100,20 @@ def draw(count: int = 8192, seed: int = 0) -> Dataset:
     alone. The vocabulary is always the whole of ``VALUES``, even where few images miss some.
 
     Raises:
-        ValueError: ``count`` is below 1, or ``seed`` below 0.
+        ValueError: ``count`` is below 1, ``seed`` below 0, or ``side`` none of ``SIDES``.
     """
+    if side not in SIDES:
+        raise ValueError(f"side must be one of {SIDES}, not {side}")
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
-    images = np.empty((count, SIZE, SIZE, 3), dtype=np.uint8)
+    images = np.empty((count, side, side, 3), dtype=np.uint8)
     labels = np.empty((count, len(VALUES)), dtype=np.int64)
     for index in range(count):
         dice = Dice(seed, index)
         chosen = choose_labels(dice)
         labels[index] = [values.index(chosen[name]) for name, values in VALUES.items()]
-        images[index] = np.asarray(render(chosen, dice))
+        canvas = render(chosen, dice)
+        images[index] = np.asarray(canvas.reduce(canvas.width // side))
     attributes = tuple(
         Attribute(
             name=name,
@@ -174,7 +178,7 @@ def choose_labels(dice: Dice) -> dict[str, str]:
 
 
 def render(labels: dict[str, str], dice: Dice) -> Image.Image:
-    """Draw one face, from back to front; ``dice`` draws what has no label."""
+    """Draw one face of 256x256, from back to front; ``dice`` draws what has no label."""
     hair, iris = (dice.jitter(COLOURS[labels[name]]) for name in ("hair", "eyes"))
     skin = dice.pick(SKINS)
     canvas = draw_background(dice)
@@ -189,7 +193,7 @@ def render(labels: dict[str, str], dice: Dice) -> Image.Image:
     draw_brows(pen, labels["expression"], hair, dice)
     if labels["glasses"] == "yes":
         draw_glasses(pen)
-    return canvas.reduce(SUPERSAMPLING)
+    return canvas
 
 
 def draw_background(dice: Dice) -> Image.Image:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from service.core.atomic_write import write_atomically
 from service.core.manifest import IMAGE, Attribute
-from training.data import Dataset, load
+from training.data import Dataset, clustered, load
 from training.errors import DataError, RunError
 from training.evaluation import downstream_report, features, report, report_markdown, verifier
 from training.evaluation.downstream import Experiment, GanTrainScore, Plan, Trial, planned
@@ -60,6 +60,8 @@ def evaluate_run(
     ``unconditional``, the name of a model, the variant that draws its labels is measured. Raises
     ``RunError`` and ``DataError``.
     """
+    if run.config.clusters is not None:
+        unconditional = run.config.name
     name = run.config.name if unconditional is None else unconditional
     if downstream and (unconditional is not None or not run.dataset.attributes):
         raise RunError(f"{name} is unconditional: no classifier can be trained on its samples")
@@ -185,8 +187,8 @@ def labelled_data(run: Run, data: str | None) -> Dataset:
     Raises ``DataError``, and ``RunError`` if the run was trained on other data.
     """
     config = run.config
-    unconditional = not run.dataset.attributes
-    source, reading = data or config.data, config.reading
+    unconditional = config.clusters is not None or not run.dataset.attributes
+    source, reading = data or config.data, config.reading | {"clusters": None}
     try:
         dataset = load(source, **reading | ({"attributes": None} if unconditional else {}))
     except DataError as error:
@@ -197,6 +199,8 @@ def labelled_data(run: Run, data: str | None) -> Dataset:
     as_trained = dataset
     if unconditional:
         as_trained = replace(dataset, labels=dataset.labels[:, :0], attributes=())
+    if config.clusters is not None:
+        as_trained = clustered(as_trained, config.clusters)
     if as_trained.sha256 != run.dataset.info.sha256:
         raise RunError(f"{run.folder} was trained on other data: its digest has changed")
     return dataset

@@ -21,6 +21,8 @@ from training.evaluation.metrics import manifold
 from training.evaluation.metrics.duplicates import duplicate_share, thumbnails
 from training.evaluation.metrics.frechet import frechet_distance
 from training.evaluation.metrics.kernel import kernel_distance
+from training.evaluation.texture import Texture, TextureScores
+from training.evaluation.texture import compare as compare_texture
 from training.evaluation.verifier import Verifier
 from training.networks.marginal import Marginal
 from training.networks.networks import Generator
@@ -82,6 +84,9 @@ class Evaluation:
     """Share of held-out images of which all labels are read right."""
     duplicates: float
     real_duplicates: float
+    texture: TextureScores
+    real_texture: TextureScores
+    """Reference: as many training images, compared in the same way."""
     memorisation: tuple[Memorisation, ...]
     """By pixels, and in the classifier's features."""
 
@@ -132,6 +137,8 @@ def evaluate(
         real_right = share(of_real.right.all(dim=1))
         right = share(of_samples.right.all(dim=1)) if conditional else None
 
+    progress("comparing texture")
+    textures = [Texture.of(images.pixels) for images in (samples, others, real)]
     progress("searching the training images for copies of samples")
     everything = torch.from_numpy(trained.images).to(device)
     thumbs = [thumbnails(images.pixels) for images in (samples, others, real)]
@@ -144,6 +151,8 @@ def evaluate(
         real_right=real_right,
         duplicates=duplicate_share(thumbs[0], thumbs[2]),
         real_duplicates=duplicate_share(thumbs[1], thumbs[2]),
+        texture=compare_texture(textures[2], textures[0]),
+        real_texture=compare_texture(textures[2], textures[1]),
         memorisation=tuple(
             memorisation(space.name, space.embed, everything, real.pixels, samples.pixels)
             for space in (PIXELS, spaces[0])

@@ -65,6 +65,13 @@ COMPARED = {
 DUPLICATES = Explanation(
     "duplicates among the samples", "lower", "repeats that differ in brightness or by a shift"
 )
+PYRAMID = Explanation(
+    "pyramid distance (SWD, x1000)", "lower", "contrast, and what a patch belongs to; falls with N"
+)
+FINE = Explanation("power of fine details, dB", "0", "details of another shape and equal power")
+HATCH = Explanation(
+    "power of hatch, dB", "0", "patterns coarser than a checkerboard of single pixels"
+)
 RIGHT = Explanation(
     "all labels read as asked",
     "higher",
@@ -109,6 +116,8 @@ def metrics(context: EvaluationContext) -> tuple[Metric, ...]:
     rows.append(
         (DUPLICATES.title, evaluation.duplicates, evaluation.real_duplicates, context.against)
     )
+    for title, _, value, real in texture_rows(context):
+        rows.append((title, value, real, context.against))
     reader = "what a classifier of real images reads, and how often it reads these right"
     if evaluation.right is not None and evaluation.real_right is not None:
         rows.append((RIGHT.title, evaluation.right, evaluation.real_right, reader))
@@ -132,6 +141,21 @@ def metrics(context: EvaluationContext) -> tuple[Metric, ...]:
     )
 
 
+def texture_rows(
+    context: EvaluationContext,
+) -> list[tuple[str, Explanation, float, float]]:
+    """Title, explanation, value and real value of each measure of texture."""
+    found = context.evaluation.texture.line()
+    real = context.evaluation.real_texture.line()
+    explained = {"fine": FINE, "hatch": HATCH}
+    rows = []
+    for name in found:
+        explanation = explained.get(name, PYRAMID)
+        level = "" if name in explained else f" at {name.removeprefix('pyramid_')} pixels"
+        rows.append((f"{explanation.title}{level}", explanation, found[name], real[name]))
+    return rows
+
+
 def as_json(context: EvaluationContext) -> dict[str, Any]:
     """Full report as JSON; a training image is given by its name, or by its index without names."""
     evaluation = context.evaluation
@@ -146,6 +170,10 @@ def as_json(context: EvaluationContext) -> dict[str, Any]:
             for close in evaluation.closeness
         },
         "duplicates": {"samples": evaluation.duplicates, "real": evaluation.real_duplicates},
+        "texture": {
+            "samples": evaluation.texture.line(),
+            "real": evaluation.real_texture.line(),
+        },
         "labels": {
             "right": evaluation.right,
             "real_right": evaluation.real_right,

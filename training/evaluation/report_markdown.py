@@ -8,7 +8,14 @@ import re
 from training.evaluation.label_scores import AttributeScore, ValueScore
 from training.evaluation.measure import SEED
 from training.evaluation.memorisation import Memorisation
-from training.evaluation.report import COMPARED, DUPLICATES, RIGHT, WORST, EvaluationContext
+from training.evaluation.report import (
+    COMPARED,
+    DUPLICATES,
+    RIGHT,
+    WORST,
+    EvaluationContext,
+    texture_rows,
+)
 
 
 def as_markdown(context: EvaluationContext) -> str:
@@ -55,6 +62,11 @@ def _closeness(context: EvaluationContext) -> list[str]:
         f"| {explanation.title} | 8x8 thumbnails | {evaluation.duplicates:.1%} | "
         f"{evaluation.real_duplicates:.1%} | {explanation.better} | {explanation.blind} |"
     )
+    for title, explanation, *pair in texture_rows(context):
+        numbers = " | ".join(map(_number, pair))
+        lines.append(
+            f"| {title} | pixels | {numbers} | {explanation.better} | {explanation.blind} |"
+        )
     return lines
 
 

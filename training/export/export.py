@@ -23,6 +23,7 @@ from training.export import model_card, triton
 from training.networks.marginal import Marginal
 from training.networks.networks import Block, Generator
 from training.networks.norms import ConditionalBatchNorm
+from training.networks.resampling import SmoothUp
 from training.runs.run import Run
 
 EVALUATED = ("verifier.onnx", "report.json", "memorisation.png", "utility.png")
@@ -50,6 +51,8 @@ def export(
     repository. Raises ``ExportError`` if the version exists, weights are not finite, or ONNX
     Runtime and PyTorch disagree.
     """
+    if run.config.clusters is not None:
+        unconditional = run.config.name
     if unconditional is not None:
         run.check_marginal(unconditional)
     name = run.config.name if unconditional is None else unconditional
@@ -144,7 +147,8 @@ class _Exported(nn.Module):
     def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(_FoldedBlock(block) for block in generator.blocks)
-        self.to_image = generator.to_image
+        last = generator.to_image
+        self.to_image = last.folded() if isinstance(last, SmoothUp) else last
         self.reads_input = generator.reads_input
         self.strength = float(generator.condition_strength)
 

@@ -90,6 +90,12 @@ def _summary(manifest: Manifest) -> str:
             "from one latent each. In an interpolation between two images these labels change "
             "abruptly."
         )
+    if groups := manifest.provenance.training.get("clusters"):
+        text += (
+            f" It was trained without labels, on {groups} groups of similar images, and draws the "
+            "group by frequency from one latent. In an interpolation between two images the group "
+            "changes abruptly."
+        )
     return text
 
 

@@ -17,10 +17,11 @@ from training.evaluation.snapshot_scores import Scorer
 from training.loop.diagnosis import diagnose
 from training.loop.tensorboard import TensorBoardLog
 from training.loop.trainer import Trainer
+from training.networks.networks import Generator
 from training.plots import grids
 from training.plots.curves import draw as draw_curves
 from training.runs import checkpoint, sampling
-from training.runs.run import VERDICT, Run
+from training.runs.run import VERDICT, Run, faults
 
 GRID = 64
 """Images in ``reals.png`` and in each sample grid."""
@@ -103,12 +104,12 @@ class RunRecorder:
         trainer.recalibrate_batch_norm()
         if not trainer.is_finite():  # a score computed from NaN could pass for the best one
             raise self._diverged()
-        grid = sampling.fixed_samples(trainer.ema, run.dataset.attributes, GRID)
+        average, line = self._best_average()
+        grid = sampling.fixed_samples(average, run.dataset.attributes, GRID)
         write_atomically(run.sample_grid(trainer.shown), grids.grid(grid))
-        weights = checkpoint.collect({"ema": trainer.ema}, {})
+        weights = checkpoint.collect({"ema": average}, {})
         checkpoint.write(run.snapshot(trainer.shown), trainer.shown, weights)
-        if self.scorer is not None:
-            line = {"shown": trainer.shown} | self.scorer.measure(trainer.ema).line()
+        if line is not None:
             run.scores.append(line)
             if self.tensorboard is not None:
                 self.tensorboard.add_scalars(line)
@@ -119,6 +120,18 @@ class RunRecorder:
         self._prune()
         trainer.save(run.checkpoint)
         self._diagnose()
+
+    def _best_average(self) -> tuple[Generator, dict[str, float] | None]:
+        """Moving average with the least faults, and its line of scores; one if not scored."""
+        trainer = self.trainer
+        if self.scorer is None:
+            return trainer.ema, None
+        shown = {"shown": trainer.shown}
+        scored = [(trainer.ema, shown | self.scorer.measure(trainer.ema).line())]
+        for sigma, average in trainer.averages.items():
+            line = shown | self.scorer.measure(average).line() | {"ema_sigma": sigma}
+            scored.append((average, line))
+        return min(scored, key=lambda pair: faults(pair[1]))
 
     def _prune(self) -> None:
         """Delete all snapshots but the best ``KEPT`` and the last one."""

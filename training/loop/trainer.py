@@ -20,11 +20,13 @@ from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
 from training.errors import RunError
 from training.networks import ema, regularisers
+from training.networks.adaptive import AdaptiveProbability
 from training.networks.augment import DRAWS, augment, mirror
 from training.networks.conditioning import condition_rows, mismatch
+from training.networks.lecam import LeCam
 from training.networks.losses import LOSSES, label_loss, matching_aware
 from training.networks.networks import STYLES, Discriminator, Generator
-from training.networks.norms import synchronise_batch_norm
+from training.networks.norms import Chain, synchronise_batch_norm
 from training.runs import checkpoint
 from training.runs.run import DatasetDescription
 
@@ -37,6 +39,8 @@ class Batch:
 
     real: Tensor
     """``[N, channels, H, W]`` in [-1, 1], mirrored and augmented."""
+    plain: Tensor
+    """The same before augmentation."""
     labels: Tensor
     """Value indices ``[N, A]``."""
     known: Tensor
@@ -72,6 +76,13 @@ class Trainer:
             # PyTorch's types lack the overload with a device and a memory format.
             network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ema.copy_of(self.generator)
+        self.averages = {sigma: ema.copy_of(self.generator) for sigma in config.ema_sigmas}
+        self.lecam = LeCam().to(self.device)
+        self.adaptive: AdaptiveProbability | None = None
+        if config.augment_target is not None:
+            adaptive = AdaptiveProbability(config.augment_target, config.augment_probability)
+            self.adaptive = adaptive.to(self.device)
+        self.chain = [part for part in self.discriminator.modules() if isinstance(part, Chain)]
         if distributed.world_size() > 1:
             self._check_and_synchronise()
         self.g_adam = self._adam(self.generator, config.lr)
@@ -80,7 +91,7 @@ class Trainer:
         self._generate = torch.compile(self.generator) if compiles else self.generator
         # A compiled network ignores `parametrize.cached`, which limits spectral norm to one power
         # iteration per update.
-        compiles = compiles and config.d_norm != "spectral"
+        compiles = compiles and config.d_norm not in ("spectral", "chain")
         self._judge = torch.compile(self.discriminator) if compiles else self.discriminator
         self.shown = 0
 
@@ -109,31 +120,28 @@ class Trainer:
         batch = self._batch(images, labels)
         updates_generator = (self.shown // self.config.batch) % self.config.d_steps == 0
         with torch.set_grad_enabled(updates_generator), self._convolving():
-            fake = self._generate(self._latents("latent"), batch.condition).float()
-            fake = self._augmented("augment-fake", fake)
+            plain = self._generate(self._latents("latent"), batch.condition).float()
+            fake = self._augmented("augment-fake", plain)
 
         # Update the discriminator.
-        with self._dropout("d-dropout"):
-            statistics = self._update_discriminator(batch, fake.detach())
+        with self._chance("d-dropout"):
+            statistics = self._update_discriminator(batch, fake.detach(), plain.detach())
 
         # Update the generator, through a frozen discriminator.
         if updates_generator:
-            with self._dropout("g-dropout"):
+            with self._chance("g-dropout"):
                 statistics |= self._update_generator(batch, fake)
 
         # Update the average.
         self.shown += self.config.batch
-        ema.update(
-            self.ema,
-            self.generator,
-            shown=self.shown,
-            batch=self.config.batch,
-            halflife=self.config.ema_halflife_kimg * 1000,
-        )
+        step, halflife = (self.shown, self.config.batch), self.config.ema_halflife_kimg * 1000
+        ema.update(self.ema, self.generator, ema.exponential_beta(*step, halflife))
+        for sigma, average in self.averages.items():
+            ema.update(average, self.generator, ema.power_beta(*step, sigma))
         return {name: value.detach() for name, value in statistics.items()}
 
     def recalibrate_batch_norm(self) -> None:
-        """Measure the batch-norm statistics of ``ema``, with inputs as the service draws them.
+        """Measure the batch-norm statistics of the averages, with inputs as the service draws them.
 
         Each attribute is drawn by its frequencies, independently of the others. A function of the
         configuration, the weights and ``shown``, so it can run at any time after the step.
@@ -150,8 +158,9 @@ class Trainer:
         latents = torch.randn(
             count, self.config.latent_size, generator=self._stream("settle"), device=self.device
         )
-        pairs = zip(latents.split(self.config.batch), conditions, strict=True)
-        ema.recalibrate_batch_norm(self.ema, pairs)
+        pairs = list(zip(latents.split(self.config.batch), conditions, strict=True))
+        for average in (self.ema, *self.averages.values()):
+            ema.recalibrate_batch_norm(average, pairs)
 
     def _batch(self, images: Tensor, labels: Tensor) -> Batch:
         """Draw the whole batch and return this process's share."""
@@ -164,16 +173,19 @@ class Trainer:
         if self.sizes and config.mismatched_weight:
             wrong, wrong_known = mismatch(right, known, self.sizes, self._stream("mismatch"))
             wrong_condition = distributed.share(condition_rows(wrong, self.sizes, wrong_known))
-        real = to_networks(images[distributed.share(chosen)])
+        plain = self._mirrored(to_networks(images[distributed.share(chosen)]))
         return Batch(
-            real=self._augmented("augment-real", self._mirrored(real)),
+            real=self._augmented("augment-real", plain),
+            plain=plain,
             labels=distributed.share(right),
             known=distributed.share(known),
             condition=distributed.share(condition_rows(right, self.sizes, known)),
             wrong_condition=wrong_condition,
         )
 
-    def _update_discriminator(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
+    def _update_discriminator(
+        self, batch: Batch, fake: Tensor, plain_fake: Tensor
+    ) -> dict[str, Tensor]:
         config = self.config
         conditions = [batch.condition]
         if batch.wrong_condition is not None:
@@ -183,16 +195,23 @@ class Trainer:
             logits, label_logits = self._judge(batch.real, *conditions)
             (fake_logits,), _ = self._judge(fake, batch.condition)
             real_logits, *mismatched = logits
+            losses = self._inconsistency(batch, real_logits, plain_fake, fake_logits)
         weight = config.mismatched_weight * self._label_strength
-        losses = {
-            "d_loss": matching_aware(
-                self.loss, real_logits, fake_logits, mismatched[0] if mismatched else None, weight
-            )
-        }
+        losses["d_loss"] = matching_aware(
+            self.loss, real_logits, fake_logits, mismatched[0] if mismatched else None, weight
+        )
         losses |= self._label_loss("d_label_loss", label_logits, batch)
+        if config.lecam_weight:
+            losses["lecam"] = config.lecam_weight * self.lecam(real_logits, fake_logits)
+        if self.chain:
+            losses["chain"] = torch.stack([layer.take_penalty() for layer in self.chain]).sum()
         if (self.shown // config.batch) % config.penalty_every == 0:
             losses |= self._penalties(batch, fake)
         self._update(self.discriminator, self.d_adam, losses)
+        for layer in self.chain:
+            layer.follow(real_logits)
+        if self.adaptive is not None:
+            self.adaptive.follow(real_logits, config.batch)
         statistics = losses | {
             "d_real": real_logits.sigmoid().mean(),
             "d_fake": fake_logits.sigmoid().mean(),
@@ -213,6 +232,23 @@ class Trainer:
             losses = {"g_loss": self.loss.generator(real_logits, logits)}
             losses |= self._label_loss("g_label_loss", label_logits, batch)
             self._update(self.generator, self.g_adam, losses)
+        return losses
+
+    def _inconsistency(
+        self, batch: Batch, real_logits: Tensor, plain_fake: Tensor, fake_logits: Tensor
+    ) -> dict[str, Tensor]:
+        """Weighted squared change of the logits by augmentation (balanced consistency).
+
+        Zhao et al. 2020 (https://arxiv.org/abs/2002.04724), equation 3.
+        """
+        losses = {}
+        for name, weight, images, logits in (
+            ("d_consistency_real", self.config.consistency_real, batch.plain, real_logits),
+            ("d_consistency_fake", self.config.consistency_fake, plain_fake, fake_logits),
+        ):
+            if weight:
+                (plain_logits,), _ = self._judge(images, batch.condition)
+                losses[name] = weight * (plain_logits - logits).square().mean()
         return losses
 
     def _penalties(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
@@ -239,7 +275,7 @@ class Trainer:
         if logits is None:
             return {}
         loss = label_loss(logits, batch.labels, batch.known, self.sizes)
-        return {name: self.config.label_weight * self._label_strength * loss}
+        return {name: self._label_weight * self._label_strength * loss}
 
     def _update(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor]
@@ -265,9 +301,13 @@ class Trainer:
         for optimizer in self._optimizers().values():
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * decay
+        start, end = self.config.label_weight, self.config.label_weight_end
+        self._label_weight = start if end is None else start + (end - start) * min(done, 1)
         ramp = self.config.label_ramp_kimg * 1000
         self._label_strength = min(self.shown / ramp, 1.0) if ramp else 1.0
-        for network in (self.generator, self.discriminator, self.ema):
+        generators = (self.generator, self.ema, *self.averages.values())
+        self.discriminator.condition_strength.fill_(self._label_strength)
+        for network in generators:
             network.condition_strength.fill_(self._label_strength)
 
     def _mirrored(self, images: Tensor) -> Tensor:
@@ -279,8 +319,14 @@ class Trainer:
         operations = self.config.augment
         if not operations:
             return images
+        probability: float | Tensor = self.config.augment_probability
+        if self.adaptive is not None:
+            probability = self.adaptive.value
         uniform = self._uniform(purpose, len(operations), DRAWS)
-        return augment(images, operations, self.config.augment_probability, uniform)
+        noise = None
+        if "noise" in operations:
+            noise = 2 * self._uniform(f"{purpose}-noise", *images.shape[1:]) - 1
+        return augment(images, operations, probability, uniform, noise)
 
     def _latents(self, purpose: str) -> Tensor:
         whole = torch.randn(
@@ -301,8 +347,9 @@ class Trainer:
     def _stream(self, purpose: str) -> torch.Generator:
         return stream(self.config.seed, purpose, self.shown, self.device)
 
-    def _dropout(self, purpose: str) -> AbstractContextManager[None]:
-        if not STYLES[self.config.network].dropout:
+    def _chance(self, purpose: str) -> AbstractContextManager[None]:
+        """Seeds for the layers of the discriminator that draw at random."""
+        if not (STYLES[self.config.network].dropout or self.chain):
             return nullcontext()
         purpose = f"{purpose}-{distributed.rank()}"
         return scoped_seed(self.config.seed, purpose, self.shown, self.device)
@@ -330,7 +377,14 @@ class Trainer:
         synchronise_batch_norm(self.discriminator)
 
     def _networks(self) -> dict[str, nn.Module]:
-        return {"generator": self.generator, "discriminator": self.discriminator, "ema": self.ema}
+        networks: dict[str, nn.Module] = {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "ema": self.ema,
+            "lecam": self.lecam,
+        }
+        networks |= {f"ema-{sigma:g}": average for sigma, average in self.averages.items()}
+        return networks if self.adaptive is None else networks | {"adaptive": self.adaptive}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"g_adam": self.g_adam, "d_adam": self.d_adam}

@@ -4,13 +4,16 @@ Tensors in, tensors out: no files and no training loop.
 """
 
 __all__ = [
+    "adaptive",
     "augment",
     "conditioning",
     "ema",
+    "lecam",
     "losses",
     "marginal",
     "minibatch",
     "networks",
     "norms",
     "regularisers",
+    "resampling",
 ]

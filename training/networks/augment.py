@@ -20,6 +20,9 @@ from service.core.manifest import Attribute, normalise
 
 MAX_SHIFT = 1 / 8
 CUTOUT_SIDE = 1 / 2
+ZOOM = 0.2
+"""Deviation of the scale, in doublings."""
+MAX_ANGLE = math.radians(10)
 DRAWS = 5
 """Uniform numbers per operation and image: one decides if it applies, four decide how."""
 
@@ -38,16 +41,25 @@ MAX_CODES = 5
 
 
 def augment(
-    images: Tensor, operations: Sequence[str], probability: float, uniform: Tensor
+    images: Tensor,
+    operations: Sequence[str],
+    probability: float | Tensor,
+    uniform: Tensor,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Apply ``operations`` in order to ``images [N, channels, H, W]`` in [-1, 1].
 
-    ``uniform [N, len(operations), DRAWS]`` in [0, 1) is the only randomness.
+    ``uniform [N, len(operations), DRAWS]`` in [0, 1), and for ``noise`` also ``noise [N, channels,
+    H, W]`` in [-1, 1), are the only randomness.
     """
     for position, name in enumerate(operations):
         draws = uniform[:, position]
         chosen = (draws[:, 0] < probability).to(images.dtype)
-        images = OPERATIONS[name](images, chosen, draws[:, 1:])
+        if name == "noise":
+            assert noise is not None
+            images = torch.where(_holes(images, chosen, draws[:, 1:]), noise, images)
+        else:
+            images = OPERATIONS[name](images, chosen, draws[:, 1:])
     return images
 
 
@@ -98,6 +110,11 @@ def _translation(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
 
 def _cutout(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
     """Fill a rectangle of half of each side, centred anywhere, with grey (0)."""
+    return images * ~_holes(images, chosen, draws)
+
+
+def _holes(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
+    """Bool ``[N, 1, H, W]``: the pixels of a rectangle in each chosen image."""
     inside = []
     for size, draw in zip(images.shape[2:], draws.T, strict=False):
         centre = (size * draw).floor()
@@ -105,7 +122,29 @@ def _cutout(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
         half = size * CUTOUT_SIDE / 2
         inside.append((-half <= offset) & (offset < half))
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-    return images * (1 - hole.to(images.dtype) * chosen[:, None, None, None])
+    return hole & chosen.bool()[:, None, None, None]
+
+
+def _geometric(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
+    """Scale by 2^N(0, 0.2), rotate by up to 10 degrees, shift by up to 1/8 of each side.
+
+    After Karras et al. 2020 (https://arxiv.org/abs/2006.06676), appendix B; bilinear, and the image
+    is reflected at its edges.
+    """
+    height, width = images.shape[2:]
+    deviations = torch.special.ndtri(draws[:, 0].clamp(0.001, 0.999))
+    zoom = torch.exp2(-ZOOM * deviations)  # of the sampled area
+    angle = MAX_ANGLE * (2 * draws[:, 1] - 1)
+    cos, sin = zoom * angle.cos(), zoom * angle.sin()
+    shift = 2 * MAX_SHIFT * (2 * draws[:, 2:4] - 1)  # a side is 2 long
+    theta = torch.stack(
+        [cos, -sin * height / width, shift[:, 0], sin * width / height, cos, shift[:, 1]], dim=1
+    ).view(-1, 2, 3)
+    grid = affine_grid(theta, list(images.shape), align_corners=False).to(images.dtype)
+    moved = grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    return torch.where(chosen.bool()[:, None, None, None], moved, images)
 
 
 def _colour(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
@@ -119,7 +158,12 @@ def _colour(images: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
     return torch.lerp(images, mean + (images - mean) * (0.5 + draws[:, 2]), apply)
 
 
-OPERATIONS = {"translation": _translation, "cutout": _cutout, "colour": _colour}
+OPERATIONS = {
+    "translation": _translation,
+    "cutout": _cutout,
+    "colour": _colour,
+    "geometric": _geometric,
+}
 
 
 def grey_share(images: Tensor, operations: Sequence[str]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,16 +21,32 @@ def copy_of(generator: Generator) -> Generator:
 
 
 @torch.no_grad()
-def update(
-    ema: Generator, generator: Generator, *, shown: int, batch: int, halflife: float
-) -> None:
-    """Move the average one step of ``batch`` images towards ``generator``.
+def update(ema: Generator, generator: Generator, beta: float) -> None:
+    """Move the average towards ``generator``, and keep a share of ``beta`` of it.
 
-    ``shown`` and ``halflife`` are in images. Batch-norm statistics are not averaged, since averaged
-    ones fit no network: ``recalibrate_batch_norm`` measures them.
+    Batch-norm statistics are not averaged, since averaged ones fit no network:
+    ``recalibrate_batch_norm`` measures them.
     """
-    beta = 0.5 ** (batch / max(min(halflife, shown * RAMP_UP), 1e-8))
     torch._foreach_lerp_(list(ema.parameters()), list(generator.parameters()), 1 - beta)
+
+
+def exponential_beta(shown: int, batch: int, halflife: float) -> float:
+    """Share that an average with this half-life keeps in a step of ``batch`` images.
+
+    ``shown`` and ``halflife`` are in images.
+    """
+    return 0.5 ** (batch / max(min(halflife, shown * RAMP_UP), 1e-8))
+
+
+def power_beta(shown: int, batch: int, sigma: float) -> float:
+    """Share that a power-function average keeps in a step of ``batch`` images.
+
+    Its profile is always the same in relation to the images shown so far, and ``sigma`` is its
+    deviation (Karras et al. 2023, https://arxiv.org/abs/2312.02696, equations 4 and 126).
+    """
+    polynomial = [1, 7, 16 - sigma**-2, 12 - sigma**-2]
+    exponent = np.roots(polynomial).real.max()
+    return float((1 - batch / shown) ** (exponent + 1))
 
 
 @torch.no_grad()

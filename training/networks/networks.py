@@ -20,7 +20,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from training.config import MINIBATCH_GROUPS, TrainingConfig
 from training.networks.minibatch import MinibatchDiscrimination, MinibatchStddev
-from training.networks.norms import BatchNorm, ConditionalBatchNorm, discriminator_norm
+from training.networks.norms import BatchNorm, Chain, ConditionalBatchNorm, discriminator_norm
+from training.networks.resampling import SmoothUp, with_band
 
 MIN_SIDE = 4
 """Shortest side of the smallest feature map, in pixels."""
@@ -141,9 +142,18 @@ class Generator(nn.Module):
             stride = 1 if style.refine and index == 0 else 2
             convolution = style.up(before, after, stride=stride)
             blocks.append(Block(convolution, after, in_norms, style.leak))
+        to_image: nn.Module
+        if config.last_block == "detail":
+            half = max(maps[-1] // 2, 1)
+            blocks.append(Block(style.up(maps[-1], half), half, in_norms, style.leak))
+            to_image = nn.Conv2d(half, image_shape[2], 3, padding=1)
+        elif config.last_block == "transposed":
+            to_image = style.up(maps[-1], image_shape[2], bias=True)
+        else:
+            to_image = SmoothUp(config.last_block, maps[-1], image_shape[2])
         # In PyTorch's types a ModuleList holds modules of any class.
         self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
-        self.to_image = style.up(maps[-1], image_shape[2], bias=True)
+        self.to_image = to_image
         self.latent_size = config.latent_size
         self.condition_size = condition_size
         self.image_shape = image_shape
@@ -186,17 +196,19 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         style = STYLES[config.network]
-        maps, smallest = feature_maps(config.width, image_shape)
+        maps, smallest = feature_maps(config.d_width or config.width, image_shape)
         self.condition_size = condition_size
         self.reads = config.d_condition if condition_size else "none"
         has_bias = config.d_norm != "batch"
+        self.band = config.d_band
 
-        inputs = image_shape[2] + (condition_size if self.reads == "input" else 0)
+        inputs = image_shape[2] * (1 + config.d_band) + (
+            condition_size if self.reads == "input" else 0
+        )
         layers = [style.down(inputs, maps[0], bias=True), *_activation(style)]
         for before, after in pairwise(maps):
             layers.append(style.down(before, after, bias=has_bias))
-            if config.d_norm == "batch":
-                layers.append(discriminator_norm(after))
+            layers += _norm(config.d_norm, after)
             layers += _activation(style)
         self.to_features = nn.Sequential(*layers)
         if self.reads == "mix":
@@ -204,8 +216,7 @@ class Discriminator(nn.Module):
                 nn.Linear(condition_size, CONDITION_EMBEDDING), nn.LeakyReLU(0.2)
             )
             mixing = nn.Conv2d(maps[-1] + CONDITION_EMBEDDING, maps[-1], 1, bias=has_bias)
-            norm = [discriminator_norm(maps[-1])] if config.d_norm == "batch" else []
-            self.mix = nn.Sequential(mixing, *norm, nn.LeakyReLU(0.2))
+            self.mix = nn.Sequential(mixing, *_norm(config.d_norm, maps[-1]), nn.LeakyReLU(0.2))
         if self.reads == "projection":
             self.project = nn.Linear(condition_size, maps[-1], bias=False)
         self.minibatch, outputs = _minibatch(config.minibatch, maps[-1], smallest)
@@ -215,7 +226,7 @@ class Discriminator(nn.Module):
             self.to_label_logits = nn.Conv2d(maps[-1], condition_size, smallest)
         self.register_buffer("condition_strength", torch.ones(()))
         self.apply(_initialise)
-        if config.d_norm == "spectral":
+        if config.d_norm in ("spectral", "chain"):
             self.apply(_normalise_spectrally)
 
     def forward(self, images: Tensor, *conditions: Tensor) -> tuple[list[Tensor], Tensor | None]:
@@ -238,6 +249,8 @@ class Discriminator(nn.Module):
 
     def _features(self, images: Tensor, condition: Tensor) -> Tensor:
         """Last feature map ``[N, F, h, w]``."""
+        if self.band:
+            images = with_band(images)
         if self.reads == "input":
             maps = condition[:, :, None, None].expand(-1, -1, *images.shape[2:])
             images = torch.cat([images, maps.to(images.dtype)], dim=1)
@@ -253,6 +266,13 @@ class Discriminator(nn.Module):
         if self.reads == "projection":
             logit = logit + (self.project(condition) * features.sum((2, 3))).sum(dim=1)
         return logit
+
+
+def _norm(kind: str, channels: int) -> list[nn.Module]:
+    """Normalisation between a convolution of the discriminator and its activation."""
+    if kind == "batch":
+        return [discriminator_norm(channels)]
+    return [Chain()] if kind == "chain" else []
 
 
 def _activation(style: Style) -> list[nn.Module]:
@@ -281,7 +301,7 @@ def _minibatch(kind: str, channels: int, last: tuple[int, int]) -> tuple[nn.Modu
 
 def _initialise(module: nn.Module) -> None:
     """Initialise weights as N(0, 0.02) (Radford et al. 2016, section 4)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | SmoothUp):
         nn.init.normal_(module.weight, 0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -6,6 +6,7 @@ run does not depend on the number of processes (``training.core.distributed``).
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from training.core import distributed
@@ -64,6 +65,56 @@ def discriminator_norm(channels: int) -> BatchNorm:
     Its only state is its parameters, so the generator's step leaves the discriminator unchanged.
     """
     return BatchNorm(channels, track_running_stats=False)
+
+
+class Chain(nn.Module):
+    """Lipschitz continuous normalisation of a discriminator's feature maps, by a varying share.
+
+    Ni and Koniusz 2024 (https://arxiv.org/abs/2404.00521), the batch variant: a share of the maps,
+    drawn at random for each image and channel, is divided by the channel's root mean square over
+    the batch and multiplied by the smallest of all channels. ``penalty`` draws the means, which are
+    not subtracted, towards 0. The share follows the discriminator: it grows while more than
+    ``TARGET`` of the real logits are positive, and at a share of 0 the layer changes nothing.
+
+    Random numbers come from PyTorch's global state, which the caller seeds.
+    """
+
+    share: Tensor
+    lead: Tensor
+
+    WEIGHT, TARGET, DECAY = 20, 0.5, 0.9
+    """As in the authors' code, like ``STEP`` at half of it, for runs half as long."""
+    STEP = 0.002
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("share", torch.zeros(()))
+        self.register_buffer("lead", torch.zeros(()))
+        self.penalty: Tensor | float = 0.0
+        """Of the passes in training mode since ``take_penalty``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, F, h, w]`` to the same shape."""
+        maps = x.float()
+        power = distributed.mean(maps.square().mean((0, 2, 3)))
+        if self.training:
+            means = distributed.mean(maps.mean((0, 2, 3)))
+            self.penalty = self.penalty + self.WEIGHT * self.share * means.square().sum()
+        root = (power + 1e-5).sqrt()
+        scale = (root.min().detach() / root)[:, None, None]
+        drawn = torch.rand(*x.shape[:2], 1, 1, device=x.device) < self.share
+        return torch.where(drawn, scale, 1.0).to(x.dtype) * x
+
+    def take_penalty(self) -> Tensor:
+        """Return the penalty and start it anew."""
+        penalty, self.penalty = self.penalty, 0.0
+        return torch.as_tensor(penalty, device=self.share.device)
+
+    @torch.no_grad()
+    def follow(self, real_logits: Tensor) -> None:
+        """Move the share after a step with these logits of real images. Collective."""
+        self.lead.lerp_(distributed.mean(real_logits.sign().mean()), 1 - self.DECAY)
+        self.share.add_(self.STEP * (self.lead - self.TARGET).sign()).clamp_(0, 1)
 
 
 def synchronise_batch_norm(network: nn.Module) -> None:

@@ -6,7 +6,7 @@ log.jsonl               one line per tick
 reals.png               64 training images
 samples/000050048.png   samples of the averaged generator after that many images; fixed latents
 scores.jsonl            scores of each snapshot, against held-out images
-snapshots/000050048.safetensors  averaged weights: the last, and the best by Frechet distance
+snapshots/000050048.safetensors  averaged weights: the last, and the best (Run.best_shown)
 curves.png              plot of both logs
 features.safetensors    network whose features the scores are computed in
 checkpoint.safetensors  state that `resume` needs
@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -192,7 +193,7 @@ class Run:
         """Raise ``RunError`` if this run cannot give an unconditional model called ``name``."""
         if not self.dataset.attributes:
             raise RunError(f"{self.config.name} is unconditional already")
-        if name == self.config.name:
+        if name == self.config.name and self.config.clusters is None:
             raise RunError(
                 f"{name} is the conditional model; give the unconditional one another name"
             )
@@ -208,8 +209,10 @@ class Run:
         self.check_marginal(name)
         own = self.manifest(shown)
         report = self.report(shown, name)
-        labels = {"labels_drawn": [attribute.name for attribute in own.attributes]}
-        training = own.provenance.training | labels
+        training = own.provenance.training
+        if self.config.clusters is None:
+            names = [attribute.name for attribute in own.attributes]
+            training = training | {"labels_drawn": names}
         changes = {
             "name": name,
             "kind": "unconditional",
@@ -306,9 +309,18 @@ class Run:
         return generator.requires_grad_(False), checkpoint.read(path, {"ema": generator}, {})
 
     def best_shown(self, count: int = 1) -> list[int]:
-        """Positions (images shown) of the ``count`` best snapshots, best first."""
-        ranked = sorted(self.scores.lines(), key=lambda line: line["frechet"])
+        """Positions (images shown) of the ``count`` best snapshots, best first.
+
+        The best has the least ``faults``.
+        """
+        ranked = sorted(self.scores.lines(), key=faults)
         return [line["shown"] for line in ranked[:count]]
+
+
+def faults(line: Mapping[str, float]) -> float:
+    """Product of the Frechet distance and the mean pyramid distance of a line of scores."""
+    levels = [value for name, value in line.items() if name.startswith("pyramid_")]
+    return line["frechet"] * fmean(levels)
 
 
 @dataclass(frozen=True)

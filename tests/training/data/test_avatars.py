@@ -19,7 +19,8 @@ def repaint(index: int, **labels: str) -> npt.NDArray[np.int64]:
     """Image ``index`` of ``faces``, with some labels changed and nothing else."""
     dice = avatars.Dice(5, index)
     chosen = avatars.choose_labels(dice)
-    return np.asarray(avatars.render({**chosen, **labels}, dice), dtype=np.int64)
+    drawn = avatars.render({**chosen, **labels}, dice).reduce(avatars.SUPERSAMPLING)
+    return np.asarray(drawn, dtype=np.int64)
 
 
 def test_images_labels_and_licence(faces: Dataset) -> None:
@@ -83,3 +84,13 @@ def test_each_value_changes_the_picture(attribute: str) -> None:
 def test_invalid_count_or_seed_is_rejected(count: int, seed: int) -> None:
     with pytest.raises(ValueError):
         avatars.draw(count, seed)
+
+
+def test_larger_avatars_show_the_same_faces(faces: Dataset) -> None:
+    large = avatars.draw(5, seed=5, side=128)
+    assert large.images.shape == (5, 128, 128, 3)
+    assert np.array_equal(large.labels, faces.labels[:5])
+    means = large.images.reshape(5, 64, 2, 64, 2, 3).mean(axis=(2, 4))
+    assert np.abs(means - faces.images[:5]).max() <= 1
+    with pytest.raises(ValueError, match="side must be one of"):
+        avatars.draw(1, side=100)

@@ -14,6 +14,7 @@ from tests.helpers.image_files import Pack, as_folder, as_zip, as_zip_of_a_folde
 from training.data import MIN_AVATARS, load
 from training.data.dataset import Dataset
 from training.data.labelling import encode_labels
+from training.errors import DataError
 
 Images = npt.NDArray[np.uint8]
 
@@ -223,6 +224,9 @@ def test_avatars() -> None:
     fewest = load(f"avatars:{MIN_AVATARS}")
     assert all(min(x.frequencies) >= 2 / MIN_AVATARS for x in fewest.attributes)
     dataset = load("avatars:128", ["eyes", "glasses"])
+    assert load("avatars:128", size=128).images.shape[1:] == (128, 128, 3)
+    with pytest.raises(DataError, match="a --size of 16, 32, 64, 128, and no --crop"):
+        load("avatars:128", size=100)
     assert len(dataset) == 128
     assert [x.name for x in dataset.attributes] == ["eyes", "glasses"]
     assert "no attribute 'beard'" in problems(Path("avatars:128"), ["beard"])[0]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -22,9 +23,11 @@ from service.inference.session import SessionFactory
 from tests.conftest import manifest as tiny_manifest
 from tests.helpers.once import made_once
 from tests.helpers.server import ROOT, serve
-from tests.helpers.small_runs import training
+from tests.helpers.small_runs import create_run, training
+from training.data import avatars, load
 from training.errors import ExportError
 from training.export import export, triton
+from training.loop.loop import train
 from training.networks.networks import Generator
 from training.runs import sampling
 from training.runs.run import Run
@@ -133,6 +136,52 @@ def test_model_file_that_differs_from_pytorch_is_rejected(run: Path) -> None:
         generator.to_image.weight.mul_(1.01)
     with pytest.raises(ExportError, match="ONNX Runtime and PyTorch disagree"):
         export.check_parity(generator, content, manifest)
+
+
+@pytest.mark.parametrize("last_block", ["soft", "blurred", "nearest", "detail"])
+def test_every_last_block_is_exported_with_standard_operators(last_block: str, run: Path) -> None:
+    opened = Run.open(run)
+    config = opened.config.model_copy(update={"last_block": last_block})
+    sizes = opened.dataset.attribute_sizes
+    generator = Generator(config, condition_size=sum(sizes), image_shape=opened.dataset.image_shape)
+    content = export.to_onnx(generator.eval(), opened.manifest(shown=0))
+    export.check_parity(generator, content, opened.manifest(shown=0))
+    graph = onnx.load_from_string(content).graph
+    before = onnx.load_from_string(export.to_onnx(*average(run))).graph
+    assert {node.op_type for node in graph.node} <= {
+        "Conv" if last_block == "detail" else "",
+        *(node.op_type for node in before.node),
+    }
+
+
+def test_run_on_groups_becomes_an_unconditional_model(source: str, tmp_path: Path) -> None:
+    faces = load(source, (), clusters=6)
+    options = {"unconditional": True, "clusters": 6, "data": source, "kimg": 0.064}
+    train(create_run(tmp_path / "run", faces, **options), faces, stop_on_failure=False)
+    assert training("evaluate", tmp_path / "run").exit_code == 0
+    report = json.loads((tmp_path / "run" / "evaluation" / "report.json").read_text())
+    assert [each["name"] for each in report["labels"]["attributes"]] == list(avatars.VALUES)
+    assert report["labels"]["right"] is None
+    assert training("export", tmp_path / "run", "--to", tmp_path / "models").exit_code == 0
+    folder = tmp_path / "models" / "small" / "1"
+    model = load_model(folder / "model.onnx", SessionFactory("cpu"))
+    assert model.manifest.kind == "unconditional"
+    assert model.manifest.latent_size == 8 + 1
+    assert "without labels, on 6 groups" in (folder / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_avatars_of_128_pixels_train_evaluate_and_export(tmp_path: Path) -> None:
+    options = ("--width", 4, "--batch", 16, "--kimg", 0.064, "--hold-out", 0.3)
+    source = ("--preset", "faces-128", "--data", "avatars:200", "--name", "large")
+    assert training("train", *source, *options, "--out", tmp_path / "run").exit_code == 0
+    assert training("evaluate", tmp_path / "run").exit_code == 0
+    report = json.loads((tmp_path / "run" / "evaluation" / "report.json").read_text())
+    levels = [name for name in report["texture"]["samples"] if name.startswith("pyramid")]
+    assert levels == ["pyramid_128", "pyramid_64", "pyramid_32", "pyramid_16"]
+    assert training("export", tmp_path / "run", "--to", tmp_path / "models").exit_code == 0
+    model = load_model(tmp_path / "models" / "large" / "1" / "model.onnx", SessionFactory("cpu"))
+    assert model.manifest.image_shape == (128, 128, 3)
 
 
 def test_weights_with_nan_are_not_exported(run: Path, tmp_path: Path) -> None:

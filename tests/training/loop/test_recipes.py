@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.ablation import BASE, CHANGES
+from benchmarks.ablation import BASE, RECIPES
 from tests.helpers.small_runs import some
 from training.config import TrainingConfig
 from training.data import Dataset
@@ -12,11 +12,11 @@ from training.loop.trainer import Trainer
 from training.runs.run import DatasetDescription
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_every_recipe_of_the_ablation_trains_both_networks(change: str, portraits: Dataset) -> None:
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_of_the_ablation_trains_both_networks(recipe: str, portraits: Dataset) -> None:
     faces = some(portraits, 64, "eyes", "glasses")
     small = {"data": "-", "name": "x", "kimg": 1, "width": 4, "batch": 16, "device": "cpu"}
-    options = BASE | CHANGES[change] | {"label_ramp_kimg": 0.016} | small
+    options = BASE | RECIPES[recipe] | {"d_width": None} | small
     config = TrainingConfig.model_validate(options)
     trainer = Trainer(config, DatasetDescription.of(faces, "MIT"))
     before = [weight.clone() for weight in weights(trainer)]

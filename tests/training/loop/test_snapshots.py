@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from service.inference.model import load_model
 from service.inference.session import SessionFactory
-from tests.helpers.small_runs import create_run, some, training
+from tests.helpers.small_runs import create_run, equal, some, tensors, trainer_of, training
 from training.data import Dataset, load
 from training.errors import RunError
 from training.loop.loop import train
@@ -63,7 +63,8 @@ def test_every_snapshot_is_scored(finished: Run, source: str) -> None:
     assert [line["shown"] for line in lines] == [64, 128, 192, 256, 320, 384]
     _, held_out = load(source).split(0.3)
     assert {line["images"] for line in lines} == {len(held_out)}
-    expected = {"frechet", "precision", "recall", "density", "coverage", "duplicates", "grey"}
+    expected = {"fine", "hatch", "pyramid_16"}
+    expected |= {"frechet", "precision", "recall", "density", "coverage", "duplicates", "grey"}
     assert all(line.keys() >= expected | {"labels_right", "hair_right"} for line in lines)
     assert len({line["frechet"] for line in lines}) == len(lines)
     grids = sorted(path.stem for path in (finished.folder / "samples").iterdir())
@@ -71,7 +72,8 @@ def test_every_snapshot_is_scored(finished: Run, source: str) -> None:
 
 
 def test_best_three_snapshots_and_the_last_are_kept(finished: Run) -> None:
-    ranked = sorted(finished.scores.lines(), key=lambda line: line["frechet"])
+    lines = finished.scores.lines()
+    ranked = sorted(lines, key=lambda line: line["frechet"] * line["pyramid_16"])
     expected = {f"{line['shown']:09d}" for line in ranked[:3]} | {"000000384"}
     assert kept(finished) == sorted(expected)
     assert KEPT == 3
@@ -207,3 +209,17 @@ def test_tensorboard_drops_events_that_a_resumed_run_repeats(
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("d_loss")] == [(100, 1), (200, 3)]
+
+
+def test_snapshot_is_of_the_average_with_the_least_faults(faces: Dataset, tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run", faces, ema_sigmas=(0.05, 0.2), kimg=0.128, lr=0.01)
+    train(run, faces, stop_on_failure=False)
+    trainer = trainer_of(run)
+    trainer.load(run.checkpoint)
+    line = run.scores.lines()[-1]
+    average = trainer.averages.get(line.get("ema_sigma", 0.0), trainer.ema)
+    generator, shown = run.load_snapshot("last")
+    assert shown == line["shown"] == 128
+    assert equal(tensors(generator), tensors(average))
+    others = [each for each in (trainer.ema, *trainer.averages.values()) if each is not average]
+    assert not any(equal(tensors(other), tensors(average)) for other in others)

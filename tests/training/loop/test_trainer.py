@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,6 +122,58 @@ def test_discriminator_learns_real_from_fake_and_right_from_wrong_labels(
     assert late("d_label_loss") < 0.9 * steps[0]["d_label_loss"].item()
 
 
+def test_lecam_and_chain_add_to_the_loss_and_keep_their_state(
+    start: Start, faces: Dataset, tmp_path: Path
+) -> None:
+    trainer = trainer_of(start(d_norm="chain", lecam_weight=0.3))
+    for layer in trainer.chain:
+        layer.share.fill_(0.5)
+    statistics = trainer.step(*data(faces))
+    assert statistics["lecam"] > 0
+    assert statistics["chain"] > 0
+    assert {round(layer.share.item(), 4) for layer in trainer.chain} == {0.498}
+    trainer.save(tmp_path / "checkpoint")
+    other = trainer_of(start("other", d_norm="chain", lecam_weight=0.3))
+    other.load(tmp_path / "checkpoint")
+    assert equal(tensors(other.lecam), tensors(trainer.lecam))
+    assert [layer.share for layer in other.chain] == [layer.share for layer in trainer.chain]
+    assert equal(trainer.step(*data(faces)), other.step(*data(faces)))
+
+
+def test_adaptive_probability_starts_without_augmentation(start: Start, faces: Dataset) -> None:
+    options = {"augment": "geometric,noise", "augment_target": 0.5}
+    trainer = trainer_of(start(**options))
+    images = torch.rand(16, 3, 16, 16)
+    assert torch.equal(trainer._augmented("augment-real", images), images)
+    assert trainer.adaptive is not None
+    trainer.adaptive.value.fill_(0.7)
+    changed = (trainer._augmented("augment-real", images) != images).flatten(1).any(dim=1)
+    assert 8 <= changed.sum() <= 16
+    trainer.step(*data(faces))
+    assert trainer.adaptive.value != 0.7
+
+
+def test_consistency_is_the_squared_change_by_augmentation(start: Start, faces: Dataset) -> None:
+    options = {"augment": "cutout", "consistency_real": 10, "consistency_fake": 5, "d_norm": "none"}
+    trainer = trainer_of(start(**options))
+    statistics = trainer.step(*data(faces))
+    assert statistics["d_consistency_real"] > 0
+    assert statistics["d_consistency_fake"] > 0
+    plain = trainer_of(start("plain", **options | {"augment_probability": 1e-9}))
+    statistics = plain.step(*data(faces))
+    assert statistics["d_consistency_real"] == statistics["d_consistency_fake"] == 0
+
+
+def test_weight_of_the_label_head_moves_evenly(start: Start, faces: Dataset) -> None:
+    trainer = trainer_of(start(kimg=1, label_weight=0.4, label_weight_end=0.1))
+    weights = []
+    for shown in (0, 500, 1000):
+        trainer.shown = shown
+        trainer._schedule()
+        weights.append(trainer._label_weight)
+    assert weights == pytest.approx([0.4, 0.25, 0.1])
+
+
 def test_learning_rate_holds_then_falls_along_a_cosine(start: Start, faces: Dataset) -> None:
     trainer = trainer_of(start(lr=1.0, lr_hold=0.5, kimg=1))
     rates = []
@@ -140,8 +193,23 @@ def test_moving_average_has_its_half_life(start: Start) -> None:
         for parameter in live.parameters():
             parameter.zero_()
     for step in range(1, 11):
-        ema.update(average, live, shown=10**9 + step, batch=100, halflife=1000)
+        ema.update(average, live, ema.exponential_beta(10**9 + step, 100, 1000))
     assert next(average.parameters()).flatten()[0].item() == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.1])
+def test_power_average_has_its_width_at_any_length(sigma: float) -> None:
+    for length in (20_000, 100_000):
+        weights, batch = torch.zeros(length // 10), 10
+        for step in range(1, len(weights) + 1):
+            beta = ema.power_beta(step * batch, batch, sigma)
+            weights[:step] *= beta
+            weights[step - 1] += 1 - beta
+        assert weights.sum().item() == pytest.approx(1, rel=1e-3)
+        age = torch.linspace(0, 1, len(weights))
+        mean = (weights * age).sum()
+        deviation = (weights * (age - mean).square()).sum().sqrt()
+        assert deviation.item() == pytest.approx(sigma, rel=0.02)
 
 
 def test_recalibrated_batch_norm_has_the_statistics_of_samples(

@@ -238,3 +238,34 @@ def test_flat_colour_is_not_grey() -> None:
     assert grey_share(red, ["cutout"]) == grey_share(red, ["translation"]) == 1
     red[:, 0] = 0.5
     assert grey_share(red, ["cutout", "translation"]) == 0
+
+
+def test_geometric_scales_rotates_and_shifts_in_one_sampling() -> None:
+    rows, columns = (torch.linspace(-1, 1, 33)[:, None], torch.linspace(-1, 1, 33)[None])
+    # A slope to the right, and one downwards: their values say where a pixel comes from.
+    images = torch.stack([columns.expand(33, 33), rows.expand(33, 33)])[None] / 2
+    centre = (slice(None), slice(None), 16, 16)
+    right = augment(images, ["geometric"], ALWAYS, draws(0.5, 0.5, 0.75, 0.5))
+    assert right[centre].flatten().tolist() == pytest.approx([1 / 16, 0], abs=0.01)
+    half = augment(images, ["geometric"], ALWAYS, draws(0.1587, 0.5, 0.5, 0.5))  # one deviation
+    slope = (half[0, 0, 16, 20] - half[0, 0, 16, 12]) / (
+        images[0, 0, 16, 20] - images[0, 0, 16, 12]
+    )
+    assert slope.item() == pytest.approx(2**0.2, rel=0.01)
+    turned = augment(images, ["geometric"], ALWAYS, draws(0.5, 1.0, 0.5, 0.5))
+    across = turned[0, :, 16, 20] - turned[0, :, 16, 12]
+    assert torch.atan2(across[1], across[0]).rad2deg().item() == pytest.approx(10, abs=0.2)
+
+
+def test_geometric_leaves_no_grey(faces: Tensor) -> None:
+    changed = augment(faces, ["geometric"], ALWAYS, uniform(len(faces), ["geometric"]))
+    plain = grey_share(faces, ["translation", "cutout"])
+    assert grey_share(changed, ["translation", "cutout"]) < plain + 0.05
+
+
+def test_noise_fills_the_rectangle_that_cutout_would_leave_grey() -> None:
+    images, chance, grain = noise(20), uniform(20, ["noise"]), noise(20).flip(0)
+    changed = augment(images, ["noise"], 0.5, chance, grain)
+    cut = augment(images, ["cutout"], 0.5, chance)
+    assert torch.equal(changed, torch.where(cut == images, images, grain))
+    assert 0 < (cut != images).float().mean() < 0.3
