@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.api.auth import api_keys
+from service.core import api_keys
 from tests.helpers.ports import free_port
 from tests.helpers.server import ROOT, Server, serve
 from tests.helpers.waiting import wait_until
