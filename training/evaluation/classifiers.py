@@ -97,7 +97,10 @@ class ClassifierTraining:
             if not synthetic:
                 return chosen
             others = samples.take(step * synthetic, synthetic)
-            return Labelled(*(np.concatenate(pair) for pair in zip(chosen, others, strict=True)))
+            return Labelled(
+                np.concatenate([chosen.images, others.images]),
+                np.concatenate([chosen.labels, others.labels]),
+            )
 
         with scoped_seed(seed, "utility", 0, self.device):
             network, lr = new_network(real, self.device, self.width), LR
