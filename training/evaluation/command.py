@@ -2,6 +2,7 @@
 
 evaluation/
   report.md  report.json   results as text and as JSON
+  report.html              the same with headline scores and pictures, in one file
   memorisation.png         the samples nearest to training images
   verifier.onnx            the classifier that read the labels; only with labels
   classifier.safetensors   the same, kept for the next evaluation
@@ -24,11 +25,20 @@ from service.core.atomic_write import write_atomically
 from service.core.manifest import IMAGE
 from training.data import Dataset, load
 from training.errors import DataError, RunError
-from training.evaluation import downstream_report, features, report, report_markdown, verifier
+from training.evaluation import (
+    downstream_report,
+    features,
+    report,
+    report_html,
+    report_markdown,
+    verifier,
+)
 from training.evaluation.classifiers import ClassifierTraining
 from training.evaluation.downstream import Experiment, Plan, Trial, planned, subset
-from training.evaluation.images import MIN_IMAGES
+from training.evaluation.images import MIN_IMAGES, draw
 from training.evaluation.measure import Space, evaluate
+from training.evaluation.privacy import SAMPLES, privacy
+from training.evaluation.repeats import repeated
 from training.evaluation.report import EvaluationContext
 from training.evaluation.samples import samples_of
 from training.evaluation.verifier import Accuracy, Verifier
@@ -43,6 +53,8 @@ SYNTHETIC = 40_000
 """Different samples that classifiers are trained on: 500 MB for 64x64 RGB."""
 DOWNSTREAM_SEED = 3
 """Seed of the samples that classifiers are trained on; those that are measured have another."""
+ATTACK_SEED = 5
+"""Seed of the samples that attacks on the training images use."""
 CLASSIFIERS = {"small": features.WIDTH, "large": 3 * features.WIDTH}
 """Channels in the first layer. The large one checks that a gain is not due to a weak classifier."""
 
@@ -142,6 +154,9 @@ def _measure(
         reader,
         lambda message: click.echo(f"{message} ...", err=True),
     )
+    click.echo("comparing other samples, and attacking the training images ...", err=True)
+    conditional = generator.condition_size > 0
+    labels = held_out.attributes if conditional else ()
     names = [attribute.name for attribute in held_out.attributes]
     return EvaluationContext(
         name=name,
@@ -149,6 +164,14 @@ def _measure(
         evaluation=evaluation,
         spaces=(classifier, *spaces),
         trained=trained,
+        spread=repeated(generator, labels, trained, evaluation.real, classifier),
+        privacy=privacy(
+            trained,
+            held_out,
+            evaluation.samples,
+            draw(generator, labels, SAMPLES, ATTACK_SEED).pixels,
+            reader if conditional else None,
+        ),
         readers=dict(zip(names, accuracies, strict=True)),
     )
 
@@ -204,7 +227,7 @@ def _write(
     downstream: tuple[Experiment, list[Trial]] | None,
 ) -> None:
     """Write all files, ``report.json`` last: it marks a complete evaluation."""
-    for name in ("report.json", downstream_report.PICTURE):
+    for name in ("report.json", "report.html", downstream_report.PICTURE):
         (folder / name).unlink(missing_ok=True)
     write_atomically(folder / "memorisation.png", report.as_picture(context))
     text = (
@@ -218,4 +241,6 @@ def _write(
             folder / downstream_report.PICTURE, downstream_report.as_picture(downstream[1])
         )
     write_atomically(folder / "report.md", text)
+    page = report_html.as_html(text, content, lambda name: (folder / name).read_bytes())
+    write_atomically(folder / "report.html", page)
     write_atomically(folder / "report.json", json.dumps(content, indent=2) + "\n")
