@@ -58,9 +58,9 @@ def evaluate(
 ) -> None:
     """Measure a run's generator against its held-out images.
 
-    Writes evaluation/ in the run's folder: report.md, report.json, memorisation.png, and
-    verifier.onnx if there are labels. `export` adds them to the model. Run the same command again
-    to continue an interrupted evaluation.
+    Writes evaluation/ in the run's folder: report.html, report.md, report.json, memorisation.png,
+    and verifier.onnx if there are labels. `export` adds them to the model. Run the same command
+    again to continue an interrupted evaluation.
     """
     opened = Run.open(run)
     generator, shown = opened.load_snapshot(snapshot)

@@ -92,7 +92,7 @@ def test_markdown_report_contains_the_numbers(run: Path, report: dict[str, Any])
         frechet["samples"]["frechet"], frechet["real"]["frechet"]
     )
     assert wanted in text
-    for heading in ("Fidelity and variety", "Labels", "Memorisation", "Verifier"):
+    for heading in ("Fidelity and variety", "Error bars", "Labels", "Memorisation", "Privacy"):
         assert f"### {heading}\n" in text
     with Image.open(run / "evaluation" / "memorisation.png") as picture:
         # Two spaces; in each the samples, their neighbours, held-out images and theirs.
@@ -118,6 +118,8 @@ def test_export_includes_the_evaluation(
     assert "### Memorisation" in card
     assert "![Samples nearest to training images, with these](memorisation.png)" in card
     assert (folder / "memorisation.png").exists()
+    page = (run / "evaluation" / "report.html").read_bytes()
+    assert (folder / "report.html").read_bytes() == page
 
     session = ort.InferenceSession(folder / "verifier.onnx", providers=["CPUExecutionProvider"])
     read = session.run(["hair", "glasses"], {"image": held_out.images})
