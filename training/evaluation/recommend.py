@@ -204,15 +204,15 @@ class Search:
 
         In units of a step on real images alone; one on as many samples in addition takes two.
         """
+        start = time.perf_counter()
+        self.sets.pool.take(0, PROBE_SAMPLES)
+        sample = (time.perf_counter() - start) / PROBE_SAMPLES
         probe = replace(self.training, min_passes=0, min_steps=PROBE_STEPS)
         few = self.real.take(np.arange(len(self.real)) < MIN_IMAGES)  # hardly any validation
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()
             probe.fit(few, self.sets.pool, Mix(1).recipe, 0)
         step = (time.perf_counter() - start) / PROBE_STEPS / 2  # half of its images are real
-        start = time.perf_counter()
-        self.sets.pool.take(0, PROBE_SAMPLES)
-        sample = (time.perf_counter() - start) / PROBE_SAMPLES
         screened = 1 + sum(1 + min(mix.ratio, 1) for mix in self.mixes())
         refined = 2 * len(self.refined(NONE))
         batches = SCREENED * (screened + refined) + 3 * FOLDS

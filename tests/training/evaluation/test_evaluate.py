@@ -229,7 +229,7 @@ def test_trials_resume_after_an_interruption(
     measure(stopped, stop_after=0)
     lines = (stopped / "evaluation" / "utility.jsonl").read_text().splitlines()
     assert len(lines) == len(trials)
-    for name in ("report.json", "report.md", "utility.png"):
+    for name in ("report.json", "report.md", "report.html", "utility.png"):
         found, expected = (each / "evaluation" / name for each in (stopped, whole))
         assert found.read_bytes() == expected.read_bytes()
     text = (whole / "evaluation" / "report.md").read_text()
