@@ -64,8 +64,13 @@ class Dataset:
         Which, follows from an image's pixels alone, whatever its orientation: copies and mirrored
         copies stay on one side, and a set that grows keeps its split.
         """
-        held = np.array([fraction(image) < share for image in self.images], dtype=np.bool_)
+        held = np.array([_fraction(image) < share for image in self.images], dtype=np.bool_)
         return self.take(~held), self.take(held)
+
+    def among(self, other: Dataset) -> npt.NDArray[np.bool_]:
+        """Mask ``[N]`` of the images that are also in ``other``, mirrored ones too."""
+        known = {_fraction(image) for image in other.images}
+        return np.array([_fraction(image) in known for image in self.images], dtype=np.bool_)
 
     @cached_property
     def sha256(self) -> str:
@@ -79,7 +84,7 @@ class Dataset:
         return digest.hexdigest()
 
 
-def fraction(image: npt.NDArray[np.uint8]) -> float:
+def _fraction(image: npt.NDArray[np.uint8]) -> float:
     """A number in [0, 1) that an image shares with its mirror image only."""
     sides = (np.ascontiguousarray(side).tobytes() for side in (image, image[:, ::-1]))
     digest = min(hashlib.blake2b(side, digest_size=8).digest() for side in sides)

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from service.core.manifest import Attribute
 from training.data import Dataset, load
-from training.data.dataset import fraction
 from training.errors import DataError
 from training.runs.run import Run
 
@@ -49,9 +48,3 @@ def _relabelled(
         for own, attribute, column in zip(found.attributes, attributes, found.labels.T, strict=True)
     ]
     return np.stack(columns, axis=1).astype(np.int64)
-
-
-def among(own: Dataset, trained: Dataset) -> npt.NDArray[np.bool_]:
-    """Mask ``[N]`` of the images of ``own`` that are also in ``trained``, mirrored ones too."""
-    known = {fraction(image) for image in trained.images}
-    return np.array([fraction(image) in known for image in own.images], dtype=np.bool_)

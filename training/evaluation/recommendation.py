@@ -118,7 +118,7 @@ def _testable(run: Run, real: Dataset, data: str | None) -> npt.NDArray[np.bool_
             err=True,
         )
         return np.ones(len(real), dtype=np.bool_)
-    testable = ~own_images.among(real, trained)
+    testable = ~real.among(trained)
     if (count := int(testable.sum())) < MIN_IMAGES:
         raise RunError(
             f"{run.config.name} was trained on all but {count} of these {len(real)} images, too "
