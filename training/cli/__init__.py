@@ -1,4 +1,4 @@
-"""The command line: ``python -m training train|resume|sample|evaluate|export|audit|demo``.
+"""The command line: ``python -m training COMMAND``.
 
 One module a command; ``options.py`` holds the options that several commands share.
 """
@@ -8,11 +8,12 @@ from training.cli.demo import demo
 from training.cli.evaluate import evaluate
 from training.cli.export import export
 from training.cli.group import main
+from training.cli.recommend import recommend
 from training.cli.resume import resume
 from training.cli.sample import sample
 from training.cli.train import train
 
-for command in (train, resume, sample, evaluate, export, audit, demo):
+for command in (train, resume, sample, evaluate, recommend, export, audit, demo):
     main.add_command(command)
 
-__all__ = ["audit", "demo", "evaluate", "export", "main", "resume", "sample", "train"]
+__all__ = ["audit", "demo", "evaluate", "export", "main", "recommend", "resume", "sample", "train"]

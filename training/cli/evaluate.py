@@ -9,7 +9,7 @@ import click
 from training.cli.options import Data, RunFolder, Snapshot, Unconditional
 from training.core.device import choose_device
 from training.evaluation import inception
-from training.evaluation.command import evaluate_run
+from training.evaluation.command import CLASSIFIERS, evaluate_run
 from training.evaluation.measure import Space
 from training.runs.run import Run
 
@@ -36,8 +36,14 @@ from training.runs.run import Run
     "--utility/--no-utility",
     default=False,
     show_default=True,
-    help="Train classifiers on real images, on samples and on both; takes longer than all other "
-    "measurements together.",
+    help="Train classifiers on real images, on samples and on both; takes hours.",
+)
+@click.option(
+    "--classifier",
+    type=click.Choice(list(CLASSIFIERS)),
+    default="small",
+    show_default=True,
+    help="Classifier of --utility. The large one checks a gain, and takes five times as long.",
 )
 @Unconditional
 def evaluate(
@@ -47,13 +53,14 @@ def evaluate(
     device: str,
     weights: Path | None,
     utility: bool,
+    classifier: str,
     unconditional: str | None,
 ) -> None:
     """Measure a run's generator against its held-out images.
 
-    Writes evaluation/ in the run's folder: report.md, report.json, memorisation.png, and
-    verifier.onnx if there are labels. `export` adds them to the model. Run the same command again
-    to continue an interrupted evaluation.
+    Writes evaluation/ in the run's folder: report.html, report.md, report.json, memorisation.png,
+    and verifier.onnx if there are labels. `export` adds them to the model. Run the same command
+    again to continue an interrupted evaluation.
     """
     opened = Run.open(run)
     generator, shown = opened.load_snapshot(snapshot)
@@ -68,7 +75,7 @@ def evaluate(
         shown,
         data=data,
         spaces=spaces,
-        downstream=utility,
+        classifier=classifier if utility else None,
         device=chosen,
         unconditional=unconditional,
     )

@@ -67,6 +67,11 @@ class Dataset:
         held = np.array([_fraction(image) < share for image in self.images], dtype=np.bool_)
         return self.take(~held), self.take(held)
 
+    def among(self, other: Dataset) -> npt.NDArray[np.bool_]:
+        """Mask ``[N]`` of the images that are also in ``other``, mirrored ones too."""
+        known = {_fraction(image) for image in other.images}
+        return np.array([_fraction(image) in known for image in self.images], dtype=np.bool_)
+
     @cached_property
     def sha256(self) -> str:
         """Digest of pixels, labels and vocabulary: equal exactly where training would be."""

@@ -1,3 +1,11 @@
 """Quality of a generator: distances, coverage, memorisation, labels, downstream benefit."""
 
-__all__ = ["command", "features", "images", "inception", "measure", "snapshot_scores"]
+__all__ = [
+    "command",
+    "features",
+    "images",
+    "inception",
+    "measure",
+    "recommendation",
+    "snapshot_scores",
+]

@@ -2,11 +2,11 @@
 
 evaluation/
   report.md  report.json   results as text and as JSON
+  report.html              the same with headline scores and pictures, in one file
   memorisation.png         the samples nearest to training images
   verifier.onnx            the classifier that read the labels; only with labels
   classifier.safetensors   the same, kept for the next evaluation
   utility.jsonl  utility.png  downstream benefit of the samples, with --utility
-  student-000900032.safetensors  classifier trained to the end on the samples of a snapshot
 """
 
 from __future__ import annotations
@@ -15,31 +15,48 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 from tqdm import tqdm
 
 from service.core.atomic_write import write_atomically
-from service.core.manifest import IMAGE, Attribute
+from service.core.manifest import IMAGE
 from training.data import Dataset, clustered, load
 from training.errors import DataError, RunError
-from training.evaluation import downstream_report, features, report, report_markdown, verifier
-from training.evaluation.downstream import Experiment, GanTrainScore, Plan, Trial, planned
+from training.evaluation import (
+    downstream_report,
+    features,
+    report,
+    report_html,
+    report_markdown,
+    verifier,
+)
+from training.evaluation.classifiers import ClassifierTraining
+from training.evaluation.downstream import Experiment, Plan, Trial, planned, subset
 from training.evaluation.images import MIN_IMAGES, draw
 from training.evaluation.measure import Space, evaluate
+from training.evaluation.privacy import SAMPLES, privacy
+from training.evaluation.repeats import repeated
 from training.evaluation.report import EvaluationContext
+from training.evaluation.samples import samples_of
 from training.evaluation.verifier import Accuracy, Verifier
 from training.networks.marginal import Marginal
 from training.networks.networks import Generator
 from training.runs.run import Log, Run
 
 BUDGETS = (10, 50, 200)
-"""Real images of each value, in the arms that have real images."""
+"""Real images of each value, in the arms that have real images; then all."""
 SEEDS = range(5)
-SYNTHETIC = 20_000
+SYNTHETIC = 40_000
+"""Different samples that classifiers are trained on: 500 MB for 64x64 RGB."""
 DOWNSTREAM_SEED = 3
 """Seed of the samples that classifiers are trained on; those that are measured have another."""
+ATTACK_SEED = 5
+"""Seed of the samples that attacks on the training images use."""
+CLASSIFIERS = {"small": features.WIDTH, "large": 3 * features.WIDTH}
+"""Channels in the first layer. The large one checks that a gain is not due to a weak classifier."""
 
 
 def evaluate_run(
@@ -49,21 +66,21 @@ def evaluate_run(
     *,
     data: str | None,
     spaces: Sequence[Space],
-    downstream: bool,
+    classifier: str | None,
     device: torch.device,
     unconditional: str | None = None,
 ) -> None:
     """Measure ``generator``, a snapshot after ``shown`` images, and write ``run.evaluation``.
 
     ``data`` is the source of the run's data if it has moved. ``spaces`` are compared beside the
-    classifier's. With ``downstream``, classifiers are trained on samples, too. With
-    ``unconditional``, the name of a model, the variant that draws its labels is measured. Raises
-    ``RunError`` and ``DataError``.
+    classifier's. With ``classifier``, one of ``CLASSIFIERS``, classifiers are trained on samples.
+    With ``unconditional``, the name of a model, the variant that draws its labels is measured.
+    Raises ``RunError`` and ``DataError``.
     """
     if run.config.clusters is not None:
         unconditional = run.config.name
     name = run.config.name if unconditional is None else unconditional
-    if downstream and (unconditional is not None or not run.dataset.attributes):
+    if classifier is not None and (unconditional is not None or not run.dataset.attributes):
         raise RunError(f"{name} is unconditional: no classifier can be trained on its samples")
     if unconditional is not None:
         run.check_marginal(unconditional)
@@ -75,34 +92,29 @@ def evaluate_run(
             f"against (at least {MIN_IMAGES}): train with a larger --hold-out"
         )
     generator = generator.to(device)
-    log = Log(folder / "utility.jsonl")
-    known = [Trial(**line) for line in log.lines() if line.pop("shown") == shown]
-    missing = planned(BUDGETS, SEEDS, known)
     measured: Generator | Marginal = generator
     if unconditional is not None:
         measured = Marginal(generator, generator.latent_size, run.dataset.attributes).to(device)
     context = _measure(run, name, measured, shown, trained, held_out, spaces, device)
+    chosen = classifier or "small"
+    log = Log(folder / "utility.jsonl")
+    told = {"shown": shown, "classifier": chosen}
+    known = [Trial(**line["trial"]) for line in log.lines() if told.items() <= line.items()]
+    budgets = [budget for budget in BUDGETS if not subset(trained, budget, 0).all()]
+    missing = planned([*budgets, None], SEEDS, known)
     if missing:
         _write(folder, context, None)
-    if downstream or not missing:
+    if classifier is not None or not missing:
         experiment = Experiment(
             real=trained,
-            synthetic=synthetic(generator, trained.attributes),
+            samples=samples_of(generator, trained.attributes, DOWNSTREAM_SEED, SYNTHETIC),
             held_out=held_out,
-            mirror=run.config.mirror,
-            device=device,
+            training=ClassifierTraining(
+                mirror=run.config.mirror, device=device, width=CLASSIFIERS[chosen]
+            ),
         )
-        trials = known + _run_trials(experiment, missing, log, shown)
-        student = features.load_or_train(
-            folder / f"student-{shown:09d}.safetensors",
-            experiment.synthetic,
-            mirror=run.config.mirror,
-            device=device,
-            schedule=features.THOROUGH,
-        )
-        real = {name: reader.right for name, reader in context.readers.items()}
-        score = GanTrainScore(real, experiment.test(student))
-        _write(folder, context, (experiment, trials, score))
+        trials = known + _run_trials(experiment, missing, log, told)
+        _write(folder, context, (experiment, trials))
 
 
 def _measure(
@@ -144,6 +156,9 @@ def _measure(
         reader,
         lambda message: click.echo(f"{message} ...", err=True),
     )
+    click.echo("comparing other samples, and attacking the training images ...", err=True)
+    conditional = generator.condition_size > 0
+    labels = held_out.attributes if conditional else ()
     names = [attribute.name for attribute in held_out.attributes]
     return EvaluationContext(
         name=name,
@@ -151,6 +166,14 @@ def _measure(
         evaluation=evaluation,
         spaces=(classifier, *spaces),
         trained=trained,
+        spread=repeated(generator, labels, trained, evaluation.real, classifier),
+        privacy=privacy(
+            trained,
+            held_out,
+            evaluation.samples,
+            draw(generator, labels, SAMPLES, ATTACK_SEED).pixels,
+            reader if conditional else None,
+        ),
         readers=dict(zip(names, accuracies, strict=True)),
     )
 
@@ -164,19 +187,15 @@ def _write_verifier(path: Path, reader: Verifier, held_out: Dataset) -> None:
         write_atomically(path, verifier.to_onnx(reader, held_out))
 
 
-def synthetic(generator: Generator, attributes: tuple[Attribute, ...]) -> Dataset:
-    """20,000 samples, with the labels that were requested; these are drawn by frequency."""
-    images = draw(generator, attributes, SYNTHETIC, DOWNSTREAM_SEED)
-    return Dataset("samples", images.pixels.cpu().numpy(), images.labels.cpu().numpy(), attributes)
-
-
-def _run_trials(experiment: Experiment, plans: list[Plan], log: Log, shown: int) -> list[Trial]:
-    """Run ``plans``; each trial is appended to ``log`` when it is finished."""
+def _run_trials(
+    experiment: Experiment, plans: list[Plan], log: Log, told: dict[str, Any]
+) -> list[Trial]:
+    """Run ``plans``; each trial is appended to ``log``, with ``told``, when it is finished."""
     trials = []
     for trial in tqdm(
         experiment.trials(plans), "downstream", len(plans), unit="trial", disable=None
     ):
-        log.append({"shown": shown} | asdict(trial))
+        log.append(told | {"trial": asdict(trial)})
         trials.append(trial)
     return trials
 
@@ -209,10 +228,10 @@ def labelled_data(run: Run, data: str | None) -> Dataset:
 def _write(
     folder: Path,
     context: EvaluationContext,
-    downstream: tuple[Experiment, list[Trial], GanTrainScore] | None,
+    downstream: tuple[Experiment, list[Trial]] | None,
 ) -> None:
     """Write all files, ``report.json`` last: it marks a complete evaluation."""
-    for name in ("report.json", downstream_report.PICTURE):
+    for name in ("report.json", "report.html", downstream_report.PICTURE):
         (folder / name).unlink(missing_ok=True)
     write_atomically(folder / "memorisation.png", report.as_picture(context))
     text = (
@@ -226,4 +245,6 @@ def _write(
             folder / downstream_report.PICTURE, downstream_report.as_picture(downstream[1])
         )
     write_atomically(folder / "report.md", text)
+    page = report_html.as_html(text, content, lambda name: (folder / name).read_bytes())
+    write_atomically(folder / "report.html", page)
     write_atomically(folder / "report.json", json.dumps(content, indent=2) + "\n")

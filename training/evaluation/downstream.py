@@ -1,7 +1,7 @@
 """Downstream benefit: the accuracy of a classifier trained with a model's synthetic images.
 
-Four arms train the same classifier: on real images, on real images with classic augmentation, on
-real and synthetic images, and on synthetic images alone. All are tested on held-out real images.
+Arms train the same classifier on the same real images, with equal passes over them, and differ in
+what is added. All are tested on held-out real images.
 """
 
 from __future__ import annotations
@@ -14,32 +14,37 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from training.core.device import CPU
-from training.core.pixels import to_networks
-from training.core.randomness import batch_indices, scoped_seed, stream
+from training.core.randomness import stream
 from training.data import Dataset
-from training.evaluation.features import FeatureNetwork, new_network, train_step
-from training.networks.augment import DRAWS, augment, mirror
+from training.evaluation.classifiers import ClassifierTraining, Recipe
+from training.evaluation.samples import Samples
 
-STEPS, BATCH, LR = 400, 64, 1e-3
-OPERATIONS, PROBABILITY = ("translation", "cutout"), 0.7  # never colour: a label may name it
-REAL, CLASSIC, MIXED, SYNTHETIC = "real", "real + classic", "real + synthetic", "synthetic"
-ARMS = (REAL, CLASSIC, MIXED, SYNTHETIC)
+REAL, CLASSIC, SYNTHETIC = "real", "real + classic", "synthetic"
+ARMS = {
+    REAL: Recipe(),
+    CLASSIC: Recipe(classic=True),
+    "real + synthetic": Recipe(ratio=1),
+    "real + classic + synthetic": Recipe(ratio=1, classic=True),
+    "pretrained, real": Recipe(ratio=1, pretrain=True),
+    "pretrained, real + classic": Recipe(ratio=1, pretrain=True, classic=True),
+}
+"""Recipe of each arm that has real images."""
 
 
 class Plan(NamedTuple):
-    """One trial of an experiment; ``budget`` is None for synthetic images alone."""
+    """One trial of an experiment."""
 
     arm: str
     budget: int | None
+    """Real images of each value; None for all images, 0 for the arm of samples alone."""
     seed: int
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Result of training and testing one classifier."""
+    """Result of training and testing one classifier; shares of held-out images, 0 to 1."""
 
     arm: str
     budget: int | None
@@ -47,21 +52,12 @@ class Trial:
     images: int
     """Different real images that it was trained on."""
     accuracy: float
-    """Mean over the attributes, 0 to 1."""
+    """Labels read right, mean over the attributes."""
     attributes: dict[str, float]
-    """Share of the held-out images of which each attribute is read right."""
-
-
-@dataclass(frozen=True)
-class GanTrainScore:
-    """Accuracy of a classifier trained to the end on real images, and of one trained on samples.
-
-    For each attribute, the share of held-out images that are read right, 0 to 1; higher is better
-    (GAN-train of Shmelkov et al. 2018, https://arxiv.org/abs/1807.09499, section 3).
-    """
-
-    real: dict[str, float]
-    synthetic: dict[str, float]
+    """Labels read right, for each attribute."""
+    values: dict[str, dict[str, float]]
+    """The same for each value of each attribute that has held-out images."""
+    calibration_error: float
 
 
 @dataclass(frozen=True)
@@ -73,94 +69,79 @@ class Experiment:
 
     real: Dataset
     """Training images; budgets are drawn from them."""
-    synthetic: Dataset
+    samples: Samples
     held_out: Dataset
-    mirror: bool
-    """True if classic augmentation may mirror these images."""
-    device: torch.device
-    steps: int = STEPS
-    """Training steps, equal in every arm, so that all cost the same."""
+    training: ClassifierTraining
 
     def __post_init__(self) -> None:
-        sets = (self.real, self.synthetic, self.held_out)
-        if not self.real.attributes or not all(map(len, sets)):
+        if not self.real.attributes or not len(self.real) or not len(self.held_out):
             raise ValueError("a classifier needs images with labels")
-        shapes = {data.images.shape[1:] for data in sets}
+        shapes = {data.images.shape[1:] for data in (self.real, self.held_out)}
         # Frequencies of the values may differ.
-        meanings = {tuple((x.name, x.values) for x in data.attributes) for data in sets}
+        meanings = {
+            tuple((x.name, x.values) for x in data.attributes)
+            for data in (self.real, self.held_out)
+        }
         if len(shapes) > 1 or len(meanings) > 1:
             raise ValueError("the images differ in their shape or in what their labels mean")
 
     def trials(self, plans: Iterable[Plan]) -> Iterator[Trial]:
-        """Run ``plans`` one by one. On a CPU, a trial is a function of data and plan.
-
-        Raises ``ValueError`` for a budget below 1.
-        """
+        """Run ``plans`` one by one. On a CPU, a trial is a function of data and plan."""
         for plan in plans:
-            parts, images = [self.synthetic], 0
-            if plan.budget is not None:
+            if plan.budget == 0:
+                images, steps = 0, self.training.steps(len(self.real))
+                network = self.training.fit_samples(self.real, self.samples, steps, plan.seed)
+            else:
                 chosen = self.real.take(subset(self.real, plan.budget, plan.seed))
-                parts, images = [chosen, *parts] if plan.arm == MIXED else [chosen], len(chosen)
-            right = self.test(self._train(parts, plan))
-            yield Trial(*plan, images, fmean(right.values()), right)
-
-    def _train(self, parts: Sequence[Dataset], plan: Plan) -> FeatureNetwork:
-        """Train a classifier on batches with as many images of each of ``parts``.
-
-        All arms of a seed start with the same weights.
-        """
-        share = BATCH // len(parts)
-        with scoped_seed(plan.seed, "utility", 0, self.device):
-            network = new_network(self.real, self.device).train()
-            optimizer = torch.optim.Adam(network.parameters(), LR, fused=True)
-            for step in range(self.steps):
-                chosen = [
-                    batch_indices(plan.seed, len(part), step * share, share, CPU).numpy()
-                    for part in parts
-                ]
-                pairs = list(zip(parts, chosen, strict=True))
-                images = np.concatenate([part.images[rows] for part, rows in pairs])
-                labels = np.concatenate([part.labels[rows] for part, rows in pairs])
-                batch = to_networks(torch.from_numpy(images).to(self.device))
-                if plan.arm == CLASSIC:
-                    batch = self._augment(batch, plan.seed, step)
-                targets = torch.from_numpy(labels).to(self.device)
-                train_step(network, optimizer, LR * (1 - step / self.steps), batch, targets)
-        return network.eval()
-
-    def _augment(self, images: Tensor, seed: int, step: int) -> Tensor:
-        """Translate, cut out and mirror parts of ``images [N, channels, H, W]`` in [-1, 1]."""
-        shape = (len(images), len(OPERATIONS) + 1, DRAWS)
-        generator = stream(seed, "augment", step, CPU)
-        uniform = torch.rand(shape, generator=generator).to(self.device)
-        if self.mirror:
-            images = mirror(images, uniform[:, -1, 0])
-        return augment(images, OPERATIONS, PROBABILITY, uniform[:, :-1])
-
-    def test(self, network: FeatureNetwork) -> dict[str, float]:
-        """Share of the held-out images of which each attribute is read right."""
-        images = torch.from_numpy(self.held_out.images).to(self.device)
-        read = network.read(network.features(images)).cpu().numpy()
-        right = (read == self.held_out.labels).mean(axis=0).tolist()
-        return {x.name: share for x, share in zip(self.real.attributes, right, strict=True)}
+                images = len(chosen)
+                network = self.training.fit(chosen, self.samples, ARMS[plan.arm], plan.seed)
+            result = self.training.test(network, self.held_out)
+            shares = dict(
+                zip((x.name for x in self.real.attributes), result.right.mean(0), strict=True)
+            )
+            yield Trial(
+                *plan,
+                images,
+                accuracy=fmean(shares.values()),
+                attributes={name: float(share) for name, share in shares.items()},
+                values=value_shares(self.held_out, result.right),
+                calibration_error=result.calibration_error,
+            )
 
 
-def planned(budgets: Sequence[int], seeds: Sequence[int], done: Iterable[Trial] = ()) -> list[Plan]:
+def value_shares(data: Dataset, right: npt.NDArray[np.bool_]) -> dict[str, dict[str, float]]:
+    """Share of True in ``right [N, A]`` for each value of each attribute that ``data`` has."""
+    return {
+        attribute.name: {
+            value: float(column[labels == v].mean())
+            for v, value in enumerate(attribute.values)
+            if (labels == v).any()
+        }
+        for attribute, labels, column in zip(data.attributes, data.labels.T, right.T, strict=True)
+    }
+
+
+def planned(
+    budgets: Sequence[int | None], seeds: Sequence[int], done: Iterable[Trial] = ()
+) -> list[Plan]:
     """Trials that are not ``done``, seed by seed, so that an interrupted run compares all arms."""
     plans = []
     for seed in seeds:
-        plans.append(Plan(SYNTHETIC, None, seed))
-        plans += [Plan(arm, budget, seed) for budget in budgets for arm in (REAL, CLASSIC, MIXED)]
+        plans.append(Plan(SYNTHETIC, 0, seed))
+        plans += [Plan(arm, budget, seed) for budget in budgets for arm in ARMS]
     finished = {(trial.arm, trial.budget, trial.seed) for trial in done}
     return [plan for plan in plans if plan not in finished]
 
 
-def subset(dataset: Dataset, budget: int, seed: int) -> npt.NDArray[np.bool_]:
+def subset(dataset: Dataset, budget: int | None, seed: int) -> npt.NDArray[np.bool_]:
     """Mask ``[N]`` of a budget: ``budget`` random images of every value, or all that it has.
 
     An image counts for all its values, so a value may have more images. A larger budget of the
-    same seed contains a smaller one. Raises ``ValueError`` for a budget below 1.
+    same seed contains a smaller one, and None contains all images. Raises ``ValueError`` for a
+    budget below 1.
     """
+    if budget is None:
+        return np.ones(len(dataset), dtype=np.bool_)
     if budget < 1:
         raise ValueError(f"a budget of {budget} has no images")
     rows = np.zeros(len(dataset), dtype=np.bool_)

@@ -54,12 +54,17 @@ THOROUGH = Schedule(epochs=15, max_images=2_000_000, translate=True)
 class FeatureNetwork(nn.Module):
     """Classifier with features ``[N, 128]`` before its last layer."""
 
-    def __init__(self, image_shape: tuple[int, int, int], sizes: Sequence[int]) -> None:
-        """``image_shape`` is height, width, channels; ``sizes`` the values of each attribute."""
+    def __init__(
+        self, image_shape: tuple[int, int, int], sizes: Sequence[int], first: int = WIDTH
+    ) -> None:
+        """``image_shape`` is height, width, channels; ``sizes`` the values of each attribute.
+
+        ``first`` is the number of channels of the first layer.
+        """
         super().__init__()
         height, width, channels = image_shape
         levels = halvings(height, width)
-        maps = [channels, *(WIDTH * min(2**level, MAX_WIDTH_FACTOR) for level in range(levels))]
+        maps = [channels, *(first * min(2**level, MAX_WIDTH_FACTOR) for level in range(levels))]
         layers: list[nn.Module] = []
         for before, after in pairwise(maps):
             convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
@@ -82,17 +87,26 @@ class FeatureNetwork(nn.Module):
         return torch.cat([self.to_features(to_networks(part)) for part in images.split(256)])
 
     @torch.no_grad()
+    def probabilities(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities ``[N, values]`` of each attribute, of uint8 ``[N, H, W, channels]``."""
+        logits = self.to_logits(self.features(images)).split(list(self.sizes), dim=1)
+        return tuple(part.softmax(dim=1) for part in logits)
+
+    @torch.no_grad()
     def read(self, features: Tensor) -> Tensor:
         """Likeliest value of each attribute, ``[N, A]``, from features ``[N, 128]``."""
         logits = self.to_logits(features).split(list(self.sizes), dim=1)
         return torch.stack([part.argmax(dim=1) for part in logits], dim=1)
 
 
-def new_network(dataset: Dataset, device: torch.device) -> FeatureNetwork:
-    """Untrained network for the shape and labels of ``dataset``, in inference mode."""
+def new_network(dataset: Dataset, device: torch.device, first: int = WIDTH) -> FeatureNetwork:
+    """Untrained network for the shape and labels of ``dataset``, in inference mode.
+
+    ``first`` is the number of channels of its first layer.
+    """
     height, width, channels = dataset.images.shape[1:]
     sizes = [len(attribute.values) for attribute in dataset.attributes]
-    network = FeatureNetwork((height, width, channels), sizes or [_rotations(dataset)])
+    network = FeatureNetwork((height, width, channels), sizes or [_rotations(dataset)], first)
     # Twice as fast on CPUs as the usual order.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.to(device).eval()

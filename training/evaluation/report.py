@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from training.data import Dataset
 from training.evaluation.label_scores import AttributeScore
 from training.evaluation.measure import PIXELS, SEED, Evaluation, Space
 from training.evaluation.memorisation import Memorisation, Neighbours
+from training.evaluation.privacy import Privacy
+from training.evaluation.repeats import Spread
 from training.evaluation.verifier import Accuracy
 from training.plots import grids
 
@@ -91,6 +93,9 @@ class EvaluationContext:
     spaces: tuple[Space, ...]
     """Spaces of the comparison; ``PIXELS`` is not among them."""
     trained: Dataset
+    spread: tuple[Spread, Spread]
+    """Error bars of samples and of training images, in the first space."""
+    privacy: Privacy
     readers: dict[str, Accuracy]
     """The classifier's accuracy for each attribute; empty for data without labels."""
 
@@ -182,8 +187,18 @@ def as_json(context: EvaluationContext) -> dict[str, Any]:
         "memorisation": [
             _memorisation_json(each, context.trained) for each in evaluation.memorisation
         ],
+        "spread": {
+            role: {name: asdict(x) for name, x in spread.items()}
+            for role, spread in zip(("samples", "real"), context.spread, strict=True)
+        },
+        "privacy": _privacy_json(context.privacy),
         "verifier": {name: vars(accuracy) for name, accuracy in context.readers.items()},
     }
+
+
+def _privacy_json(found: Privacy) -> dict[str, Any]:
+    attacks = [asdict(attack) | {"alarming": attack.alarming} for attack in found.attacks]
+    return asdict(found) | {"attacks": attacks}
 
 
 def _attribute_json(attribute: AttributeScore) -> dict[str, Any]:

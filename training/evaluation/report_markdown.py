@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import re
 
+from training.evaluation.confidence import Estimate
 from training.evaluation.label_scores import AttributeScore, ValueScore
 from training.evaluation.measure import SEED
 from training.evaluation.memorisation import Memorisation
+from training.evaluation.privacy import FALSE_POSITIVES, SAMPLES, WARNING, Interval
+from training.evaluation.repeats import SETS
 from training.evaluation.report import (
     COMPARED,
     DUPLICATES,
@@ -20,10 +23,10 @@ from training.evaluation.report import (
 
 def as_markdown(context: EvaluationContext) -> str:
     """Sections with headings of the third level."""
-    sections = [_introduction(context), _closeness(context)]
+    sections = [_introduction(context), _closeness(context), _spread(context)]
     if context.evaluation.attributes:
         sections += [_labels(context), *map(_values, context.evaluation.attributes)]
-    sections.append(_memorisation(context))
+    sections += [_memorisation(context), _privacy(context)]
     if context.readers:
         sections.append(_verifier(context))
     return "\n".join(line for section in sections for line in [*section, ""])
@@ -68,6 +71,28 @@ def _closeness(context: EvaluationContext) -> list[str]:
             f"| {title} | pixels | {numbers} | {explanation.better} | {explanation.blind} |"
         )
     return lines
+
+
+def _spread(context: EvaluationContext) -> list[str]:
+    samples, real = context.spread
+    return [
+        "### Error bars",
+        "",
+        f"Mean and 95% interval (Student's t) over {SETS} sets of samples, of several seeds, and "
+        f"{SETS} sets of training images, each against the same held-out images, in the features "
+        f"of {context.spaces[0].name}. Another training of the generator differs by more.",
+        "",
+        "| metric | samples | real |",
+        "| --- | --- | --- |",
+        *(
+            f"| {COMPARED[name].title} | {_estimate(x)} | {_estimate(real[name])} |"
+            for name, x in samples.items()
+        ),
+    ]
+
+
+def _estimate(x: Estimate) -> str:
+    return f"{_number(x.mean)} [{_number(x.low)}, {_number(x.high)}]"
 
 
 def _labels(context: EvaluationContext) -> list[str]:
@@ -164,6 +189,54 @@ def _verdict(each: Memorisation) -> str:
     if each.suspicious:
         return f"- By {each.space}: **nearer than held-out images**. {evidence}."
     return f"- By {each.space}: no nearer than held-out images, within the error. {evidence}."
+
+
+def _privacy(context: EvaluationContext) -> list[str]:
+    found = context.privacy
+    lines = [
+        "### Privacy",
+        "",
+        "The share of images that are nearer to a training image than to a held-out one, out of as "
+        "many of each; and the distance to the nearest training image over that to the second "
+        "nearest, which is near 0 for a copy. By pixels, in either orientation. Held-out images "
+        "are the reference.",
+        "",
+        "| | nearer to training images | distance ratio, median | 1st percentile |",
+        "| --- | --- | --- | --- |",
+    ]
+    for title, each in (("samples", found.samples), ("held out", found.held_out)):
+        lines.append(
+            f"| {title} | {_interval(each.nearer)} | {each.ratio:.3f} | {each.low_ratio:.3f} |"
+        )
+    lines += [
+        "",
+        "Membership inference: an attacker who has images and their labels, and "
+        f"{SAMPLES:,} samples, guesses which images were trained on. AUC is the probability that a "
+        "training image scores higher than another; 50% is chance. Found is the share of the "
+        f"training images that the attack names when it also names {FALSE_POSITIVES:.0%} of the "
+        f"others; {FALSE_POSITIVES:.0%} is chance. Intervals are of 95%.",
+        "",
+        "| attack by | AUC | found |",
+        "| --- | --- | --- |",
+        *(f"| {x.name} | {_interval(x.auc)} | {_interval(x.found)} |" for x in found.attacks),
+        "",
+    ]
+    for attack in found.attacks:
+        if attack.alarming:
+            lines.append(
+                f"- **Warning**: by {attack.name}, training images can be told from others. Of a "
+                "training image and another, equally likely, a named one is the training image "
+                "more than two times out of three."
+            )
+    if not any(attack.alarming for attack in found.attacks):
+        lines.append(
+            f"- No attack finds more than {WARNING:.0%} of the training images with confidence."
+        )
+    return [*lines, "", "Stronger attacks, with more queries or other models, are not tried."]
+
+
+def _interval(x: Interval) -> str:
+    return f"{x.value:.1%} [{x.low:.1%}, {x.high:.1%}]"
 
 
 def _verifier(context: EvaluationContext) -> list[str]:

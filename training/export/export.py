@@ -26,7 +26,7 @@ from training.networks.norms import ConditionalBatchNorm
 from training.networks.resampling import SmoothUp
 from training.runs.run import Run
 
-EVALUATED = ("verifier.onnx", "report.json", "memorisation.png", "utility.png")
+EVALUATED = ("verifier.onnx", "report.json", "report.html", "memorisation.png", "utility.png")
 """Files of an evaluation that are copied beside the model; its text becomes part of the card."""
 PARITY_LATENTS = 256
 PARITY_SHARE = 1e-4

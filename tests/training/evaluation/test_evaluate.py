@@ -22,7 +22,8 @@ from tests.training.conftest import pack
 from training.data import Dataset, load
 from training.errors import RunError
 from training.evaluation import command
-from training.evaluation.downstream import Experiment, planned
+from training.evaluation.classifiers import ClassifierTraining
+from training.evaluation.downstream import planned
 from training.loop.loop import train
 from training.networks.networks import Generator
 from training.runs.run import Log, Run
@@ -91,7 +92,7 @@ def test_markdown_report_contains_the_numbers(run: Path, report: dict[str, Any])
         frechet["samples"]["frechet"], frechet["real"]["frechet"]
     )
     assert wanted in text
-    for heading in ("Fidelity and variety", "Labels", "Memorisation", "Verifier"):
+    for heading in ("Fidelity and variety", "Error bars", "Labels", "Memorisation", "Privacy"):
         assert f"### {heading}\n" in text
     with Image.open(run / "evaluation" / "memorisation.png") as picture:
         # Two spaces; in each the samples, their neighbours, held-out images and theirs.
@@ -117,6 +118,8 @@ def test_export_includes_the_evaluation(
     assert "### Memorisation" in card
     assert "![Samples nearest to training images, with these](memorisation.png)" in card
     assert (folder / "memorisation.png").exists()
+    page = (run / "evaluation" / "report.html").read_bytes()
+    assert (folder / "report.html").read_bytes() == page
 
     session = ort.InferenceSession(folder / "verifier.onnx", providers=["CPUExecutionProvider"])
     read = session.run(["hair", "glasses"], {"image": held_out.images})
@@ -183,8 +186,9 @@ def test_trials_resume_after_an_interruption(
     monkeypatch.setattr(command, "BUDGETS", (3,))
     monkeypatch.setattr(command, "SEEDS", range(2))
     monkeypatch.setattr(command, "SYNTHETIC", 200)
-    monkeypatch.setattr(command, "Experiment", functools.partial(Experiment, steps=2))
-    append, trials = Log.append, planned((3,), range(2))
+    few = functools.partial(ClassifierTraining, min_passes=0.01, min_steps=2)
+    monkeypatch.setattr(command, "ClassifierTraining", few)
+    append, trials = Log.append, planned((3, None), range(2))
 
     def measure(folder: Path, stop_after: int) -> None:
         written = 0
@@ -205,7 +209,7 @@ def test_trials_resume_after_an_interruption(
             shown,
             data=None,
             spaces=(),
-            downstream=True,
+            classifier="small",
             device=CPU,
         )
 
@@ -216,19 +220,20 @@ def test_trials_resume_after_an_interruption(
     with pytest.raises(KeyboardInterrupt):
         measure(stopped, stop_after=3)
     with (stopped / "evaluation" / "utility.jsonl").open("a") as log:
-        log.write('{"shown": 384, "arm": "re')  # a kill in the middle of a line
+        log.write(
+            '{"shown": 384, "classifier": "small", "trial": {"arm": "re'
+        )  # a kill in the middle of a line
     text = (stopped / "evaluation" / "report.md").read_text()
     assert "### Memorisation" in text  # what was measured before is told
     assert "help a classifier" not in text
     measure(stopped, stop_after=0)
     lines = (stopped / "evaluation" / "utility.jsonl").read_text().splitlines()
     assert len(lines) == len(trials)
-    for name in ("report.json", "report.md", "utility.png"):
+    for name in ("report.json", "report.md", "report.html", "utility.png"):
         found, expected = (each / "evaluation" / name for each in (stopped, whole))
         assert found.read_bytes() == expected.read_bytes()
     text = (whole / "evaluation" / "report.md").read_text()
     assert "help a classifier" in text
-    assert "After many epochs on 200 samples only" in text
 
 
 def test_attribute_named_like_the_input_disables_only_the_verifier(
@@ -245,7 +250,7 @@ def test_attribute_named_like_the_input_disables_only_the_verifier(
     monkeypatch.setattr(command, "load", lambda *_, **__: faces)
     generator, shown = run.load_snapshot("last")
     settings: dict[str, Any] = {"data": None, "spaces": (), "device": CPU}
-    command.evaluate_run(run, generator, shown, downstream=False, **settings)
+    command.evaluate_run(run, generator, shown, classifier=None, **settings)
     assert "an attribute is called 'image'" in capsys.readouterr().err
     assert not (run.evaluation("small") / "verifier.onnx").exists()
     assert "| image | " in (run.evaluation("small") / "report.md").read_text()
@@ -283,7 +288,7 @@ def test_downstream_trials_of_an_unconditional_model_are_rejected(
             shown=0,
             data=None,
             spaces=(),
-            downstream=True,
+            classifier="small",
             device=CPU,
         )
 

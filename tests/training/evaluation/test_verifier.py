@@ -113,4 +113,4 @@ def test_exact_confidence_has_a_calibration_error_over_few_images() -> None:
     few, many = (verifier._perfect_error(logits[:count]) for count in (30, 2000))
     assert few > 3 * many > 0
     truth = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
-    assert verifier._calibration_error(logits, truth) == pytest.approx(many, abs=0.02)
+    assert verifier.calibration_error(logits.softmax(dim=1), truth) == pytest.approx(many, abs=0.02)

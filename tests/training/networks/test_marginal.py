@@ -68,7 +68,7 @@ def test_conditional_run_is_exported_as_an_unconditional_model(
     assert np.isfinite(one_hot.detach().numpy()).all()
 
 
-SETTINGS: dict[str, Any] = {"data": None, "spaces": (), "downstream": False, "device": CPU}
+SETTINGS: dict[str, Any] = {"data": None, "spaces": (), "classifier": None, "device": CPU}
 
 
 def test_unconditional_run_cannot_be_made_unconditional(portraits: Dataset, tmp_path: Path) -> None:
