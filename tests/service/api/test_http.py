@@ -275,7 +275,7 @@ def test_documented_examples_work(client: httpx.Client) -> None:
         for path, item in document["paths"].items()
         if "application/json" in item.get("post", {}).get("requestBody", {}).get("content", {})
     }
-    assert len(posts) == 6
+    assert len(posts) == 7
     for path, post in posts.items():
         reference = post["requestBody"]["content"]["application/json"]["schema"]["$ref"]
         schema = document["components"]["schemas"][reference.rpartition("/")[2]]

@@ -137,11 +137,16 @@ def test_images_that_exceed_memory_are_an_error() -> None:
         decode(pictures, 10**15, Framing(), [])
 
 
-@pytest.mark.parametrize("source", ["avatars:128", "idx"])
-def test_size_and_crop_are_for_image_files(tmp_path: Path, source: str) -> None:
-    if source == "idx":
-        (tmp_path / "train-images-idx3-ubyte").touch()
-        source = str(tmp_path)
-    for size, crop in ((32, None), (None, 16)):
-        (found,) = problems(source, None, size, crop)
-        assert found.endswith("--size and --crop are for image files")
+@pytest.mark.parametrize(("size", "crop"), [(32, None), (None, 16)])
+def test_size_and_crop_are_for_image_files(
+    tmp_path: Path, size: int | None, crop: int | None
+) -> None:
+    (tmp_path / "train-images-idx3-ubyte").touch()
+    (found,) = problems(tmp_path, None, size, crop)
+    assert found.endswith("--size and --crop are for image files")
+
+
+@pytest.mark.parametrize(("size", "crop"), [(48, None), (None, 16)])
+def test_avatars_are_drawn_in_some_sizes(size: int | None, crop: int | None) -> None:
+    (found,) = problems(Path("avatars:128"), None, size, crop)
+    assert found.endswith("avatars have a --size of 16, 32, 64, 128, and no --crop")

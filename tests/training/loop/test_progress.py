@@ -48,9 +48,13 @@ def test_faces_are_learnt_within_a_minute() -> None:
     config = TrainingConfig(data="avatars", name="x", device="cpu", **options)
     trainer = Trainer(config, DatasetDescription.of(faces, "MIT"))
     before = Scorer(held_out, network, ()).measure(trainer.ema)
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    while trainer.shown < KIMG * 1000:
-        trainer.step(*data(trained))
+    try:
+        while trainer.shown < KIMG * 1000:
+            trainer.step(*data(trained))
+    finally:
+        torch.set_num_threads(threads)
     trainer.recalibrate_batch_norm()
     after = Scorer(held_out, network, ()).measure(trainer.ema)
     assert before.frechet > 300
