@@ -114,6 +114,7 @@ def test_training_on_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     commands = re.findall(r"^\.venv/bin/python (-m training .*)$", README, re.MULTILINE)
     assert [command.split()[2] for command in commands] == ["train", "sample", "evaluate", "export"]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("training.evaluation.command.SAMPLES", 500)
     for command in commands:
         small = command.replace("--kimg 2000", "--kimg 0.1 --width 4 --batch 16")
         done = training(*shlex.split(small)[2:])
