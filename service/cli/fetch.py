@@ -12,7 +12,7 @@ from service.cli.like import LARGEST, lacking, target
 from service.cli.progress import describe_failure, print_message, progress_bar
 from service.core.set_request import LabelForm, LayoutName, SetRequest, read_splits
 from service.errors import ClientError, DatasetError, InvalidRequest
-from service.formats.registry import FILE_FORMATS, default_format
+from service.formats.registry import FILE_FORMATS, default_format, shows_class
 
 if TYPE_CHECKING:
     from service.client.fetch import FetchedDataset
@@ -125,6 +125,8 @@ def fetch(
                 click.echo("no class lacks images: nothing is fetched")
                 return
             phrases, counts = tuple(missing), tuple(missing.values())
+            if not shows_class(format_ or default_format(fields["layout"]), fields["layout"]):
+                by = ()  # it was for counting alone
         request = request_of(
             SetRequest,
             n=counts if len(counts) > 1 else counts[0],
@@ -133,7 +135,7 @@ def fetch(
             splits=None if splits is None else read_splits(splits),
             **fields,
         )
-        plan = DatasetPlan(request, format_ or default_format(request), per_file)
+        plan = DatasetPlan(request, format_ or default_format(request.layout), per_file)
         with open_dataset(out, plan, server) as dataset:
             with progress_bar(dataset, initial=dataset.kept) as bar:
                 for _ in dataset.run():

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from service.core.labels import Vocabulary
 from service.core.manifest import Attribute
 from service.datasets.class_counts import count_classes
-from service.errors import ClientError
+from service.errors import ClientError, DatasetError
 
 if TYPE_CHECKING:
     from service.client.http import HttpClient
@@ -45,7 +45,9 @@ def lacking(
     and ``ClientError``.
     """
     have = count_classes(folder, _vocabulary(server, model, version), by)
-    goal = max(have.values()) if isinstance(to, str) else to
+    goal = max(have.values(), default=0) if isinstance(to, str) else to
+    if not (have and goal):
+        raise DatasetError(f"{folder} has no images that can be counted")
     make = {label: max(0, goal - images) for label, images in have.items()}
     width = max(map(len, [*have, "class"]))
     rows = [(label, have[label], make[label]) for label in have]

@@ -16,7 +16,7 @@ MAX_SPLITS = 8
 MAX_SUM_ERROR = 1e-6
 """Decimal fractions such as 0.7, 0.2 and 0.1 do not sum to exactly 1."""
 SPLITS = (
-    f"1 to {MAX_SPLITS} names with fractions above 0 that sum to 1, such as "
+    f"1 to {MAX_SPLITS} different names with fractions above 0 that sum to 1, such as "
     '{"train": 0.9, "val": 0.1}; a name has up to 32 lower-case letters, digits and "_"'
 )
 
@@ -54,7 +54,7 @@ def _splits_in_one_sentence(value: Any, validate: ValidatorFunctionWrapHandler) 
     try:
         return validate(value)
     except ValidationError as error:
-        raise PydanticCustomError("splits", "should be {what}", {"what": SPLITS}) from error
+        raise PydanticCustomError("splits", "should be {allowed}", {"allowed": SPLITS}) from error
 
 
 def read_splits(text: str) -> Any:
@@ -64,11 +64,19 @@ def read_splits(text: str) -> Any:
     """
     try:
         if text.startswith("{"):
-            return json.loads(text)
+            return json.loads(text, object_pairs_hook=_without_repeats)
         pairs = (part.split(":") for part in text.split(","))
-        return {name.strip(): float(share) for name, share in pairs}
+        return _without_repeats([(name.strip(), float(share)) for name, share in pairs])
     except (ValueError, RecursionError):
         return text
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raise ``ValueError`` for a repeated name, of which a dict would keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is repeated")
+    return found
 
 
 class SetRequest(ImageRequest):

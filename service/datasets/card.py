@@ -18,18 +18,23 @@ from service.datasets.manifest import MANIFEST, DatasetManifest
 from service.formats.marks import SYNTHETIC
 from service.formats.parquet import IMAGE
 from service.formats.records import ADDRESS, FILE_NAME
+from service.formats.registry import FOLDER
 
 LICENCES = re.compile(
     r"mit|apache-2\.0|cc0-1\.0|cc-by-(2\.0|2\.5|3\.0|4\.0)|cc-by-sa-(3\.0|4\.0)|cc-by-nd-4\.0|"
     r"cc-by-nc-(2\.0|3\.0|4\.0)|cc-by-nc-nd-(3\.0|4\.0)|cc-by-nc-sa-(2\.0|3\.0|4\.0)|unknown"
 )
 """Licences that the hub has a name for, and that data often have."""
-SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SIZES = (
+    *((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")),
+    *((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M")),
+)
 OPTIONS = {"version": "model-version", "images_per_file": "per-file"}
 """Options of ``fetch`` whose name is not that of the field."""
 CONTENTS = {
     "zip": "Each zip has the images and a `metadata.csv` with labels and addresses.",
-    "webdataset": "Each tar has `KEY.png` and `KEY.json`, with labels and address.",
+    "webdataset": "Each tar has `KEY.png` and `KEY.json` with labels and address, and `.cls` files "
+    "with the indices of the values.",
     "parquet": "Each row has an image as PNG, its labels and its address.",
     "folder": "Each class has a folder of PNG files. The tables have all labels and addresses, and "
     "the SHA-256 of each image.",
@@ -73,13 +78,15 @@ def _head(manifest: DatasetManifest, contents: Contents) -> dict[str, Any]:
     }
     if contents.zipped_folders:
         config["drop_labels"] = True  # which ``datasets`` 5.2 takes for the folder of the zip
+    elif manifest.asked["format"] == FOLDER.name:
+        config["drop_labels"] = False  # it would drop those of a single class
     return {
         "pretty_name": _title(manifest),
         **_licence(manifest.training_data.licence),
         "task_categories": [*tasks, "unconditional-image-generation"],
         "tags": ["synthetic", "figment"],
         "annotations_creators": ["machine-generated"],
-        "size_categories": [next(larger, "n>1M")],
+        "size_categories": [next(larger, "100M<n<1B")],
         "configs": [config],
         **({"dataset_info": info} if info["splits"] else {}),
     }
@@ -137,11 +144,10 @@ def _text(manifest: DatasetManifest, contents: Contents) -> str:
         f"Only images whose verifier (SHA-256 `{origin.verifier_sha256}`) gives every requested "
         f"value a probability of {asked['verify']} or more were kept."
         if asked["verify"]
-        else "The labels are those that were asked for; no verifier has checked the images."
+        else "The labels are the requested ones. No verifier has checked the images."
     )
     splits = [
-        (name, "" if split.images is None else f"{split.images:,}", f"`{split.pattern}`")
-        for name, split in contents.splits.items()
+        (name, f"{split.images:,}", f"`{split.pattern}`") for name, split in contents.splits.items()
     ]
     facts = [
         ("model", f"{origin.model}, version {origin.version}"),

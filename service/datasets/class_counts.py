@@ -114,7 +114,8 @@ def _choice(vocabulary: Vocabulary, label: Label, where: str) -> tuple[tuple[int
     try:
         return tuple(sorted(vocabulary.parse(label).items()))
     except InvalidLabel as error:
-        raise DatasetError(f"{where}: {error}") from error
+        hint = "; or name its attributes with --by" if isinstance(label, str) else ""
+        raise DatasetError(f"{where}: {error}{hint}") from error
 
 
 def _is_split(folder: Path) -> bool:

@@ -21,9 +21,9 @@ class Split(NamedTuple):
 
     pattern: str
     """Glob pattern of the files: ``anime-faces-*.tar``."""
-    images: int | None
-    """Images in them; None if the manifest does not count them."""
+    images: int
     bytes: int
+    """Size of the files; 0 if each image is a file."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def contents_of(manifest: DatasetManifest) -> Contents:
     names = columns([*manifest.attributes], ours)
     tables = [file for file in manifest.files if file.name.endswith(".csv")]
     return Contents(
-        splits=_image_files(manifest) if asked["format"] == FOLDER.name else _archives(manifest),
+        splits=_splits(manifest),
         tables=_pattern(tables) if tables else None,
         columns=dict(zip(names, manifest.attributes.values(), strict=True)),
         ids=parquet and asked["labels"] == "ids",
@@ -62,24 +62,20 @@ def contents_of(manifest: DatasetManifest) -> Contents:
     )
 
 
-def _image_files(manifest: DatasetManifest) -> dict[str, Split]:
-    """Class folders of each split."""
-    if splits := manifest.asked["splits"]:
-        return {name: Split(f"{name}/*/*.png", None, 0) for name in splits}
-    return {WHOLE: Split("*/*.png", manifest.images, 0)}
-
-
-def _archives(manifest: DatasetManifest) -> dict[str, Split]:
+def _splits(manifest: DatasetManifest) -> dict[str, Split]:
+    """Splits that have images, as loaders take an empty one for broken."""
     splits: dict[str, list[DatasetFile]] = {}
     for file in manifest.files:
         if file.images:
             splits.setdefault(file.split or WHOLE, []).append(file)
-    return {
-        name: Split(
-            _pattern(files), sum(file.images for file in files), sum(file.bytes for file in files)
-        )
-        for name, files in splits.items()
-    }
+    as_files = manifest.asked["format"] == FOLDER.name
+    found = {}
+    for name, files in splits.items():
+        pattern, size = _pattern(files), sum(file.bytes for file in files)
+        if as_files:
+            pattern, size = f"{name}/*/*.png" if files[0].split else "*/*.png", 0
+        found[name] = Split(pattern, sum(file.images for file in files), size)
+    return found
 
 
 def _pattern(files: Sequence[DatasetFile]) -> str:

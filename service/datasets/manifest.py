@@ -78,11 +78,11 @@ class DatasetPlan:
     def file_names(self, model: str, number: int) -> list[str]:
         """Names of file ``number``, from 0: one for each split, for ``npy`` also its table.
 
-        For ``folder`` that of the table alone, which names the images.
+        For ``folder`` those of the tables, which name the images.
         """
-        if self.format == FOLDER.name:
-            return [f"{stem(model, number)}{FOLDER.suffix}"]
-        suffixes = [SUFFIXES[self.format], *([".csv"] if self.format == "npy" else [])]
+        suffixes = [FOLDER.suffix if self.format == FOLDER.name else SUFFIXES[self.format]]
+        if self.format == "npy":
+            suffixes.append(".csv")
         splits = [f"{model}-{split}" for split in self.request.splits or ()] or [model]
         return [f"{stem(name, number)}{suffix}" for name in splits for suffix in suffixes]
 

@@ -58,7 +58,9 @@ class PlanFile(SetRequest):
         """Raises ``InvalidRequest``."""
         self.check_fields_agree()
         request = SetRequest(**self.model_dump(include={*SetRequest.model_fields}))
-        return DatasetPlan(request, self.format or default_format(request), self.images_per_file)
+        return DatasetPlan(
+            request, self.format or default_format(request.layout), self.images_per_file
+        )
 
 
 def read_plan(path: Path) -> DatasetPlan:

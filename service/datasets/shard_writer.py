@@ -1,6 +1,6 @@
 """Write one file of a dataset: with splits, a file for each; for npy also its table of labels.
 
-For ``folder`` the images are files, and their table is the file that the manifest lists.
+For ``folder`` the images are files, and their tables are the files that the manifest lists.
 """
 
 from __future__ import annotations
@@ -30,26 +30,32 @@ class ShardWriter(Protocol):
 
 
 class _FolderWriter:
-    """Images as files, and their table."""
+    """Images as files, and the tables of all splits."""
 
-    def __init__(self, layout: Layout, storage: Storage, table: _HashingFile, labels: int) -> None:
+    def __init__(
+        self, layout: Layout, storage: Storage, tables: Sequence[_HashingFile], labels: int
+    ) -> None:
         self._layout = layout
         self._storage = storage
-        self._table = table
-        self._counts = [0] * labels
+        self._tables = dict(zip(layout.splits, tables, strict=True))
+        self._counts = {split: [0] * labels for split in layout.splits}
         self._attributes = [*layout.values]
-        table.write(table_header(self._attributes, SHA256))
+        for table in tables:
+            table.write(table_header(self._attributes, SHA256))
 
     def add(self, records: Sequence[ImageRecord]) -> None:
         for record in records:
-            _, path = self._layout.place(record)
+            split, path = self._layout.place(record)
             self._storage.put(path, record.image)
             sha256 = hashlib.sha256(record.image).hexdigest()
-            self._table.write(table_row(record, self._attributes, path, sha256))
-            self._counts[record.index % len(self._counts)] += 1
+            self._tables[split].write(table_row(record, self._attributes, path, sha256))
+            counts = self._counts[split]
+            counts[record.index % len(counts)] += 1
 
     def end(self) -> tuple[DatasetFile, ...]:
-        return (self._table.entry(self._counts, None),)
+        return tuple(
+            table.entry(self._counts[split], split or None) for split, table in self._tables.items()
+        )
 
 
 class _ArchiveWriters:
@@ -103,7 +109,7 @@ def open_shard(
         ]
         labels = len(plan.request.entries)
         if plan.format == FOLDER.name:
-            yield _FolderWriter(layout, storage, files[0], labels)
+            yield _FolderWriter(layout, storage, files, labels)
             return
         archives = []
         for split, file in zip(layout.splits, files, strict=False):

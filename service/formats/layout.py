@@ -85,7 +85,7 @@ class Layout:
 
     @property
     def identity(self) -> str:
-        """All that the bytes of a set depend on besides its images."""
+        """Fields that the bytes of a set depend on, besides its images."""
         return repr((self.by, self.folders, self.shares, self.names))
 
     def of_split(self, name: str) -> Layout:

@@ -62,9 +62,9 @@ FILE_FORMATS = (*SUFFIXES, FOLDER.name)
 _ROWS = {row.name: row for row in (*FORMATS, FOLDER)}
 
 
-def default_format(request: SetRequest) -> str:
+def default_format(layout: str) -> str:
     """Format of a data set on a disk whose plan names none."""
-    return FOLDER.name if request.layout == "folders" else "webdataset"
+    return FOLDER.name if layout == "folders" else "webdataset"
 
 
 def layout_of(request: SetRequest, format_: str, values: Values) -> Layout:
@@ -93,12 +93,17 @@ def check_fields(request: SetRequest, format_: str) -> None:
             "the format zip",
             kind="Fields disagree",
         )
-    if format_ == "zip" and request.by is not None and request.layout != "folders":
+    if request.by is not None and not shows_class(format_, request.layout):
         raise InvalidRequest(
             "by: means nothing in a zip with the layout 'table', whose metadata.csv has all "
             "attributes; ask for the layout 'folders'",
             kind="Fields disagree",
         )
+
+
+def shows_class(format_: str, layout: str) -> bool:
+    """True if the files of a set show the class that the field ``by`` makes."""
+    return "by" in _ROWS[format_].fields and (format_ != "zip" or layout == "folders")
 
 
 def open_writer(name: str, layout: Layout, shape: Sequence[int]) -> ArchiveWriter:

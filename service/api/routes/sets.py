@@ -79,12 +79,12 @@ async def show_set(
     reject_repeats(request, but=("label", "by"))
     if last < first:
         raise InvalidRequest(f"last: {last} is before the first image, {first}")
-    asked = _asked(query)
+    body = _body(query)
     format_ = FORMATS[extension]
     check_size("last", last - first + 1, state, format_)
     found = state.models.get(model, version)
-    layout = layout_of(asked, format_, found.manifest.values)
-    labels = [found.vocabulary.resolve(label) for label in asked.label_list]
+    layout = layout_of(body, format_, found.manifest.values)
+    labels = [found.vocabulary.resolve(label) for label in body.label_list]
     samples = SeedImages(found, seed, range(first, last + 1), labels, query.truncation)
     phrases = [label.phrase or "" for label in labels]
     identity = (found.sha256, request.url.path, repr(query.truncation), layout.identity, *phrases)
@@ -94,16 +94,19 @@ async def show_set(
         return Response(status_code=304, headers=caching)
     if request.scope.get("is_head"):  # without computing anything
         headers = set_headers(format_, head, samples, state)
-        return Response(headers=headers | caching, media_type=MEDIA_TYPES[format_])
+        described_set = Response(headers=headers | caching, media_type=MEDIA_TYPES[format_])
+        if "Content-Length" not in headers:
+            del described_set.headers["Content-Length"]  # that of an empty body
+        return described_set
     answer = await set_answer(format_, head, samples, None, None, layout, state, request)
     answer.headers.update(caching)
     return answer
 
 
-def _asked(query: _Query) -> SetRequest:
-    """The fields of ``POST /generate`` with the same meaning. Raises ``InvalidRequest``."""
+def _body(query: _Query) -> SetRequest:
+    """Fields of ``POST /generate`` with the same meaning. Raises ``InvalidRequest``."""
     try:
-        asked = SetRequest(
+        body = SetRequest(
             label=[*query.label] or None,
             layout=query.layout,
             by=query.by or None,
@@ -112,5 +115,5 @@ def _asked(query: _Query) -> SetRequest:
         )
     except ValidationError as error:
         raise explain(error.errors()) from None
-    asked.check_fields_agree()
-    return asked
+    body.check_fields_agree()
+    return body

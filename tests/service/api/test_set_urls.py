@@ -93,6 +93,8 @@ def test_caching_needs_no_computation(client: httpx.Client, extension: str) -> N
     assert (current.status_code, current.content, current.headers["etag"]) == (304, b"", etag)
     if extension == "npy":
         assert int(head.headers["content-length"]) > 10_000_000 * 64 * 64 * 3
+    else:
+        assert "content-length" not in head.headers, "the size is not known"
 
 
 def test_etag_tells_sets_apart(client: httpx.Client) -> None:
@@ -130,6 +132,8 @@ def test_etag_tells_sets_apart(client: httpx.Client) -> None:
         (f"{SET}/0-3.npy?layout=folders&by=eyes", 422, "it is for zip"),
         (f"{SET}/0-3.tar?splits=train:0.9", 422, "sum to 1"),
         (f"{SET}/0-3.tar?splits=train", 422, "sum to 1"),
+        (f"{SET}/0-3.tar?splits=a:0.3,a:0.5,b:0.5", 422, "different names"),
+        (f'{SET}/0-3.tar?splits={{"a":0.5,"a":0.5,"b":0.5}}', 422, "different names"),
         ("/sets/anime-faces-free/2/3/0-3.zip?layout=folders", 422, "unconditional"),
         (f"{SET}/0-3.tar?truncation=1&truncation=1", 422, "twice"),
         (f"{SET}/0-3.tar?label=purple+feet", 422, "purple feet"),

@@ -72,6 +72,25 @@ def test_default_is_the_conditional_model(server: Server, tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.parametrize("format_", ["parquet", "zip", "webdataset"])
+def test_attribute_of_the_classes_fits_every_format(
+    server: Server, tmp_path: Path, format_: str
+) -> None:
+    (tmp_path / "mine" / "red").mkdir(parents=True)
+    words = ("--like", str(tmp_path / "mine"), "--to", "2", "--by", "eyes", "--format", format_)
+    status, output = fetch(server, *words, "--out", str(tmp_path / "set"), model="anime-faces")
+    assert status == 0, output
+
+
+@pytest.mark.parametrize("to", ["3", "largest"])
+def test_folder_without_images_is_an_error(server: Server, tmp_path: Path, to: str) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "metadata.csv").write_text("file_name,digit\n")
+    status, output = fetch(server, "--like", str(folder), "--to", to, "--out", str(tmp_path / "x"))
+    assert status == 1 and "no images that can be counted" in output
+
+
 def test_bad_options(server: Server, like: Path, tmp_path: Path) -> None:
     out = ("--out", str(tmp_path / "set"))
     asked = ("--like", str(like))

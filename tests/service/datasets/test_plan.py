@@ -43,7 +43,10 @@ from tests.helpers.onnx_files import model, put
             "model: tiny\nn: 5\nformat: tfrecord",
             "line 3: format: should be one of folder, npy, parquet",
         ),
-        ("model: tiny\nn: 5\nsplits: {train: 2}", "line 3: splits: should be 1 to 8 names"),
+        (
+            "model: tiny\nn: 5\nsplits: {train: 2}",
+            "line 3: splits: should be 1 to 8 different names",
+        ),
         ("model: tiny\nn: 5\nsplits: {train: 0.5}", "the fractions sum to 0.5"),
         ("model: tiny\nn: 5\nformat: folder", "use the layout 'folders'"),
         ("model: tiny\nn: 5\nlayout: folders\nformat: npy", "it is for zip"),

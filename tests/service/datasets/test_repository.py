@@ -187,6 +187,17 @@ def test_licences(command: Command, text: str, licence: str) -> None:
     assert (head["license"], head["license_details"]) == (licence, text)
 
 
+def test_class_folders_of_one_class_keep_their_label(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command.build(PLANS["folder"] | {"label": "red", "n": 20, "splits": {"a": 1e-9, "b": 1 - 1e-9}})
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", command.folder / "cache")
+    found = datasets.load_dataset(str(command.out))
+    assert {*found} == {"b"}, "a split without images is none for a loader"
+    assert found["b"].features["label"].names == ["red"]
+    assert found["b"].num_rows == 20
+
+
 def test_class_folders_have_a_card_of_their_splits(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
