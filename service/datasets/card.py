@@ -72,7 +72,7 @@ def _head(manifest: DatasetManifest, contents: Contents) -> dict[str, Any]:
     config: dict[str, Any] = {
         "config_name": "default",
         "data_files": [
-            {"split": name, "path": contents.tables if arrays else split.pattern}
+            {"split": name, "path": contents.tables[0] if arrays else split.pattern}
             for name, split in contents.splits.items()
         ],
     }

@@ -32,8 +32,8 @@ class Contents:
 
     splits: Mapping[str, Split]
     """Files with images."""
-    tables: str | None
-    """Glob pattern of the tables of labels, beside arrays and image files."""
+    tables: Sequence[str]
+    """Glob patterns of the tables of labels, beside arrays and image files."""
     columns: Mapping[str, Sequence[str]]
     """Column of each attribute to its values, in the order of their ids."""
     ids: bool
@@ -51,10 +51,10 @@ def contents_of(manifest: DatasetManifest) -> Contents:
     facts = ({SPLIT: "string"} if asked["splits"] else {}) | FACTS
     ours = (IMAGE, *facts) if parquet else (FILE_NAME, ADDRESS)
     names = columns([*manifest.attributes], ours)
-    tables = [file for file in manifest.files if file.name.endswith(".csv")]
+    tables = [_pattern(file) for file in manifest.files if file.name.endswith(".csv")]
     return Contents(
         splits=_splits(manifest),
-        tables=_pattern(tables) if tables else None,
+        tables=[*dict.fromkeys(tables)],
         columns=dict(zip(names, manifest.attributes.values(), strict=True)),
         ids=parquet and asked["labels"] == "ids",
         facts=facts,
@@ -71,13 +71,13 @@ def _splits(manifest: DatasetManifest) -> dict[str, Split]:
     as_files = manifest.asked["format"] == FOLDER.name
     found = {}
     for name, files in splits.items():
-        pattern, size = _pattern(files), sum(file.bytes for file in files)
+        pattern, size = _pattern(files[0]), sum(file.bytes for file in files)
         if as_files:
             pattern, size = f"{name}/*/*.png" if files[0].split else "*/*.png", 0
         found[name] = Split(pattern, sum(file.images for file in files), size)
     return found
 
 
-def _pattern(files: Sequence[DatasetFile]) -> str:
-    """Glob pattern of numbered files: ``anime-faces-*.tar``."""
-    return re.sub(r"\d+(\.\w+)$", r"*\1", files[0].name)
+def _pattern(file: DatasetFile) -> str:
+    """Glob pattern of a numbered file, and of others like it: ``anime-faces-*.tar``."""
+    return re.sub(r"\d+(\.\w+)$", r"*\1", file.name)

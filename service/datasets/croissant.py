@@ -85,7 +85,7 @@ def _file_set(contents: Contents, format_: str, files: list[dict[str, Any]]) -> 
         patterns = [split.pattern for split in contents.splits.values()]
         found = {"encodingFormat": PARQUET, "includes": patterns}
     elif contents.tables:
-        found = {"encodingFormat": CSV, "includes": [contents.tables]}
+        found = {"encodingFormat": CSV, "includes": [*contents.tables]}
     else:
         archives = [{"@id": file["@id"]} for file in files]
         found = {"encodingFormat": MEDIA_TYPES["png"], "includes": ["*.png"]}

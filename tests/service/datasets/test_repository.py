@@ -207,6 +207,8 @@ def test_class_folders_have_a_card_of_their_splits(
     assert {*found} == {"train", "val"}
     assert sum(rows.num_rows for rows in found.values()) == 40
     assert found["val"].features["label"].names == ["blue", "red"]
+    described = json.loads((command.out / "croissant.json").read_text())
+    assert described["distribution"][-1]["includes"] == ["tiny-train-*.csv", "tiny-val-*.csv"]
 
 
 @pytest.mark.slow
