@@ -10,22 +10,23 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.api.body import read_body, reject_encoded_body
+from service.api.disconnect import until_disconnect
 from service.api.openapi_tables import PROBLEMS
 from service.api.render import run
 from service.api.state import CurrentState, State
 from service.core.address import Address
 from service.core.image_info import ImageInfo, Pixels
 from service.core.image_request import ImageRequest
-from service.errors import InvalidRequest, RequestError
+from service.errors import DeadlineExceeded, InvalidRequest, RequestError
 from service.formats import detection, marks
 from service.formats.detection import DetectAnswer
 from service.inference.seeds import SeedImages
 
 router = APIRouter(tags=["images"])
-MAX_BODY_BYTES = 16 * 1024 * 1024
-
-
-FILE: dict[str, Any] = {"type": "string", "format": "binary"}
+MAX_BODY_BYTES = 2 * 1024 * 1024
+"""Pillow takes up to 0.5 s per MiB of empty markers or chunks."""
+FORM = "a form must have one file, in the field `image`, and no other field"
+FILE = {"type": "string", "format": "binary"}
 BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -48,13 +49,16 @@ async def detect(state: CurrentState, request: Request) -> DetectAnswer:
     No mark is no proof that an image is not synthetic: marks can be removed.
     """
     content = await _image(request)
-    mark = await asyncio.to_thread(marks.read, content)
-    if mark is None:
+    reading = asyncio.wait_for(marks.read_in_thread(content), state.settings.timeout)
+    try:
+        addresses, picture = await until_disconnect(request.receive, reading)
+    except TimeoutError:
+        raise DeadlineExceeded("other images are checked first: try again later") from None
+    if addresses is None:
         return detection.unmarked()
-    if len(mark.addresses) != 1:
-        first = mark.addresses[0] if mark.addresses else None
-        return detection.marked(first, "The mark is not that of a single image.")
-    (address,) = mark.addresses
+    address = addresses[0] if addresses else None
+    if address is None or len(addresses) > 1:
+        return detection.marked(address, "The mark is not that of a single image.")
     try:
         samples, index = _samples(address, state)
     except ValueError:
@@ -64,7 +68,7 @@ async def detect(state: CurrentState, request: Request) -> DetectAnswer:
     url = samples.address(index).url(address.partition("?")[0].rpartition(".")[2])
 
     def compare(info: ImageInfo, pixels: Pixels) -> DetectAnswer:
-        return detection.compared(content, pixels, url)
+        return detection.compared(picture, pixels, url)
 
     rendered = await run(state, samples, 1, request)(compare, None)
     answer: DetectAnswer = rendered.results[0]
@@ -103,10 +107,10 @@ async def _image(request: Request) -> bytes:
         yield content
 
     try:
-        form = await MultiPartParser(request.headers, body(), max_files=1, max_fields=0).parse()
+        form = await MultiPartParser(request.headers, body(), max_files=1).parse()
     except (MultiPartException, KeyError) as error:
-        raise InvalidRequest(f"the multipart body cannot be read: {error}") from error
+        raise InvalidRequest(f"{FORM}: {error}") from error
     image = form.get("image")
-    if not isinstance(image, UploadFile):
-        raise InvalidRequest("image: the multipart body has no file in the field `image`")
+    if len(form.multi_items()) != 1 or not isinstance(image, UploadFile):
+        raise InvalidRequest(f"{FORM}: send it as with `curl -F image=@FILE`")
     return await image.read()
