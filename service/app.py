@@ -40,11 +40,11 @@ from service.api.routes import (
     studio,
 )
 from service.api.state import State
-from service.api.stream_limit import StreamLimit
 from service.core import cpus
 from service.core.manifest import Kind
 from service.engine.engine import Engine
 from service.engine.limits import Limits
+from service.engine.stream_limit import StreamLimit
 from service.errors import StartupError
 from service.inference.seeds import SeedImages
 from service.inference.session import SessionFactory

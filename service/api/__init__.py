@@ -14,5 +14,4 @@ __all__ = [
     "problems",
     "routes",
     "state",
-    "stream_limit",
 ]

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from service.api.auth.access import AccessControl
-from service.api.stream_limit import StreamLimit
 from service.engine.engine import Engine
+from service.engine.stream_limit import StreamLimit
 from service.errors import StartupError
 from service.inference.session import SessionFactory
 from service.models.model_set import ModelSet

@@ -3,4 +3,4 @@
 It knows images and batches, but neither HTTP nor files.
 """
 
-__all__ = ["admission", "engine", "limits", "queue", "search"]
+__all__ = ["admission", "engine", "limits", "queue", "search", "stream_limit"]
