@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from service.cli.like import LARGEST, lacking, target
+from service.cli.like import LARGEST, lacking, served_vocabulary, target
 from service.cli.progress import describe_failure, print_message, progress_bar
 from service.core.set_request import LabelForm, LayoutName, SetRequest, read_splits
 from service.errors import ClientError, DatasetError, InvalidRequest
@@ -120,10 +120,8 @@ def fetch(
     try:
         server = HttpClient(url, patience=patience, api_key=api_key, on_message=print_message)
         if like is not None and to is not None:
-            missing = lacking(like, to, by, server, fields["model"], fields["version"])
-            if not missing:
-                click.echo("no class lacks images: nothing is fetched")
-                return
+            vocabulary = served_vocabulary(server, fields["model"], fields["version"])
+            missing = lacking(like, to, by, vocabulary)
             phrases, counts = tuple(missing), tuple(missing.values())
             if not shows_class(format_ or default_format(fields["layout"]), fields["layout"]):
                 by = ()  # it was for counting alone

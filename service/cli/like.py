@@ -1,4 +1,4 @@
-"""``fetch --like``: what each class of the user's folder lacks, as labels with counts."""
+"""Labels with counts that fill the classes of a folder: ``fetch --like``, and plans."""
 
 from __future__ import annotations
 
@@ -35,16 +35,14 @@ def lacking(
     folder: Path,
     to: int | str,
     by: Sequence[str],
-    server: HttpClient,
-    model: str | None,
-    version: int | None,
+    vocabulary: Vocabulary,
 ) -> dict[str, int]:
     """Label of each class that has fewer images than ``to``, and how many it lacks.
 
-    ``by``: attributes that make the class. Prints a table of all classes. Raises ``DatasetError``
-    and ``ClientError``.
+    ``by``: attributes that make the class. Prints a table of all classes, and ends the command if
+    none lacks images. Raises ``DatasetError``.
     """
-    have = count_classes(folder, _vocabulary(server, model, version), by)
+    have = count_classes(folder, vocabulary, by)
     goal = max(have.values(), default=0) if isinstance(to, str) else to
     if not (have and goal):
         raise DatasetError(f"{folder} has no images that can be counted")
@@ -55,11 +53,17 @@ def lacking(
     click.echo(f"{'class':{width}}  {'have':>9}  {'make':>9}  {'total':>9}")
     for label, old, new in rows:
         click.echo(f"{label:{width}}  {old:9,}  {new:9,}  {old + new:9,}")
+    if not any(make.values()):
+        click.echo("no class lacks images: nothing is made")
+        raise click.exceptions.Exit(0)
     return {label: images for label, images in make.items() if images}
 
 
-def _vocabulary(server: HttpClient, model: str | None, version: int | None) -> Vocabulary:
-    """Labels of a model; by default of the one that takes requests with labels."""
+def served_vocabulary(server: HttpClient, model: str | None, version: int | None) -> Vocabulary:
+    """Labels of a served model; by default of the one that takes requests with labels.
+
+    Raises ``ClientError``.
+    """
     try:
         if model is None:
             models = server.json("/models")["models"]

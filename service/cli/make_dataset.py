@@ -9,6 +9,7 @@ from typing import get_args
 
 import click
 
+from service.cli.like import lacking
 from service.cli.progress import print_message, progress_bar
 from service.cli.setting_options import models_option, setting_option
 from service.core import cpus
@@ -59,9 +60,9 @@ def make_dataset(
     try:
         check_installation()
         from service.datasets import local_executor, ray_executor
-        from service.datasets.build import open_build
+        from service.datasets.build import open_build, vocabulary_of
         from service.datasets.object_storage import open_storage
-        from service.datasets.plan_file import read_plan
+        from service.datasets.plan_file import PlanFile, read_plan
         from service.models.object_store import local_copy
 
         if address is not None and device == "cuda":
@@ -70,7 +71,14 @@ def make_dataset(
         _check_workers(kind, workers)
         folder, storage = local_copy(models), open_storage(out)
         sandbox = ModelSandbox(max_model_mb * 1024**2)
-        with open_build(read_plan(plan), storage, folder, kind, sandbox, print_message) as dataset:
+
+        def missing(content: PlanFile) -> dict[str, int]:
+            assert content.like is not None and content.to is not None
+            vocabulary = vocabulary_of(folder, content.model, content.version, sandbox)
+            return lacking(Path(content.like), content.to, content.by_names, vocabulary)
+
+        made = read_plan(plan, missing)
+        with open_build(made, storage, folder, kind, sandbox, print_message) as dataset:
             if address is not None:
                 execute = partial(ray_executor.run, max_tasks=workers, address=address)
             else:

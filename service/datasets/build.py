@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from service.core.labels import Vocabulary
 from service.core.latents import MAX_INDEX, draw_seed
 from service.core.manifest import MODEL_FILE, VERSION_PATTERN
 from service.datasets.manifest import (
@@ -220,7 +221,9 @@ def open_build(
         )
     with storage.lock():
         manifest = load(storage, plan, "make-dataset")
-        file, request = _find(models, plan, manifest), plan.request
+        request = plan.request
+        version = manifest.origin.version if manifest else request.version
+        file = _find(models, str(request.model), version)
         content = _checked_content(file, sandbox)
         try:
             runtime = SessionFactory(device)
@@ -249,9 +252,20 @@ def open_build(
         yield dataset
 
 
-def _find(models: Path, plan: DatasetPlan, manifest: DatasetManifest | None) -> Path:
-    """Model file of a plan; if the dataset was started, of the version that it started with."""
-    name, wanted = str(plan.request.model), plan.request.version
+def vocabulary_of(
+    models: Path, name: str, version: int | str | None, sandbox: ModelSandbox
+) -> Vocabulary:
+    """Labels of a model in the folder ``models``. Raises ``DatasetError``."""
+    file = _find(models, name, version)
+    content = _checked_content(file, sandbox)
+    try:
+        return model_of(file, content, SessionFactory("cpu")).vocabulary
+    except FigmentError as error:
+        raise DatasetError(str(error)) from error
+
+
+def _find(models: Path, name: str, wanted: int | str | None) -> Path:
+    """Model file of a version or alias; by default of the alias ``default`` or the highest."""
     versions = {
         int(path.parent.name): path
         for path in models.glob(f"{name}/[!.]*/{MODEL_FILE}")
@@ -268,17 +282,14 @@ def _find(models: Path, plan: DatasetPlan, manifest: DatasetManifest | None) -> 
         raise DatasetError(f"{models / name / aliases.FILE}: {error}") from error
     means = {alias: numbers[-1] for alias, numbers in history.items()}
     means[aliases.LATEST] = max(versions)
-    if manifest is not None:
-        number: int | None = manifest.origin.version
-    elif wanted is None:
-        number = means.get(aliases.DEFAULT, max(versions))
+    if wanted is None:
+        number: int | None = means.get(aliases.DEFAULT, max(versions))
     else:
         number = wanted if isinstance(wanted, int) else means.get(wanted)
     if number not in versions:
-        requested = number or wanted
         known = [*map(str, sorted(versions)), *sorted(means)]
         raise DatasetError(
-            f"model {name!r} has no version {requested!r}; available: {', '.join(known)}"
+            f"model {name!r} has no version {wanted!r}; available: {', '.join(known)}"
         )
     return versions[number]
 

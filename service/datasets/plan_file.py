@@ -6,23 +6,25 @@ n: [300, 100]
 seed: 3
 format: parquet
 images_per_file: 100
+
+In place of ``label`` and ``n``, ``like`` and ``to`` ask for what the classes of a folder lack.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.core.image_request import Numbers
 from service.core.manifest import NAME_PATTERN
 from service.core.set_request import SetRequest
 from service.datasets.manifest import DatasetPlan
 from service.errors import DatasetError, InvalidRequest
-from service.formats.registry import FILE_FORMATS, default_format
+from service.formats.registry import FILE_FORMATS, default_format, shows_class
 
 MAX_PLAN_BYTES = 1 << 20
 MAX_IMAGES_IN_FILE = 1_000_000
@@ -31,7 +33,12 @@ MAX_IMAGES_IN_FILE = 1_000_000
 class PlanFile(SetRequest):
     """Content of the file."""
 
-    n: Numbers = Field(description="Number of images; or, with a list of labels, a list.")
+    like: str | None = Field(
+        None, description="Labelled folder; a relative path is below the folder of the plan."
+    )
+    to: Annotated[int, Field(ge=1)] | Literal["largest"] | None = Field(
+        None, description="Images of each class, those of ``like`` included."
+    )
     model: Annotated[str, Field(pattern=NAME_PATTERN)]
     format: str | None = None
     images_per_file: Annotated[int, Field(ge=1, le=MAX_IMAGES_IN_FILE)] | None = None
@@ -54,6 +61,25 @@ class PlanFile(SetRequest):
                 "built in parallel; use `python -m service fetch --verify`",
             )
 
+    @model_validator(mode="after")
+    def _images_are_counted(self) -> Self:
+        if (self.like is None) != (self.to is None):
+            raise PydanticCustomError("like", "like and to belong together: give both")
+        counted = "n" in self.model_fields_set
+        if self.like is None and not counted:
+            raise PydanticCustomError("n", "n is missing: give it, or like and to")
+        if self.like is not None and (counted or self.label is not None):
+            raise PydanticCustomError("like", "like gives labels and counts: omit label and n")
+        return self
+
+    def request(self, missing: Mapping[str, int]) -> None:
+        """Request these counts by label, in place of ``like`` and ``to``."""
+        labels, counts = [*missing], [*missing.values()]
+        self.label = [*labels] if len(labels) > 1 else labels[0]
+        self.n = counts if len(labels) > 1 else counts[0]
+        if not shows_class(self.format or default_format(self.layout), self.layout):
+            self.by = None  # it was for counting alone
+
     def plan(self) -> DatasetPlan:
         """Raises ``InvalidRequest``."""
         self.check_fields_agree()
@@ -63,7 +89,11 @@ class PlanFile(SetRequest):
         )
 
 
-def read_plan(path: Path) -> DatasetPlan:
+Lacking = Callable[[PlanFile], Mapping[str, int]]
+"""Labels with counts for a plan with ``like``."""
+
+
+def read_plan(path: Path, lacking: Lacking | None = None) -> DatasetPlan:
     """Plan in the file at ``path``. Raises ``DatasetError`` with line and allowed values."""
     try:
         with path.open("rb") as file:
@@ -84,7 +114,11 @@ def read_plan(path: Path) -> DatasetPlan:
         raise DatasetError(f"{path}: a plan is a list of fields, such as `model: anime-faces`")
     _check_repeated(path, root)
     try:
-        return PlanFile.model_validate(content).plan()
+        plan = PlanFile.model_validate(content)
+        if plan.like is not None and lacking is not None:
+            plan.like = str(path.parent / plan.like)
+            plan.request(lacking(plan))
+        return plan.plan()
     except ValidationError as error:
         faults = [_explain(path, root, fault) for fault in error.errors(include_url=False)]
         raise DatasetError("\n".join(faults)) from error

@@ -154,3 +154,23 @@ def test_fetch_and_make_dataset_keep_apart(server: Server, command: Command) -> 
 def test_two_at_once(command: Command) -> None:
     with LocalStorage(command.out).lock():
         assert "another command is writing to" in command.refuse(SMALL)
+
+
+def test_plan_like_a_folder_makes_what_its_classes_lack(command: Command) -> None:
+    for name, count in {"red": 3, "blue": 1}.items():
+        (command.folder / "mine" / name).mkdir(parents=True)
+        for index in range(count):
+            (command.folder / "mine" / name / f"{index}.png").touch()
+    plan = {"model": "tiny", "seed": 3, "like": "mine", "by": "colour", "format": "parquet"}
+    said = command.run(plan | {"to": 5})
+    assert [line.split() for line in said.splitlines()[:4]] == [
+        ["class", "have", "make", "total"],
+        ["red", "colour", "3", "2", "5"],
+        ["blue", "colour", "1", "4", "5"],
+        ["4", "6", "10"],
+    ]
+    labels = json.loads((command.out / "manifest.json").read_text())["labels"]
+    assert {each["label"]: each["images"] for each in labels} == {"red colour": 2, "blue colour": 4}
+    command.out = command.folder / "none"
+    assert "no class lacks images" in command.run(plan | {"to": 1})
+    assert not command.out.exists()
