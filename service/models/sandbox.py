@@ -66,6 +66,8 @@ class ModelSandbox:
             self._process = self._start()
         except OSError as error:  # out of memory, or no space for temporary files
             raise StartupError(f"the model sandbox does not start: {error}") from error
+        if self._closed:  # meanwhile, on another thread
+            self._process.kill()
 
     def check(self, files: Sequence[Path]) -> Generator[CheckResult]:
         """Results for the files, in order, as they come; a verifier must come after its model.

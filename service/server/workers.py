@@ -147,13 +147,14 @@ class WorkerProcesses(Multiprocess):
             self._fail(f"cannot start a worker process ({error})")
 
     def keep_subprocess_alive(self) -> None:
+        running = [worker for worker in self.processes if worker.restart_at is None]
+        ended = [worker for worker in running if not worker.is_alive(self._heartbeat_timeout)]
+        # Of all, before one that ended is taken for a sign of invalid settings.
+        self._any_served |= any(worker.has_served for worker in running)
+        for worker in ended:
+            self._end(worker)
         for index, worker in enumerate(self.processes):
-            if worker.restart_at is None:
-                alive = worker.is_alive(self._heartbeat_timeout)
-                self._any_served |= worker.has_served
-                if not alive:
-                    self._end(worker)
-            elif time.monotonic() >= worker.restart_at:
+            if worker.restart_at is not None and time.monotonic() >= worker.restart_at:
                 try:
                     self.processes[index] = self._start(worker.backoff)
                 except OSError as error:  # no memory, or a limit on processes or files

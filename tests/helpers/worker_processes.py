@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import httpx
@@ -30,11 +31,11 @@ def wait_until_all_ready(server: Server, workers: int) -> None:
 
 def workers_of(server: Server) -> list[psutil.Process]:
     """Worker processes that run, the oldest first. Excludes multiprocessing's resource tracker."""
-    found = [
-        child
-        for child in psutil.Process(server.process.pid).children()
-        if "spawn_main" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE
-    ]
+    found = []
+    for child in psutil.Process(server.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile, or is a zombie
+            if "spawn_main" in " ".join(child.cmdline()) and child.is_running():
+                found.append(child)
     return sorted(found, key=psutil.Process.create_time)
 
 

@@ -50,10 +50,6 @@ async def create_images(state: CurrentState, request: Request) -> Response:
     model = state.models.resolve(body.model, None, labelled=True)
     size = _size(model, body.size)
     plain = model.manifest.kind == "unconditional" and not body.prompt
-    if not (body.prompt or plain):
-        raise InvalidRequest(
-            f"prompt: is empty; give a label such as {model.vocabulary.phrase({0: 0})!r}"
-        )
     samples = SeedImages(
         model=model,
         seed=draw_seed() if body.seed is None else body.seed,

@@ -132,7 +132,7 @@ def test_models(sdk: Any, client: httpx.Client) -> None:
         ({"prompt": "red eys"}, "prompt", "unknown_or_ambiguous_label", "'red eyes'"),
         ({"prompt": "red"}, "prompt", "unknown_or_ambiguous_label", "'red hair' or 'red eyes'"),
         ({"prompt": "a cat, oil on canvas"}, "prompt", "unknown_or_ambiguous_label", "labels"),
-        ({"prompt": ""}, "prompt", "invalid_request", "empty"),
+        ({"prompt": ""}, "prompt", "unknown_or_ambiguous_label", "empty"),
         ({"prompt": "red eyes", "model": "anime-faces-free"}, "prompt", None, "unconditional"),
         ({"prompt": "red eyes", "size": "1024x1024"}, "size", "model_unfit", "64x64"),
         ({"prompt": "red eyes", "size": "large"}, "size", "invalid_request", "size"),

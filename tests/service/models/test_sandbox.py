@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,6 +57,21 @@ def test_close_ends_a_running_check(tmp_path: Path) -> None:
         with pytest.raises(StartupError, match="the service is shutting down"):
             result.result(timeout=30)
     assert not sandbox_processes()
+
+
+def test_close_ends_a_check_that_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = onnx_files.put(tmp_path, "tiny", 1, endless())
+    checks = ModelSandbox()
+    start = checks._start
+
+    def close_meanwhile() -> subprocess.Popen[str]:
+        process = start()
+        checks.close()
+        return process
+
+    monkeypatch.setattr(checks, "_start", close_meanwhile)
+    with pytest.raises(StartupError, match="the service is shutting down"):
+        list(checks.check([path]))
 
 
 def test_model_over_the_memory_limit_is_rejected(tmp_path: Path) -> None:

@@ -147,6 +147,23 @@ def test_worker_without_heartbeat_is_killed(
     loads.kill()
 
 
+def test_worker_killed_at_its_start_is_restarted(
+    parent: WorkerProcesses, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another one has served, even if the parent has not noticed yet: the settings are valid."""
+    loads, serves = parent.processes = [
+        kind(parent.config, parent.sockets) for kind in (SilentWorker, HungWorker)
+    ]
+    for worker in parent.processes:
+        worker.start()
+    wait_until(serves.parent_conn.poll)
+    loads.process.kill()
+    loads.process.join()
+    parent.keep_subprocess_alive()
+    assert caplog.messages == [f"worker process {loads.pid} exited (-9); restart in 1 s"]
+    serves.kill()
+
+
 def test_workers_exit_with_their_parent() -> None:
     with serve("--workers", "2", program=PROGRAM) as server:
         wait_until_all_ready(server, 2)
