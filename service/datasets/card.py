@@ -180,7 +180,7 @@ def _text(manifest: DatasetManifest, contents: Contents) -> str:
 
 
 def _again(manifest: DatasetManifest) -> str:
-    """How to make the same files: a plan, or with a verifier a command."""
+    """Plan that makes the same files again, or with a verifier the command."""
     origin, asked = manifest.origin, manifest.asked
     pinned = {"model": origin.model, "version": origin.version, "seed": origin.seed}
     defaults = {name: field.default for name, field in SetRequest.model_fields.items()}

@@ -12,9 +12,6 @@ from service.formats.parquet import FACTS, IMAGE, SPLIT
 from service.formats.records import ADDRESS, FILE_NAME, columns
 from service.formats.registry import FOLDER
 
-WHOLE = "train"
-"""Split of a set without splits, as Hugging Face calls it."""
-
 
 class Split(NamedTuple):
     """Files of one split."""
@@ -63,14 +60,10 @@ def contents_of(manifest: DatasetManifest) -> Contents:
 
 
 def _splits(manifest: DatasetManifest) -> dict[str, Split]:
-    """Splits that have images, as loaders take an empty one for broken."""
-    splits: dict[str, list[DatasetFile]] = {}
-    for file in manifest.files:
-        if file.images:
-            splits.setdefault(file.split or WHOLE, []).append(file)
+    """Splits that have images."""
     as_files = manifest.asked["format"] == FOLDER.name
     found = {}
-    for name, files in splits.items():
+    for name, files in manifest.files_by_split().items():
         pattern, size = _pattern(files[0]), sum(file.bytes for file in files)
         if as_files:
             pattern, size = f"{name}/*/*.png" if files[0].split else "*/*.png", 0

@@ -10,18 +10,13 @@ from service.datasets.storage import Storage
 
 TIMM = "_info.json"
 """https://github.com/huggingface/pytorch-image-models, ``timm/data/readers/reader_wds.py``."""
-WHOLE = "train"
-"""Split of a set without splits, which timm reads by default."""
 
 
 def write_indexes(storage: Storage, manifest: DatasetManifest) -> None:
     """Write the indexes of a complete set; none for other formats. Raises ``DatasetError``."""
     if manifest.asked["format"] != "webdataset":
         return
-    splits: dict[str, list[DatasetFile]] = {}
-    for file in manifest.files:
-        if file.images:  # loaders take an empty shard for a broken one
-            splits.setdefault(file.split or WHOLE, []).append(file)
+    splits = manifest.files_by_split()
     _write(storage, TIMM, {"splits": {name: _timm(name, files) for name, files in splits.items()}})
     for name, files in splits.items():
         _write(storage, f"_wids-{name}.json", _wids(name, files))

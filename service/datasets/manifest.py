@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+WHOLE = "train"
+"""Split of a set without splits, as Hugging Face and timm call it."""
 MIN_FILES = 8
 """Default number of files, if there are enough images: data loaders split files among workers."""
 MAX_IMAGES_PER_FILE = 10_000
@@ -152,6 +154,14 @@ class DatasetManifest(BaseModel):
     next: int
     """Index after the last image."""
     files: list[DatasetFile] = []
+
+    def files_by_split(self) -> dict[str, list[DatasetFile]]:
+        """Files with images: loaders take an empty one, or an empty split, for broken."""
+        splits: dict[str, list[DatasetFile]] = {}
+        for file in self.files:
+            if file.images:
+                splits.setdefault(file.split or WHOLE, []).append(file)
+        return splits
 
     def to_json(self) -> bytes:
         return f"{self.model_dump_json(indent=1)}\n".encode()

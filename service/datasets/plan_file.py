@@ -115,7 +115,9 @@ def read_plan(path: Path, lacking: Lacking | None = None) -> DatasetPlan:
     _check_repeated(path, root)
     try:
         plan = PlanFile.model_validate(content)
-        if plan.like is not None and lacking is not None:
+        if plan.like is not None:
+            if lacking is None:
+                raise DatasetError(f"{path}: like cannot be used here, but in `make-dataset`")
             plan.like = str(path.parent / plan.like)
             plan.request(lacking(plan))
         return plan.plan()

@@ -14,8 +14,8 @@ from service.formats import images, marks
 
 MAX_RELATIVE_DIFFERENCE = 0.35
 MAX_SMOOTHED_DIFFERENCE = 32.0
-"""Of a near match. No other image of the shipped models has passed both: `benchmarks.near_copies`
-and docs/provenance.md have the counts."""
+"""Limits of a near match. No other image of the shipped models has passed both; the counts are in
+docs/provenance.md, by `benchmarks.near_copies`."""
 
 
 class DetectAnswer(BaseModel):

@@ -36,7 +36,7 @@ Values = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the images and labels of a set are."""
+    """Places of the images and labels in a set."""
 
     values: Values
     by: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ MAX_SCANS = 100
 """Progressive JPEG files have 10 or so. Each scan takes 4 ms for ``MAX_PIXELS``, and may have a few
 bytes."""
 MAX_SIDE = 1024
-"""Of a picture that waits until the image at its address is made: 3 MB."""
+"""Longest side, in pixels, of a picture kept until the image at its address is made: 3 MB."""
 MAX_METADATA_CHARACTERS = 1 << 18
 """Searching so many takes 0.1 s. A text chunk of PNG may have many times more than the file."""
 _DECODER = ThreadPoolExecutor(1, "decoder")

@@ -44,7 +44,7 @@ class Recipe:
     ratio: float = 0
     """Synthetic images for each real one, 0 or more."""
     pretrain: bool = False
-    """All synthetic images first, then the real ones; otherwise both in each batch."""
+    """True to train on synthetic images first, then on real ones; else on both in each batch."""
     classic: bool = False
     """Translate, cut out and, if allowed, mirror all images."""
 

@@ -56,7 +56,7 @@ class Trial:
     attributes: dict[str, float]
     """Labels read right, for each attribute."""
     values: dict[str, dict[str, float]]
-    """The same for each value of each attribute that has held-out images."""
+    """Share read right for each value of each attribute that has held-out images."""
     calibration_error: float
 
 

@@ -101,7 +101,7 @@ class SampleSets:
 
 
 def _hard(pool: Samples, own: FeatureNetwork, size: int) -> npt.NDArray[np.intp]:
-    """Of the first ``2 * size`` samples whose labels ``own`` reads right, the least sure half."""
+    """Least sure half of the first ``2 * size`` samples whose labels ``own`` reads right."""
     device = next(own.parameters()).device
     right, sure = [], []
     for first in range(0, 2 * size, PART):

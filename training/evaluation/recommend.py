@@ -222,7 +222,7 @@ class Search:
 
 
 def simplest(gains: Sequence[Gain]) -> Gain:
-    """Of the gains within one standard error of the best, the one with the fewest samples."""
+    """Gain with the fewest samples among those within one standard error of the best."""
     best = max(gains, key=lambda gain: gain.mean)
     near = [gain for gain in gains if gain.mean >= best.mean - best.error]
     return min(near, key=lambda gain: (gain.mix.ratio, gain.mix.refined, -gain.mean))
