@@ -279,6 +279,11 @@ class TrainingConfig(DataConfig):
         50,
         description="Thousands of images between snapshots: sample grid, scores, checkpoint.",
     )
+    patience_kimg: Annotated[float, Field(ge=0)] = Field(
+        0,
+        description="End the run when no snapshot has been better for this many thousand images; "
+        "0 never does.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device to compute on.")
 
     @property

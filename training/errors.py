@@ -2,6 +2,8 @@
 
 TrainingError
 ├── DataError           the data cannot be used; lists all problems
+│   ├── FixedSize       arrays that cannot be resized
+│   └── Unlabelled      no labels, which can be learnt without
 ├── RunError            a run's folder or device cannot be used
 ├── CheckpointError     a checkpoint is damaged or belongs to other networks
 ├── Failed              training failed and was stopped
@@ -31,6 +33,14 @@ class DataError(TrainingError):
             shown.append(f"  ... and {len(problems) - MAX_LISTED} more")
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__("\n".join([f"{source}: {count}", *shown]))
+
+
+class FixedSize(DataError):
+    """The data is arrays, which keep their size."""
+
+
+class Unlabelled(DataError):
+    """The data has no labels, and was not read as unlabelled data."""
 
 
 class RunError(TrainingError):

@@ -117,6 +117,7 @@ def decode(
             problems.append(f"{location} is not a readable image: {error}")
             continue
         if reading is not None:
+            reading.sides.append(min(image.size))
             for note in notes:
                 reading.note(note, location)
         try:

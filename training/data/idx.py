@@ -20,7 +20,7 @@ from training.data.labelling import encode_labels, label_name
 from training.data.options import Options
 from training.data.packed import PACKED
 from training.data.text import decode
-from training.errors import DataError
+from training.errors import DataError, FixedSize
 
 IMAGES = re.compile(r"^(?P<set>.*?)images?[._-]idx3[._-]ubyte(\.gz)?$", re.IGNORECASE)
 LABELS = r"labels?[._-]idx1[._-]ubyte(\.gz)?$"
@@ -50,7 +50,7 @@ def read(archive: Archive, options: Options) -> Dataset:
     """
     source = str(archive.path)
     if options.framing != Framing():
-        raise DataError(
+        raise FixedSize(
             source, ["IDX images keep their size: --size and --crop are for image files"]
         )
     label = label_name(options.attributes, source)

@@ -20,7 +20,7 @@ from training.data.imagefolder import OURS
 from training.data.labelling import choose, encode_labels, label_problems
 from training.data.options import Options
 from training.data.tables import Table, read_table
-from training.errors import DataError
+from training.errors import DataError, FixedSize
 
 SUFFIX = ".npy"
 
@@ -42,7 +42,7 @@ def read(archive: Archive, options: Options) -> Dataset:
     """Read all arrays. Raises ``DataError`` with everything that is wrong."""
     source, reading = str(archive.path), archive.reading
     if options.framing != Framing():
-        raise DataError(source, ["arrays keep their size: --size and --crop are for image files"])
+        raise FixedSize(source, ["arrays keep their size: --size and --crop are for image files"])
     found = [name for name in archive.names if name.lower().endswith(SUFFIX)]
     selection = splits.select(found, source, options.split, stems=True)
     for reason, names in selection.left_out.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from training.data import splits
 from training.data.decoding import Framing
 from training.data.reading import Reading
-from training.errors import DataError
+from training.errors import Unlabelled
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Options:
         told = any(part == self.split or splits.kind_of(part) for part in parts)
         return self.split if len(candidates) > 1 and told else None
 
-    def unlabelled(self, source: str, why: str, reading: Reading) -> DataError:
+    def unlabelled(self, source: str, why: str, reading: Reading) -> Unlabelled:
         """Error for data without labels that was not asked for."""
         seen = [f"seen, not read as a label: {what} ({x})" for what, x in reading.unread.items()]
-        return DataError(source, [f"{why}; --unconditional learns without labels", *seen])
+        return Unlabelled(source, [f"{why}; --unconditional learns without labels", *seen])

@@ -43,6 +43,8 @@ class Reading:
     """Reason for each label-like column or file that was not read."""
     notes: dict[str, LeftOut] = field(default_factory=dict)
     """Changes to images that were read, such as an animation's first frame."""
+    sides: list[int] = field(default_factory=list)
+    """Smaller side in pixels of each image, as it is in its file."""
 
     def leave_out(self, reason: str, names: Iterable[str]) -> None:
         _add(self.left_out, reason, names)

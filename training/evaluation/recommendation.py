@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from service.core.atomic_write import write_atomically
 from service.core.manifest import IMAGE, Attribute
+from training.core.durations import duration
 from training.data import Dataset
 from training.errors import DataError, RunError
 from training.evaluation import own_images
@@ -35,7 +36,7 @@ from training.evaluation.mixes import (
     Weights,
     weak_samples,
 )
-from training.evaluation.recommend import FOLDS, MIN_IMAGES, NONE, Gain, Result, Search
+from training.evaluation.recommend import FOLDS, MIN_IMAGES, MIN_SCALE, NONE, Gain, Result, Search
 from training.evaluation.samples import Samples, samples_of
 from training.networks.networks import Generator
 from training.runs.run import Log, Run
@@ -56,10 +57,12 @@ def recommend(
     folder: Path,
     minutes: float,
     device: torch.device,
+    seconds_left: float | None = None,
 ) -> str:
     """Search the best mix for the images in ``source``, write ``folder``, return the advice.
 
-    ``data`` is the source of the run's data if it has moved. Raises ``RunError`` and ``DataError``.
+    ``data`` is the source of the run's data if it has moved. Raises ``RunError`` and ``DataError``,
+    also if the shortest search takes longer than ``seconds_left``.
     """
     if not run.dataset.attributes:
         raise RunError(f"{run.config.name} is unconditional: no classifier can learn its samples")
@@ -91,16 +94,18 @@ def recommend(
         },
         minutes=minutes,
     )
+    if seconds_left is not None and (least := MIN_SCALE * search.seconds()) > seconds_left:
+        raise RunError(f"a search takes {duration(least)} at least")
     with tqdm(desc="recommend", total=search.trials(), unit="trial", disable=None) as bar:
         search.progress = bar.update
         result = search.run()
     mix = result.mix
     file = folder / "recommendation.json"
     file.unlink(missing_ok=True)
-    write_atomically(folder / "recommendation.md", as_markdown(result, real, run.config.mirror))
     if mix != NONE:
         plan = as_plan(result, run.config.name, attributes, len(real))
         write_atomically(file, json.dumps(plan, indent=2) + "\n")
+    write_atomically(folder / "recommendation.md", as_markdown(result, real, run.config.mirror))
     return sentence(result, attributes, len(real))
 
 

@@ -58,7 +58,7 @@ def export(
     name = run.config.name if unconditional is None else unconditional
     versions = folder / name
     targets = [versions] if repository is None else [versions, repository / name]
-    version = version or max(map(_next_version, targets))
+    version = version or max(map(next_version, targets))
     target = versions / str(version)
     for parent in targets:
         if (parent / str(version)).exists():
@@ -183,6 +183,6 @@ class _FoldedBlock(nn.Module):
         return self.activation(x)
 
 
-def _next_version(versions: Path) -> int:
+def next_version(versions: Path) -> int:
     taken = [int(path.name) for path in versions.glob("*") if path.name.isdecimal()]
     return max(taken, default=0) + 1

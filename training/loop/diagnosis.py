@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from training.config import TrainingConfig
+from training.runs.run import faults
 
 Line = Mapping[str, float]
 """Line of ``log.jsonl`` or ``scores.jsonl``; ``shown`` is in images."""
@@ -47,6 +48,17 @@ def diagnose(
         or _leaking(pair, config, real_grey)
         or _discriminator_won(ticks, scores, config, grace)
     )
+
+
+def plateaued(scores: Sequence[Line], config: TrainingConfig) -> bool:
+    """True if no snapshot has been better for ``patience_kimg``.
+
+    A function of the scores alone, so that a resumed run ends where an uninterrupted one does.
+    """
+    if not (scores and config.patience_kimg):
+        return False
+    best = min(scores, key=faults)["shown"]
+    return scores[-1]["shown"] - best >= config.patience_kimg * 1000
 
 
 def _learnt_nothing(pair: Sequence[Line]) -> str | None:

@@ -58,6 +58,9 @@ def train(
 ) -> None:
     """Train ``run`` on its data to the end, from its checkpoint if it has one.
 
+    The end is ``kimg``, or earlier the snapshot at which the scores have not improved for
+    ``patience_kimg``.
+
     Raises ``Interrupted`` after SIGINT or SIGTERM, at the end of the current step and with a
     checkpoint; ``Diverged`` if a loss or weight is NaN or infinite; ``Failed`` if the diagnosis
     finds another fault and ``stop_on_failure`` is set; ``RunError`` if ``dataset`` is not the
@@ -77,10 +80,14 @@ def train(
     images = torch.from_numpy(trained.images).to(trainer.device)
     labels = torch.from_numpy(trained.labels).to(trainer.device)
 
+    def has_plateaued() -> bool:
+        return distributed.any_rank(recorder is not None and recorder.has_plateaued())
+
     total = round(run.config.kimg * 1000)
+    ended = has_plateaued()
     tick = Tick()
     with watch_signals() as interrupt, _progress(run, trainer.shown, total) as progress:
-        while trainer.shown < total:
+        while trainer.shown < total and not ended:
             # Update both networks.
             before = trainer.shown
             tick.add(trainer.step(images, labels))
@@ -106,9 +113,10 @@ def train(
                 if recorder is not None:
                     recorder.snapshot()
                 tick.started += time.perf_counter() - began  # the rate is that of training alone
+                ended = has_plateaued()
 
             # Stop after a signal.
-            if stops and not is_last:
+            if stops and not (is_last or ended):
                 if recorder is not None and not is_snapshot:
                     recorder.save()
                 raise Interrupted(

@@ -14,7 +14,7 @@ from training.errors import Diverged, Failed
 from training.evaluation import features
 from training.evaluation.images import MIN_IMAGES
 from training.evaluation.snapshot_scores import Scorer
-from training.loop.diagnosis import diagnose
+from training.loop.diagnosis import diagnose, plateaued
 from training.loop.tensorboard import TensorBoardLog
 from training.loop.trainer import Trainer
 from training.networks.networks import Generator
@@ -88,6 +88,10 @@ class RunRecorder:
         if progress.disable:
             print(_summary(line, self.run.config.kimg * 1000), flush=True)
 
+    def has_plateaued(self) -> bool:
+        """True if the run ends here, because its snapshots no longer get better."""
+        return plateaued(self.run.scores.lines(), self.run.config)
+
     def save(self) -> None:
         """Write the checkpoint. Raises ``Diverged`` if a weight is NaN or infinite."""
         if not self.trainer.is_finite():  # keep the last checkpoint, which is finite
@@ -97,7 +101,7 @@ class RunRecorder:
     def snapshot(self) -> None:
         """Sample, score, save and diagnose.
 
-        The checkpoint is written last: after a kill before it, all of this is done again. Raises
+        The checkpoint is written last, after a verdict: a kill before it undoes all of this. Raises
         ``Diverged``, and ``Failed`` if the diagnosis finds a fault and ``stop_on_failure`` is set.
         """
         run, trainer = self.run, self.trainer
@@ -118,8 +122,10 @@ class RunRecorder:
         curves = draw_curves(self.ticks, run.scores.lines())
         write_atomically(run.folder / "curves.png", curves)
         self._prune()
+        failure = self._failure()
         trainer.save(run.checkpoint)
-        self._diagnose()
+        if failure is not None:
+            raise failure
 
     def _best_average(self) -> tuple[Generator, dict[str, float] | None]:
         """Moving average with the least faults, and its line of scores; one if not scored."""
@@ -140,21 +146,23 @@ class RunRecorder:
             if path not in kept | {self.run.snapshot(self.trainer.shown)}:
                 path.unlink()
 
-    def _diagnose(self) -> None:
+    def _failure(self) -> Failed | None:
+        """Error for what the diagnosis finds, with the verdict on disk."""
         if not self.stop_on_failure:
-            return
+            return None
         real_grey = self.scorer.real_grey if self.scorer is not None else 0.0
         fault = diagnose(self.ticks, self.run.scores.lines(), self.run.config, real_grey)
-        if fault is not None:
-            best = self.run.best_shown()
-            kept = f" The best snapshot, after {best[0]} images, is kept." if best else ""
-            shown, more = self.trainer.shown, ""
-            if shown < self.run.config.kimg * 1000:
-                command = f"python -m training resume --no-judge {self.run.folder}"
-                more = f" To continue anyway: `{command}`"
-            raise self._with_verdict(
-                Failed(f"{self.run.folder}: stopped after {shown} images: {fault}.{kept}{more}")
-            )
+        if fault is None:
+            return None
+        best = self.run.best_shown()
+        kept = f" The best snapshot, after {best[0]} images, is kept." if best else ""
+        shown, more = self.trainer.shown, ""
+        if shown < self.run.config.kimg * 1000:
+            command = f"python -m training resume --no-judge {self.run.folder}"
+            more = f" To continue anyway: `{command}`"
+        return self._with_verdict(
+            Failed(f"{self.run.folder}: stopped after {shown} images: {fault}.{kept}{more}")
+        )
 
     def _diverged(self) -> Diverged:
         kept = (

@@ -1,0 +1,113 @@
+"""A build that is killed ends, by the same command, with the same model, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.helpers.small_runs import FORKS, redirect_output
+from tests.training.loop.test_resume import computing
+from tests.training.pipeline.conftest import arguments
+from training.cli import main
+
+pytestmark = pytest.mark.slow
+
+KILLS = 20
+RENAMED = (
+    "reals.png",
+    "000000128.safetensors",
+    "checkpoint.safetensors",
+    "report.md",
+    "build.json",
+)
+"""Files at whose appearance the process is killed, in this order."""
+
+
+def build(folder: Path, source: str, killed_by: str | None, before: bool) -> None:
+    """Build in ``folder``; SIGKILL itself ``before`` or after the file ``killed_by`` appears."""
+    torch.set_num_threads(1)
+    redirect_output(folder / "output.txt")
+    rename = Path.replace
+
+    def replace(path: Path, target: Any) -> Path:
+        is_last = Path(target).name == killed_by
+        if is_last and before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        renamed = rename(path, target)
+        if is_last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return renamed
+
+    Path.replace = replace  # type: ignore[method-assign]
+    main([str(each) for each in arguments(source, folder)])
+
+
+def started(
+    folder: Path, source: str, killed_by: str | None = None, before: bool = False
+) -> ForkServerProcess:
+    folder.mkdir(exist_ok=True)
+    process = FORKS.Process(target=build, args=(folder, source, killed_by, before))
+    process.start()
+    return process
+
+
+def finished(folder: Path, source: str) -> dict[str, bytes]:
+    """Build to the end; content of the model, and of the run that must not depend on kills."""
+    process = started(folder, source)
+    process.join(120)
+    assert process.exitcode == 0, (folder / "output.txt").read_text()
+    model, run = folder / "models" / "small", folder / "run"
+    assert [path.name for path in model.iterdir()] == ["1"]
+    assert not list(run.rglob("*.tmp"))
+    kept = [
+        *(model / "1").iterdir(),
+        *map(run.joinpath, ("checkpoint.safetensors", "scores.jsonl")),
+    ]
+    return {path.name: path.read_bytes() for path in kept}
+
+
+@pytest.fixture(scope="module")
+def whole(source: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Files of a build that was not killed."""
+    return finished(tmp_path_factory.mktemp("whole"), source)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_build_killed_in_every_phase_ends_with_the_same_model(
+    before: bool, whole: dict[str, bytes], source: str, tmp_path: Path
+) -> None:
+    for name in RENAMED:
+        process = started(tmp_path, source, name, before)
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL, (tmp_path / "output.txt").read_text()
+    assert finished(tmp_path, source) == whole
+
+
+def test_build_killed_at_random_moments_ends_with_the_same_model(
+    whole: dict[str, bytes], source: str, tmp_path: Path
+) -> None:
+    # 1. How long a build computes.
+    process = started(tmp_path / "timed", source)
+    seconds = computing(process)
+    process.join(120)
+    # 2. Builds killed at 20 random moments; should one end before, there is a further one.
+    chance, kills, folders = random.Random(0), 0, [tmp_path / "0"]
+    while kills < KILLS:
+        process = started(folders[-1], source)
+        computing(process, chance.uniform(0, seconds / 2))
+        process.kill()
+        process.join(120)
+        if process.exitcode == 0:
+            folders.append(tmp_path / str(len(folders)))
+        kills += process.exitcode == -signal.SIGKILL
+
+    # Result: each ends with the same files.
+    for folder in folders:
+        assert finished(folder, source) == whole
