@@ -164,13 +164,13 @@ class Build:
                 ) from interrupted
         if verdict:
             if not is_usable(run):
-                raise Failed(f"{verdict} Or build under another --name with these options")
+                raise Failed(f"{verdict}\nOr build with what it suggests, under another --name")
             click.echo(f"  {verdict} The build goes on with it")
             return
         ended = checkpoint.shown(run.checkpoint)
         if ended < total:
             click.echo(
-                f"  ended after {ended:,} images: no snapshot was better since "
+                f"  ended after {ended:,} images: no snapshot was better for "
                 f"{run.config.patience_kimg:g} kimg (--patience-kimg)"
             )
 

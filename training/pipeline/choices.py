@@ -26,8 +26,11 @@ TICKS = 60
 PATIENCE = 0.5
 """Share of the run without a better snapshot that ends it. Half, because the learning rate of most
 presets falls in the second half, and samples improve again then."""
-HELD_OUT, MIN_SHARE, MAX_SHARE = 64, 0.1, 0.25
-"""Images to hold out, twice ``evaluation.images.MIN_IMAGES``, as far as these shares allow."""
+HELD_OUT, MIN_SHARE, MAX_SHARE = 120, 0.1, 0.25
+"""Images to hold out, as far as these shares allow: ``recommend`` tests on 100, and which are held
+out is drawn."""
+MAX_AUGMENTED = 30_000
+"""Images above which the discriminator does not memorise, and none are augmented."""
 USEFUL_KIMG, USEFUL_IMAGES, GROWTH = 100, 300, 0.45
 """300 images are learnt in about 100 kimg (docs/training.md, "A few hundred photographs"), and
 15,700 faces in about 600 (docs/models.md): the length grows with the number to this power."""
@@ -76,6 +79,8 @@ def choose(
     """
     preset = preset or next(name for fits, name in KINDS if fits(dataset))
     options: dict[str, Any] = {"hold_out": hold_out(len(dataset)), **PRESETS[preset]}
+    if len(dataset) > MAX_AUGMENTED:
+        options["augment"] = ()
     seconds = minutes * 60 * TRAIN_SHARE
     useful = useful_kimg(len(dataset))
     wanted = fixed.get("kimg", useful)

@@ -55,7 +55,8 @@ def _request(method: str, url: str) -> tuple[int, Any]:
             method, url, headers=headers, timeout=TIMEOUT_SECONDS, retries=False
         )
     except HTTPError as error:
-        raise RunError(f"no service answers at {url}: {error}") from error
+        reason = str(error).rpartition(": ")[2]
+        raise RunError(f"no service answers at {url}: {reason}") from error
     if answer.status in (401, 403):
         raise RunError(f"{url} needs an API key that may reload: set FIGMENT_API_KEY")
     try:

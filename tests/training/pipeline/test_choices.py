@@ -84,7 +84,13 @@ def test_options_of_the_user_stay() -> None:
 
 
 def test_few_images_hold_out_a_larger_share() -> None:
-    assert [hold_out(count) for count in (100, 300, 640, 10_000)] == [0.25, 0.22, 0.1, 0.1]
+    assert [hold_out(count) for count in (100, 600, 1000, 10_000)] == [0.25, 0.2, 0.12, 0.1]
+
+
+def test_many_images_are_not_augmented() -> None:
+    data = dataset(30_001, side=4)
+    assert chosen(data, speed=100).config.augment == ()
+    assert chosen(data, speed=100, augment="cutout").config.augment == ("cutout",)
 
 
 def test_size_is_the_nearest_that_can_be_drawn() -> None:
