@@ -101,22 +101,22 @@ class Build:
         outlook.check(dataset, report)
         warnings = audit.warnings(report, self.given.data)
         self._say(2, "choose", "timing a few steps of some networks")
-        given = self.given.model_copy(
-            update=reading | {"precision": choose_precision(self.given.precision, self.device)}
-        )
         choice = choose(
-            given,
+            self.given.model_copy(update=reading),
             self.fixed,
             self.preset,
             dataset,
             self.minutes,
-            lambda config: estimate.images_per_second(config, dataset),
+            # Of two measurements, as other programs may disturb one: by a factor of ten, once.
+            lambda config: max(estimate.images_per_second(config, dataset) for _ in range(2)),
         )
         warnings += outlook.outlook(dataset, choice, self.minutes, native_side(dataset))
         click.echo(f"  {_described(choice, dataset)}")
         for warning in warnings:
             click.echo(f"  warning: {warning}")
-        config = choice.config
+        # A run keeps its precision, wherever it is continued.
+        precision = choose_precision(choice.config.precision, self.device)
+        config = choice.config.model_copy(update={"precision": precision})
         licence = config.licence or dataset.licence
         run = Run.plan(self.folder, config, DatasetDescription.of(dataset, licence))
         run.create()

@@ -15,7 +15,7 @@ from training.pipeline.choices import Choice, choose, hold_out, length, nearest_
 
 def dataset(count: int, *values: str, side: int = 64, channels: int = 3) -> Dataset:
     """Black images, with an attribute ``kind`` of ``values``, evenly."""
-    attributes = ()
+    attributes: tuple[Attribute, ...] = ()
     labels = np.zeros((count, 0), dtype=np.int64)
     if values:
         shares = tuple(1 / len(values) for _ in values)

@@ -45,7 +45,7 @@ def build(folder: Path, source: str, killed_by: str | None, before: bool) -> Non
             os.kill(os.getpid(), signal.SIGKILL)
         return renamed
 
-    Path.replace = replace  # type: ignore[method-assign]
+    Path.replace = replace  # type: ignore[assignment, method-assign]
     main([str(each) for each in arguments(source, folder)])
 
 
