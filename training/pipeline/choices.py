@@ -92,9 +92,11 @@ def choose(
     rate = 0.0
     for width in [fixed["width"]] if "width" in fixed else WIDTHS:
         measured = speed(configured(width=width))
-        if rate and measured * seconds < wanted * 1000:
+        is_fast = measured * seconds >= wanted * 1000
+        if is_fast or not rate:
+            options["width"], rate = width, measured
+        if not is_fast:
             break
-        options["width"], rate = width, measured
     config = configured()
     kimg = fixed.get("kimg") or length(rate * seconds, useful, config.batch)
     return Choice(

@@ -19,6 +19,8 @@ from training.errors import Failed
 from training.pipeline.build import Build
 from training.runs.run import VERDICT, Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def built(source: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
