@@ -57,12 +57,12 @@ def recommend(
     folder: Path,
     minutes: float,
     device: torch.device,
-    seconds_left: float | None = None,
+    may_exceed: bool = True,
 ) -> str:
     """Search the best mix for the images in ``source``, write ``folder``, return the advice.
 
-    ``data`` is the source of the run's data if it has moved. Raises ``RunError`` and ``DataError``,
-    also if the shortest search takes longer than ``seconds_left``.
+    ``data`` is the source of the run's data if it has moved. Raises ``RunError`` and ``DataError``;
+    without ``may_exceed`` also if the shortest search takes longer than ``minutes``.
     """
     if not run.dataset.attributes:
         raise RunError(f"{run.config.name} is unconditional: no classifier can learn its samples")
@@ -94,7 +94,7 @@ def recommend(
         },
         minutes=minutes,
     )
-    if seconds_left is not None and (least := MIN_SCALE * search.seconds()) > seconds_left:
+    if not may_exceed and (least := MIN_SCALE * search.seconds()) > minutes * 60:
         raise RunError(f"a search takes {duration(least)} at least")
     with tqdm(desc="recommend", total=search.trials(), unit="trial", disable=None) as bar:
         search.progress = bar.update

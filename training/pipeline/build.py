@@ -32,13 +32,11 @@ from training.pipeline import outlook, serving
 from training.pipeline.choices import Choice, choose
 from training.pipeline.reading import native_side, read
 from training.runs import checkpoint
-from training.runs.run import DatasetDescription, Run, check_unused, read_verdict
+from training.runs.run import DatasetDescription, Log, Run, check_unused, read_verdict
 
 PHASES = 7
 MIN_COVERAGE = 0.1
 """Coverage of held-out images below which the best snapshot of a failed run is not exported."""
-RECOMMEND_SHARE = 0.3
-"""Share of the minutes that a recommendation aims at, after an early end of the training."""
 
 
 @dataclass
@@ -204,9 +202,14 @@ class Build:
         if (folder / "recommendation.md").exists():
             self._say(5, "recommend", "done")
             return
+        begun = Log(folder / "recommend.jsonl").lines()
+        minutes = begun[0]["minutes"] if begun else (self.deadline - time.monotonic()) / 60
+        command = f"`python -m training recommend {run.folder} --real {run.config.data}`"
+        if minutes <= 0:
+            self._say(5, "recommend", f"skipped, no time is left: {command}")
+            return
         self._say(5, "recommend", "how many samples help a classifier of these images")
         generator, shown = run.load_snapshot("best")
-        begun = (folder / "recommend.jsonl").exists()
         try:
             advice = recommendation.recommend(
                 run,
@@ -215,16 +218,13 @@ class Build:
                 source=run.config.data,
                 data=None,
                 folder=folder,
-                minutes=self.minutes * RECOMMEND_SHARE,
+                minutes=minutes,
                 device=self.device,
-                seconds_left=None if begun else self.deadline - time.monotonic(),
+                may_exceed=bool(begun),
             )
             click.echo(f"  {advice}")
         except (RunError, DataError) as error:
-            click.echo(
-                f"  skipped: {error}. `python -m training recommend {run.folder} --real "
-                f"{run.config.data}` compares mixes"
-            )
+            click.echo(f"  skipped: {error}. Later: {command}")
 
     # Export.
 
