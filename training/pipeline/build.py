@@ -36,7 +36,8 @@ from training.runs.run import DatasetDescription, Log, Run, check_unused, read_v
 
 PHASES = 7
 MIN_COVERAGE = 0.1
-"""Coverage of held-out images below which the best snapshot of a failed run is not exported."""
+"""Coverage of held-out images below which the best snapshot is not exported: it shows none of the
+things in the images."""
 
 
 @dataclass
@@ -143,10 +144,7 @@ class Build:
     # Train.
 
     def _train(self, run: Run, dataset: Dataset) -> None:
-        """Train to the end. A failed run goes on with its best snapshot, if that is of use.
-
-        Raises ``Failed`` if not.
-        """
+        """Train to the end, or to a verdict. Raises ``Failed`` if no snapshot is of use."""
         total = run.config.kimg * 1000
         shown = checkpoint.shown(run.checkpoint) if run.checkpoint.exists() else 0
         self._say(3, "train", f"{shown:,} of {total:,.0f} images shown")
@@ -160,11 +158,19 @@ class Build:
                 raise Interrupted(
                     "stopped; the same command continues the build", interrupted.signal
                 ) from interrupted
+        covered = coverage(run)
         if verdict:
-            if not is_usable(run):
+            if covered is None or covered < MIN_COVERAGE:
                 raise Failed(f"{verdict}\nOr build with what it suggests, under another --name")
             click.echo(f"  {verdict} The build goes on with it")
             return
+        if covered is not None and covered < MIN_COVERAGE:
+            raise Failed(
+                f"{self.folder}: no model is exported, because the best snapshot covers "
+                f"{covered:.0%} of the held-out images ({MIN_COVERAGE:.0%} are needed). "
+                f"{outlook.remedy(len(dataset), run.config.kimg)}. To export it anyway: "
+                f"`python -m training export {self.folder}`"
+            )
         ended = checkpoint.shown(run.checkpoint)
         if ended < total:
             click.echo(
@@ -192,6 +198,9 @@ class Build:
                 classifier=None,
                 device=self.device,
             )
+        if (report := run.report(shown, run.config.name)) is not None:
+            folder = run.evaluation(run.config.name)
+            click.echo(f"  {results(report)}: {folder / 'report.html'}")
 
     def _recommend(self, run: Run) -> None:
         """Recommend a mix, if there are labels and time. The model does not depend on it."""
@@ -245,12 +254,22 @@ class Build:
         return export(run, generator, shown, self.models, version).resolve()
 
 
-def is_usable(run: Run) -> bool:
-    """True if the best snapshot covers enough held-out images to be of use."""
+def coverage(run: Run) -> float | None:
+    """Share of the held-out images that the best snapshot covers; None without scores."""
     best = run.best_shown()
-    return any(
-        line["shown"] in best and line["coverage"] >= MIN_COVERAGE for line in run.scores.lines()
-    )
+    return next((line["coverage"] for line in run.scores.lines() if line["shown"] in best), None)
+
+
+def results(report: dict[str, Any]) -> str:
+    """The main figures of a report, each with that of real images."""
+    samples, real = (report["closeness"]["classifier"][role] for role in ("samples", "real"))
+    found = [
+        f"{name} {samples[name]:.2f} (real {real[name]:.2f})" for name in ("coverage", "recall")
+    ]
+    labels = report["labels"]
+    if labels["right"] is not None:
+        found.append(f"all labels right {labels['right']:.0%} (real {labels['real_right']:.0%})")
+    return ", ".join(found)
 
 
 def _described(choice: Choice, dataset: Dataset) -> str:

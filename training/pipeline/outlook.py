@@ -12,7 +12,7 @@ from training.core.durations import duration
 from training.data import Dataset
 from training.errors import DataError
 from training.evaluation.images import MIN_IMAGES
-from training.pipeline.choices import Choice
+from training.pipeline.choices import Choice, useful_kimg
 
 MIN_DISTINCT = 100
 """Different images without which there is no build: a tenth of them says nothing of the rest."""
@@ -79,6 +79,17 @@ def _few(dataset: Dataset, choice: Choice) -> Iterator[str]:
             f"few images: about {held} are held out, so shares such as coverage and labels read "
             f"right are known to ±{error:.0%}. {enough:,} images would make it ±{ERROR:.0%}"
         )
+
+
+def remedy(images: int, kimg: float) -> str:
+    """What to try after a run of so many kimg that learnt too little."""
+    useful = useful_kimg(images)
+    if kimg < SHORT * useful:
+        return (
+            f"It was short, {kimg:g} of about {useful:.0f} kimg: build under another --name with "
+            "more --minutes"
+        )
+    return "Build under another --name with more images, of one kind and cropped alike"
 
 
 def error_of(images: int) -> float:

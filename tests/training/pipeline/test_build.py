@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.training.conftest import pack
 from tests.training.pipeline.conftest import arguments
 from training.data import Dataset
 from training.errors import Failed
+from training.pipeline import build as build_module
 from training.pipeline.build import Build
 from training.runs.run import VERDICT, Run
 
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def built(source: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def built(lenient: None, source: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Folder with the run and the models of a build, and its output. Do not change it."""
     folder = tmp_path_factory.mktemp("built")
     done = training(*arguments(source, folder))
@@ -43,6 +45,7 @@ def test_folder_becomes_an_evaluated_model(built: tuple[Path, str]) -> None:
         "[6/7] export",
         "[7/7] reload",
     ]
+    assert re.search(r"coverage [01]\.\d\d \(real [01]\.\d\d\), recall .*report\.html", output)
     files = {path.name for path in (folder / "models" / "small" / "1").iterdir()}
     assert files >= {"model.onnx", "verifier.onnx", "report.html", "samples.png"}
     config = Run.open(folder / "run").config
@@ -87,36 +90,60 @@ def test_too_few_images_stop_before_anything_is_written(portraits: Dataset, tmp_
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("coverage", [0.5, 0.01])
-def test_failed_training_goes_on_if_its_best_snapshot_is_of_use(
-    coverage: float, source: str, trained: Path, tmp_path: Path
-) -> None:
-    # 1. A run stopped with a verdict, and a best snapshot with this coverage.
-    shutil.copytree(trained, tmp_path / "run")
-    run = Run.open(tmp_path / "run")
+def with_best(trained: Path, folder: Path, coverage: float) -> Run:
+    """Copy of a finished run whose best snapshot has this coverage."""
+    shutil.copytree(trained, folder)
+    run = Run.open(folder)
     best = {"shown": run.best_shown()[0], "coverage": coverage}
     lines = [line | best for line in run.scores.lines() if line["shown"] == best["shown"]]
     write_atomically(run.scores.path, json.dumps(lines[0]) + "\n")
-    (run.folder / VERDICT).write_text("the generator is collapsing. Try a lower --lr.")
-    # 2. A build takes it from there.
-    build = Build(
+    return run
+
+
+def build_of(run: Run, models: Path) -> Build:
+    """Build that continues ``run``, judged as usual."""
+    return Build(
         given=run.config,
         fixed={},
         preset=None,
         folder=run.folder,
-        models=tmp_path / "models",
+        models=models,
         minutes=1,
         server=None,
     )
 
-    # Result: a model, or the verdict, which says what to try.
-    if coverage == 0.5:
-        build.run()
-        assert (tmp_path / "models" / "small" / "1" / "model.onnx").exists()
-    else:
-        with pytest.raises(Failed, match="Try a lower --lr"):
-            build.run()
-        assert not (tmp_path / "models").exists()
+
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "MIN_COVERAGE", 0.1)
+
+
+def test_failed_training_goes_on_if_its_best_snapshot_is_of_use(
+    strict: None, trained: Path, tmp_path: Path
+) -> None:
+    run = with_best(trained, tmp_path / "run", coverage=0.5)
+    (run.folder / VERDICT).write_text("the generator is collapsing. Try a lower --lr.")
+    build_of(run, tmp_path / "models").run()
+    assert (tmp_path / "models" / "small" / "1" / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("the generator is collapsing. Try a lower --lr.", "Try a lower --lr"),
+        ("", "no model is exported, because the best snapshot covers 1% of the held-out images"),
+    ],
+    ids=["failed", "finished"],
+)
+def test_snapshot_of_no_use_is_not_exported(
+    verdict: str, said: str, strict: None, trained: Path, tmp_path: Path
+) -> None:
+    run = with_best(trained, tmp_path / "run", coverage=0.01)
+    if verdict:
+        (run.folder / VERDICT).write_text(verdict)
+    with pytest.raises(Failed, match=said):
+        build_of(run, tmp_path / "models").run()
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.server

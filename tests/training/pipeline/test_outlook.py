@@ -65,6 +65,11 @@ def test_slow_machine_says_what_is_reached_instead() -> None:
     assert "too slow" not in said(dataset(1000), speed=300)
 
 
+def test_remedy_depends_on_the_length_of_the_run() -> None:
+    assert "13 of about 249 kimg" in outlook.remedy(2288, 13)
+    assert "more images, of one kind" in outlook.remedy(2288, 200)
+
+
 def test_copies_of_a_few_images_are_rejected(portraits: Dataset) -> None:
     few = some(portraits, 90)
     copies = replace(
