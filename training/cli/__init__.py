@@ -4,6 +4,7 @@ One module a command; ``options.py`` holds the options that several commands sha
 """
 
 from training.cli.audit import audit
+from training.cli.compare import compare
 from training.cli.demo import demo
 from training.cli.evaluate import evaluate
 from training.cli.export import export
@@ -13,7 +14,18 @@ from training.cli.resume import resume
 from training.cli.sample import sample
 from training.cli.train import train
 
-for command in (train, resume, sample, evaluate, recommend, export, audit, demo):
+for command in (train, resume, sample, evaluate, compare, recommend, export, audit, demo):
     main.add_command(command)
 
-__all__ = ["audit", "demo", "evaluate", "export", "main", "recommend", "resume", "sample", "train"]
+__all__ = [
+    "audit",
+    "compare",
+    "demo",
+    "evaluate",
+    "export",
+    "main",
+    "recommend",
+    "resume",
+    "sample",
+    "train",
+]

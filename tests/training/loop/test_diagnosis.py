@@ -186,7 +186,7 @@ def faces(portraits: Dataset) -> Dataset:
 def scorer(faces: Dataset) -> Scorer:
     trained, held_out = faces.split(0.3)
     network = train_network(trained, mirror=False, device=CPU)
-    return Scorer(held_out, network, ["cutout"])
+    return Scorer(held_out, network, ["cutout"], trained)
 
 
 def generator_of(faces: Dataset) -> Generator:
@@ -260,7 +260,7 @@ def test_unconditional_model_is_scored_without_labels(faces: Dataset, scorer: Sc
     trained, held_out = bare.split(0.3)
     network = train_network(trained, mirror=False, device=CPU)
     generator = Generator(small_config(), condition_size=0, image_shape=(16, 16, 3)).eval()
-    scores = Scorer(held_out, network, []).measure(generator)
+    scores = Scorer(held_out, network, [], trained).measure(generator)
     assert (scores.labels_right, scores.attributes_right, scores.grey) == (None, {}, 0)
     assert "labels_right" not in scores.line()
     assert scorer.measure(generator).labels_right is None  # though the data has some
