@@ -292,6 +292,7 @@ def test_collapsed_run_is_stopped_and_can_be_continued(faces: Dataset, tmp_path:
         train(run, faces)
     # 2. The run was stopped at the second snapshot after the grace period, and keeps its best.
     said = str(stopped.value)
+    assert "the generator has collapsed: " in run.page.read_text()
     shown = [line["shown"] for line in run.scores.lines()]
     assert shown == [64, 128]
     assert f"{run.folder}: stopped after 128 images: " in said

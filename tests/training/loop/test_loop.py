@@ -58,8 +58,8 @@ def test_resumed_run_equals_an_uninterrupted_one(start: Start, faces: Dataset) -
         trainer.step(*data(faces))
     trainer.save(run.checkpoint)
     # 2. It had gone on and logged, then died in the middle of a line.
-    run.log.append({"shown": 64})
-    run.log.append({"shown": 96})
+    run.log.append({"shown": 64, "images_per_second": 9})
+    run.log.append({"shown": 96, "images_per_second": 9})
     with run.log.path.open("a") as file:
         file.write('{"shown": 1')
     # 3. It is resumed.

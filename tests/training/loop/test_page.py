@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from tests.helpers.small_runs import Start, some, training
+from training.cli import train as train_command
 from training.data import Dataset
 from training.errors import Interrupted
 from training.loop import page
@@ -150,7 +151,9 @@ def test_warnings(faces: Dataset, start: Start, fault: dict[str, float], said: s
     assert found(SCORE | fault) == found(SCORE | fault, SCORE) == []  # one snapshot may be chance
     (sentence,) = found(SCORE, SCORE | fault, SCORE | fault)
     assert sentence.startswith(said)
-    assert "Try" in sentence
+    named = re.findall(r"--[a-z-]+", sentence.partition(" Try ")[2])
+    assert named
+    assert set(named) <= {option for each in train_command.params for option in each.opts}
 
 
 def test_labels_have_half_of_the_run_to_be_learnt(faces: Dataset, start: Start) -> None:
