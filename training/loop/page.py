@@ -12,14 +12,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from service.core.atomic_write import write_atomically
 from training.core.durations import duration
-from training.errors import RunError
 from training.evaluation import report_html
 from training.evaluation.images import MIN_IMAGES
 from training.loop.diagnosis import warnings
@@ -69,23 +67,23 @@ def write(run: Run, stopped: str = "") -> None:
     """Write the page of ``run`` as its files are; ``stopped`` says why the run was interrupted."""
     ticks, scores, real = run.log.lines(), run.scores.lines(), run.real_scores()
     snapshots = _sample_grids(run)
-    evaluated = _reports(run)
+    evaluations = [_evaluation(path) for path in sorted(run.folder.glob("evaluation*/report.json"))]
     shown = ticks[-1]["shown"] if ticks else 0
     if read_verdict(run.folder):
         stopped = f"stopped after {shown:,} images"
     elif shown >= run.config.kimg * 1000 and run.sample_grid(int(shown)) in snapshots:
         stopped = f"finished after {shown:,} images"
-        if not evaluated:
+        if not evaluations:
             stopped += f". Next: `python -m training evaluate {run.folder}`"
     parts = [
         f"<h1>{html.escape(run.config.name)}</h1>",
         _status(run, ticks, stopped),
         _warnings(run, ticks, scores, real),
-        *(_report(*each) for each in evaluated),
+        *evaluations,
         _pictures(run, snapshots),
         _film(run),
         _curves(run, ticks, scores, real),
-        "" if stopped and evaluated else f"<script>{SCRIPT}</script>",
+        "" if stopped and evaluations else f"<script>{SCRIPT}</script>",
     ]
     body = "\n".join(part for part in parts if part)
     write_atomically(run.page, pages.document(run.config.name, body, charts.STYLE + STYLE))
@@ -157,22 +155,18 @@ def _warnings(run: Run, ticks: Lines, scores: Lines, real: Mapping[str, float]) 
     return f'<h2>Warnings</h2><ul class="warnings">{rows}</ul>'
 
 
-def _reports(run: Run) -> list[tuple[str, dict[str, Any]]]:
-    """Folder and content of each evaluation, the run's own and those of unconditional variants."""
-    found = []
-    for path in sorted(run.folder.glob("evaluation*/report.json")):
-        try:
-            found.append((path.parent.name, json.loads(path.read_bytes())))
-        except ValueError as error:
-            raise RunError(f"{path} is no evaluation; run `evaluate` again: {error}") from error
-    return found
-
-
-def _report(folder: str, report: dict[str, Any]) -> str:
+def _evaluation(path: Path) -> str:
+    """Headline scores of an evaluation's ``report.json``, and a link to all of it."""
+    folder = html.escape(path.parent.name)
+    try:
+        report = json.loads(path.read_bytes())
+        title = f"{report['model']} after {report['images_shown']:,} images"
+        scores = report_html.headlines(report)
+    except (ValueError, LookupError, TypeError):
+        return f"<p>{folder} is of another version of Figment: evaluate the run again.</p>"
     return (
-        f"<h2>{html.escape(report['model'])} after {report['images_shown']:,} images</h2>\n"
-        f"{report_html.headlines(report)}\n"
-        f'<p><a href="{html.escape(folder)}/report.html">The whole report</a></p>'
+        f"<h2>{html.escape(title)}</h2>\n{scores}\n"
+        f'<p><a href="{folder}/report.html">The whole report</a></p>'
     )
 
 
@@ -237,13 +231,14 @@ def _curves(run: Run, ticks: Lines, scores: Lines, real: Mapping[str, float]) ->
     labels = {"labels_right": "all labels"}
     if len(run.dataset.attributes) > 1:
         labels |= {f"{each.name}_right": each.name for each in run.dataset.attributes}
-    panels: list[tuple[str, list[charts.Curve], charts.Scale, int]] = [
-        ("Distance to real images", curves(scores, {"frechet": "Frechet distance"}), "log", 1),
-        ("Variety", curves(scores, {"recall": "recall", "coverage": "coverage"}), "share", 2),
-        ("Labels read as asked", curves(scores, labels), "share", 2),
-        ("Losses", curves(ticks, {"d_loss": "discriminator", "g_loss": "generator"}), "linear", 2),
+    losses = {"d_loss": "discriminator", "g_loss": "generator"}
+    panels: list[tuple[str, list[charts.Curve], charts.Scale]] = [
+        ("Distance to real images", curves(scores, {"frechet": "Frechet distance"}), "log"),
+        ("Variety", curves(scores, {"recall": "recall", "coverage": "coverage"}), "share"),
+        ("Labels read as asked", curves(scores, labels), "share"),
+        ("Losses", curves(ticks, losses), "linear"),
     ]
-    figures = [charts.chart(title, found, last, *how) for title, found, *how in panels if found]
+    figures = [charts.chart(title, found, last, scale) for title, found, scale in panels if found]
     unscored = ""
     if not real and not scores:
         unscored = (

@@ -43,7 +43,7 @@ Scale = Literal["linear", "share", "log"]
 """From 0 or below; from 0 to 1; or of positive values."""
 
 
-def chart(title: str, curves: Sequence[Curve], last: float, scale: Scale, digits: int) -> str:
+def chart(title: str, curves: Sequence[Curve], last: float, scale: Scale) -> str:
     """Figure of ``curves`` from 0 to ``last`` images, with their newest values as its caption."""
     values = [y for curve in curves for _, y in curve.points]
     values += [curve.level for curve in curves if curve.level is not None]
@@ -80,7 +80,7 @@ def chart(title: str, curves: Sequence[Curve], last: float, scale: Scale, digits
         parts.append(f'<polyline class="curve" stroke="{colour}" points="{points}"/>')
         x, y = positions[-1]
         parts.append(f'<circle fill="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
-    keys = "".join(_key(number, curve, digits) for number, curve in enumerate(curves))
+    keys = "".join(_key(number, curve) for number, curve in enumerate(curves))
     return (
         f'<figure><h3>{html.escape(title)}</h3><svg class="chart" aria-hidden="true" '
         f'viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg>'
@@ -88,12 +88,17 @@ def chart(title: str, curves: Sequence[Curve], last: float, scale: Scale, digits
     )
 
 
-def _key(number: int, curve: Curve, digits: int) -> str:
-    level = "" if curve.level is None else f" (real images, dashed: {curve.level:.{digits}f})"
+def _key(number: int, curve: Curve) -> str:
+    level = "" if curve.level is None else f" (real images, dashed: {_number(curve.level)})"
     return (
         f'<li><span class="key" style="background:var(--curve-{number % COLOURS})"></span>'
-        f"{html.escape(curve.name)}: {curve.points[-1][1]:.{digits}f}{level}</li>"
+        f"{html.escape(curve.name)}: {_number(curve.points[-1][1])}{level}</li>"
     )
+
+
+def _number(value: float) -> str:
+    """``value`` with three digits, or as a whole number."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _vertical(

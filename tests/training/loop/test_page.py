@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 import signal
 import webbrowser
 from dataclasses import replace
@@ -44,7 +45,7 @@ def test_page_of_a_finished_run(trained: Path) -> None:
     # The newest scores stand beside those of real images.
     line, real = run.scores.lines()[-1], run.real_scores()
     for name, title in (("recall", "recall"), ("hair_right", "hair")):
-        pair = f"{line[name]:.2f} (real images, dashed: {real[name]:.2f})"
+        pair = f"{line[name]:.3g} (real images, dashed: {real[name]:.3g})"
         assert f"{title}: {pair}" in said
     assert content.count('<svg class="chart"') == 4
     assert real["images"] == line["images"]
@@ -104,6 +105,15 @@ def test_evaluated_run_shows_its_report(evaluated: Path) -> None:
     assert 'href="evaluation/report.html"' in run.page.read_text()
     assert "<script>" not in run.page.read_text()  # nothing more is to come
     assert "Next:" not in said
+
+
+def test_evaluation_of_another_version_does_not_stop_a_run(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    run.evaluation("small").mkdir()
+    (run.evaluation("small") / "report.json").write_text('{"model": "small"}')
+    page.write(run)
+    assert "evaluation is of another version of Figment: evaluate the run again." in text(run)
 
 
 def test_open_shows_the_page_before_training(
@@ -166,7 +176,7 @@ def test_labels_have_half_of_the_run_to_be_learnt(faces: Dataset, start: Start) 
 @pytest.mark.parametrize("values", [[0.5], [0.0, 0.0], [-3.0, 800.0, 0.001] * 1000])
 def test_charts_of_any_values(scale: str, values: list[float]) -> None:
     points = [(100.0 * (i + 1), value) for i, value in enumerate(values)]
-    drawn = chart("a", [Curve("b", points, 0.2), Curve("c", points)], points[-1][0], scale, 2)  # type: ignore[arg-type]
+    drawn = chart("a", [Curve("b", points, 0.2), Curve("c", points)], points[-1][0], scale)  # type: ignore[arg-type]
     positions = re.findall(r'points="([^"]*)"', drawn)
     assert len(positions) == 2
     pairs = [tuple(map(float, each.split(","))) for each in positions[0].split()]
