@@ -51,6 +51,7 @@ def test_accessibility_and_layout(
     for name, path in (
         ("run", run.page),
         ("run-evaluated", evaluated / "index.html"),
+        ("report", evaluated / "evaluation" / "report.html"),
         ("compare", compared),
     ):
         page.goto(path.as_uri())

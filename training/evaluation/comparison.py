@@ -171,7 +171,5 @@ def _table(title: str, columns: Sequence[str], rows: Rows) -> str:
         + "</tr>"
         for name, cells in rows.items()
     )
-    return (
-        f'<h2>{title}</h2>\n<div class="wide" role="region" aria-label="{title}" tabindex="0">'
-        f"<table><tr><td></td>{heads}</tr>{lines}</table></div>"
-    )
+    table = f"<table><tr><td></td>{heads}</tr>{lines}</table>"
+    return f"<h2>{title}</h2>\n{pages.scrolling(title, table)}"

@@ -6,6 +6,7 @@ The details are the Markdown report, with its pictures inside.
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -138,6 +139,14 @@ def as_html(markdown: str, report: dict[str, Any], read: Callable[[str], bytes])
         return f'src="{pages.inline_png(read(html.unescape(found[1])))}"'
 
     body = re.sub(r'src="([^":]+\.png)"', inside, body)
+    body = body.replace("<th></th>", "<td></td>")
+    numbers = itertools.count(1)
+    body = re.sub(
+        r"<table>.*?</table>",
+        lambda found: pages.scrolling(f"Table {next(numbers)}", found[0]),
+        body,
+        flags=re.DOTALL,
+    )
     title, _, details = body.partition("\n")
     return pages.document(
         f"{report['model']}: evaluation",

@@ -19,11 +19,10 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto
 h1, h2, h3, h4 { line-height: 1.25 }
 h1, h2 { overflow-wrap: anywhere }
 a { color: var(--link) }
-table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 14px }
+table { border-collapse: collapse; font-size: 14px }
 th, td { border: 1px solid var(--line); padding: .25rem .6rem; text-align: left }
 th { background: var(--panel) }
 .wide { overflow-x: auto }
-.wide table { display: table }
 img { max-width: 100%; height: auto }
 code { background: var(--panel); padding: 0 .25rem; border-radius: 4px; overflow-wrap: anywhere }
 small, figcaption { color: var(--faint) }
@@ -50,6 +49,12 @@ def document(title: str, body: str, more_style: str = "") -> str:
         f'<title>{html.escape(title)}</title>\n<meta name="viewport" content="width=device-width">'
         f"\n<style>{STYLE}{more_style}</style>\n<main>\n{body}\n</main>\n</html>\n"
     )
+
+
+def scrolling(name: str, table: str) -> str:
+    """``table`` in a region of its own, which scrolls on a narrow screen, by keyboard too."""
+    name = html.escape(name)
+    return f'<div class="wide" role="region" aria-label="{name}" tabindex="0">{table}</div>'
 
 
 def inline_png(content: bytes) -> str:
