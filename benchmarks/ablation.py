@@ -27,15 +27,10 @@ import torch
 
 from service.core.atomic_write import write_atomically
 from training.config import TrainingConfig
-from training.core.randomness import batch_indices
 from training.data import Dataset, load
 from training.errors import Diverged
 from training.evaluation import features
-from training.evaluation.metrics.frechet import frechet_distance
-from training.evaluation.metrics.manifold import compare
 from training.evaluation.snapshot_scores import Scorer
-from training.evaluation.texture import Texture
-from training.evaluation.texture import compare as compare_texture
 from training.loop.loop import train
 from training.loop.trainer import Trainer
 from training.presets import PRESETS
@@ -166,17 +161,7 @@ def _score_real_images(out: Path, dataset: Dataset) -> None:
         return
     trained, held_out = dataset.split(0.1)
     network = features.load_or_train(out / "features.safetensors", trained, mirror=True, device=CPU)
-    scorer = Scorer(held_out, network, ())
-    indices = batch_indices(0, len(trained), 0, scorer.count, CPU)
-    real = torch.from_numpy(trained.images)[indices]
-    embedded = network.features(real)
-    right = network.read(embedded) == torch.from_numpy(trained.labels)[indices]
-    scores = {
-        "frechet": frechet_distance(scorer.real, embedded),
-        "labels_right": float(right.all(dim=1).float().mean()),
-    }
-    scores |= compare(scorer.real, embedded)._asdict()
-    scores |= compare_texture(scorer.real_texture, Texture.of(real)).line()
+    scores = Scorer(held_out, network, (), trained).reference(trained).line()
     write_atomically(path, json.dumps(scores, indent=2) + "\n")
 
 

@@ -64,7 +64,7 @@ def loaded_by(module: str) -> set[str]:
         ("service.api.middleware.gateway", RUNTIMES),
         ("service.server.server", RUNTIMES),
         ("service.app", {"torch", "ray", "pyarrow"}),
-        ("training.plots.curves", {"matplotlib"}),
+        ("training.plots.figures", {"matplotlib"}),
     ],
 )
 def test_importing_a_module_loads_no_more_than_it_needs(module: str, forbidden: set[str]) -> None:

@@ -42,7 +42,7 @@ def test_documentation_shows_the_presets() -> None:
 def test_documentation_names_existing_options() -> None:
     flags = {f"--{field.replace('_', '-')}" for field in TrainingConfig.model_fields}
     flags |= {"--dry-run", "--max-hours", "--tensorboard", "--judge", "--preset", "--out"}
-    flags |= {"--minutes", "--serve"}
+    flags |= {"--minutes", "--serve", "--open", "--snapshot"}
     used = set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]+)", documentation()))
     unknown = {flag for flag in used if flag.replace("--no-", "--") not in flags}
     torchrun = {"--nproc-per-node", "--nnodes", "--max-restarts", "--standalone"}

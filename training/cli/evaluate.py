@@ -11,6 +11,7 @@ from training.core.device import choose_device
 from training.evaluation import inception
 from training.evaluation.command import CLASSIFIERS, evaluate_run
 from training.evaluation.measure import Space
+from training.loop import page
 from training.runs.run import Run
 
 
@@ -79,4 +80,5 @@ def evaluate(
         device=chosen,
         unconditional=unconditional,
     )
+    page.write(opened)
     click.echo(opened.evaluation(unconditional or opened.config.name) / "report.md")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 
 import click
 
 from training.core import distributed
+from training.loop import page
 from training.loop.tensorboard import TensorBoardLog
 from training.runs import checkpoint
 from training.runs.run import Run
@@ -31,7 +33,15 @@ Unconditional = click.option(
     metavar="NAME",
     help="Make an unconditional model of this name, which draws labels by their frequencies.",
 )
+Open = click.option("--open", "opens", is_flag=True, help="Open the run's page in the browser.")
 TensorBoard = click.option("--tensorboard", is_flag=True, help="Also log for TensorBoard.")
+
+
+def open_page(run: Run) -> None:
+    """Open the page of ``run`` in the browser, on rank 0 only; it need not have been written."""
+    if distributed.rank() == 0:
+        page.write(run)
+        webbrowser.open(run.page.resolve().as_uri())
 
 
 def tensorboard_log(run: Run, enabled: bool) -> TensorBoardLog | None:

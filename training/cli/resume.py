@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from training.cli.options import Data, Judge, RunFolder, TensorBoard, tensorboard_log
+from training.cli.options import (
+    Data,
+    Judge,
+    Open,
+    RunFolder,
+    TensorBoard,
+    open_page,
+    tensorboard_log,
+)
 from training.core import distributed
 from training.data import load
 from training.loop import loop
@@ -18,8 +26,9 @@ from training.runs.run import Run
 @RunFolder
 @Data
 @Judge
+@Open
 @TensorBoard
-def resume(run: Path, data: str | None, judge: bool, tensorboard: bool) -> None:
+def resume(run: Path, data: str | None, judge: bool, opens: bool, tensorboard: bool) -> None:
     """Continue a run from its last checkpoint.
 
     The result equals that of a run that was never interrupted.
@@ -30,6 +39,8 @@ def resume(run: Path, data: str | None, judge: bool, tensorboard: bool) -> None:
         opened = Run.broadcast(run, Run.open(run) if distributed.rank() == 0 else None)
         config = opened.config
         dataset = load(data or config.data, **config.reading)
+        if opens:
+            open_page(opened)
         loop.train(
             opened,
             dataset,

@@ -9,7 +9,7 @@ import click
 
 from service.cli.options import build, options_of
 from training.audit import audit
-from training.cli.options import Judge, TensorBoard, tensorboard_log
+from training.cli.options import Judge, Open, TensorBoard, open_page, tensorboard_log
 from training.config import TrainingConfig
 from training.core import distributed
 from training.core.device import choose_device, choose_precision
@@ -40,6 +40,7 @@ from training.runs.run import DatasetDescription, Run, check_unused, read_verdic
     help="Refuse to start a run that would take longer.",
 )
 @Judge
+@Open
 @TensorBoard
 @options_of(TrainingConfig)
 def train(
@@ -48,6 +49,7 @@ def train(
     dry_run: bool,
     max_hours: float,
     judge: bool,
+    opens: bool,
     tensorboard: bool,
     **options: Any,
 ) -> None:
@@ -90,6 +92,10 @@ def train(
         _check_duration(config, rate, max_hours)
         if is_first and not (distributed.restarts() and run.exists()):
             run.create()
+        if is_first:
+            click.echo(f"page to watch: {run.page}", err=True)
+        if opens:
+            open_page(run)
         loop.train(
             run, dataset, stop_on_failure=judge, tensorboard=tensorboard_log(run, tensorboard)
         )

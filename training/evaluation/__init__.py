@@ -2,10 +2,12 @@
 
 __all__ = [
     "command",
+    "comparison",
     "features",
     "images",
     "inception",
     "measure",
     "recommendation",
+    "report_html",
     "snapshot_scores",
 ]

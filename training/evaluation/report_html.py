@@ -5,32 +5,14 @@ The details are the Markdown report, with its pictures inside.
 
 from __future__ import annotations
 
-import base64
 import html
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-FIGURES = 3
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
-  color: #24292f; background: #fff }
-h1, h2, h3, h4 { line-height: 1.25 }
-table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 14px }
-th, td { border: 1px solid #d0d7de; padding: .25rem .6rem; text-align: left }
-th { background: #f6f8fa }
-img { max-width: 100%; height: auto }
-code { background: #f6f8fa; padding: 0 .25rem; border-radius: 4px; overflow-wrap: anywhere }
-.scores { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem }
-.score { border: 1px solid #d0d7de; border-left: .5rem solid; border-radius: 6px; padding: 0 1rem }
-.good { border-left-color: #1a7f37 }
-.fair { border-left-color: #bf8700 }
-.poor { border-left-color: #cf222e }
-.unknown { border-left-color: #6e7781 }
-.score strong { font-size: 1.6rem }
-.score small { color: #57606a }
-"""
+from training.plots import pages
 
 
 @dataclass(frozen=True)
@@ -154,19 +136,27 @@ def as_html(markdown: str, report: dict[str, Any], read: Callable[[str], bytes])
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
 
     def inside(found: re.Match[str]) -> str:
-        picture = base64.b64encode(read(html.unescape(found[1]))).decode()
-        return f'src="data:image/png;base64,{picture}"'
+        return f'src="{pages.inline_png(read(html.unescape(found[1])))}"'
 
     body = re.sub(r'src="([^":]+\.png)"', inside, body)
-    title, _, details = body.partition("\n")
-    headlines = "\n".join(map(_headline, scores(report)))
-    name = html.escape(f"{report['model']}: evaluation")
-    return (
-        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{name}</title>\n'
-        '<meta name="viewport" content="width=device-width">\n'
-        f"<style>{STYLE}</style>\n{title}\n"
-        f'<div class="scores">\n{headlines}\n</div>\n<h2>Details</h2>\n{details}</html>\n'
+    body = body.replace("<th></th>", "<td></td>")
+    numbers = itertools.count(1)
+    body = re.sub(
+        r"<table>.*?</table>",
+        lambda found: pages.scrolling(f"Table {next(numbers)}", found[0]),
+        body,
+        flags=re.DOTALL,
     )
+    title, _, details = body.partition("\n")
+    return pages.document(
+        f"{report['model']}: evaluation",
+        f"{title}\n{headlines(report)}\n<h2>Details</h2>\n{details}",
+    )
+
+
+def headlines(report: dict[str, Any]) -> str:
+    """The three scores of ``report``, as HTML."""
+    return f'<div class="scores">\n{"".join(map(_headline, scores(report)))}\n</div>'
 
 
 def _headline(score: Score) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from torch import Tensor
+
 from service.core.manifest import Attribute
 from training.core.pixels import to_networks
 from training.data import Dataset
+from training.evaluation.copying import CopyCheck
 from training.evaluation.features import FeatureNetwork
 from training.evaluation.images import MAX_IMAGES, draw, rows_of
 from training.evaluation.metrics import manifold
@@ -42,6 +45,8 @@ class Scores:
     """Share of samples read as requested, for each attribute."""
     grey: float
     """Share of samples that look augmented."""
+    copied: float
+    """Share of samples that repeat a training image, at least; 0 if chance explains all."""
     texture: TextureScores
 
     def line(self) -> dict[str, float]:
@@ -60,7 +65,11 @@ class Scorer:
     """
 
     def __init__(
-        self, held_out: Dataset, network: FeatureNetwork, augmentations: Sequence[str]
+        self,
+        held_out: Dataset,
+        network: FeatureNetwork,
+        augmentations: Sequence[str],
+        trained: Dataset,
     ) -> None:
         """``held_out`` has at least ``images.MIN_IMAGES``; at most ``images.MAX_IMAGES`` are
         used."""
@@ -68,34 +77,50 @@ class Scorer:
         self.attributes = held_out.attributes
         self.augmentations = augmentations
         device = next(network.parameters()).device
-        real = rows_of(held_out, held_out.spread(MAX_IMAGES), device).pixels
+        real = rows_of(held_out, held_out.spread(MAX_IMAGES), device)
+        self.labels = real.labels
         self.count = len(real)
-        self.real = network.features(real)
-        self.real_thumbnails = thumbnails(real)
-        self.real_texture = Texture.of(real)
-        self.real_grey = grey_share(to_networks(real), augmentations)
+        self.real = network.features(real.pixels)
+        self.real_thumbnails = thumbnails(real.pixels)
+        self.real_texture = Texture.of(real.pixels)
+        self.real_grey = grey_share(to_networks(real.pixels), augmentations)
+        self.copies = CopyCheck(trained, held_out, device)
 
     def measure(self, generator: Generator) -> Scores:
         """Score images 0, 1, 2 ... of seed 1, equal to those that the service computes."""
         attributes: Sequence[Attribute] = self.attributes if generator.condition_size else ()
         samples = draw(generator, attributes, self.count, SEED)
         features = self.network.features(samples.pixels)
-        covered = manifold.compare(self.real, features)
-        right = None
-        if attributes:
-            right = self.network.read(features) == samples.labels
+        right = self.network.read(features) == samples.labels if attributes else None
+        return self._scores(samples.pixels, features, right, self.copies.share(samples.pixels))
+
+    def reference(self, trained: Dataset) -> Scores:
+        """Scores of as many training images in place of samples: those of a perfect generator.
+
+        The labels are those of held-out images, which the network was not trained to read.
+        """
+        device = self.real.device
+        pixels = rows_of(trained, trained.spread(self.count), device).pixels
+        right = self.network.read(self.real) == self.labels if self.attributes else None
+        return self._scores(pixels, self.network.features(pixels), right, copied=0.0)
+
+    def _scores(
+        self, pixels: Tensor, features: Tensor, right: Tensor | None, copied: float
+    ) -> Scores:
+        """Compare ``pixels`` and their ``features``; ``right [N, A]`` says which labels are."""
         return Scores(
             images=self.count,
             frechet=frechet_distance(self.real, features),
-            duplicates=duplicate_share(thumbnails(samples.pixels), self.real_thumbnails),
+            duplicates=duplicate_share(thumbnails(pixels), self.real_thumbnails),
             labels_right=None if right is None else float(right.all(dim=1).float().mean()),
             attributes_right={}
             if right is None
             else {
                 attribute.name: float(right[:, a].float().mean())
-                for a, attribute in enumerate(attributes)
+                for a, attribute in enumerate(self.attributes)
             },
-            grey=grey_share(to_networks(samples.pixels), self.augmentations),
-            texture=compare_texture(self.real_texture, Texture.of(samples.pixels)),
-            **covered._asdict(),
+            grey=grey_share(to_networks(pixels), self.augmentations),
+            copied=copied,
+            texture=compare_texture(self.real_texture, Texture.of(pixels)),
+            **manifold.compare(self.real, features)._asdict(),
         )

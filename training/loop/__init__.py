@@ -1,3 +1,3 @@
 """The training loop: steps, ticks, snapshots and their scores, diagnosis, resume."""
 
-__all__ = ["estimate", "loop", "tensorboard"]
+__all__ = ["estimate", "loop", "page", "tensorboard"]

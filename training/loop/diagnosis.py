@@ -1,13 +1,14 @@
 """Diagnosis of failing runs from their logs: collapse, leaking augmentation, lost balance.
 
-Pure functions of log lines to a sentence. NaN is detected by the recorder instead, before anything
-is saved.
+Pure functions of log lines to sentences: ``diagnose`` names a fault that stops a run, ``warnings``
+also those that do not. NaN is detected by the recorder instead, before anything is saved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from service.core.manifest import Attribute
 from training.config import TrainingConfig
 from training.runs.run import faults
 
@@ -29,6 +30,9 @@ LOST_RECALL = 1 / 3
 RECALL_WORTH_LOSING = 0.1
 LEAK = 0.1
 """Tolerated excess of augmented-looking samples over augmented-looking real images, as shares."""
+COPIED = 0.1
+LABELS_DUE = 0.5
+"""Share of a run after which labels should be learnt: those of small details come late."""
 
 
 def diagnose(
@@ -40,8 +44,7 @@ def diagnose(
     images that look augmented. A fault of the samples must occur in two successive snapshots.
     """
     grace = max(GRACE * config.kimg, GRACE_KIMG) * 1000
-    late = [line for line in scores if line["shown"] >= grace][-2:]
-    pair = late if len(late) == 2 else []
+    pair = _pair(scores, grace)
     return (
         _collapsed(pair, scores)
         or _learnt_nothing(pair)
@@ -59,6 +62,60 @@ def plateaued(scores: Sequence[Line], config: TrainingConfig) -> bool:
         return False
     best = min(scores, key=faults)["shown"]
     return scores[-1]["shown"] - best >= config.patience_kimg * 1000
+
+
+def warnings(
+    ticks: Sequence[Line],
+    scores: Sequence[Line],
+    config: TrainingConfig,
+    real: Line,
+    attributes: Sequence[Attribute],
+) -> list[str]:
+    """Sentences on all faults that the logs show, each with a remedy; the gravest first.
+
+    ``real`` holds the scores of real images; it is empty if nothing is scored.
+    """
+    due = LABELS_DUE * config.kimg * 1000
+    found = [
+        diagnose(ticks, scores, config, real.get("grey", 0.0)),
+        _memorising(_pair(scores, max(GRACE * config.kimg, GRACE_KIMG) * 1000), config),
+        *(_not_learnt(_pair(scores, due), config, real, attribute) for attribute in attributes),
+    ]
+    return [sentence for sentence in found if sentence is not None]
+
+
+def _pair(scores: Sequence[Line], grace: float) -> Sequence[Line]:
+    """The last two lines after ``grace`` images; none if there are fewer."""
+    late = [line for line in scores if line["shown"] >= grace][-2:]
+    return late if len(late) == 2 else []
+
+
+def _memorising(pair: Sequence[Line], config: TrainingConfig) -> str | None:
+    if not pair or any(line.get("copied", 0) < COPIED for line in pair):
+        return None
+    augment = "" if config.augment else ", --augment translation,cutout"
+    return (
+        f"the generator memorises: at least {pair[-1]['copied']:.0%} of its different samples are "
+        f"nearer to training images than chance explains. Try more images{augment}, or a lower "
+        "--kimg"
+    )
+
+
+def _not_learnt(
+    pair: Sequence[Line], config: TrainingConfig, real: Line, attribute: Attribute
+) -> str | None:
+    name = f"{attribute.name}_right"
+    if not pair or name not in pair[-1] or name not in real:
+        return None
+    chance = sum(frequency**2 for frequency in attribute.frequencies)
+    if any(line[name] >= (chance + real[name]) / 2 for line in pair):
+        return None
+    return (
+        f"the label {attribute.name} is not learnt: {pair[-1][name]:.0%} of the samples show the "
+        f"value asked for (real images: {real[name]:.0%}, chance: {chance:.0%}). Try a higher "
+        f"--label-weight than {config.label_weight:g}, a higher --kimg, or more images of its rare "
+        "values"
+    )
 
 
 def _learnt_nothing(pair: Sequence[Line]) -> str | None:

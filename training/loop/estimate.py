@@ -1,9 +1,11 @@
-"""Estimate of a run's speed from a few timed steps."""
+"""Estimates of a run's speed: from a few timed steps, and from its log."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping, Sequence
+from statistics import harmonic_mean
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from training.runs.run import DatasetDescription
 
 WARM_UP_STEPS = 2
 MIN_TIMED_STEPS = 3
+RECENT_TICKS = 5
+"""Log lines whose mean speed is taken to last."""
 
 
 def images_per_second(config: TrainingConfig, dataset: Dataset) -> float:
@@ -40,6 +44,11 @@ def images_per_second(config: TrainingConfig, dataset: Dataset) -> float:
     rate = steps * config.batch / (time.perf_counter() - began)
     # The mean over all processes, so that all take the same decision.
     return float(distributed.mean(torch.tensor(rate, device=trainer.device)))
+
+
+def recent_rate(ticks: Sequence[Mapping[str, float]]) -> float:
+    """Mean images per second of the newest ``ticks``, which are at least one, without snapshots."""
+    return harmonic_mean([line["images_per_second"] for line in ticks[-RECENT_TICKS:]])
 
 
 def _synchronise(device: torch.device) -> None:

@@ -15,6 +15,7 @@ from training.core import distributed
 from training.core.interrupt import watch_signals
 from training.data import Dataset
 from training.errors import Interrupted, RunError
+from training.loop import page
 from training.loop.recorder import Progress, RunRecorder
 from training.loop.tensorboard import TensorBoardLog
 from training.loop.trainer import Trainer
@@ -117,13 +118,15 @@ def train(
 
             # Stop after a signal.
             if stops and not (is_last or ended):
-                if recorder is not None and not is_snapshot:
-                    recorder.save()
-                raise Interrupted(
+                reason = (
                     f"stopped after {trainer.shown} images; continue with "
-                    f"`python -m training resume {run.folder}`",
-                    interrupt.number,
+                    f"`python -m training resume {run.folder}`"
                 )
+                if recorder is not None:
+                    if not is_snapshot:
+                        recorder.save()
+                    page.write(run, reason)
+                raise Interrupted(reason, interrupt.number)
 
 
 def _resume(run: Run, trainer: Trainer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, Never, TypeAlias, TypeVar
 
@@ -14,12 +15,13 @@ from training.errors import Diverged, Failed
 from training.evaluation import features
 from training.evaluation.images import MIN_IMAGES
 from training.evaluation.snapshot_scores import Scorer
+from training.loop import page
 from training.loop.diagnosis import diagnose, plateaued
+from training.loop.estimate import recent_rate
 from training.loop.tensorboard import TensorBoardLog
 from training.loop.trainer import Trainer
 from training.networks.networks import Generator
 from training.plots import grids
-from training.plots.curves import draw as draw_curves
 from training.runs import checkpoint, sampling
 from training.runs.run import VERDICT, Run, faults
 
@@ -61,6 +63,7 @@ class RunRecorder:
         for log in (self.run.log, self.run.scores):
             log.rewind(self.trainer.shown)
         self.ticks = self.run.log.lines()
+        page.write(self.run)  # there is something to open while the features are trained
         if len(held_out) >= MIN_IMAGES:
             network = features.load_or_train(
                 self.run.features,
@@ -68,7 +71,10 @@ class RunRecorder:
                 mirror=self.run.config.mirror,
                 device=self.trainer.device,
             )
-            self.scorer = Scorer(held_out, network, self.run.config.augment)
+            self.scorer = Scorer(held_out, network, self.run.config.augment, trained)
+            if not self.run.real.exists():
+                real = self.scorer.reference(trained).line()
+                write_atomically(self.run.real, json.dumps(real) + "\n")
         else:
             print(
                 f"{len(held_out)} held-out images are too few (below {MIN_IMAGES}) to score "
@@ -86,7 +92,8 @@ class RunRecorder:
             self.tensorboard.add_scalars(line)
         progress.set_postfix({name: line[name] for name in ("d_loss", "g_loss") if name in line})
         if progress.disable:
-            print(_summary(line, self.run.config.kimg * 1000), flush=True)
+            print(_summary(self.ticks, self.run.config.kimg * 1000), flush=True)
+        page.write(self.run)
 
     def has_plateaued(self) -> bool:
         """True if the run ends here, because its snapshots no longer get better."""
@@ -119,8 +126,8 @@ class RunRecorder:
                 self.tensorboard.add_scalars(line)
         if self.tensorboard is not None:
             self.tensorboard.add_grid(grid, trainer.shown)
-        curves = draw_curves(self.ticks, run.scores.lines())
-        write_atomically(run.folder / "curves.png", curves)
+        write_atomically(run.film, page.film(run))
+        page.write(self.run)
         self._prune()
         failure = self._failure()
         trainer.save(run.checkpoint)
@@ -180,11 +187,13 @@ class RunRecorder:
     def _with_verdict(self, failure: AnyFailure) -> AnyFailure:
         """Write ``verdict.txt``, so that torchrun's restarts do not repeat the failed run."""
         write_atomically(self.run.folder / VERDICT, str(failure))
+        page.write(self.run)
         return failure
 
 
-def _summary(line: dict[str, float], total: float) -> str:
-    """A tick as one line of text; ``total`` is the length of the run in images."""
-    seconds = max(total - line["shown"], 0) / line["images_per_second"]
+def _summary(ticks: list[dict[str, Any]], total: float) -> str:
+    """The last tick as one line of text; ``total`` is the length of the run in images."""
+    line = ticks[-1]
+    seconds = max(total - line["shown"], 0) / recent_rate(ticks)
     statistics = " ".join(f"{name}={value}" for name, value in line.items())
     return f"{min(line['shown'] / total, 1):4.0%}, {duration(seconds)} left: {statistics}"

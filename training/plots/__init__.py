@@ -1,3 +1,3 @@
-"""Pictures: grids of images, and plots."""
+"""Pictures: grids of images, plots, and the HTML pages that show them."""
 
-__all__ = ["curves", "figures", "grids"]
+__all__ = ["charts", "figures", "grids", "pages"]

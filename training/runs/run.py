@@ -2,12 +2,14 @@
 
 config.json             resolved options
 dataset.json            vocabulary, licence, number and digest of the images
+index.html              page to watch the run (training/loop/page.py)
 log.jsonl               one line per tick
 reals.png               64 training images
 samples/000050048.png   samples of the averaged generator after that many images; fixed latents
+film.png                the first samples of several snapshots
 scores.jsonl            scores of each snapshot, against held-out images
+real.json               the same scores of real images
 snapshots/000050048.safetensors  averaged weights: the last, and the best (Run.best_shown)
-curves.png              plot of both logs
 features.safetensors    network whose features the scores are computed in
 checkpoint.safetensors  state that `resume` needs
 verdict.txt             reason why a failed run was stopped
@@ -260,6 +262,22 @@ class Run:
     @property
     def scores(self) -> Log:
         return Log(self.folder / "scores.jsonl")
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "index.html"
+
+    @property
+    def film(self) -> Path:
+        return self.folder / "film.png"
+
+    @property
+    def real(self) -> Path:
+        return self.folder / "real.json"
+
+    def real_scores(self) -> dict[str, float]:
+        """Scores of real images; empty if snapshots are not scored."""
+        return json.loads(self.real.read_bytes()) if self.real.exists() else {}
 
     def report(self, shown: int, name: str) -> dict[str, Any] | None:
         """Report of ``evaluate`` on model ``name`` after ``shown`` images; None if there is none.

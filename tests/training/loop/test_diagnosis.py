@@ -186,7 +186,7 @@ def faces(portraits: Dataset) -> Dataset:
 def scorer(faces: Dataset) -> Scorer:
     trained, held_out = faces.split(0.3)
     network = train_network(trained, mirror=False, device=CPU)
-    return Scorer(held_out, network, ["cutout"])
+    return Scorer(held_out, network, ["cutout"], trained)
 
 
 def generator_of(faces: Dataset) -> Generator:
@@ -260,7 +260,7 @@ def test_unconditional_model_is_scored_without_labels(faces: Dataset, scorer: Sc
     trained, held_out = bare.split(0.3)
     network = train_network(trained, mirror=False, device=CPU)
     generator = Generator(small_config(), condition_size=0, image_shape=(16, 16, 3)).eval()
-    scores = Scorer(held_out, network, []).measure(generator)
+    scores = Scorer(held_out, network, [], trained).measure(generator)
     assert (scores.labels_right, scores.attributes_right, scores.grey) == (None, {}, 0)
     assert "labels_right" not in scores.line()
     assert scorer.measure(generator).labels_right is None  # though the data has some
@@ -292,6 +292,7 @@ def test_collapsed_run_is_stopped_and_can_be_continued(faces: Dataset, tmp_path:
         train(run, faces)
     # 2. The run was stopped at the second snapshot after the grace period, and keeps its best.
     said = str(stopped.value)
+    assert "the generator has collapsed: " in run.page.read_text()
     shown = [line["shown"] for line in run.scores.lines()]
     assert shown == [64, 128]
     assert f"{run.folder}: stopped after 128 images: " in said

@@ -31,8 +31,6 @@ def test_run_folder_holds_logs_and_samples(start: Start, faces: Dataset, labelle
     assert ("d_mismatched" in lines[0]) == labelled
     with Image.open(run.folder / "reals.png") as reals:
         assert reals.size == (128, 128)
-    with Image.open(run.folder / "curves.png") as curves:
-        assert len(curves.getcolors(1 << 20) or []) > 100  # lines, text and what lies between
     grids = sorted(path.name for path in (run.folder / "samples").iterdir())
     assert grids == [f"{shown:09d}.png" for shown in (96, 192)]
     assert load_file(run.checkpoint)
@@ -60,8 +58,8 @@ def test_resumed_run_equals_an_uninterrupted_one(start: Start, faces: Dataset) -
         trainer.step(*data(faces))
     trainer.save(run.checkpoint)
     # 2. It had gone on and logged, then died in the middle of a line.
-    run.log.append({"shown": 64})
-    run.log.append({"shown": 96})
+    run.log.append({"shown": 64, "images_per_second": 9})
+    run.log.append({"shown": 96, "images_per_second": 9})
     with run.log.path.open("a") as file:
         file.write('{"shown": 1')
     # 3. It is resumed.

@@ -47,7 +47,7 @@ def test_faces_are_learnt_within_a_minute() -> None:
     options = PRESETS["faces"] | {"width": 16, "kimg": KIMG, "ema_halflife_kimg": 2}
     config = TrainingConfig(data="avatars", name="x", device="cpu", **options)
     trainer = Trainer(config, DatasetDescription.of(faces, "MIT"))
-    before = Scorer(held_out, network, ()).measure(trainer.ema)
+    before = Scorer(held_out, network, (), trained).measure(trainer.ema)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -56,7 +56,7 @@ def test_faces_are_learnt_within_a_minute() -> None:
     finally:
         torch.set_num_threads(threads)
     trainer.recalibrate_batch_norm()
-    after = Scorer(held_out, network, ()).measure(trainer.ema)
+    after = Scorer(held_out, network, (), trained).measure(trainer.ema)
     assert before.frechet > 300
     assert after.frechet < 60
     assert after.coverage > 0.3

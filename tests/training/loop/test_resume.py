@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from tests.helpers.small_runs import FORKS, redirect_output, some
 from training.config import TrainingConfig
 from training.data import Dataset
-from training.loop import recorder
 from training.loop.loop import train
 from training.runs.run import DatasetDescription, Run
 
@@ -79,8 +78,6 @@ def go_on(folder: Path, faces: Dataset, largest_file: int | None = None) -> None
     """Train a run on, as a process of its own does; its output goes to the run's folder."""
     torch.set_num_threads(1)
     redirect_output(folder / "output.txt")
-    # Half of the run's time, and nothing here looks at the curves.
-    recorder.draw_curves = lambda *_: b""  # type: ignore[attr-defined]
     if largest_file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond it is an error, no signal
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
