@@ -85,7 +85,7 @@ def evaluate_run(
     if unconditional is not None:
         run.check_marginal(unconditional)
     folder = run.evaluation(name)
-    trained, held_out = labelled_data(run, data).split(run.config.hold_out)
+    trained, held_out = split_data(run, data)
     if len(held_out) < MIN_IMAGES:
         raise RunError(
             f"{run.folder} kept {len(held_out)} images from training, too few to measure it "
@@ -198,6 +198,11 @@ def _run_trials(
         log.append(told | {"trial": asdict(trial)})
         trials.append(trial)
     return trials
+
+
+def split_data(run: Run, data: str | None) -> tuple[Dataset, Dataset]:
+    """Images that ``run`` was trained on, and those held out, of ``labelled_data``."""
+    return labelled_data(run, data).split(run.config.hold_out, run.config.images)
 
 
 def labelled_data(run: Run, data: str | None) -> Dataset:

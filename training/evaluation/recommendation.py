@@ -24,7 +24,7 @@ from training.data import Dataset
 from training.errors import DataError, RunError
 from training.evaluation import own_images
 from training.evaluation.classifiers import ClassifierTraining
-from training.evaluation.command import labelled_data
+from training.evaluation.command import split_data
 from training.evaluation.downstream_report import percent
 from training.evaluation.mixes import (
     MAX_SET,
@@ -110,7 +110,7 @@ def _testable(run: Run, real: Dataset, data: str | None) -> npt.NDArray[np.bool_
     A generator brings knowledge of its training images, so samples would seem to help to read them.
     """
     try:
-        trained, _ = labelled_data(run, data).split(run.config.hold_out)
+        trained, _ = split_data(run, data)
     except (DataError, RunError) as error:
         click.echo(
             f"warning: the training data of {run.config.name} cannot be read, so images that it "

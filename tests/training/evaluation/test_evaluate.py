@@ -18,7 +18,7 @@ from service.inference.session import SessionFactory
 from tests.helpers.image_files import as_folder, encoded
 from tests.helpers.server import serve
 from tests.helpers.small_runs import CPU, create_run, training
-from tests.training.conftest import pack
+from tests.training.conftest import LABELS, pack
 from training.data import Dataset, load
 from training.errors import RunError
 from training.evaluation import command
@@ -104,6 +104,17 @@ def test_evaluation_is_deterministic(trained: Path, report: dict[str, Any], tmp_
     assert training("evaluate", tmp_path / "run", "--snapshot", "last").exit_code == 0
     again = tmp_path / "run" / "evaluation" / "report.json"
     assert json.loads(again.read_text()) == report
+
+
+def test_run_on_a_part_of_the_images_is_measured_as_one_on_all(
+    trained: Path, source: str, tmp_path: Path
+) -> None:
+    faces = load(source, ("hair", "glasses"))
+    small = create_run(tmp_path / "run", faces, data=source, attributes=LABELS, images=100)
+    few, held_out = command.split_data(small, None)
+    everything, same = command.split_data(Run.open(trained), None)
+    assert len(few) == 100 < len(everything) and few.among(everything).all()
+    assert held_out.sha256 == same.sha256
 
 
 def test_export_includes_the_evaluation(
