@@ -63,8 +63,8 @@ class Dataset:
         """About ``1 - share`` of the images to train on, and the others to measure with.
 
         Which, follows from an image's pixels alone, whatever its orientation: copies and mirrored
-        copies stay on one side, and a set that grows keeps its split. With ``images``, so many are
-        trained on, chosen likewise, and as many as without it are measured with. Raises
+        copies stay on one side, and a set that grows keeps its split. With ``images``, only so many
+        are trained on, chosen likewise; the others to measure with stay the same. Raises
         ``DataError`` if there are fewer.
         """
         fractions = np.array([_fraction(image) for image in self.images])

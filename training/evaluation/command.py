@@ -4,6 +4,7 @@ evaluation/
   report.md  report.json   results as text and as JSON
   report.html              the same with headline scores and pictures, in one file
   memorisation.png         the samples nearest to training images
+  failures.png             samples that are read wrong, and the least certain; only with labels
   verifier.onnx            the classifier that read the labels; only with labels
   classifier.safetensors   the same, kept for the next evaluation
   utility.jsonl  utility.png  downstream benefit of the samples, with --utility
@@ -239,6 +240,8 @@ def _write(
     for name in ("report.json", "report.html", downstream_report.PICTURE):
         (folder / name).unlink(missing_ok=True)
     write_atomically(folder / "memorisation.png", report.as_picture(context))
+    if context.evaluation.failures:
+        write_atomically(folder / "failures.png", report.failures_picture(context))
     text = (
         f"# {context.name} after {context.shown:,} images\n\n{report_markdown.as_markdown(context)}"
     )

@@ -24,6 +24,7 @@ from training.errors import RunError
 from training.evaluation import command
 from training.evaluation.classifiers import ClassifierTraining
 from training.evaluation.downstream import planned
+from training.evaluation.report_html import scores
 from training.loop.loop import train
 from training.networks.networks import Generator
 from training.runs.run import Log, Run
@@ -126,9 +127,17 @@ def test_export_includes_the_evaluation(
     model = load_model(folder / "model.onnx", SessionFactory("cpu"))
     assert [metric.model_dump() for metric in model.manifest.metrics] == report["metrics"]
     card = (folder / "README.md").read_text()
-    assert "### Memorisation" in card
-    assert "![Samples nearest to training images, with these](memorisation.png)" in card
-    assert (folder / "memorisation.png").exists()
+    coverage = scores(report)[0]
+    assert f"| Faithful | {coverage.level} | {coverage.value} | {coverage.reference} |" in card
+    assert "[report.html](report.html)" in card
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "model.onnx",
+        "report.html",
+        "report.json",
+        "samples.png",
+        "verifier.onnx",
+    ]
     page = (run / "evaluation" / "report.html").read_bytes()
     assert (folder / "report.html").read_bytes() == page
 
