@@ -245,10 +245,10 @@ class Run:
         )
 
     def _advice(self, shown: int) -> str | None:
-        """Last advice of ``recommend`` on the snapshot after ``shown`` images."""
-        lines = reversed(Log(self.recommendation / RECOMMEND_LOG).lines())
-        found = (line["advice"] for line in lines if "advice" in line and line["shown"] == shown)
-        return next(found, None)
+        """Last advice of ``recommend``, if it is about the snapshot after ``shown`` images."""
+        lines = Log(self.recommendation / RECOMMEND_LOG).lines()
+        last = next((line for line in reversed(lines) if "advice" in line), {"shown": None})
+        return last["advice"] if last["shown"] == shown else None
 
     @property
     def recommendation(self) -> Path:
