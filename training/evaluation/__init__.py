@@ -7,5 +7,7 @@ __all__ = [
     "inception",
     "measure",
     "recommendation",
+    "report",
+    "report_html",
     "snapshot_scores",
 ]
