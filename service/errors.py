@@ -151,6 +151,11 @@ class UnknownModel(RequestError):
     title = "Unknown model or version"
 
 
+class NoReport(RequestError):
+    status = 404
+    title = "No report"
+
+
 class NotAcceptable(RequestError):
     status = 406
     title = "Format not available"

@@ -130,6 +130,11 @@ class TrainingConfig(DataConfig):
         0.1,
         description="Share of the images held out from training, to measure samples against.",
     )
+    images: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Train on so many of the images that are not held out, always the same ones: "
+        "what a smaller set would give, measured against the same images [default: all].",
+    )
     kimg: Annotated[float, Field(gt=0)] = Field(
         1000, description="Length of the run, in thousands of images shown."
     )

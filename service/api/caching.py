@@ -1,4 +1,4 @@
-"""Headers of answers whose bytes never change, so that caches may keep them."""
+"""Headers of answers that caches may keep."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import Any
 
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
@@ -40,6 +40,18 @@ def cache_headers(state: State, *parts: str) -> dict[str, str]:
     """
     etag = hashlib.sha256("\0".join((state.software, *parts)).encode()).hexdigest()[:32]
     return {"ETag": f'"{etag}"', "Cache-Control": _CACHE_CONTROL[state.access.requires_key]}
+
+
+def page(request: Request, content: bytes, media_type: str, policy: str) -> Response:
+    """A file for browsers, with its content security policy. Caches ask whether it has changed."""
+    headers = {
+        "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": policy,
+    }
+    if is_current(request, headers):
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type=media_type)
 
 
 def is_current(request: Request, caching: dict[str, str]) -> bool:

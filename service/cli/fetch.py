@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from service.cli.like import LARGEST, lacking, served_vocabulary, target
 from service.cli.progress import describe_failure, print_message, progress_bar
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from service.client.fetch import FetchedDataset
 
 
+BESIDE_PLAN = ("plan_file", "out", "url", "api_key", "patience")
+"""Options that may stand beside a plan."""
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -48,6 +51,13 @@ def request_option(flag: str, name: str, type_: Any, **options: Any) -> Decorato
     metavar=f"N|{LARGEST}",
     callback=target,
     help="With --like: images that each class shall have in all, or as many as the largest has.",
+)
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Plan of the dataset, as `make-dataset` takes, in place of LABELS and of all options that "
+    "say what to fetch.",
 )
 @click.option(
     "--format",
@@ -96,6 +106,7 @@ def fetch(
     counts: tuple[int, ...],
     like: Path | None,
     to: int | str | None,
+    plan_file: Path | None,
     format_: str | None,
     out: Path,
     per_file: int | None,
@@ -109,31 +120,41 @@ def fetch(
     """Fetch a dataset from a running server into a folder.
 
     Several LABELS give a balanced dataset; without labels every attribute is drawn by frequency.
-    Run the same command to resume an interrupted fetch.
+    With --plan, a file says what to fetch. Run the same command to resume an interrupted fetch.
     """
     from service.client.fetch import open_dataset
     from service.client.http import HttpClient
     from service.client.stream import request_of
     from service.datasets.manifest import DatasetPlan
+    from service.datasets.plan_file import PlanFile, read_plan
 
-    _check(phrases, counts, like, to, out)
+    _check(phrases, counts, like, to, plan_file, out)
     try:
         server = HttpClient(url, patience=patience, api_key=api_key, on_message=print_message)
-        if like is not None and to is not None:
-            vocabulary = served_vocabulary(server, fields["model"], fields["version"])
-            missing = lacking(like, to, by, vocabulary)
-            phrases, counts = tuple(missing), tuple(missing.values())
-            if not shows_class(format_ or default_format(fields["layout"]), fields["layout"]):
-                by = ()  # it was for counting alone
-        request = request_of(
-            SetRequest,
-            n=counts if len(counts) > 1 else counts[0],
-            label=phrases if len(phrases) > 1 else phrases[0] if phrases else None,
-            by=by[0] if len(by) == 1 else by or None,
-            splits=None if splits is None else read_splits(splits),
-            **fields,
-        )
-        plan = DatasetPlan(request, format_ or default_format(request.layout), per_file)
+        if plan_file is not None:
+
+            def missing_of(content: PlanFile) -> dict[str, int]:
+                assert content.like is not None and content.to is not None
+                vocabulary = served_vocabulary(server, content.model, content.version)
+                return lacking(Path(content.like), content.to, content.by_names, vocabulary)
+
+            plan = read_plan(plan_file, missing_of)
+        else:
+            if like is not None and to is not None:
+                vocabulary = served_vocabulary(server, fields["model"], fields["version"])
+                missing = lacking(like, to, by, vocabulary)
+                phrases, counts = tuple(missing), tuple(missing.values())
+                if not shows_class(format_ or default_format(fields["layout"]), fields["layout"]):
+                    by = ()  # it was for counting alone
+            request = request_of(
+                SetRequest,
+                n=counts if len(counts) > 1 else counts[0],
+                label=phrases if len(phrases) > 1 else phrases[0] if phrases else None,
+                by=by[0] if len(by) == 1 else by or None,
+                splits=None if splits is None else read_splits(splits),
+                **fields,
+            )
+            plan = DatasetPlan(request, format_ or default_format(request.layout), per_file)
         with open_dataset(out, plan, server) as dataset:
             with progress_bar(dataset, initial=dataset.kept) as bar:
                 for _ in dataset.run():
@@ -148,9 +169,18 @@ def _check(
     counts: tuple[int, ...],
     like: Path | None,
     to: int | str | None,
+    plan: Path | None,
     out: Path,
 ) -> None:
     """Raise ``UsageError`` for options that do not belong together."""
+    if plan is not None:
+        context = click.get_current_context()
+        for each in context.command.params:
+            given = context.get_parameter_source(each.name or "") == ParameterSource.COMMANDLINE
+            if given and each.name not in BESIDE_PLAN:
+                option = each.opts[0] if isinstance(each, click.Option) else "LABELS"
+                raise click.UsageError(f"--plan {plan} says what to fetch: omit {option}")
+        return
     if (like is None) != (to is None):
         raise click.UsageError("--like FOLDER and --to N|largest belong together: give both")
     if like is not None:
@@ -159,7 +189,7 @@ def _check(
         if out.resolve().is_relative_to(like.resolve()):
             raise click.UsageError(f"--out {out} is in --like {like}, and would count as its class")
     elif not counts:
-        raise click.UsageError("give -n N, or --like FOLDER --to N|largest")
+        raise click.UsageError("give -n N, or --like FOLDER --to N|largest, or --plan FILE")
     elif len(counts) not in (1, len(phrases)):
         raise click.UsageError(
             f"-n is given {len(counts)} times for {len(phrases)} labels: give it once, or once for "

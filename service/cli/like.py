@@ -59,7 +59,9 @@ def lacking(
     return {label: images for label, images in make.items() if images}
 
 
-def served_vocabulary(server: HttpClient, model: str | None, version: int | None) -> Vocabulary:
+def served_vocabulary(
+    server: HttpClient, model: str | None, version: int | str | None
+) -> Vocabulary:
     """Labels of a served model; by default of the one that takes requests with labels.
 
     Raises ``ClientError``.

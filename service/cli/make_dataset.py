@@ -53,7 +53,7 @@ def make_dataset(
     """Build the dataset that PLAN describes, without a server.
 
     PLAN is a YAML file with the fields of POST /generate. The files are the same as those of
-    `fetch`. Run the same command to resume an interrupted build.
+    `fetch --plan`. Run the same command to resume an interrupted build.
     """
     # SIGTERM ends it like Ctrl-C: files appear whole or not at all, so nothing needs to finish.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -15,6 +15,7 @@ __all__ = [
     "labels",
     "latent_requests",
     "latents",
+    "licences",
     "manifest",
     "process",
     "quotas",

@@ -19,7 +19,8 @@ ALIAS_PATTERN = r"^[a-z][a-z0-9-]{0,63}$"
 """Alias of a version, such as ``stable``."""
 MODEL_FILE = "model.onnx"
 VERIFIER_FILE = "verifier.onnx"
-"""Both files are in ``NAME/VERSION/``."""
+REPORT_FILE = "report.html"
+"""All three are in ``NAME/VERSION/``."""
 
 LATENT = "latent"
 """Input of a model file, float32 ``[N, Z]``."""
@@ -34,6 +35,7 @@ MAX_VALUES = 2048
 
 Kind = Literal["unconditional", "conditional"]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
+Advice = Annotated[str, Field(min_length=1, max_length=1000)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -120,6 +122,8 @@ class Manifest(_Record):
     attributes: tuple[Attribute, ...] = ()
     provenance: Provenance
     metrics: tuple[Metric, ...] = ()
+    recommendation: Advice | None = None
+    """How many of its images to add to which real ones, measured by ``training recommend``."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

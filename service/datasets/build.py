@@ -214,6 +214,11 @@ def open_build(
 
     models: local models folder. on_message: called with a sentence for each irregularity.
     """
+    if plan.request.verify is not None:
+        raise DatasetError(
+            "verify: verified images are found one after another, and files are built in parallel; "
+            "use `python -m service fetch --plan`"
+        )
     if (files := -(-plan.request.count // plan.per_file)) > MAX_FILES:
         raise DatasetError(
             f"the plan has {files:,} files, and a set may have at most {MAX_FILES:,}: raise "

@@ -5,13 +5,12 @@ https://huggingface.co/docs/hub/datasets-cards describes the fields of its YAML.
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
+from service.core.licences import hub_licence
 from service.core.set_request import SetRequest
 from service.datasets.contents import Contents, contents_of
 from service.datasets.manifest import MANIFEST, DatasetManifest
@@ -20,17 +19,10 @@ from service.formats.parquet import IMAGE
 from service.formats.records import ADDRESS, FILE_NAME
 from service.formats.registry import FOLDER
 
-LICENCES = re.compile(
-    r"mit|apache-2\.0|cc0-1\.0|cc-by-(2\.0|2\.5|3\.0|4\.0)|cc-by-sa-(3\.0|4\.0)|cc-by-nd-4\.0|"
-    r"cc-by-nc-(2\.0|3\.0|4\.0)|cc-by-nc-nd-(3\.0|4\.0)|cc-by-nc-sa-(2\.0|3\.0|4\.0)|unknown"
-)
-"""Licences that the hub has a name for, and that data often have."""
 SIZES = (
     *((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")),
     *((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M")),
 )
-OPTIONS = {"version": "model-version", "images_per_file": "per-file"}
-"""Options of ``fetch`` whose name is not that of the field."""
 CONTENTS = {
     "zip": "Each zip has the images and a `metadata.csv` with labels and addresses.",
     "webdataset": "Each tar has `KEY.png` and `KEY.json` with labels and address, and `.cls` files "
@@ -82,7 +74,8 @@ def _head(manifest: DatasetManifest, contents: Contents) -> dict[str, Any]:
         config["drop_labels"] = False  # it would drop those of a single class
     return {
         "pretty_name": _title(manifest),
-        **_licence(manifest.training_data.licence),
+        "license": hub_licence(manifest.training_data.licence),
+        "license_details": manifest.training_data.licence,
         "task_categories": [*tasks, "unconditional-image-generation"],
         "tags": ["synthetic", "figment"],
         "annotations_creators": ["machine-generated"],
@@ -111,12 +104,6 @@ def _features(manifest: DatasetManifest, contents: Contents) -> list[dict[str, A
 def _class(values: Any) -> dict[str, Any]:
     """``ClassLabel`` in a card."""
     return {"class_label": {"names": {str(at): value for at, value in enumerate(values)}}}
-
-
-def _licence(text: str) -> dict[str, str]:
-    """Fields on the rights in the training images, from which the others follow."""
-    name = re.sub(r"\s+", "-", re.split(r"[(:,;]", text.lower())[0].strip())
-    return {"license": name if LICENCES.fullmatch(name) else "other", "license_details": text}
 
 
 def _title(manifest: DatasetManifest) -> str:
@@ -180,7 +167,7 @@ def _text(manifest: DatasetManifest, contents: Contents) -> str:
 
 
 def _again(manifest: DatasetManifest) -> str:
-    """Plan that makes the same files again, or with a verifier the command."""
+    """Plan that makes the same files again."""
     origin, asked = manifest.origin, manifest.asked
     pinned = {"model": origin.model, "version": origin.version, "seed": origin.seed}
     defaults = {name: field.default for name, field in SetRequest.model_fields.items()}
@@ -189,29 +176,12 @@ def _again(manifest: DatasetManifest) -> str:
         for name, value in (asked | pinned).items()
         if name in pinned or value != defaults.get(name)
     }
-    if "verify" in fields:
-        counts = fields.pop("n")
-        labels = fields.pop("label", [])
-        words = ["python", "-m", "service", "fetch"]
-        words += map(_phrase, labels if isinstance(labels, list) else [labels])
-        for count in counts if isinstance(counts, list) else [counts]:
-            words += ["-n", str(count)]
-        for name, value in fields.items():
-            words += _option(OPTIONS.get(name, name), value)
-        return f"```sh\n{shlex.join([*words, '--out', 'SET'])}\n```"
+    command = "fetch --plan" if "verify" in fields else "make-dataset"
     plan = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     return (
-        "`python -m service make-dataset plan.yaml --out SET` makes the same files of this "
+        f"`python -m service {command} plan.yaml --out SET` makes the same files of this "
         f"`plan.yaml`:\n\n```yaml\n{plan}```"
     )
-
-
-def _option(name: str, value: Any) -> list[str]:
-    """Option of ``fetch`` for a field of its plan."""
-    if isinstance(value, Mapping):
-        value = ",".join(f"{key}:{each}" for key, each in value.items())
-    values = value if isinstance(value, list) else [value]
-    return [word for each in values for word in (f"--{name}", str(each))]
 
 
 def _phrase(label: str | Mapping[str, Any] | None) -> str:

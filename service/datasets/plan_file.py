@@ -1,5 +1,7 @@
 """Plan of a dataset: a YAML file with the fields of ``POST /generate``, a format and a file size.
 
+``make-dataset`` and ``fetch`` make the same files of it.
+
 model: anime-faces
 label: [red eyes, blue eyes]
 n: [300, 100]
@@ -51,16 +53,6 @@ class PlanFile(SetRequest):
             raise PydanticCustomError("format", "should be one of {formats}", {"formats": formats})
         return value
 
-    @field_validator("verify")
-    @classmethod
-    def _not_verified(cls, value: float | None) -> None:
-        if value is not None:
-            raise PydanticCustomError(
-                "verify",
-                "cannot be used here: verified images are found one after another, and files are "
-                "built in parallel; use `python -m service fetch --verify`",
-            )
-
     @model_validator(mode="after")
     def _images_are_counted(self) -> Self:
         if (self.like is None) != (self.to is None):
@@ -93,7 +85,7 @@ Lacking = Callable[[PlanFile], Mapping[str, int]]
 """Labels with counts for a plan with ``like``."""
 
 
-def read_plan(path: Path, lacking: Lacking | None = None) -> DatasetPlan:
+def read_plan(path: Path, lacking: Lacking) -> DatasetPlan:
     """Plan in the file at ``path``. Raises ``DatasetError`` with line and allowed values."""
     try:
         with path.open("rb") as file:
@@ -116,8 +108,6 @@ def read_plan(path: Path, lacking: Lacking | None = None) -> DatasetPlan:
     try:
         plan = PlanFile.model_validate(content)
         if plan.like is not None:
-            if lacking is None:
-                raise DatasetError(f"{path}: like cannot be used here, but in `make-dataset`")
             plan.like = str(path.parent / plan.like)
             plan.request(lacking(plan))
         return plan.plan()

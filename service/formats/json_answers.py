@@ -107,6 +107,10 @@ class ModelVersion(BaseModel):
     verifier_sha256: str | None = Field(
         description="SHA-256 of the verifier; null if there is none and `verify` is not available."
     )
+    report: str | None = Field(description="URL of its evaluation report; null if it has none.")
+    recommendation: str | None = Field(
+        description="How many of its images to add to real ones, as measured; null if it was not."
+    )
     manifest: Manifest
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
-from service.core.manifest import Kind
-from service.errors import UnknownModel
-from service.inference.model import Model
+from service.core.manifest import REPORT_FILE, Kind
+from service.errors import InvalidModel, NoReport, UnknownModel
+from service.inference.model import Model, read_file
 from service.models import aliases
+
+MAX_REPORT_BYTES = 64 << 20
+"""The pictures of a report take a few megabytes."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class ModelSet:
     """Configured default model of each kind; None: the first by name."""
     aliases: dict[str, dict[str, int]] = field(default_factory=dict)
     """Model to alias to version; every version is served. See ``aliases.py``."""
+    folder: Path = Path()
+    """Models folder that they were loaded from."""
 
     @functools.cached_property
     def _defaults(self) -> dict[Kind, str | None]:
@@ -96,6 +102,20 @@ class ModelSet:
                 aliases=self.aliases_of(name),
             )
         return versions[number]
+
+    def report_file(self, model: Model) -> Path:
+        """Evaluation report of a version, HTML; it may not exist."""
+        return self.folder / model.name / str(model.version) / REPORT_FILE
+
+    def report(self, model: Model) -> bytes:
+        """Content of ``report_file``. Raises ``NoReport``."""
+        try:
+            return read_file(self.report_file(model), MAX_REPORT_BYTES)
+        except InvalidModel as error:
+            raise NoReport(
+                f"version {model.version} of {model.name!r} has no {REPORT_FILE}; `python -m "
+                "training evaluate` and `export` write one"
+            ) from error
 
     def resolve(self, name: str | None, version: int | str | None, *, labelled: bool) -> Model:
         """Model of a request: by name, or the default; a conditional one if ``labelled``.

@@ -1,7 +1,7 @@
 """Models from an object store, copied to a local folder before they are loaded.
 
-Only files that are served are copied: NAME/aliases.json, NAME/VERSION/model.onnx and
-verifier.onnx. Processes of one user share the copies, which never change once they are complete.
+Only files that are served are copied: NAME/aliases.json, NAME/VERSION/model.onnx, verifier.onnx
+and report.html. Processes of one user share the copies, which never change once they are complete.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from service.core.manifest import MODEL_FILE, NAME_PATTERN, VERIFIER_FILE, VERSION_PATTERN
+from service.core.manifest import (
+    MODEL_FILE,
+    NAME_PATTERN,
+    REPORT_FILE,
+    VERIFIER_FILE,
+    VERSION_PATTERN,
+)
 from service.core.redact import without_passwords
 from service.core.text import first_line
 from service.errors import StartupError
@@ -25,7 +31,7 @@ from service.models import aliases
 
 FOLDER_PATTERNS = (NAME_PATTERN, VERSION_PATTERN)
 """Patterns of folder names, by depth below the models folder."""
-SERVED_FILES = {2: (aliases.FILE,), 3: (MODEL_FILE, VERIFIER_FILE)}
+SERVED_FILES = {2: (aliases.FILE,), 3: (MODEL_FILE, VERIFIER_FILE, REPORT_FILE)}
 """File names, by the number of parts of their path below the models folder."""
 LISTING = ".listing.json"
 """File of a copy: the listing of the store when it was made."""

@@ -3,6 +3,7 @@
     models/<name>/aliases.json              optional
            <name>/<version>/model.onnx
                             verifier.onnx   optional
+                            report.html     optional, read when it is requested
 
 An invalid file is rejected with a reason, and the others are served.
 """
@@ -105,7 +106,7 @@ class _Loading:
                 if model is not None:
                     models.setdefault(model.name, {})[model.version] = model
         named = {name: self._aliases(name, versions) for name, versions in models.items()}
-        return ModelSet(models, self._refused, configured_defaults, named)
+        return ModelSet(models, self._refused, configured_defaults, named, self._folder)
 
     def _unchanged(self, files: _Files) -> Model | None:
         """The version as served before, if its files are unchanged."""

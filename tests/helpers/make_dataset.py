@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from service.cli.make_dataset import make_dataset
 from service.core.manifest import Attribute
 from service.datasets.build import Execute, open_build
-from service.datasets.plan_file import read_plan
+from service.datasets.plan_file import PlanFile, read_plan
 from service.datasets.shard_builder import BuildSpec, ShardBuilder, ShardResult, ShardTask
 from service.datasets.storage import LocalStorage
 from service.models.sandbox import ModelSandbox
@@ -106,6 +106,11 @@ def in_this_process(spec: BuildSpec, tasks: deque[ShardTask]) -> Generator[Shard
         yield result
 
 
+def nothing(plan: PlanFile) -> dict[str, int]:
+    """What the classes of a plan's folder lack, for plans without one."""
+    raise AssertionError(plan.like)
+
+
 def build(
     plan: dict[str, Any], models: Path, out: Path, execute: Execute = in_this_process
 ) -> list[int]:
@@ -114,7 +119,8 @@ def build(
     path.write_text(yaml.safe_dump(plan))
     made: list[int] = []
     with open_build(
-        read_plan(path), LocalStorage(out), models, "cpu", ModelSandbox(), lambda message: None
+        *(read_plan(path, nothing), LocalStorage(out), models, "cpu", ModelSandbox()),
+        lambda message: None,
     ) as dataset:
         dataset.run(execute, made.append, made.append)
     return made

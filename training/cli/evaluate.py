@@ -59,7 +59,7 @@ def evaluate(
 ) -> None:
     """Measure a run's generator against its held-out images.
 
-    Writes evaluation/ in the run's folder: report.html, report.md, report.json, memorisation.png,
+    Writes evaluation/ in the run's folder: report.html, report.md, report.json, pictures,
     and verifier.onnx if there are labels. `export` adds them to the model. Run the same command
     again to continue an interrupted evaluation.
     """

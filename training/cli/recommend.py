@@ -27,7 +27,8 @@ from training.runs.run import Run
     type=click.FloatRange(min=0, min_open=True),
     default=20,
     show_default=True,
-    help="Duration to aim at: classifiers are trained less, but at least 0.4 times as long.",
+    help="Most that it takes: classifiers are trained less, and mixes for which no time is left "
+    "are not tried, but for the first.",
 )
 @click.option(
     "--device",
@@ -48,8 +49,8 @@ def recommend(
     """Say how many samples of a run to add to your own images, if any.
 
     Compares mixes by cross-validation on your images. Writes recommendation.json, a plan for
-    `make-dataset`, unless no mix helps, and recommendation.md. Run the same command again to
-    continue an interrupted search.
+    `fetch --plan` and `make-dataset`, unless no mix helps, and recommendation.md. Run the same
+    command again to continue an interrupted search. `export` adds the advice to the model.
     """
     opened = Run.open(run)
     generator, shown = opened.load_snapshot(snapshot)
@@ -59,7 +60,7 @@ def recommend(
         shown,
         source=real,
         data=data,
-        folder=out or run / "recommendation",
+        folder=out or opened.recommendation,
         minutes=minutes,
         device=choose_device(device),
     )

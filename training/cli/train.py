@@ -78,6 +78,8 @@ def train(
             click.echo("\n".join(summary(dataset)), err=True)
             for warning in audit.warnings(audit.quick_audit(dataset), config.data):
                 click.echo(f"warning: {warning}", err=True)
+        if config.images is not None:
+            dataset.split(config.hold_out, config.images)  # raises DataError if there are fewer
         description = DatasetDescription.of(dataset, config.licence or dataset.licence)
         run = Run.broadcast(folder, Run.plan(folder, config, description))
         if distributed.any_rank(run.dataset.info.sha256 != dataset.sha256):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from service.core.manifest import Attribute
 from training.data.reading import Reading
+from training.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,24 @@ class Dataset:
         names = None if self.names is None else tuple(compress(self.names, rows))
         return replace(self, images=self.images[rows], labels=self.labels[rows], names=names)
 
-    def split(self, share: float) -> tuple[Dataset, Dataset]:
+    def split(self, share: float, images: int | None = None) -> tuple[Dataset, Dataset]:
         """About ``1 - share`` of the images to train on, and the others to measure with.
 
         Which, follows from an image's pixels alone, whatever its orientation: copies and mirrored
-        copies stay on one side, and a set that grows keeps its split.
+        copies stay on one side, and a set that grows keeps its split. With ``images``, only so many
+        are trained on, chosen likewise; the others to measure with stay the same. Raises
+        ``DataError`` if there are fewer.
         """
-        held = np.array([_fraction(image) < share for image in self.images], dtype=np.bool_)
-        return self.take(~held), self.take(held)
+        fractions = np.array([_fraction(image) for image in self.images])
+        held = fractions < share
+        trained = ~held
+        if images is not None:
+            if images > trained.sum():
+                problem = f"has {trained.sum():,} images to train on, and {images:,} are asked for"
+                raise DataError(self.name, [problem])
+            order = np.argsort(np.where(held, 1, fractions), kind="stable")
+            trained = np.isin(np.arange(len(self)), order[:images])
+        return self.take(trained), self.take(held)
 
     def among(self, other: Dataset) -> npt.NDArray[np.bool_]:
         """Mask ``[N]`` of the images that are also in ``other``, mirrored ones too."""

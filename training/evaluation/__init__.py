@@ -8,6 +8,7 @@ __all__ = [
     "inception",
     "measure",
     "recommendation",
+    "report",
     "report_html",
     "snapshot_scores",
 ]

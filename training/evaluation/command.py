@@ -4,6 +4,7 @@ evaluation/
   report.md  report.json   results as text and as JSON
   report.html              the same with headline scores and pictures, in one file
   memorisation.png         the samples nearest to training images
+  failures.png             samples that are read wrong, and the least certain; only with labels
   verifier.onnx            the classifier that read the labels; only with labels
   classifier.safetensors   the same, kept for the next evaluation
   utility.jsonl  utility.png  downstream benefit of the samples, with --utility
@@ -85,7 +86,7 @@ def evaluate_run(
     if unconditional is not None:
         run.check_marginal(unconditional)
     folder = run.evaluation(name)
-    trained, held_out = labelled_data(run, data).split(run.config.hold_out)
+    trained, held_out = split_data(run, data)
     if len(held_out) < MIN_IMAGES:
         raise RunError(
             f"{run.folder} kept {len(held_out)} images from training, too few to measure it "
@@ -200,6 +201,11 @@ def _run_trials(
     return trials
 
 
+def split_data(run: Run, data: str | None) -> tuple[Dataset, Dataset]:
+    """Images that ``run`` was trained on, and those held out, of ``labelled_data``."""
+    return labelled_data(run, data).split(run.config.hold_out, run.config.images)
+
+
 def labelled_data(run: Run, data: str | None) -> Dataset:
     """Load the run's data; for an unconditional model, with all labels that the data has.
 
@@ -234,6 +240,8 @@ def _write(
     for name in ("report.json", "report.html", downstream_report.PICTURE):
         (folder / name).unlink(missing_ok=True)
     write_atomically(folder / "memorisation.png", report.as_picture(context))
+    if context.evaluation.failures:
+        write_atomically(folder / "failures.png", report.failures_picture(context))
     text = (
         f"# {context.name} after {context.shown:,} images\n\n{report_markdown.as_markdown(context)}"
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 from training.core.device import CPU
 from training.core.randomness import batch_indices
 from training.data import Dataset
+from training.evaluation.failures import Failures, failures
 from training.evaluation.images import MAX_IMAGES, Images, draw, rows_of
 from training.evaluation.label_scores import AttributeScore, read_labels, score_attribute, share
 from training.evaluation.memorisation import Embedding, Memorisation, memorisation, pixels
@@ -82,6 +83,8 @@ class Evaluation:
     """Share of samples of which all labels are read as requested."""
     real_right: float | None
     """Share of held-out images of which all labels are read right."""
+    failures: tuple[Failures, ...]
+    """Samples that are read wrong or with least certainty; empty for data without labels."""
     duplicates: float
     real_duplicates: float
     texture: TextureScores
@@ -125,6 +128,7 @@ def evaluate(
         )
     attributes: tuple[AttributeScore, ...] = ()
     right = real_right = None
+    failed: tuple[Failures, ...] = ()
     if verifier is not None:
         progress("reading labels")
         embed = spaces[0].embed
@@ -134,6 +138,7 @@ def evaluate(
             score_attribute(a, attribute, of_samples, of_real, conditional)
             for a, attribute in enumerate(held_out.attributes)
         )
+        failed = failures(of_samples, held_out.attributes, conditional)
         real_right = share(of_real.right.all(dim=1))
         right = share(of_samples.right.all(dim=1)) if conditional else None
 
@@ -149,6 +154,7 @@ def evaluate(
         attributes=attributes,
         right=right,
         real_right=real_right,
+        failures=failed,
         duplicates=duplicate_share(thumbs[0], thumbs[2]),
         real_duplicates=duplicate_share(thumbs[1], thumbs[2]),
         texture=compare_texture(textures[2], textures[0]),

@@ -53,6 +53,11 @@ class Mix:
         return Recipe(ratio=min(self.ratio, 1), pretrain=self.pretrain, classic=True)
 
     @property
+    def cost(self) -> float:
+        """Batches to train on for each batch of real images."""
+        return 1 + self.recipe.ratio
+
+    @property
     def refined(self) -> bool:
         """True if samples are selected, or counted by value."""
         return self.selection != "any" or self.counts != "frequency"

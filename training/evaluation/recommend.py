@@ -6,6 +6,8 @@ measured on the folds that it was chosen on:
 1. Screen: each mix on two folds. Of those within one standard error of the best, the one with the
    fewest samples goes on; then selections and counts are tried in the same way.
 2. Confirm: this mix on five folds. It is recommended if its gain exceeds one standard error.
+
+Time is limited: classifiers are trained less, and mixes for which no time is left are not tried.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ SCREEN, CONFIRM = 0, 1
 MIN_IMAGES = 100
 """Real images without which nothing is recommended: 20 to test on in each fold."""
 MIN_SCALE = 0.4
-"""Least share of the usual training: below it, a search takes longer than asked."""
+"""Least share of the usual training: instead of less, mixes are left out."""
 PROBE_STEPS, PROBE_SAMPLES = 20, 512
 
 
@@ -66,6 +68,8 @@ class Result:
     weights: Weights
     scale: float
     """Share of the usual training that each classifier got."""
+    left_out: tuple[Mix, ...] = ()
+    """Mixes that were not tried for want of time."""
 
     @property
     def mix(self) -> Mix:
@@ -92,8 +96,10 @@ class Search:
     told: dict[str, Any]
     """Fields of the log's lines; a line with others belongs to another search."""
     minutes: float
+    """Most that a search takes, but for the first mix, which is always tried and confirmed."""
     progress: Callable[[], object] = lambda: None
-    """Called after each trial."""
+    """Called after each trial, also after those that are left out."""
+    clock: Callable[[], float] = time.perf_counter
     _own: dict[tuple[int, int], FeatureNetwork] = field(default_factory=dict, init=False)
 
     def run(self) -> Result:
@@ -107,10 +113,12 @@ class Search:
         base = [self._trial(SCREEN, fold, NONE, ()) for fold in range(SCREENED)]
         labels = [self.real.labels[self._split(SCREEN, fold)[1]] for fold in range(SCREENED)]
         weights = weak_weights(np.concatenate(base), np.concatenate(labels), self.real.attributes)
-        screened = [self._screen(mix, base, weights) for mix in self.mixes()]
-        best = simplest(screened)
-        screened += [self._screen(mix, base, weights) for mix in self.refined(best.mix)]
-        best = simplest(screened)
+        mixes = self.mixes()
+        screened = [self._screen(mixes[0], base, weights)]
+        screened += self._screened(mixes[1:], base, weights)
+        refined = self.refined(simplest(screened).mix)
+        screened += self._screened(refined, base, weights)
+        best, tried = simplest(screened), {gain.mix for gain in screened}
         without = [self._trial(CONFIRM, fold, NONE, weights) for fold in range(FOLDS)]
         within = [self._trial(CONFIRM, fold, best.mix, weights) for fold in range(FOLDS)]
         confirmed = cross_validated(
@@ -123,6 +131,7 @@ class Search:
             sum(map(len, without)),
             weights,
             scale,
+            tuple(mix for mix in mixes + refined if mix not in tried),
         )
 
     def mixes(self) -> list[Mix]:
@@ -142,6 +151,40 @@ class Search:
         """Number of trials."""
         mixes = self.mixes()
         return SCREENED * (1 + len(mixes) + len(self.refined(mixes[0]))) + 2 * FOLDS
+
+    def _screened(
+        self, mixes: Sequence[Mix], base: Sequence[npt.NDArray[np.bool_]], weights: Weights
+    ) -> list[Gain]:
+        """Gains of those of ``mixes`` that there is time for."""
+        gains = []
+        for mix in mixes:
+            if self._has_time(mix):
+                gains.append(self._screen(mix, base, weights))
+            else:
+                for _ in range(SCREENED):
+                    self.progress()
+        return gains
+
+    def _has_time(self, mix: Mix) -> bool:
+        """True if ``mix`` can be screened in time to confirm any mix.
+
+        A resumed search finds the decision in the log, in which all finished trials have their
+        duration.
+        """
+        lines = [line for line in self.log.lines() if self.told.items() <= line.items()]
+        key = self.told | {"left_out": asdict(mix)}
+        if any(key.items() <= line.items() for line in lines):
+            return False
+        trials = [(line["seconds"], Mix(**line["mix"])) for line in lines if "mix" in line]
+        if any(tried == mix for _, tried in trials):
+            return True
+        spent = sum(seconds for seconds, _ in trials)
+        batch = spent / sum(tried.cost for _, tried in trials)
+        left = SCREENED * mix.cost + FOLDS * (NONE.cost + Mix(1).cost)
+        if spent + left * batch <= self.minutes * 60:
+            return True
+        self.log.append(key)
+        return False
 
     def _screen(self, mix: Mix, base: Sequence[npt.NDArray[np.bool_]], weights: Weights) -> Gain:
         folds = [self._trial(SCREEN, fold, mix, weights) for fold in range(SCREENED)]
@@ -166,6 +209,7 @@ class Search:
             if key.items() <= line.items():
                 self.progress()
                 return np.array(line["right"], dtype=np.bool_)
+        start = self.clock()
         train, test = self._split(partition, fold)
         if mix == NONE:
             network = self._classifier(partition, fold)
@@ -175,7 +219,8 @@ class Search:
             samples = self.sets.of(mix, len(chosen), own, weights)
             network = self.training.fit(chosen, samples, mix.recipe, partition * FOLDS + fold)
         right = self.training.test(network, self.real.take(test)).right
-        self.log.append(key | {"right": right.astype(int).tolist()})
+        seconds = round(self.clock() - start, 2)
+        self.log.append(key | {"seconds": seconds, "right": right.astype(int).tolist()})
         self.progress()
         return right
 
@@ -213,8 +258,8 @@ class Search:
             start = time.perf_counter()
             probe.fit(few, self.sets.pool, Mix(1).recipe, 0)
         step = (time.perf_counter() - start) / PROBE_STEPS / 2  # half of its images are real
-        screened = 1 + sum(1 + min(mix.ratio, 1) for mix in self.mixes())
-        refined = 2 * len(self.refined(NONE))
+        screened = NONE.cost + sum(mix.cost for mix in self.mixes())
+        refined = Mix(1).cost * len(self.refined(NONE))
         batches = SCREENED * (screened + refined) + 3 * FOLDS
         most = max(mix.size(len(self.real)) for mix in self.mixes())
         steps = self.training.steps(len(self.real) * (FOLDS - 1) // FOLDS)

@@ -25,7 +25,7 @@ from training.data import Dataset
 from training.errors import DataError, RunError
 from training.evaluation import own_images
 from training.evaluation.classifiers import ClassifierTraining
-from training.evaluation.command import labelled_data
+from training.evaluation.command import split_data
 from training.evaluation.downstream_report import percent
 from training.evaluation.mixes import (
     MAX_SET,
@@ -39,7 +39,7 @@ from training.evaluation.mixes import (
 from training.evaluation.recommend import FOLDS, MIN_IMAGES, MIN_SCALE, NONE, Gain, Result, Search
 from training.evaluation.samples import Samples, samples_of
 from training.networks.networks import Generator
-from training.runs.run import Log, Run
+from training.runs.run import RECOMMEND_LOG, RECOMMENDATION, Log, Run
 
 SEED = 4
 """Seed of the samples, and of the plan: it gives the images that were measured."""
@@ -85,7 +85,7 @@ def recommend(
             samples_of(generator, attributes, SEED, 2 * MAX_SET), weak, _verify(run, attributes)
         ),
         training=ClassifierTraining(mirror=run.config.mirror, device=device),
-        log=Log(folder / "recommend.jsonl"),
+        log=Log(folder / RECOMMEND_LOG),
         told={
             "shown": shown,
             "real": real.sha256,
@@ -100,13 +100,18 @@ def recommend(
         search.progress = bar.update
         result = search.run()
     mix = result.mix
-    file = folder / "recommendation.json"
+    advice = sentence(result, attributes, len(real))
+    if result.left_out:
+        click.echo(f"not tried, as {minutes:g} minutes are too few: {named(result)}", err=True)
+    file = folder / RECOMMENDATION
     file.unlink(missing_ok=True)
     if mix != NONE:
         plan = as_plan(result, run.config.name, attributes, len(real))
         write_atomically(file, json.dumps(plan, indent=2) + "\n")
     write_atomically(folder / "recommendation.md", as_markdown(result, real, run.config.mirror))
-    return sentence(result, attributes, len(real))
+    if (last := search.told | {"advice": advice}) not in search.log.lines()[-1:]:
+        search.log.append(last)
+    return advice
 
 
 def _testable(run: Run, real: Dataset, data: str | None) -> npt.NDArray[np.bool_]:
@@ -115,7 +120,7 @@ def _testable(run: Run, real: Dataset, data: str | None) -> npt.NDArray[np.bool_
     A generator brings knowledge of its training images, so samples would seem to help to read them.
     """
     try:
-        trained, _ = labelled_data(run, data).split(run.config.hold_out)
+        trained, _ = split_data(run, data)
     except (DataError, RunError) as error:
         click.echo(
             f"warning: the training data of {run.config.name} cannot be read, so images that it "
@@ -231,9 +236,24 @@ def as_markdown(result: Result, real: Dataset, mirror: bool) -> str:
             "The mixes of the first stage are compared on two folds. The one with the fewest "
             "samples within one standard error of the best is confirmed on five folds of another "
             "partition, and recommended if it gains more than one standard error.",
+            *(("", f"Not tried for want of time: {named(result)}.") if result.left_out else ()),
             "",
         ]
     )
+
+
+def named(result: Result) -> str:
+    """Mixes that were left out."""
+    parts = (
+        [
+            f"{mix.ratio:g} for each real image",
+            *(["pretrained"] if mix.pretrain else []),
+            *([mix.selection] if mix.selection != "any" else []),
+            *([f"counts by {mix.counts}"] if mix.counts != "frequency" else []),
+        ]
+        for mix in result.left_out
+    )
+    return "; ".join(", ".join(each) for each in parts)
 
 
 def _row(stage: str, gain: Gain, real: int) -> str:

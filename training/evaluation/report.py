@@ -25,6 +25,8 @@ MAX_NAME_LENGTH = 200
 """Characters that a manifest allows in a metric's name."""
 SIDE = 64
 """Pixels to which small images are enlarged, about."""
+CELL = 112
+"""Pixels to which failure cases are enlarged, at least: a caption is as wide."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ def as_json(context: EvaluationContext) -> dict[str, Any]:
             "real_right": evaluation.real_right,
             "attributes": [_attribute_json(attribute) for attribute in evaluation.attributes],
         },
+        "failures": [asdict(each) for each in evaluation.failures],
         "memorisation": [
             _memorisation_json(each, context.trained) for each in evaluation.memorisation
         ],
@@ -249,6 +252,20 @@ def as_picture(context: EvaluationContext) -> bytes:
             captions += [title, f"by {each.space}"]
     scale = max(1, SIDE // context.trained.images.shape[1])
     return grids.captioned_rows(np.concatenate(rows), captions, scale)
+
+
+def failures_picture(context: EvaluationContext) -> bytes:
+    """PNG of the failure cases, each with what was asked for and what is read."""
+    pixels = context.evaluation.samples.pixels
+    rows = [
+        (
+            row.title,
+            pixels[[case.index for case in row.cases]].cpu().numpy(),
+            [case.caption for case in row.cases],
+        )
+        for row in context.evaluation.failures
+    ]
+    return grids.captioned_images(rows, max(1, -(-CELL // context.trained.images.shape[2])))
 
 
 def _training_images(

@@ -26,6 +26,7 @@ def as_markdown(context: EvaluationContext) -> str:
     sections = [_introduction(context), _closeness(context), _spread(context)]
     if context.evaluation.attributes:
         sections += [_labels(context), *map(_values, context.evaluation.attributes)]
+        sections.append(_failures(context))
     sections += [_memorisation(context), _privacy(context)]
     if context.readers:
         sections.append(_verifier(context))
@@ -149,6 +150,22 @@ def _value(value: ValueScore) -> str:
         f"{_share(value.real_right)} | {_number(value.diversity)} | "
         f"{_number(value.real_diversity)} |"
     )
+
+
+def _failures(context: EvaluationContext) -> list[str]:
+    rows = "the samples that the classifier is least certain of"
+    if context.evaluation.right is not None:
+        rows = (
+            f"samples of the labels with most errors, read wrong with most confidence; last, {rows}"
+        )
+    return [
+        "### Failure cases",
+        "",
+        "![Samples with what was asked for and what is read](failures.png)",
+        "",
+        f"Above: {rows}. Below each: what was asked for, and what is read. An error may be the "
+        f"classifier's. `report.json` has the indices of these samples of seed {SEED}.",
+    ]
 
 
 def _memorisation(context: EvaluationContext) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from pathlib import Path
 
@@ -15,19 +16,29 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from service.core import latents
 from service.core.atomic_write import write_atomically
 from service.core.labels import Vocabulary
-from service.core.manifest import CONDITION, IMAGE, LATENT, METADATA_KEY, Manifest
+from service.core.manifest import (
+    CONDITION,
+    IMAGE,
+    LATENT,
+    METADATA_KEY,
+    MODEL_FILE,
+    REPORT_FILE,
+    VERIFIER_FILE,
+    Manifest,
+)
 from training.core.onnx_model import convert, to_bytes
 from training.core.pixels import to_uint8
 from training.errors import ExportError
+from training.evaluation.report_html import scores
 from training.export import model_card, triton
 from training.networks.marginal import Marginal
 from training.networks.networks import Block, Generator
 from training.networks.norms import ConditionalBatchNorm
 from training.networks.resampling import SmoothUp
-from training.runs.run import Run
+from training.runs.run import RECOMMENDATION, Run
 
-EVALUATED = ("verifier.onnx", "report.json", "report.html", "memorisation.png", "utility.png")
-"""Files of an evaluation that are copied beside the model; its text becomes part of the card."""
+EVALUATED = (VERIFIER_FILE, "report.json", REPORT_FILE)
+"""Files of an evaluation that are copied beside the model."""
 PARITY_LATENTS = 256
 PARITY_SHARE = 1e-4
 """At most one byte in 10,000 may differ, and by at most one level of 255: two runtimes that add in
@@ -78,17 +89,23 @@ def export(
     check_parity(exported, model, manifest)
     picture = model_card.samples(exported, manifest)
     evaluation = run.evaluation(name)
-    evaluated = run.report(shown, name) is not None
-    report = (evaluation / "report.md").read_text("utf-8") if evaluated else None
+    report = run.report(shown, name)
 
     unfinished = versions / f".{version}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
-    write_atomically(unfinished / "model.onnx", model)
+    write_atomically(unfinished / MODEL_FILE, model)
     write_atomically(unfinished / "samples.png", picture)
-    for part in EVALUATED if evaluated else ():
+    for part in EVALUATED if report else ():
         if (path := evaluation / part).exists():
             write_atomically(unfinished / part, path.read_bytes())
-    write_atomically(unfinished / "README.md", model_card.text(manifest, version, report))
+    if (
+        manifest.recommendation is not None
+        and (plan := run.recommendation / RECOMMENDATION).exists()
+    ):
+        pinned = json.loads(plan.read_bytes()) | {"version": version}
+        write_atomically(unfinished / RECOMMENDATION, json.dumps(pinned, indent=2) + "\n")
+    card = model_card.text(manifest, version, scores(report) if report else ())
+    write_atomically(unfinished / "README.md", card)
     if repository is not None:
         triton.add(repository, manifest, version, model)
     unfinished.replace(target)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import yaml
 
 from service.core import latents
 from service.core.labels import Vocabulary
-from service.core.manifest import Manifest
+from service.core.licences import hub_licence
+from service.core.manifest import REPORT_FILE, Manifest
+from training.evaluation.report import COMPARED, RIGHT
+from training.evaluation.report_html import Score
 from training.networks.marginal import Marginal
 from training.networks.networks import Generator
 from training.plots import grids
@@ -16,6 +23,10 @@ from training.runs import sampling
 
 COLUMNS = 8
 SEED = 0
+TASK = "unconditional-image-generation"
+"""Nearest task of the hub, which has none for images by label."""
+MEASURED = {RIGHT.title, *(metric.title for metric in COMPARED.values())}
+"""Metrics in the YAML."""
 
 
 def samples(generator: Generator | Marginal, manifest: Manifest) -> bytes:
@@ -43,10 +54,16 @@ def samples(generator: Generator | Marginal, manifest: Manifest) -> bytes:
     return grids.captioned_rows(images, captions)
 
 
-def text(manifest: Manifest, version: int, report: str | None) -> str:
-    """Card in Markdown; ``report`` is an evaluation's report, whose title is left out."""
+def text(manifest: Manifest, version: int, scores: Sequence[Score]) -> str:
+    """Card in Markdown with the YAML of a Hugging Face model card.
+
+    ``scores`` are the headlines of ``report.html``, which is beside the card; empty without one.
+    """
+    head = yaml.safe_dump(_head(manifest, version), sort_keys=False, allow_unicode=True)
     return "\n".join(
         [
+            f"---\n{head}---",
+            "",
             f"# {manifest.name}, version {version}",
             "",
             _summary(manifest),
@@ -54,6 +71,11 @@ def text(manifest: Manifest, version: int, report: str | None) -> str:
             "![samples](samples.png)",
             "",
             _caption(manifest),
+            "",
+            "## Evaluation",
+            "",
+            *(_scores(scores) if scores else _metrics(manifest)),
+            *_advice(manifest),
             "",
             "## Labels",
             "",
@@ -63,10 +85,6 @@ def text(manifest: Manifest, version: int, report: str | None) -> str:
             "",
             *_provenance(manifest),
             "",
-            "## Evaluation",
-            "",
-            *(_metrics(manifest) if report is None else report.splitlines()[2:]),
-            "",
             "## Use",
             "",
             "```sh",
@@ -75,6 +93,59 @@ def text(manifest: Manifest, version: int, report: str | None) -> str:
             "",
         ]
     )
+
+
+def _head(manifest: Manifest, version: int) -> dict[str, Any]:
+    """YAML in front: https://huggingface.co/docs/hub/model-cards describes its fields."""
+    dataset = manifest.provenance.dataset
+    licence = hub_licence(dataset.licence)
+    measured = [
+        {"type": _slug(metric.name), "name": metric.name, "value": metric.value}
+        for metric in manifest.metrics
+        if metric.name in MEASURED
+    ]
+    result = {
+        "task": {"type": TASK},
+        "dataset": {"type": _slug(dataset.name), "name": dataset.name},
+        "metrics": measured,
+    }
+    return {
+        "license": licence,
+        **({"license_name": _slug(dataset.licence)} if licence == "other" else {}),
+        "library_name": "onnx",
+        "pipeline_tag": TASK,
+        "tags": ["synthetic", "figment", "gan", "dcgan", manifest.kind],
+        **(
+            {"model-index": [{"name": f"{manifest.name} {version}", "results": [result]}]}
+            if measured
+            else {}
+        ),
+    }
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "unnamed"
+
+
+def _scores(scores: Sequence[Score]) -> list[str]:
+    return [
+        "| | | value | reference |",
+        "| --- | --- | --- | --- |",
+        *(f"| {x.name} | {x.level} | {x.value} | {x.reference} |" for x in scores),
+        "",
+        f"[{REPORT_FILE}]({REPORT_FILE}) says what each number means and what it does not show. It "
+        "has all other numbers, failure cases, and the samples nearest to training images. Open it "
+        "in a browser; the service has it at `GET /models/NAME/VERSION/report`.",
+    ]
+
+
+def _advice(manifest: Manifest) -> list[str]:
+    if manifest.recommendation is None:
+        return []
+    return [
+        "",
+        f"As a training set beside real images, as measured: {manifest.recommendation}",
+    ]
 
 
 def _summary(manifest: Manifest) -> str:
@@ -121,14 +192,17 @@ def _labels(manifest: Manifest) -> list[str]:
 
 def _provenance(manifest: Manifest) -> list[str]:
     dataset, provenance = manifest.provenance.dataset, manifest.provenance
+    images = provenance.training.get("images")
+    part = f"{images:,} of " if images else ""
     return [
         "| | |",
         "| --- | --- |",
-        f"| trained on | {dataset.name}, {dataset.images:,} images |",
+        f"| trained on | {dataset.name}, {part}{dataset.images:,} images |",
         f"| SHA-256 of the data | `{dataset.sha256}` |",
         f"| rights in the training images | {dataset.licence} |",
         f"| exported | {provenance.date}, by Figment {provenance.code_version} |",
-        f"| training | `{json.dumps(provenance.training)}` |",
+        f"| training | {provenance.training.get('images_shown', 0):,} images shown; the model file "
+        "has all options |",
         "",
         "The permitted use of the weights and of generated images depends on the rights in the "
         "training images. Read that line before you use or share either.",

@@ -69,7 +69,7 @@ def train(
     """
     if dataset.sha256 != run.dataset.info.sha256:
         raise RunError(f"the data is not what {run.folder} was trained on: its digest has changed")
-    trained, held_out = dataset.split(run.config.hold_out)
+    trained, held_out = dataset.split(run.config.hold_out, run.config.images)
     trainer = Trainer(run.config, run.dataset)
     _resume(run, trainer)
     recorder = None

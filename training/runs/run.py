@@ -14,6 +14,7 @@ features.safetensors    network whose features the scores are computed in
 checkpoint.safetensors  state that `resume` needs
 verdict.txt             reason why a failed run was stopped
 evaluation/             results of `evaluate` (training/evaluation/command.py)
+recommendation/         results of `recommend` (training/evaluation/recommendation.py)
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ SCORE_TITLES = {
 """Scores included in a model file, and their names there."""
 
 VERDICT = "verdict.txt"
+RECOMMENDATION, RECOMMEND_LOG = "recommendation.json", "recommend.jsonl"
 
 
 def check_unused(folder: Path) -> None:
@@ -183,6 +185,7 @@ class Run:
             channels=channels,
             attributes=self.dataset.attributes,
             metrics=self._metrics(shown),
+            recommendation=self._advice(shown),
             provenance=Provenance(
                 dataset=self.dataset.info,
                 training={"images_shown": shown} | self.config.model_dump(exclude=excluded),
@@ -221,6 +224,7 @@ class Run:
             "latent_size": own.latent_size + len(own.attributes),
             "attributes": (),
             "metrics": () if report is None else report["metrics"],
+            "recommendation": None,
             "provenance": own.provenance.model_copy(update={"training": training}),
         }
         return Manifest.model_validate(dict(own) | changes)
@@ -241,6 +245,17 @@ class Run:
             for name, title in SCORE_TITLES.items()
             if name in line
         )
+
+    def _advice(self, shown: int) -> str | None:
+        """Last advice of ``recommend``, if it is about the snapshot after ``shown`` images."""
+        lines = Log(self.recommendation / RECOMMEND_LOG).lines()
+        last = next((line for line in reversed(lines) if "advice" in line), {"shown": None})
+        return last["advice"] if last["shown"] == shown else None
+
+    @property
+    def recommendation(self) -> Path:
+        """Folder of ``recommend``, unless it writes to another."""
+        return self.folder / "recommendation"
 
     @property
     def checkpoint(self) -> Path:
@@ -291,6 +306,7 @@ class Run:
             found = json.loads(path.read_bytes())
             for metric in found["metrics"]:
                 Metric.model_validate(metric)
+            found["spread"], found["privacy"]  # the headline scores are made of these
             return found if found["images_shown"] == shown else None
         except (ValueError, LookupError, TypeError) as error:
             raise RunError(f"{path} is no evaluation; run `evaluate` again: {error!r}") from error

@@ -21,7 +21,7 @@ from service.api.auth import host_check
 from service.api.auth.access import AccessControl
 from service.api.auth.rate_limit import SCOPE_KEY, set_client
 from service.api.http_constants import NOTHING_ACTIVE
-from service.api.paths import DOCS, READINESS, STUDIO, STUDIO_FILES
+from service.api.paths import DOCS, READINESS
 from service.errors import MalformedRequest, NotReady
 from service.observability import metrics, tracing
 from service.observability.logging import REQUEST_ID, request_id
@@ -145,10 +145,9 @@ class _RequestContext:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message["headers"], (b"x-request-id", self._id.encode())]
-            path = self._scope["path"]
-            if path == DOCS:
+            if self._scope["path"] == DOCS:
                 headers.append(DOCS_POLICY)
-            elif path != STUDIO and not path.startswith(STUDIO_FILES):  # those set their own
+            elif not any(name == NOTHING_ACTIVE[0] for name, _ in headers):  # a page sets its own
                 headers.append(NOTHING_ACTIVE)
             if self._gateway.draining:
                 headers.append((b"connection", b"close"))

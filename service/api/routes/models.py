@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import HTMLResponse
 
+from service.api.caching import page
 from service.api.openapi_tables import PROBLEM, PROBLEMS, Responses
 from service.api.state import CurrentState
 from service.core.image_request import Version
@@ -21,6 +24,7 @@ from service.formats.json_answers import (
     ReloadAnswer,
 )
 from service.inference.model import Model
+from service.models.model_set import ModelSet
 
 router = APIRouter(prefix="/models", tags=["models"])
 NOT_FOUND: Responses = {404: PROBLEMS[404]}
@@ -78,7 +82,7 @@ async def show_model(name: str, state: CurrentState) -> ModelAnswer:
         kind=default.manifest.kind,
         version=default.version,
         aliases=models.aliases_of(name),
-        versions=[_describe(versions[number]) for number in sorted(versions)],
+        versions=[_describe(models, versions[number]) for number in sorted(versions)],
     )
 
 
@@ -101,14 +105,39 @@ async def show_labels(
 @router.get("/{name}/{version}", responses=NOT_FOUND)
 async def show_version(name: str, version: Version, state: CurrentState) -> ModelVersion:
     """One version of a model, with its manifest."""
-    return _describe(state.models.get(name, version))
+    models = state.models
+    return _describe(models, models.get(name, version))
 
 
-def _describe(model: Model) -> ModelVersion:
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; sandbox"
+)
+"""A report contains its style and its pictures, and no script."""
+
+
+@router.get(
+    "/{name}/{version}/report",
+    response_class=HTMLResponse,
+    responses={304: {"description": "The client has the report already."}} | NOT_FOUND,
+)
+async def show_report(
+    name: str, version: Version, state: CurrentState, request: Request
+) -> Response:
+    """Evaluation report of a version: one file that needs no network."""
+    models = state.models
+    content = await asyncio.to_thread(models.report, models.get(name, version))
+    return page(request, content, "text/html", REPORT_POLICY)
+
+
+def _describe(models: ModelSet, model: Model) -> ModelVersion:
+    url = f"/models/{model.name}/{model.version}"
     return ModelVersion(
         version=model.version,
         sha256=model.sha256,
-        url=f"/models/{model.name}/{model.version}",
+        url=url,
+        report=f"{url}/report" if models.report_file(model).is_file() else None,
+        recommendation=model.manifest.recommendation,
         verifier_sha256=model.verifier.sha256 if model.verifier else None,
         manifest=model.manifest,
     )

@@ -35,6 +35,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     put(folder, "faces", 1, model(CONDITIONAL))
     path = put(folder, "faces", 2, model(CONDITIONAL))
     path.with_name("verifier.onnx").write_bytes(verifier(("hair", 2), ("eyes", 2)))
+    path.with_name("report.html").write_text("<!doctype html><title>faces</title>")
     put(folder, "free", 1, model(manifest(name="free")))
     bounds = ("--max-images", "16", "--max-set", "64")
     with serve("--models", str(folder), *bounds, "--api-keys", f"me:{KEY}") as running:

@@ -11,7 +11,7 @@ import pytest
 from service.datasets.plan_file import read_plan
 from service.errors import DatasetError
 from tests.conftest import manifest
-from tests.helpers.make_dataset import COLOURS, SMALL, Command, load, read
+from tests.helpers.make_dataset import COLOURS, SMALL, Command, load, nothing, read
 from tests.helpers.onnx_files import model, put
 
 
@@ -55,7 +55,7 @@ from tests.helpers.onnx_files import model, put
         ("model: tiny\nlike: mine", "like and to belong together"),
         ("model: tiny\nlike: mine\nto: most", "line 3: to: "),
         ("model: tiny\nlike: mine\nto: 5\nn: 3", "omit label and n"),
-        ("model: tiny\nn: 5\nverify: 0.9", "use `python -m service fetch --verify`"),
+        ("model: tiny\nn: 5\nverify: 2", "line 3: verify: "),
         ("model: ../x\nn: 5", "line 1: model: "),
     ],
 )
@@ -63,13 +63,14 @@ def test_plans_that_are_none(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(text)
     with pytest.raises(DatasetError) as told:
-        read_plan(path)
+        read_plan(path, nothing)
     assert said in str(told.value) and str(path) in str(told.value)
 
 
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
+        (SMALL | {"verify": 0.9}, "use `python -m service fetch --plan`"),
         (SMALL | {"label": "rad"}, "did you mean 'red colour'?"),
         (SMALL | {"model": "nope"}, "no model 'nope' in "),
         (SMALL | {"version": 7}, "model 'tiny' has no version 7; available: 1, 2, latest"),

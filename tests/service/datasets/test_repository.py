@@ -110,18 +110,26 @@ def test_plan_of_the_card_makes_the_same_files(command: Command) -> None:
 
 
 @pytest.mark.server
-def test_card_of_a_verified_set_has_a_command(server: Server, tmp_path: Path) -> None:
+def test_card_of_a_verified_set_has_a_plan_for_fetch(server: Server, tmp_path: Path) -> None:
     options = ["red", "blue", "-n", "3", "-n", "5", "--model", "tiny", "--server", server.url]
     fetched = CliRunner().invoke(fetch, [*options, "--out", str(tmp_path / "out")])
     assert fetched.exit_code == 0, fetched.output
     manifest = manifest_of(tmp_path / "out")
     assert (tmp_path / "out" / "README.md").read_text() == card_of(manifest)
     manifest.asked["verify"] = 0.9
-    (again,) = re.findall(r"```sh\n(.*?)\n```", card_of(manifest), re.DOTALL)
-    assert again == (
-        f"python -m service fetch red blue -n 3 -n 5 --seed {manifest.origin.seed} --model tiny "
-        "--model-version 2 --verify 0.9 --format webdataset --per-file 1 --out SET"
-    )
+    card = card_of(manifest)
+    assert "`python -m service fetch --plan plan.yaml --out SET`" in card
+    (again,) = re.findall(r"```yaml\n(.*?)```", card, re.DOTALL)
+    assert yaml.safe_load(again) == {
+        "n": [3, 5],
+        "label": ["red", "blue"],
+        "seed": manifest.origin.seed,
+        "model": "tiny",
+        "version": 2,
+        "verify": 0.9,
+        "format": "webdataset",
+        "images_per_file": 1,
+    }
 
 
 def test_incomplete_set_has_no_card(command: Command) -> None:

@@ -59,6 +59,7 @@ def test_only_served_files_are_copied(store: Any) -> None:
         "faces/1/model.onnx": b"one",
         "faces/2/model.onnx": b"two",
         "faces/2/verifier.onnx": b"verifier",
+        "faces/2/report.html": b"report",
         "faces/aliases.json": b"{}",
     }
     for path, content in served.items():

@@ -18,12 +18,13 @@ from service.inference.session import SessionFactory
 from tests.helpers.image_files import as_folder, encoded
 from tests.helpers.server import serve
 from tests.helpers.small_runs import CPU, create_run, training
-from tests.training.conftest import pack
+from tests.training.conftest import LABELS, pack
 from training.data import Dataset, load
 from training.errors import RunError
 from training.evaluation import command
 from training.evaluation.classifiers import ClassifierTraining
 from training.evaluation.downstream import planned
+from training.evaluation.report_html import scores
 from training.loop.loop import train
 from training.networks.networks import Generator
 from training.runs.run import Log, Run
@@ -106,6 +107,17 @@ def test_evaluation_is_deterministic(trained: Path, report: dict[str, Any], tmp_
     assert json.loads(again.read_text()) == report
 
 
+def test_run_on_a_part_of_the_images_is_measured_as_one_on_all(
+    trained: Path, source: str, tmp_path: Path
+) -> None:
+    faces = load(source, ("hair", "glasses"))
+    small = create_run(tmp_path / "run", faces, data=source, attributes=LABELS, images=100)
+    few, held_out = command.split_data(small, None)
+    everything, same = command.split_data(Run.open(trained), None)
+    assert len(few) == 100 < len(everything) and few.among(everything).all()
+    assert held_out.sha256 == same.sha256
+
+
 def test_export_includes_the_evaluation(
     run: Path, held_out: Dataset, report: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -115,9 +127,17 @@ def test_export_includes_the_evaluation(
     model = load_model(folder / "model.onnx", SessionFactory("cpu"))
     assert [metric.model_dump() for metric in model.manifest.metrics] == report["metrics"]
     card = (folder / "README.md").read_text()
-    assert "### Memorisation" in card
-    assert "![Samples nearest to training images, with these](memorisation.png)" in card
-    assert (folder / "memorisation.png").exists()
+    coverage = scores(report)[0]
+    assert f"| Faithful | {coverage.level} | {coverage.value} | {coverage.reference} |" in card
+    assert "[report.html](report.html)" in card
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "model.onnx",
+        "report.html",
+        "report.json",
+        "samples.png",
+        "verifier.onnx",
+    ]
     page = (run / "evaluation" / "report.html").read_bytes()
     assert (folder / "report.html").read_bytes() == page
 

@@ -8,6 +8,7 @@ import torch
 
 from tests.helpers.small_runs import CPU, some
 from training.data import Dataset
+from training.errors import DataError
 from training.evaluation.features import QUICK, train_network
 
 
@@ -132,6 +133,17 @@ def test_a_set_that_grows_keeps_its_split(faces: Dataset) -> None:
         assert set(small.names or ()) < set(large.names or ())
     # And a larger share holds out the same images, and more.
     assert set(after[1].names or ()) < set(faces.split(0.4)[1].names or ())
+
+
+def test_part_of_the_training_images_is_measured_with_the_same_images(faces: Dataset) -> None:
+    trained, held_out = faces.split(0.3)
+    few, more = (faces.split(0.3, count) for count in (50, 200))
+    assert held_out.sha256 == few[1].sha256 == more[1].sha256
+    assert (len(few[0]), len(more[0])) == (50, 200)
+    assert few[0].among(more[0]).all() and more[0].among(trained).all()
+    assert (np.bincount(more[0].labels[:, 0], minlength=12) > 0).all()
+    with pytest.raises(DataError, match=f"has {len(trained)} images to train on, and 9,999 are"):
+        faces.split(0.3, 9999)
 
 
 def test_names_and_labels_follow_their_images(faces: Dataset) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 
 from service.core.manifest import Attribute
 from service.datasets.plan_file import read_plan
+from tests.helpers.make_dataset import nothing
 from tests.helpers.small_runs import CPU, training
 from tests.training.conftest import pack
 from training.data import Dataset, load
@@ -46,7 +49,13 @@ def pool_of(data: Dataset) -> Samples:
     return Samples(make, 2 * MAX_SET)
 
 
-def search(synthetic: Dataset, folder: Path, steps: int, signal: int = 12) -> Search:
+def search(
+    synthetic: Dataset,
+    folder: Path,
+    steps: int,
+    signal: int = 12,
+    clock: Callable[[], float] = lambda: 0,
+) -> Search:
     pool = pool_of(synthetic)
     return Search(
         real=noise(120, 1, signal),
@@ -56,6 +65,7 @@ def search(synthetic: Dataset, folder: Path, steps: int, signal: int = 12) -> Se
         log=Log(folder / "recommend.jsonl"),
         told={"shown": 1},
         minutes=1000,
+        clock=clock,
     )
 
 
@@ -117,6 +127,38 @@ def test_training_is_shortened_to_the_minutes(tmp_path: Path, monkeypatch: Any) 
         for minutes in (20, 6, 1)
     ]
     assert scales == [1, 0.6, 0.4]
+
+
+def test_mixes_are_left_out_when_time_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every trial takes a minute; all would take 32, as there is no verifier."""
+    monkeypatch.setattr(Search, "seconds", lambda self: 600.0)
+
+    def limited(minutes: float, folder: Path) -> Search:
+        ticks = itertools.count(0, 60)
+        made = search(noise(500, 2), folder, 2, clock=lambda: float(next(ticks)))
+        return replace(made, minutes=minutes, told={"shown": 1, "minutes": minutes})
+
+    whole = limited(32, tmp_path / "whole")
+    assert whole.trials() == 32
+    assert whole.run().left_out == ()
+    short = limited(20, tmp_path / "short")
+    steps: list[int] = []
+    short.progress = lambda: steps.append(1)
+    found = short.run()
+    assert len(steps) == short.trials()
+    spent = [line["seconds"] for line in short.log.lines() if "seconds" in line]
+    assert 15 * 60 <= sum(spent) <= 20 * 60
+    tried = [gain.mix for gain in found.screened]
+    assert tried[0] == Mix(0.25) and len(tried) + len(found.left_out) == 10
+    assert not {*tried} & {*found.left_out}
+    assert "16 for each real image, pretrained" in recommendation.named(found)
+    # Resumed, it finds the same decisions, though its clock has another pace.
+    again = replace(short, clock=itertools.count(0, 6000).__next__, progress=lambda: None)
+    assert str(again.run()) == str(found)
+    least = limited(1, tmp_path / "least").run()
+    assert [gain.mix for gain in least.screened] == [Mix(0.25)] and len(least.left_out) == 9
 
 
 def test_the_fewest_samples_within_one_error_of_the_best_are_chosen() -> None:
@@ -211,7 +253,7 @@ def test_advice_is_a_plan_and_a_sentence(tmp_path: Path, mix: Mix, said: str, n:
     path = tmp_path / "recommendation.json"
     plan = recommendation.as_plan(result_of(mix, weights), "faces", attributes, 400)
     path.write_text(json.dumps(plan))
-    request = read_plan(path).request
+    request = read_plan(path, nothing).request
     assert (request.model, request.n, request.seed) == ("faces", n, 4)
 
 
@@ -225,7 +267,7 @@ def test_command_writes_the_advice(
 ) -> None:
     monkeypatch.setattr(recommendation, "ClassifierTraining", functools.partial(FAST, min_steps=2))
     monkeypatch.setattr("training.evaluation.recommend.RATIOS", (1,))
-    options = ("--snapshot", "last", "--real", source, "--out", tmp_path, "--minutes", 0.001)
+    options = ("--snapshot", "last", "--real", source, "--out", tmp_path, "--minutes", 10)
     done = training("recommend", evaluated, *options)
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("For your 400 images: ")

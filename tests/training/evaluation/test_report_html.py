@@ -76,9 +76,9 @@ def test_text_from_the_data_is_escaped() -> None:
 def test_page_of_a_run_needs_no_network(evaluated: Path) -> None:
     folder = evaluated / "evaluation"
     page = (folder / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == page.count("<img") == 1
+    assert page.count('src="data:image/png;base64,') == page.count("<img") == 2
     assert not re.search(r'(src|href)="(?!data:)', page)
-    for title in ("Faithful", "Useful", "Private", "Privacy", "Error bars", "Memorisation"):
+    for title in ("Faithful", "Useful", "Private", "Privacy", "Error bars", "Failure cases"):
         assert title in page
     found = json.loads((folder / "report.json").read_text())
     assert scores(found)[0].value in page

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from google.protobuf import text_format
+from huggingface_hub import ModelCard
 from PIL import Image
 from tritonclient.grpc import model_config_pb2
 
@@ -30,7 +31,7 @@ from training.export import export, triton
 from training.loop.loop import train
 from training.networks.networks import Generator
 from training.runs import sampling
-from training.runs.run import Run
+from training.runs.run import Log, Run
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +86,7 @@ def test_the_folder_is_complete(models: Path) -> None:
     with Image.open(folder / "samples.png") as samples:
         assert samples.height == (12 + 2) * 16  # a row for each value
     card = (folder / "README.md").read_text()
+    assert "Not evaluated" not in card and "report.html" not in card
     for said in (
         "faces, 400 images",
         "MIT",
@@ -92,6 +94,41 @@ def test_the_folder_is_complete(models: Path) -> None:
         '"label": "aqua hair"',
     ):
         assert said in card
+
+
+def test_card_is_one_of_the_hugging_face_hub(evaluated: Path, tmp_path: Path) -> None:
+    done = training("export", evaluated, "--snapshot", "last", "--to", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    card = ModelCard.load(tmp_path / "small" / "1" / "README.md")
+    assert card.data.license == "mit"
+    assert card.data.pipeline_tag == "unconditional-image-generation"
+    assert {"synthetic", "conditional"} <= set(card.data.tags)
+    results = {each.metric_type: each for each in card.data.eval_results}
+    found = json.loads((evaluated / "evaluation" / "report.json").read_text())
+    (coverage,) = (each for each in found["metrics"] if each["name"] == "coverage")
+    assert results["coverage"].metric_value == coverage["value"]
+    assert results["coverage"].dataset_name == "faces"
+    assert len(card.text.splitlines()) < 60
+
+
+def test_advice_is_exported_with_its_plan(run: Path, tmp_path: Path) -> None:
+    advised = shutil.copytree(run, tmp_path / "run")
+    log = Run.open(advised).recommendation / "recommend.jsonl"
+    Log(log).append({"shown": 384, "advice": "For your 400 images: add 100."})
+    plan = {"model": "small", "n": 100, "seed": 4, "verify": 0.9}
+    log.with_name("recommendation.json").write_text(json.dumps(plan))
+    done = training("export", advised, "--snapshot", "last", "--to", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    folder = tmp_path / "small" / "1"
+    assert json.loads((folder / "recommendation.json").read_text()) == plan | {"version": 1}
+    assert "For your 400 images: add 100." in (folder / "README.md").read_text()
+    manifest = load_model(folder / "model.onnx", SessionFactory("cpu")).manifest
+    assert manifest.recommendation == "For your 400 images: add 100."
+    opened = Run.open(advised)
+    assert opened.marginal_manifest(384, "free").recommendation is None
+    assert opened.manifest(64).recommendation is None
+    Log(log).append({"shown": 64, "advice": "For your 400 images: do not add any."})
+    assert opened.manifest(384).recommendation is None  # the plan is of another snapshot
 
 
 def test_graph_follows_the_contract(models: Path) -> None:

@@ -108,6 +108,10 @@ def test_invalid_max_hours_are_rejected(hours: str) -> None:
     assert "Invalid value for '--max-hours'" in refusal("--max-hours", hours)
 
 
+def test_more_images_than_are_there_are_rejected() -> None:
+    assert "images to train on, and 1,000 are asked for" in refusal("--images", "1000")
+
+
 @pytest.mark.parametrize(("typed", "meant"), [("--widht", "--width"), ("--d-nrom", "--d-norm")])
 def test_misspelt_option_gets_a_suggestion(typed: str, meant: str) -> None:
     said = refusal(typed, "8")
