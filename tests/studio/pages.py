@@ -10,10 +10,16 @@ from playwright.sync_api import Page, expect
 
 from tests.helpers.server import ROOT, Server
 
+SHIFTS = """new PerformanceObserver((list) => {
+  window.shifts = (window.shifts ?? []).concat(list.getEntries().map(({ value, sources }) => (
+    [value, ...sources.map(({ node }) => node?.id || node?.nodeName)]
+  )));
+}).observe({ type: "layout-shift", buffered: true })"""
+"""Notes what moves on a page, and by how much; what follows a click at once is among it."""
 SHOTS = ROOT / "test-output" / "studio"
 SHOWN = (
     "() => [...document.querySelectorAll('#grid img')]"
-    ".filter((image) => image.complete && image.naturalWidth).length"
+    ".filter((image) => image.complete && image.naturalWidth > 1).length"
 )
 
 

@@ -123,14 +123,14 @@ def test_scrolling_loads_more_images(page: Page, server: Server) -> None:
 def test_verified_images(page: Page, server: Server) -> None:
     open_studio(page, server)
     chip(page, "eyes", "red")
-    page.fill("#verify", "0.95")
-    until(page, "() => document.querySelector('#found').textContent.includes('verified')")
+    page.select_option("#verify", "0.95")
+    until(page, "() => document.querySelector('#found').textContent.includes('confirmed')")
     until(page, f"() => ({SHOWN})() >= 12")
     asked = {"label": "red eyes", "seed": 1, "n": 24, "verify": 0.95}
     rows = server.client.post("/generate", json=asked).json()["images"]
     assert sources(page)[:24] == [row["url"] for row in rows]
 
-    page.fill("#verify", "0.99")
+    page.select_option("#verify", "0.99")
     with page.expect_response("**/generate") as answer:
         chip(page, "eyes", "any")
     body = answer.value.request.post_data_json
@@ -146,13 +146,14 @@ def test_set_download_and_command(page: Page, server: Server, tmp_path: Path) ->
     expect(page.locator("#estimate")).to_contain_text("10 labels, at least 20 images of each.")
     size_and_time = re.compile(r"About [\d.]+ kB, in about \d+ s")
     expect(page.locator("#estimate")).to_contain_text(size_and_time)
+    said = page.locator("#estimate").inner_text()
     with page.expect_download() as download:
         page.click("#download")
+    expect(page.locator("#estimate")).to_contain_text("Done: ")
     content = Path(download.value.path()).read_bytes()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         rows = archive.read("metadata.csv").decode().splitlines()[1:]
     assert sorted({row.split(",")[1] for row in rows}) == [str(digit) for digit in range(10)]
-    said = page.locator("#estimate").inner_text()
     (estimated,) = re.findall(r"About ([\d.]+) kB", said)
     assert float(estimated) * 1000 == pytest.approx(len(content), rel=0.3)
     page.screenshot(path=SHOTS / "take.png")
@@ -165,7 +166,7 @@ def test_set_download_and_command(page: Page, server: Server, tmp_path: Path) ->
     page.fill("#count", "19999")  # one at a time
     expect(page.locator("#download")).to_be_disabled()
     page.click("#cancel")
-    expect(page.locator("#progress-said")).to_have_text("Cancelled.")
+    expect(page.locator("#estimate")).to_have_text("Cancelled.")
     subprocess.run(
         [sys.executable, *words[1:]],
         cwd=tmp_path,
@@ -203,7 +204,7 @@ def test_controls_are_inert_before_models_are_loaded(page: Page, server: Server)
     held: list[Route] = []
     page.route("**/models", lambda route: held.append(route))
     page.goto(f"{server.url}/?model=digits&version=1")
-    expect(page.locator("#found")).to_have_text("Loading the models.")
+    expect(page.locator("#notice")).to_have_text("Loading the models.")
     with pytest.raises(PlaywrightTimeout):
         page.click("#another-seed", timeout=500)
     assert query(page) == {"model": ["digits"], "version": ["1"]}
@@ -211,6 +212,7 @@ def test_controls_are_inert_before_models_are_loaded(page: Page, server: Server)
     held[0].continue_()
     until(page, f"() => ({SHOWN})() >= 12")
     assert sources(page)[0] == "/images/digits/1/1/0.png"
+    expect(page.locator("#notice")).to_be_hidden()
 
 
 def test_invalid_links_fall_back_to_defaults(page: Page, server: Server) -> None:
@@ -222,6 +224,9 @@ def test_invalid_links_fall_back_to_defaults(page: Page, server: Server) -> None
         "label.constructor=x&label.__proto__=y&label.eyes=nothing",
     )
     open_studio(page, server, f"?{'&'.join(strange)}")
+    expect(page.locator("#notice")).to_have_text(
+        "anime-faces has no version 99. This is anime-faces, version 2."
+    )
     page.wait_for_load_state("networkidle")
     assert all(text not in page.url for text in ("NaN", "abc", "nothing", "constructor"))
     images = [url for url in asked if "/images/" in url]

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.helpers.server import ROOT, Server
-from tests.studio.pages import SHOTS, open_studio, pin_two, query, until
+from tests.studio.pages import SHIFTS, SHOTS, open_studio, pin_two, query, until
+
+NEIGHBOURS = "() => document.querySelectorAll('#neighbours:not([inert]) img')"
 
 pytestmark = [pytest.mark.browser, pytest.mark.server]
 
@@ -34,6 +36,7 @@ def test_detail_of_an_image(page: Page, server: Server, tmp_path: Path) -> None:
     until(page, "() => document.querySelector('#large').naturalWidth === 64")
 
     expect(page.locator("#labels tr")).to_have_count(2)
+    expect(page.locator("#labels")).to_contain_text("%")
     asked = {"label": "red eyes", "seed": 5, "offset": 3, "truncation": 0.8}
     (row,) = server.client.post("/generate", json=asked).json()["images"]
     told = page.locator("#labels").inner_text()
@@ -53,7 +56,7 @@ def test_detail_of_an_image(page: Page, server: Server, tmp_path: Path) -> None:
         page.click("#save")
     assert Path(download.value.path()).read_bytes() == image
 
-    until(page, "() => document.querySelectorAll('#neighbours img').length === 10")
+    until(page, f"{NEIGHBOURS}.length === 10")
     before = page.locator("#neighbours img").first.get_attribute("src")
     page.fill("#strength", "0.9")
     page.locator("#strength").dispatch_event("change")
@@ -138,17 +141,60 @@ def test_back_closes_an_image(page: Page, server: Server) -> None:
     expect(page.locator("#detail-title")).to_have_text("Image 2 of seed 1")
 
 
+def test_first_way_is_one_click_away(page: Page, server: Server) -> None:
+    open_studio(page, server, "?model=digits")
+    page.click("#first-two")
+    expect(page.locator("#film")).to_be_in_viewport()
+    expect(page.locator("#play")).to_have_text("Stop")  # it plays
+    expect(page.locator("#first-two")).to_be_hidden()
+    # An unlabelled model has nothing to choose, balance or confirm.
+    page.select_option("#model", "anime-faces-free")
+    until(page, "() => document.querySelector('#grid img')?.src.includes('/anime-faces-free/')")
+    for absent in ("#attributes", "#balance", "#verify-row", "#pins"):
+        expect(page.locator(absent)).to_be_hidden()
+    page.click("#grid a >> nth=0")
+    expect(page.locator("#see-way")).to_be_disabled()
+    page.click("[data-pin=start]")
+    expect(page.locator("[data-pin=start]")).to_have_text("Pinned as start")
+    page.click("#next")
+    expect(page.locator("[data-pin=start]")).to_have_text("Pin as start")
+    page.click("[data-pin=end]")
+    expect(page.locator("#labels")).to_be_hidden()
+    page.click("#see-way")
+    expect(page.locator("#detail")).to_be_hidden()
+    expect(page.locator("#film")).to_be_in_viewport()
+
+
 def test_model_card(page: Page, server: Server) -> None:
+    advice = {"report": "/models/anime-faces/2/report", "recommendation": "Add 1,000 images."}
+
+    def advise(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | advice)
+
+    page.route("**/models/anime-faces/2", advise)
     open_studio(page, server)
+    expect(page.locator("#rights")).to_have_class("warning")  # they are unclear
+    assert (page.locator("#report").get_attribute("href") or "").endswith(advice["report"])
     page.click("#show-card")
     expect(page.locator("#card-title")).to_have_text("anime-faces, version 2")
     about = server.client.get("/models/anime-faces/2").json()["manifest"]
     told = page.locator("#card").inner_text()
     assert about["provenance"]["dataset"]["licence"] in told
+    assert advice["recommendation"] in told
+    assert re.search(r"\d+ % of the images look like real ones \(real images: \d+ %\)", told)
+    expect(page.locator("#metrics")).to_be_hidden()
+    page.click("#card summary")
+    told = page.locator("#card").inner_text()
     for metric in about["metrics"]:
         assert metric["name"].replace("_", " ") in told
     until(page, "() => document.querySelector('#samples').naturalWidth === 512")
     page.screenshot(path=SHOTS / "card.png")
+    page.keyboard.press("Escape")
+    page.select_option("#model", "digits")
+    expect(page.locator("#rights")).to_contain_text("CC BY-SA 3.0")
+    expect(page.locator("#rights")).not_to_have_class("warning")
+    expect(page.locator("#report")).to_be_hidden()
 
 
 def test_keyboard_navigation(page: Page, server: Server) -> None:
@@ -184,20 +230,23 @@ def test_accessibility_and_layout(
         viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True
     )
     page = context.new_page()
+    page.add_init_script(SHIFTS)
     pin_two(page, server)
     name = f"{scheme}-{width}"
     for step in ("page", "detail", "card"):
         if step == "detail":
             page.click("#grid a >> nth=2")
-            until(page, "() => document.querySelectorAll('#neighbours img').length")
-            until(page, "() => document.querySelectorAll('#labels meter').length")
+            until(page, f"{NEIGHBOURS}.length")
+            expect(page.locator("#labels")).to_contain_text("%")
         if step == "card":
             page.keyboard.press("Escape")
             page.click("#show-card")
-            until(page, "() => document.querySelector('#samples').naturalWidth > 0")
+            until(page, "() => document.querySelector('#samples').naturalWidth > 1")
         page.screenshot(path=SHOTS / f"{step}-{name}.png")
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
         overflow = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
         assert overflow <= 0, step
+    shifts = page.evaluate("() => window.shifts ?? []")
+    assert sum(value for value, *_ in shifts) < 0.01, shifts
     context.close()

@@ -18,26 +18,36 @@ export class Between {
   }
 
   /** Show the interpolation between two ends; either may be missing. */
-  async start(model, start, end) {
+  start(model, start, end) {
+    this.ready = this.load(model, start, end);
+  }
+
+  /** Play the film as soon as it is there. */
+  async see() {
+    await this.ready;
+    $("film").scrollIntoView({ block: "nearest" });
+    this.play(!$("film").hidden);
+  }
+
+  async load(model, start, end) {
     this.stop?.abort();
     this.stop = new AbortController();
     const { signal } = this.stop;
     this.play(false);
     this.model = model;
+    const { width, height } = model.manifest;
     for (const [id, point] of [["pin-start", start], ["pin-end", end]]) {
       $(id).hidden = !point;
       if (!point) continue;
-      const query = new URLSearchParams();
-      if (point.label) query.set("label", point.label);
-      if (point.truncation !== 1) query.set("truncation", point.truncation);
-      const path = `/images/${model.name}/${model.version}/${point.seed}/${point.index}.png`;
-      $(id).alt = `Image ${point.index} of seed ${point.seed}, ${point.label ?? "labels as drawn"}`;
-      show($(id), query.size ? `${path}?${query}` : path);
+      const alt = `Image ${point.index} of seed ${point.seed}, ${point.label ?? "labels as drawn"}`;
+      Object.assign($(id), { alt, width, height });
+      show($(id), model.address(point));
     }
     $("pins").hidden = !start && !end;
+    $("first-two").hidden = Boolean(start || end);
     $("film").hidden = true;
-    $("between-hint").textContent =
-      start && end ? "" : "Open an image and pin it as the start or the end.";
+    const missing = start ? "end" : end ? "start" : "start or the end";
+    $("between-hint").textContent = start && end ? "" : `Open an image and pin it as the ${missing}.`;
     if (!start || !end) return;
     this.body = { from: start, to: end, steps: STEPS, model: model.name, version: model.version };
     const rows = await attempt($("between-hint"), async () => {
@@ -52,8 +62,7 @@ export class Between {
     });
     if (!rows || signal.aborted) return;
     this.frames = rows;
-    $("frame").width = model.manifest.width;
-    $("frame").height = model.manifest.height;
+    Object.assign($("frame"), { width, height });
     $("film").hidden = false;
     this.draw();
   }

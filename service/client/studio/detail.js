@@ -3,7 +3,7 @@
 
 import { $, at, make, png, save, service, shell } from "./page.js";
 import { key } from "./key.js";
-import { attempt, blob, json, pause, show } from "./server.js";
+import { attempt, BLANK, blob, json, pause, show } from "./server.js";
 
 const NEIGHBOURS = 10;
 const SETTLE_SECONDS = 0.15;
@@ -42,15 +42,26 @@ export class Detail {
       });
     }
     for (const button of document.querySelectorAll("[data-pin]")) {
-      button.addEventListener("click", () => pin(button.dataset.pin, this.point(), this.model));
+      button.addEventListener("click", () => {
+        this.state[button.dataset.pin] = this.point;
+        pin(button.dataset.pin, this.point, this.model);
+        this.showPins();
+      });
     }
   }
 
-  point() {
-    const { seed, truncation } = this.state;
-    const point = { seed, index: this.index, truncation };
-    const label = this.model.phrase(this.state.labels);
-    return label ? { ...point, label } : point;
+  get point() {
+    return this.model.point(this.state, this.index);
+  }
+
+  showPins() {
+    for (const button of document.querySelectorAll("[data-pin]")) {
+      const end = button.dataset.pin;
+      const pinned = this.state[end] && this.model.address(this.state[end]) === this.model.address(this.point);
+      button.textContent = pinned ? `Pinned as ${end}` : `Pin as ${end}`;
+      button.ariaPressed = String(Boolean(pinned));
+    }
+    $("see-way").disabled = !this.state.start || !this.state.end;
   }
 
   step(by) {
@@ -63,11 +74,11 @@ export class Detail {
     this.varying?.abort();
     this.stop = new AbortController();
     Object.assign(this, { model, state: structuredClone(state), index });
-    const url = model.address(state, index);
+    const url = model.address(this.point);
+    const { width, height } = model.manifest;
     $("detail-title").textContent = `Image ${index} of seed ${state.seed}`;
-    $("large").alt = `Image ${index}, ${model.phrase(state.labels) ?? "labels as drawn"}`;
-    $("large").width = model.manifest.width;
-    $("large").height = model.manifest.height;
+    const alt = `Image ${index}, ${model.phrase(state.labels) ?? "labels as drawn"}`;
+    Object.assign($("large"), { alt, width, height });
     show($("large"), url);
     $("address").href = $("save").href = at(url);
     $("address").textContent = url;
@@ -75,7 +86,11 @@ export class Detail {
     const opens = key() ? '-H "Authorization: Bearer $FIGMENT_API_KEY" ' : "";
     $("curl").textContent = `curl -s ${opens}${shell(at(url))} -o ${$("save").download}`;
     $("python").textContent = this.program();
-    $("labels").tBodies[0].replaceChildren();
+    this.showPins();
+    $("labels").hidden = !model.attributes.length;
+    this.fillLabels(model.attributes.map(({ name }) => [name, "…", model.verifiable ? null : undefined]));
+    $("neighbours").inert = true; // those of another image
+    if (!$("neighbours").childElementCount) this.fillNeighbours(Array(NEIGHBOURS).fill({ src: BLANK, alt: "" }));
     $("strength-said").textContent = $("strength").value;
     if (!$("detail").open) $("detail").showModal();
     this.moved(index);
@@ -115,18 +130,22 @@ export class Detail {
       return row.index === this.index ? row : { labels, verified: {} };
     });
     if (!labels || signal.aborted) return;
-    const rows = Object.entries(labels.labels ?? {}).map(([name, value]) => {
+    this.fillLabels(
+      Object.entries(labels.labels ?? {}).map(([name, value]) => [name, value, labels.verified[name]]),
+    );
+  }
+
+  fillLabels(labels) {
+    const rows = labels.map(([name, value, probability]) => {
       const row = make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value));
-      const probability = labels.verified[name];
       if (probability !== undefined) {
-        const meter = make("meter", { min: 0, max: 1, value: probability });
-        meter.setAttribute("aria-label", `The verifier's probability of ${value}`);
-        const percent = `${(100 * probability).toFixed(1)} %`;
+        const meter = make("meter", { min: 0, max: 1, value: probability ?? 0 });
+        meter.setAttribute("aria-label", `The classifier's probability of ${value}`);
+        const percent = probability === null ? "…" : `${(100 * probability).toFixed(1)} %`;
         row.append(make("td", {}, meter), make("td", { className: "number" }, percent));
       }
       return row;
     });
-    if (!rows.length) rows.push(make("tr", {}, make("td", {}, "This model has no labels.")));
     $("labels").tBodies[0].replaceChildren(...rows);
   }
 
@@ -135,7 +154,7 @@ export class Detail {
     this.varying = new AbortController();
     const { signal } = this.varying;
     const body = {
-      of: this.point(),
+      of: this.point,
       strength: Number($("strength").value),
       n: NEIGHBOURS,
       seed: this.state.seed,
@@ -144,10 +163,14 @@ export class Detail {
     };
     const answer = await attempt($("trouble-detail"), () => json("/variations", { body, signal }));
     if (!answer || signal.aborted) return;
+    this.fillNeighbours(answer.images.map(({ index, data }) => ({ src: png(data), alt: `Variation ${index}` })));
+    $("neighbours").inert = false;
+  }
+
+  fillNeighbours(images) {
+    const { width, height } = this.model.manifest;
     $("neighbours").replaceChildren(
-      ...answer.images.map(({ index, data }) =>
-        make("li", {}, make("img", { src: png(data), alt: `Variation ${index}` })),
-      ),
+      ...images.map((image) => make("li", {}, make("img", { ...image, width, height }))),
     );
   }
 }

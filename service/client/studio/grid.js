@@ -47,8 +47,10 @@ export class Grid {
     this.stop = new AbortController();
     Object.assign(this, { model, state: structuredClone(state), next: 0, tried: 0, indices: [] });
     this.growing = this.ended = false;
-    $("grid").replaceChildren();
-    $("found").textContent = "";
+    $("grid").inert = true; // the old images stay until the new ones come
+    const images = $("images");
+    images.scrollTop = 0;
+    if (images.getBoundingClientRect().top < 0) images.scrollIntoView();
     this.grow(FIRST);
   }
 
@@ -60,9 +62,11 @@ export class Grid {
     if (signal.aborted) return;
     this.growing = false;
     this.ended = !rows;
+    if ($("grid").inert) $("grid").replaceChildren();
+    $("grid").inert = false;
     for (const { index, url } of rows ?? []) this.add(index, url);
     if (rows && this.tried) {
-      $("found").textContent = `${this.indices.length} verified, ${this.tried} tried`;
+      $("found").textContent = `${this.indices.length} confirmed, ${this.tried} checked`;
     }
     // In a tall window, the end of the grid stays visible and no scrolling loads more.
     const { top } = $("more").getBoundingClientRect();
@@ -76,7 +80,7 @@ export class Grid {
       this.next += count;
       return Array.from({ length: count }, (_, i) => ({
         index: first + i,
-        url: this.model.address(this.state, first + i),
+        url: this.model.address(this.model.point(this.state, first + i)),
       }));
     }
     const body = { ...this.model.request(this.state), n: count, offset: first };

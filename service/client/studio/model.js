@@ -9,6 +9,8 @@ export class Model {
     this.verifiable = about.verifier_sha256 !== null;
     this.manifest = about.manifest;
     this.sha256 = about.sha256;
+    this.report = about.report; // its path, if there is one
+    this.recommendation = about.recommendation;
     /** Each with `name`, `values`, and in `labels` a phrase for each value. */
     this.attributes = labels.attributes;
   }
@@ -19,6 +21,13 @@ export class Model {
       json(`/models/${encodeURIComponent(name)}/labels?version=${version}`),
     ]);
     return new Model(name, about, labels);
+  }
+
+  /** Show the rights in the training images; a warning if nobody has cleared them. */
+  showRights(element) {
+    const { licence } = this.manifest.provenance.dataset;
+    element.textContent = `Rights in the training images: ${licence}`;
+    element.classList.toggle("warning", /\b(unknown|unclear)\b/i.test(licence));
   }
 
   /** The subset of `labels` that the model knows. */
@@ -50,13 +59,19 @@ export class Model {
     return body;
   }
 
+  /** An image with these choices, as requests name one. */
+  point({ seed, truncation, labels }, index) {
+    const point = { seed, index, truncation };
+    const label = this.phrase(labels);
+    return label ? { ...point, label } : point;
+  }
+
   /** The permanent address of an image, spelled as the service does. */
-  address(state, index) {
+  address({ seed, index, truncation, label }) {
     const query = new URLSearchParams();
-    const label = this.phrase(state.labels);
     if (label) query.set("label", label);
-    if (state.truncation !== 1) query.set("truncation", state.truncation);
-    const path = `/images/${this.name}/${this.version}/${state.seed}/${index}.png`;
+    if (truncation !== 1) query.set("truncation", truncation);
+    const path = `/images/${this.name}/${this.version}/${seed}/${index}.png`;
     return query.size ? `${path}?${query}` : path;
   }
 }

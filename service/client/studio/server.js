@@ -90,16 +90,20 @@ export const blob = (path, options) => request(path, { ...options, read: (answer
 
 let recovering = Promise.resolve();
 
+/** Shown until an image has come, so that its place is no broken image. */
+export const BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==";
+
 /** Show an image. Failed images are loaded again one at a time, in order. */
 export function show(image, source) {
   image.dataset.source = source;
-  image.classList.remove("missing");
   if (key()) {
+    image.src ||= BLANK;
     load(image, source);
     return;
   }
   image.src = at(source);
   image.onerror = () => {
+    image.src = BLANK;
     recovering = recovering.then(() => recover(image, source));
   };
 }
@@ -108,7 +112,7 @@ async function recover(image, source) {
   if (image.dataset.source === source && image.isConnected) await load(image, source);
 }
 
-/** Show an image through `request`, which sends the key and retries. */
+/** Show an image through `request`, which sends the key and retries; in its place, why it failed. */
 async function load(image, source) {
   try {
     const url = URL.createObjectURL(await blob(source));
@@ -116,8 +120,8 @@ async function load(image, source) {
     if (image.dataset.source === source) image.src = url;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    image.classList.add("missing");
-    image.title = error.message;
+    image.alt = image.title = `${error.message} ${image.alt}`;
+    image.removeAttribute("src"); // the text is shown instead
   }
 }
 

@@ -35,7 +35,7 @@ export function read(search) {
     labels,
     seed: whole(query.get("seed"), 1),
     truncation: number(query.get("truncation"), 1, 0.1, 1),
-    verify: number(query.get("verify"), 0, 0, 0.99),
+    verify: number(query.get("verify"), 0, 0, 1 - Number.EPSILON),
     image: whole(query.get("image"), null),
     start: readPoint(query.get("start") ?? ""),
     end: readPoint(query.get("end") ?? ""),

@@ -5,12 +5,14 @@ import { showCard } from "./card.js";
 import { Detail } from "./detail.js";
 import { Grid } from "./grid.js";
 import { Model } from "./model.js";
-import { $, make, wire } from "./page.js";
-import { attempt, json } from "./server.js";
+import { key } from "./key.js";
+import { $, at, make, save, wire } from "./page.js";
+import { attempt, blob, json } from "./server.js";
 import { read, write } from "./state.js";
 import { Take } from "./take.js";
 
 const SETTLE_MS = 250;
+const THRESHOLDS = [0, 0.5, 0.8, 0.9, 0.95, 0.99]; // probabilities of the classifier
 
 const state = read(location.search);
 let models = [];
@@ -26,8 +28,7 @@ const detail = new Detail(
   (end, point, itsModel) => {
     if (itsModel !== model) return;
     state[end] = point;
-    keep();
-    between.start(model, state.start, state.end);
+    showPinned();
   },
   (index, by) => grid.beside(index, by),
 );
@@ -46,6 +47,11 @@ function keep() {
   history.replaceState(null, "", write(state));
 }
 
+function showPinned() {
+  keep();
+  between.start(model, state.start, state.end);
+}
+
 /** Show the images of the choices, after a short time without changes. */
 function settle() {
   showValues();
@@ -58,8 +64,7 @@ function settle() {
 }
 
 function showValues() {
-  $("truncation-said").textContent = state.truncation;
-  $("verify-said").textContent = state.verify ? `${state.verify} or more` : "off";
+  $("truncation-said").textContent = `${Math.round(100 * state.truncation)} %`;
 }
 
 function chips({ name, values }) {
@@ -77,7 +82,14 @@ function chips({ name, values }) {
   return make("fieldset", {}, make("legend", {}, name), ...all);
 }
 
-const option = (value) => make("option", { value }, String(value));
+const option = (value, text = value) => make("option", { value }, String(text));
+
+function showThresholds() {
+  const thresholds = [...new Set([...THRESHOLDS, state.verify])].sort((a, b) => a - b);
+  const text = (value) => (value ? `at least ${Number((100 * value).toPrecision(9))} % sure` : "off");
+  $("verify").replaceChildren(...thresholds.map((value) => option(value, text(value))));
+  $("verify").value = state.verify;
+}
 
 /** Load a version of a model, or its default version; false if another was chosen meanwhile. */
 async function choose(name, version) {
@@ -88,20 +100,24 @@ async function choose(name, version) {
   model = loaded;
   Object.assign(state, { model: name, version: model.version, labels: model.known(state.labels) });
   $("model").value = name;
-  $("version").replaceChildren(...versions.map(option));
+  $("version").replaceChildren(...versions.map((each) => option(each, `version ${each}`)));
   $("version").value = model.version;
   $("attributes").replaceChildren(...model.attributes.map(chips));
+  $("attributes").hidden = !model.attributes.length;
   $("verify-row").hidden = !model.verifiable;
+  $("report").hidden = !model.report;
+  if (model.report) $("report").href = at(model.report);
   document.title = `${name} ${model.version} · Figment studio`;
   return true;
 }
 
 async function change(name, version) {
   $("detail").close();
+  $("notice").textContent = "";
   const chosen = await attempt($("found"), () => choose(name, version));
   if (chosen) {
     state.start = state.end = null;
-    between.start(model, null, null);
+    showPinned();
     settle();
   } else if (chosen === undefined) {
     $("model").value = model.name; // restore the previous choice
@@ -109,22 +125,29 @@ async function change(name, version) {
   }
 }
 
+/** Show what the link names; the result says what the service does not have. */
 async function begin() {
   ({ models } = await json("/models"));
   const preferred = models.find((each) => each.default && each.kind === "conditional") ?? models[0];
-  const known = models.some((each) => each.name === state.model);
+  const wanted = { name: state.model, version: state.version };
+  const known = models.find(({ name }) => name === wanted.name);
+  if (wanted.name && !known) Object.assign(state, { version: null, image: null, start: null, end: null });
   $("model").replaceChildren(...models.map(({ name }) => option(name)));
-  await choose(known ? state.model : preferred.name, state.version);
+  await choose((known ?? preferred).name, state.version);
   $("seed").value = state.seed;
   $("truncation").value = state.truncation;
-  $("verify").value = state.verify;
+  showThresholds();
   showValues();
   grid.start(model, state);
   if (state.image !== null) detail.open(model, state, state.image);
   between.start(model, state.start, state.end);
   take.start(model, state);
   keep();
-  for (const part of document.querySelectorAll("[inert]")) part.inert = false;
+  for (const part of document.querySelectorAll("body > [inert]")) part.inert = false;
+  const instead = `This is ${model.name}, version ${model.version}.`;
+  if (wanted.name && !known) return `This service has no model ${wanted.name}. ${instead}`;
+  if (wanted.version && wanted.version !== model.version) return `${model.name} has no version ${wanted.version}. ${instead}`;
+  return "";
 }
 
 $("wishes").addEventListener("submit", (event) => event.preventDefault());
@@ -149,8 +172,22 @@ for (const name of ["truncation", "verify"]) {
 }
 $("unpin").addEventListener("click", () => {
   state.start = state.end = null;
-  keep();
-  between.start(model, null, null);
+  showPinned();
+});
+$("first-two").addEventListener("click", () => {
+  [state.start, state.end] = grid.indices.map((index) => model.point(state, index));
+  showPinned();
+  between.see();
+});
+$("see-way").addEventListener("click", () => {
+  $("detail").close();
+  between.see();
+});
+// A link sends no key: with one, the report is saved by script.
+$("report").addEventListener("click", (event) => {
+  if (!key()) return;
+  event.preventDefault();
+  attempt($("notice"), async () => save(await blob(model.report), `${model.name}-${model.version}-report.html`));
 });
 addEventListener("popstate", () => {
   const { image } = read(location.search);
@@ -159,4 +196,4 @@ addEventListener("popstate", () => {
 });
 if (matchMedia("(max-width: 40rem)").matches) $("fold").open = false;
 wire();
-attempt($("found"), begin);
+$("notice").textContent = (await attempt($("notice"), begin)) ?? $("notice").textContent;

@@ -20,7 +20,10 @@ const duration = (seconds) =>
 
 export class Take {
   constructor() {
-    $("take").addEventListener("input", () => this.describe());
+    $("take").addEventListener("input", () => {
+      if (!this.loading) this.message = null;
+      this.describe();
+    });
     $("take").addEventListener("submit", (event) => {
       event.preventDefault();
       this.download();
@@ -44,7 +47,9 @@ export class Take {
         ),
       );
       $("balance").hidden = !model.attributes.length;
+      model.showRights($("rights"));
     }
+    if (!this.loading) this.message = null;
     this.describe();
     this.measuring?.abort();
     this.measuring = new AbortController();
@@ -113,7 +118,12 @@ export class Take {
       sentences.push(`About ${megabytes(this.size(n, format))}, in about ${duration(seconds)}.`);
     }
     if (n > MAX_IN_BROWSER) sentences.push("Too many for a browser: use the command line.");
-    $("estimate").textContent = sentences.join(" ");
+    $("estimate").textContent = this.message ?? sentences.join(" ");
+  }
+
+  /** Show how a download goes in place of the estimate, until another set is chosen. */
+  tell(message) {
+    this.message = $("estimate").textContent = message;
   }
 
   size(n, format) {
@@ -132,15 +142,16 @@ export class Take {
     this.loading = $("download").disabled = true;
     $("cancel").hidden = $("progress").hidden = false;
     $("progress").value = 0;
-    const answer = await attempt($("progress-said"), () =>
+    this.tell("Waiting for the first images.");
+    const answer = await attempt($("estimate"), () =>
       request(`/generate?format=${format}`, { body, signal }),
     );
+    if (!answer) this.tell($("estimate").textContent);
     // No resume after a lost connection: the command line does that.
     const parts = answer && (await this.receive(answer.body.getReader(), total).catch(() => null));
-    if (signal.aborted) $("progress-said").textContent = "Cancelled.";
+    if (signal.aborted) this.tell("Cancelled.");
     else if (parts === null) {
-      $("progress-said").textContent =
-        "The connection was lost. The command line can resume a download; this button cannot.";
+      this.tell("The connection was lost. The command line can resume a download; this button cannot.");
     } else if (parts) save(new Blob(parts), `${body.model}-${body.seed}.${SUFFIXES[format]}`);
     $("cancel").hidden = $("progress").hidden = true;
     this.loading = false;
@@ -159,10 +170,10 @@ export class Take {
       $("progress").value = Math.min(bytes / total, 1);
       if (performance.now() - shown > 1000) {
         shown = performance.now();
-        $("progress-said").textContent = `${megabytes(bytes)} of about ${megabytes(total)}`;
+        this.tell(`${megabytes(bytes)} of about ${megabytes(total)}`);
       }
     }
-    $("progress-said").textContent = `Done: ${megabytes(bytes)}.`;
+    this.tell(`Done: ${megabytes(bytes)}.`);
     return parts;
   }
 }
