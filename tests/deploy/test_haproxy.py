@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import yaml
 
 from service.settings import Settings
 from tests.helpers.dns_server import DnsServer, dns_server
+from tests.helpers.ports import free_port
 from tests.helpers.server import ROOT, Server, serve
 from tests.helpers.waiting import wait_until
 
@@ -35,13 +35,6 @@ ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 WAIT_SECONDS = 30
 MAX_REPLICAS = 32
 """Server slots in the configuration."""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

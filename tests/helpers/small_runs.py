@@ -22,7 +22,7 @@ from training.runs.run import DatasetDescription, Run
 # Forks of a server that has imported PyTorch, and what a run imports later.
 FORKS = multiprocessing.get_context("forkserver")
 PLOTS = "matplotlib.backends.backend_agg"
-FORKS.set_forkserver_preload(["tests.helpers.small_runs", "torch._dynamo", PLOTS])
+FORKS.set_forkserver_preload(["tests.helpers.small_runs", PLOTS])
 
 CPU = torch.device("cpu")
 Start = Callable[..., Run]

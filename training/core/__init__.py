@@ -1,3 +1,12 @@
-"""Small tools: device and precision, seeds, several processes, pixels, ONNX files, signals."""
+"""Small tools: Adam, device, precision, seeds, processes, pixels, ONNX files, signals."""
 
-__all__ = ["device", "distributed", "durations", "interrupt", "onnx_model", "pixels", "randomness"]
+__all__ = [
+    "adam",
+    "device",
+    "distributed",
+    "durations",
+    "interrupt",
+    "onnx_model",
+    "pixels",
+    "randomness",
+]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from training.core.adam import Adam
 from training.core.device import CPU
 from training.core.randomness import stream
 from training.networks.minibatch import MinibatchDiscrimination
@@ -129,7 +130,7 @@ def _discriminator(minibatch: bool) -> nn.Module:
 
 
 def _adam(network: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.Adam(network.parameters(), betas=BETAS, fused=True)
+    return Adam(network.parameters(), betas=BETAS, fused=True)
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

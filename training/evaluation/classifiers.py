@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from training.core.adam import Adam
 from training.core.device import CPU
 from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
@@ -137,7 +138,7 @@ class ClassifierTraining:
     ) -> FeatureNetwork:
         """Train for ``steps``, with a rate that falls to 0, and return to the best state by
         ``validation``, or stay at the last. The network is in inference mode before and after."""
-        optimizer = torch.optim.Adam(network.parameters(), lr, fused=True)
+        optimizer = Adam(network.parameters(), lr, fused=True)
         best, state = -math.inf, None
         checks = {steps * (check + 1) // CHECKS for check in range(CHECKS)}
         for step in range(steps):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from training.core.adam import Adam
 from training.core.device import CPU, choose_precision, convolutions_in
 from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
@@ -127,7 +128,7 @@ def train_network(
     rotations = _rotations(dataset)
     with scoped_seed(seed, "features", 0, device):
         network = new_network(dataset, device).train()
-        optimizer = torch.optim.Adam(network.parameters(), LR, fused=True)
+        optimizer = Adam(network.parameters(), LR, fused=True)
         total = min(schedule.epochs * len(dataset), schedule.max_images)
         images, labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
         for shown in tqdm(range(0, total, BATCH), "classifier", unit="batch", disable=None):

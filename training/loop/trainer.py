@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 
 from training.config import MINIBATCH_GROUPS, TrainingConfig
 from training.core import distributed
+from training.core.adam import Adam
 from training.core.device import choose_device, choose_precision, convolutions_in
 from training.core.pixels import to_networks
 from training.core.randomness import batch_indices, scoped_seed, stream
@@ -357,9 +358,9 @@ class Trainer:
     def _convolving(self) -> AbstractContextManager[object]:
         return convolutions_in(self.precision, self.device)
 
-    def _adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
+    def _adam(self, network: nn.Module, lr: float) -> Adam:
         betas = (self.config.beta1, self.config.beta2)
-        adam = torch.optim.Adam(network.parameters(), lr, betas, fused=True)
+        adam = Adam(network.parameters(), lr, betas, fused=True)
         for group in adam.param_groups:
             group["initial_lr"] = lr
         return adam

@@ -17,8 +17,6 @@ from tests.helpers import onnx_files
 from tests.helpers.documents import DOCS, blocks
 from tests.helpers.server import Server, serve
 
-openai = pytest.importorskip("openai")
-
 pytestmark = pytest.mark.server
 
 KEY, SLOW = "figment_for-openai", "figment_for-openai-slow"
@@ -26,7 +24,13 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def sdk(server: Server) -> Iterator[Any]:
+def openai() -> Any:
+    """The SDK; importing it takes a second."""
+    return pytest.importorskip("openai")
+
+
+@pytest.fixture(scope="module")
+def sdk(openai: Any, server: Server) -> Iterator[Any]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client
 
@@ -145,7 +149,7 @@ def test_models(sdk: Any, client: httpx.Client) -> None:
     ],
 )
 def test_bad_fields_are_refused(
-    sdk: Any, fields: dict[str, Any], param: str | None, code: str | None, words: str
+    openai: Any, sdk: Any, fields: dict[str, Any], param: str | None, code: str | None, words: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         sdk.images.generate(**fields)
@@ -157,7 +161,7 @@ def test_bad_fields_are_refused(
 
 
 @pytest.mark.parametrize("call", ["generate", "retrieve", "chat"])
-def test_unknown_models_and_paths(sdk: Any, call: str) -> None:
+def test_unknown_models_and_paths(openai: Any, sdk: Any, call: str) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         if call == "generate":
             sdk.images.generate(prompt="red eyes", model="gpt-image-2")
@@ -192,7 +196,7 @@ def test_bodies_without_the_sdk(
     assert error["code"] == (code or error["code"])
 
 
-def test_keys_and_rate_limits(guarded: Server) -> None:
+def test_keys_and_rate_limits(openai: Any, guarded: Server) -> None:
     def sdk_with(key: str) -> Any:
         return openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=key, max_retries=0)
 
@@ -208,7 +212,7 @@ def test_keys_and_rate_limits(guarded: Server) -> None:
     assert int(limited.value.response.headers["retry-after"]) >= 1
 
 
-def test_sdk_retries_until_the_rate_allows_it(guarded: Server) -> None:
+def test_sdk_retries_until_the_rate_allows_it(openai: Any, guarded: Server) -> None:
     with openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=SLOW, max_retries=5) as patient:
         for _ in range(2):
             assert len(patient.images.generate(prompt="blue eyes", n=1).data) == 1

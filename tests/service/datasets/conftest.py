@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,16 @@ def undisturbed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def server(models: Path) -> Iterator[Server]:
     with serve("--models", str(models), "--max-wait", "30") as running:
         yield running
+
+
+@pytest.fixture
+def hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The library ``datasets``, with a cache of its own; importing it takes a second."""
+    import datasets
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    return datasets
 
 
 BUCKET = '''

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 import webdataset
 
@@ -23,12 +22,6 @@ ALL = SMALL | {"label": ["red, small", "blue, small", "red, large"], "n": 300, "
 SPLITS = {"splits": {"train": 0.8, "val": 0.2}}
 FOLDERS = ALL | SPLITS | {"format": "zip", "layout": "folders", "by": "colour"}
 JOINT = FOLDERS | {"by": ["colour", "size"], "images_per_file": 300}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
 
 
 def unpacked(command: Command) -> Path:
@@ -92,17 +85,17 @@ def test_indexes_name_what_is_there(command: Command) -> None:
             assert (command.out / shard["url"]).stat().st_size == shard["filesize"]
 
 
-def test_hugging_face_reads_shards(command: Command) -> None:
+def test_hugging_face_reads_shards(command: Command, hugging_face: Any) -> None:
     command.build(ALL | SPLITS | {"format": "webdataset", "by": ["colour", "size"]})
     files = {name: str(command.out / f"tiny-{name}-*.tar") for name in ("train", "val")}
-    loaded = datasets.load_dataset("webdataset", data_files=files)
+    loaded = hugging_face.load_dataset("webdataset", data_files=files)
     assert loaded["train"].num_rows + loaded["val"].num_rows == 300
     assert Counter(loaded["train"]["cls"]).keys() == {0, 1, 2}  # red small, red large, blue small
 
 
-def test_hugging_face_reads_folders_of_classes(command: Command) -> None:
+def test_hugging_face_reads_folders_of_classes(command: Command, hugging_face: Any) -> None:
     command.build(JOINT)
-    loaded = datasets.load_dataset("imagefolder", data_dir=str(unpacked(command)))
+    loaded = hugging_face.load_dataset("imagefolder", data_dir=str(unpacked(command)))
     assert {*loaded} == {"train", "validation"}
     for split in loaded.values():
         assert split.features["label"].names == ["blue__small", "red__large", "red__small"]
@@ -111,19 +104,19 @@ def test_hugging_face_reads_folders_of_classes(command: Command) -> None:
     assert counts == {0: 100, 1: 100, 2: 100}
 
 
-def test_hugging_face_reads_a_table_for_each_split(command: Command) -> None:
+def test_hugging_face_reads_a_table_for_each_split(command: Command, hugging_face: Any) -> None:
     command.build(ALL | SPLITS | {"format": "zip", "images_per_file": 300})
     with files_left_open():
-        loaded = datasets.load_dataset("imagefolder", data_dir=str(unpacked(command)))
+        loaded = hugging_face.load_dataset("imagefolder", data_dir=str(unpacked(command)))
     assert {*loaded} == {"train", "validation"}
     colours = Counter(loaded["train"]["colour"]) + Counter(loaded["validation"]["colour"])
     assert colours == {"red": 200, "blue": 100}
 
 
-def test_hugging_face_reads_classes_of_parquet(command: Command) -> None:
+def test_hugging_face_reads_classes_of_parquet(command: Command, hugging_face: Any) -> None:
     command.build(ALL | SPLITS | {"format": "parquet"})
     files = {name: str(command.out / f"tiny-{name}-*.parquet") for name in ("train", "val")}
-    loaded = datasets.load_dataset("parquet", data_files=files)
+    loaded = hugging_face.load_dataset("parquet", data_files=files)
     assert loaded["train"].features["size"].names == ["small", "large"]
     sizes = Counter(loaded["train"]["size"]) + Counter(loaded["val"]["size"])
     assert sizes == {0: 200, 1: 100}
@@ -131,7 +124,7 @@ def test_hugging_face_reads_classes_of_parquet(command: Command) -> None:
 
 
 @pytest.mark.parametrize("splits", [{}, SPLITS])
-def test_images_as_files(command: Command, splits: dict[str, Any]) -> None:
+def test_images_as_files(command: Command, hugging_face: Any, splits: dict[str, Any]) -> None:
     """As they are in a zip, with their table; loaders take the folder as it is."""
     plan = ALL | splits | {"layout": "folders", "by": "colour"}
     command.build(plan | {"format": "zip"})
@@ -146,7 +139,7 @@ def test_images_as_files(command: Command, splits: dict[str, Any]) -> None:
     assert {name: path.read_bytes() for name, path in found.items()} == expected
     tables = [csv.DictReader(path.read_text().splitlines()) for path in command.made()]
     assert {row["file_name"] for table in tables for row in table} == found.keys()
-    loaded = datasets.load_dataset("imagefolder", data_dir=str(command.out))
+    loaded = hugging_face.load_dataset("imagefolder", data_dir=str(command.out))
     for split in loaded.values():
         assert split.features["label"].names == ["blue", "red"]
     assert sum(split.num_rows for split in loaded.values()) == 300

@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -56,14 +55,10 @@ def manifest_of(folder: Path) -> DatasetManifest:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_load_dataset_reads_the_folder(
-    command: Command, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_load_dataset_reads_the_folder(command: Command, hugging_face: Any, name: str) -> None:
     plan = PLANS[name]
     command.build(plan)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", command.folder / "cache")
-    datasets.disable_progress_bars()
-    found = datasets.load_dataset(str(command.out))
+    found = hugging_face.load_dataset(str(command.out))
     assert {split: rows.num_rows for split, rows in found.items()} == {"train": plan["n"]}
     rows = found["train"]
     if plan["format"] == "webdataset":
@@ -195,23 +190,17 @@ def test_licences(command: Command, text: str, licence: str) -> None:
     assert (head["license"], head["license_details"]) == (licence, text)
 
 
-def test_class_folders_of_one_class_keep_their_label(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_class_folders_of_one_class_keep_their_label(command: Command, hugging_face: Any) -> None:
     command.build(PLANS["folder"] | {"label": "red", "n": 20, "splits": {"a": 1e-9, "b": 1 - 1e-9}})
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", command.folder / "cache")
-    found = datasets.load_dataset(str(command.out))
+    found = hugging_face.load_dataset(str(command.out))
     assert {*found} == {"b"}, "a split without images is none for a loader"
     assert found["b"].features["label"].names == ["red"]
     assert found["b"].num_rows == 20
 
 
-def test_class_folders_have_a_card_of_their_splits(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_class_folders_have_a_card_of_their_splits(command: Command, hugging_face: Any) -> None:
     command.build(PLANS["folder"] | {"splits": {"train": 0.5, "val": 0.5}})
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", command.folder / "cache")
-    found = datasets.load_dataset(str(command.out))
+    found = hugging_face.load_dataset(str(command.out))
     assert {*found} == {"train", "val"}
     assert sum(rows.num_rows for rows in found.values()) == 40
     assert found["val"].features["label"].names == ["blue", "red"]

@@ -32,7 +32,7 @@ OPTIONS = (
     *("--kimg", "0.048", "--hold-out", "0.4", "--ema-halflife-kimg", "0"),
 )
 
-LONG = ("--kimg", "0.64", "--snapshot-kimg", "0.16", "--tick-kimg", "0.032")
+LONG = ("--kimg", "0.64", "--snapshot-kimg", "0.32", "--tick-kimg", "0.032")
 
 
 def train(

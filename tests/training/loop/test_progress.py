@@ -1,4 +1,4 @@
-"""The recipe of `faces` learns: from nothing to recognisable avatars in a minute of one core."""
+"""The recipe of `faces` learns: from nothing to recognisable avatars in 15 s of one core."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from training.loop.trainer import Trainer
 from training.presets import PRESETS
 from training.runs.run import DatasetDescription
 
-SIDE, IMAGES, KIMG = 28, 1500, 24
+SIDE, IMAGES, KIMG = 16, 1500, 24
 
 
 def small_avatars() -> Dataset:
-    """Avatars of 28x28 with the colour of their hair."""
+    """Avatars of 16x16 with the colour of their hair."""
     drawn = avatars.draw(IMAGES)
     box = Image.Resampling.BOX
     images = [
@@ -38,9 +38,10 @@ def small_avatars() -> Dataset:
 
 
 @pytest.mark.slow
-def test_faces_are_learnt_within_a_minute() -> None:
-    """A learning rate of a tenth stays at a distance of 470, and a run without the mismatched
-    pairs and the label head at 116, with 24 % of the colours right (24,960 images)."""
+def test_faces_are_learnt() -> None:
+    """Seeds 0 to 2 end at a distance of 10 to 14, with a coverage of 0.47 to 0.51 and 98 % of the
+    colours right. A learning rate of a tenth stays at a distance of 305, and a run without the
+    mismatched pairs and the label head at 49, with 0.06 and 41 %."""
     faces = small_avatars()
     trained, held_out = faces.split(0.25)
     network = features.train_network(trained, mirror=True, device=CPU)
@@ -58,6 +59,6 @@ def test_faces_are_learnt_within_a_minute() -> None:
     trainer.recalibrate_batch_norm()
     after = Scorer(held_out, network, (), trained).measure(trainer.ema)
     assert before.frechet > 300
-    assert after.frechet < 60
+    assert after.frechet < 30
     assert after.coverage > 0.3
     assert after.labels_right is not None and after.labels_right > 0.85
