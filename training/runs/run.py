@@ -170,7 +170,7 @@ class Run:
         height, width, channels = self.dataset.image_shape
         # These have fields of their own, or describe the machine rather than the model.
         excluded = {"data", "name", "attributes", "licence", "device"}
-        excluded |= {"split", "table", "encoding", "unconditional"}
+        excluded |= {"split", "table", "encoding", "unconditional", "on_bad"}
         return Manifest(
             name=self.config.name,
             kind="conditional" if self.dataset.attributes else "unconditional",
