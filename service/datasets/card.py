@@ -192,7 +192,7 @@ def _again(manifest: DatasetManifest) -> str:
     if "verify" in fields:
         counts = fields.pop("n")
         labels = fields.pop("label", [])
-        words = ["python", "-m", "service", "fetch"]
+        words = ["figment", "fetch"]
         words += map(_phrase, labels if isinstance(labels, list) else [labels])
         for count in counts if isinstance(counts, list) else [counts]:
             words += ["-n", str(count)]
@@ -201,7 +201,7 @@ def _again(manifest: DatasetManifest) -> str:
         return f"```sh\n{shlex.join([*words, '--out', 'SET'])}\n```"
     plan = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     return (
-        "`python -m service make-dataset plan.yaml --out SET` makes the same files of this "
+        "`figment make-dataset plan.yaml --out SET` makes the same files of this "
         f"`plan.yaml`:\n\n```yaml\n{plan}```"
     )
 

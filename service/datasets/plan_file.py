@@ -58,7 +58,7 @@ class PlanFile(SetRequest):
             raise PydanticCustomError(
                 "verify",
                 "cannot be used here: verified images are found one after another, and files are "
-                "built in parallel; use `python -m service fetch --verify`",
+                "built in parallel; use `figment fetch --verify`",
             )
 
     @model_validator(mode="after")

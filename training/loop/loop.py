@@ -113,7 +113,7 @@ def train(
                     recorder.save()
                 raise Interrupted(
                     f"stopped after {trainer.shown} images; continue with "
-                    f"`python -m training resume {run.folder}`",
+                    f"`figment resume {run.folder.resolve()}`",
                     interrupt.number,
                 )
 

@@ -60,7 +60,7 @@ def check_unused(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise RunError(
             f"{folder} is not empty; continue that run with "
-            f"`python -m training resume {folder}`, or name another folder with --out"
+            f"`figment resume {folder.resolve()}`, or name another folder with --out"
         )
 
 

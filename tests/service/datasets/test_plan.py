@@ -55,7 +55,7 @@ from tests.helpers.onnx_files import model, put
         ("model: tiny\nlike: mine", "like and to belong together"),
         ("model: tiny\nlike: mine\nto: most", "line 3: to: "),
         ("model: tiny\nlike: mine\nto: 5\nn: 3", "omit label and n"),
-        ("model: tiny\nn: 5\nverify: 0.9", "use `python -m service fetch --verify`"),
+        ("model: tiny\nn: 5\nverify: 0.9", "use `figment fetch --verify`"),
         ("model: ../x\nn: 5", "line 1: model: "),
     ],
 )

@@ -119,7 +119,7 @@ def test_card_of_a_verified_set_has_a_command(server: Server, tmp_path: Path) ->
     manifest.asked["verify"] = 0.9
     (again,) = re.findall(r"```sh\n(.*?)\n```", card_of(manifest), re.DOTALL)
     assert again == (
-        f"python -m service fetch red blue -n 3 -n 5 --seed {manifest.origin.seed} --model tiny "
+        f"figment fetch red blue -n 3 -n 5 --seed {manifest.origin.seed} --model tiny "
         "--model-version 2 --verify 0.9 --format webdataset --per-file 1 --out SET"
     )
 
