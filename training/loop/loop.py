@@ -18,7 +18,6 @@ from training.errors import Interrupted, RunError
 from training.loop.recorder import Progress, RunRecorder
 from training.loop.tensorboard import TensorBoardLog
 from training.loop.trainer import Trainer
-from training.runs import checkpoint
 from training.runs.run import Run
 
 
@@ -123,7 +122,7 @@ def _resume(run: Run, trainer: Trainer) -> None:
 
     Raises ``RunError`` if the checkpoint of another rank is further.
     """
-    own = checkpoint.shown(run.checkpoint) if run.checkpoint.exists() else 0
+    own = run.shown
     if distributed.rank() == 0:
         if own:
             trainer.load(run.checkpoint)
