@@ -52,19 +52,30 @@ soak: $(DEVELOP)/ready  ## overload it, end it a hundred times, and have it run 
 	$(DEVELOP)/bin/python -m benchmarks.shutdown
 	$(DEVELOP)/bin/python -m benchmarks.soak
 
+# `figment` in an environment works in every folder: -P leaves the current one out of the imports.
+define FIGMENT
+@echo '$(CURDIR)' > $$(echo $(1)/lib/python*/site-packages)/figment.pth
+@printf '#!/bin/sh\nexec "%s" -P -m figment "$$@"\n' '$(CURDIR)/$(1)/bin/python' > $(1)/bin/figment
+@chmod +x $(1)/bin/figment
+endef
+
 $(SERVE)/ready: requirements/serve-$(RUNTIME).txt
+	@echo "installing what serving needs into $(SERVE): this takes about a minute, once"
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Figment needs Python 3.11+")'
 	$(PYTHON) -m venv --clear $(SERVE)
 	$(SERVE)/$(PIP) install --quiet --require-hashes --requirement $<
+	$(call FIGMENT,$(SERVE))
 	@touch $@
 
 # PyTorch first and without a hash: which of its builds fits depends on the machine.
 $(DEVELOP)/ready: requirements/develop.txt
+	@echo "installing PyTorch and all that training and tests need into $(DEVELOP): this takes minutes, once"
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Figment needs Python 3.11+")'
 	$(PYTHON) -m venv --clear $(DEVELOP)
 	$(DEVELOP)/$(PIP) install --quiet $(TORCH)
 	$(DEVELOP)/$(PIP) install --quiet --require-hashes --no-deps --requirement $<
 	$(DEVELOP)/$(PIP) check
+	$(call FIGMENT,$(DEVELOP))
 	@touch $@
 
 $(TOOLS)/ready: requirements/tools.txt

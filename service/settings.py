@@ -13,8 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.errors import StartupError
 
 PREFIX = "FIGMENT_"
-CLIENT_KEY = "FIGMENT_API_KEY"
-"""Key that the client sends; not a setting of the service."""
+OF_THE_CLIENT = ("FIGMENT_API_KEY", "FIGMENT_SERVER")
+"""Variables of the client: the key that it sends, and the server's URL; not settings."""
 Device = Literal["auto", "cuda", "cpu"]
 LogFormat = Literal["text", "json"]
 MAX_SECONDS = 1_000_000
@@ -171,7 +171,7 @@ def check_environment() -> None:
     """
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in (*known, CLIENT_KEY):
+        if name.startswith(PREFIX) and name not in (*known, *OF_THE_CLIENT):
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise StartupError(f"{name} is not a setting: {hint}There are: {', '.join(known)}")

@@ -17,7 +17,7 @@ from tests.helpers.server import ROOT
 RUNTIMES = {"onnxruntime", "onnx", "torch"}
 SERVER_SIDE = RUNTIMES | {"deflate", "fastapi", "uvicorn", "pyarrow", "ray"}
 MAX_LINES = 400
-PACKAGES = ("service", "training")
+PACKAGES = ("figment", "service", "training")
 
 
 def sources(*folders: str) -> list[Path]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 from typing import Annotated, Any, Literal, Self
 
+from PIL import ImageColor
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from service.core.manifest import NAME_PATTERN
@@ -49,6 +50,16 @@ class DataConfig(BaseModel):
     crop: Annotated[int, Field(ge=16)] | None = Field(
         None, description="Side in pixels of the central square cut out of each image."
     )
+    pad: str | None = Field(
+        None,
+        description="Colour, such as white or '#808080', of borders that make each image square, "
+        "so that --size keeps all of it instead of the central square.",
+    )
+    on_bad: Literal["stop", "skip"] = Field(
+        "stop",
+        description="What to do about images that cannot be read: stop and list them, or skip and "
+        "count them.",
+    )
     split: str | None = Field(
         None,
         min_length=1,
@@ -75,6 +86,13 @@ class DataConfig(BaseModel):
             raise ValueError("an attribute is named twice")
         return value
 
+    @field_validator("pad")
+    @classmethod
+    def _known_colour(cls, value: str | None) -> str | None:
+        if value is not None:
+            ImageColor.getrgb(value)  # its error says so
+        return value
+
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, value: str | None) -> str | None:
@@ -86,9 +104,11 @@ class DataConfig(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _one_choice_of_labels(self) -> Self:
+    def _no_contradiction(self) -> Self:
         if self.unconditional and self.attributes:
             raise ValueError("unconditional learns no labels, but attributes names some")
+        if self.crop is not None and self.pad is not None:
+            raise ValueError("crop cuts images to a square and pad extends them: choose one")
         return self
 
     @property
@@ -98,6 +118,8 @@ class DataConfig(BaseModel):
             "attributes": () if self.unconditional else self.attributes,
             "size": self.size,
             "crop": self.crop,
+            "pad": self.pad,
+            "skip_bad": self.on_bad == "skip",
             "split": self.split,
             "table": self.table,
             "encoding": self.encoding,

@@ -23,16 +23,19 @@ class TrainingError(Exception):
 
 
 class DataError(TrainingError):
-    """The data cannot be used. ``problems`` holds a sentence for each fault, with its location."""
+    """The data cannot be used. ``problems`` holds a sentence for each fault, with its location.
 
-    def __init__(self, source: str, problems: list[str]) -> None:
+    ``remedy``, for some of them, is printed last.
+    """
+
+    def __init__(self, source: str, problems: list[str], remedy: str = "") -> None:
         self.source = source
         self.problems = problems
         shown = [f"  {problem}" for problem in problems[:MAX_LISTED]]
         if len(problems) > MAX_LISTED:
             shown.append(f"  ... and {len(problems) - MAX_LISTED} more")
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__("\n".join([f"{source}: {count}", *shown]))
+        super().__init__("\n".join([f"{source}: {count}", *shown, *filter(None, [remedy])]))
 
 
 class FixedSize(DataError):

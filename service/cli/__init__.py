@@ -1,3 +1,3 @@
 """The commands of `python -m service`, one module each, and what they share."""
 
-__all__ = ["main", "options"]
+__all__ = ["main", "options", "serve"]

@@ -86,7 +86,9 @@ def request_option(flag: str, name: str, type_: Any, **options: Any) -> Decorato
     help="Images in each file. By default at most 10,000, and few enough for 8 files.",
 )
 @click.option(
-    "--server", "url", default="http://localhost:8000", show_default=True, help="URL of the server."
+    "--server",
+    "url",
+    help="URL of the server [env FIGMENT_SERVER; default this machine, at FIGMENT_PORT or 8000].",
 )
 @click.option(
     "--api-key",
@@ -99,7 +101,7 @@ def request_option(flag: str, name: str, type_: Any, **options: Any) -> Decorato
     default=300.0,
     show_default=True,
     help="Seconds without an image during which requests to a busy or unreachable server are "
-    "retried.",
+    "retried; at most 4 until it has answered once.",
 )
 def fetch(
     phrases: tuple[str, ...],
@@ -110,7 +112,7 @@ def fetch(
     format_: str | None,
     out: Path,
     per_file: int | None,
-    url: str,
+    url: str | None,
     api_key: str | None,
     patience: float,
     by: tuple[str, ...],

@@ -83,22 +83,22 @@ class Figment:
 
     def __init__(
         self,
-        url: str = "http://localhost:8000",
+        url: str | None = None,
         *,
         timeout: float = 60,
         patience: float = 300,
         api_key: str | None = None,
     ) -> None:
-        """``timeout``: read timeout in seconds; ``patience``: seconds without an image.
+        """``url``: by default the variable FIGMENT_SERVER, or this machine at FIGMENT_PORT or 8000.
 
-        ``api_key``: defaults to the environment variable FIGMENT_API_KEY.
+        ``timeout``: read timeout in seconds. ``patience``: seconds without an image, at most 4
+        until the server has answered once. ``api_key``: by default the variable FIGMENT_API_KEY.
         """
-        self._url = url
         self._options = {"timeout": timeout, "patience": patience, "api_key": api_key}
         self._server = HttpClient(url, timeout=timeout, patience=patience, api_key=api_key)
 
     def __reduce__(self) -> Any:  # for data loaders that send it to other processes
-        return partial(Figment, **cast(Any, self._options)), (self._url,)
+        return partial(Figment, **cast(Any, self._options)), (self._server.url,)
 
     def generate(self, n: int | Sequence[int] = 1, **fields: Unpack[RequestFields]) -> Batch:
         """Images held in memory; ``fields`` are those of ``POST /generate``.

@@ -16,6 +16,9 @@ from service.errors import ClientError, RequestRejected, Unreachable
 from service.formats.registry import MEDIA_TYPES
 
 CONNECT_SECONDS = 10.0
+FIRST_ANSWER_SECONDS = 4.0
+"""Retry budget before the first answer: a wrong address or a service that is not running shows
+within seconds, and a service that starts has time to listen."""
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 10.0
 """Backoff if the server sends no Retry-After; doubled after each failure."""
 RETRY_STATUSES = (429, 500, 502, 503, 504)
@@ -27,28 +30,34 @@ class HttpClient:
 
     def __init__(
         self,
-        url: str,
+        url: str | None = None,
         *,
         timeout: float = 60.0,
         patience: float = 300.0,
         api_key: str | None = None,
         on_message: Callable[[str], None] | None = None,
     ) -> None:
-        """``url`` may have a path.
+        """``url`` may have a path; without it, it is :func:`default_url`.
 
         timeout: read timeout of a connection in seconds.
         patience: retry budget: seconds without an image during which requests are retried.
         api_key: defaults to the environment variable FIGMENT_API_KEY.
         on_message: called with a sentence before each retry.
         """
-        self.url = url.rstrip("/")
-        self.patience = patience
+        self.url = (url or default_url()).rstrip("/")
+        self._patience = patience
+        self.has_answered = False
         key = os.environ.get("FIGMENT_API_KEY") if api_key is None else api_key
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.on_message = on_message or _ignore
         self._pool = urllib3.PoolManager(
             retries=False, timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=timeout)
         )
+
+    @property
+    def patience(self) -> float:
+        """Retry budget in seconds; smaller until the server has answered for the first time."""
+        return self._patience if self.has_answered else min(self._patience, FIRST_ANSWER_SECONDS)
 
     def request(self, path: str, body: Mapping[str, Any] | None, media: str) -> Any:
         """Unread urllib3 response to a POST of ``body``, or to a GET if it is None.
@@ -68,6 +77,7 @@ class HttpClient:
                 preload_content=False,
                 redirect=False,
             )
+            self.has_answered = True
             if answer.status == 200:
                 return answer
             problem = _problem(answer)
@@ -100,6 +110,12 @@ class HttpClient:
                 budget.wait(describe_error(error))
 
 
+def default_url() -> str:
+    """``FIGMENT_SERVER``; else this machine, at the port ``FIGMENT_PORT`` or 8000."""
+    port = os.environ.get("FIGMENT_PORT") or "8000"
+    return os.environ.get("FIGMENT_SERVER") or f"http://localhost:{port}"
+
+
 class RetryLater(Exception):
     """A retry may succeed in ``seconds``; None if the server sent no Retry-After."""
 
@@ -129,9 +145,11 @@ class RetryBudget:
         self._wait = min(2 * self._wait or FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS)
         patience = self._client.patience
         if time.monotonic() + seconds - self._since > patience:
-            hint = (
-                f"; the server's Retry-After is {seconds:g} s" if seconds > MAX_WAIT_SECONDS else ""
-            )
+            hint = ""
+            if seconds > MAX_WAIT_SECONDS:
+                hint = f"; the server's Retry-After is {seconds:g} s"
+            if not self._client.has_answered:
+                hint = ": is the service running? FIGMENT_SERVER and --server name another address"
             raise Unreachable(f"{why}; no image for {patience:g} s, giving up{hint}")
         self._client.on_message(f"{why}; retrying in {seconds:g} s")
         time.sleep(seconds)

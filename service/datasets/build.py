@@ -217,7 +217,7 @@ def open_build(
     if plan.request.verify is not None:
         raise DatasetError(
             "verify: verified images are found one after another, and files are built in parallel; "
-            "use `python -m service fetch --plan`"
+            "use `figment fetch --plan`"
         )
     if (files := -(-plan.request.count // plan.per_file)) > MAX_FILES:
         raise DatasetError(

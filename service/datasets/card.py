@@ -179,7 +179,7 @@ def _again(manifest: DatasetManifest) -> str:
     command = "fetch --plan" if "verify" in fields else "make-dataset"
     plan = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     return (
-        f"`python -m service {command} plan.yaml --out SET` makes the same files of this "
+        f"`figment {command} plan.yaml --out SET` makes the same files of this "
         f"`plan.yaml`:\n\n```yaml\n{plan}```"
     )
 

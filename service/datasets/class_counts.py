@@ -57,7 +57,7 @@ def _in_folders(folder: Path, vocabulary: Vocabulary, by: Sequence[str]) -> Coun
     if not names:
         raise DatasetError(
             f"{folder} has neither a folder for each class nor a {TABLE}: other layouts are "
-            "counted by `python -m training audit`; give the counts with labels and -n"
+            "counted by `figment audit`; give the counts with labels and -n"
         )
     classes = [name.split(BETWEEN) for name in names]
     columns = list(by) or _attributes_of(classes, vocabulary)

@@ -81,6 +81,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self.started and not self._pings:
+            _log_address(self.config.host, self.servers[0].sockets[0].getsockname()[1])
         for number in TERMINATION_SIGNALS:  # until now, they ended the process at once
             signal.signal(number, self.handle_exit)
         self._monitor = asyncio.create_task(self._check_connections())
@@ -185,6 +187,12 @@ def serve(
         logging.shutdown()
         os._exit(FAILED_STATUS)
     force_exit()
+
+
+def _log_address(host: str, port: int) -> None:
+    """Log the address of the studio, as a browser on this machine takes it."""
+    name = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host
+    log.info("open http://%s:%d in a browser", name, port)
 
 
 def _exit_hung(status: int) -> None:

@@ -13,7 +13,7 @@ from service.api.http_constants import SECURITY_HEADERS
 from service.api.middleware.gateway import EXPOSED
 from service.cli.main import main as service
 from service.errors import InvalidRequest, RequestError, Unfit
-from service.settings import PREFIX, Settings
+from service.settings import OF_THE_CLIENT, PREFIX, Settings
 from tests.helpers.documents import DOCS, first_cells, section
 from tests.helpers.server import Server
 from training.cli import main as training
@@ -52,7 +52,7 @@ def test_every_setting_has_a_row() -> None:
     rows = first_cells(SETTINGS.read_text())
     expected = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     assert expected - rows == set()
-    assert {name for name in rows if name.startswith(PREFIX)} - expected == {"FIGMENT_API_KEY"}
+    assert {name for name in rows if name.startswith(PREFIX)} - expected == {*OF_THE_CLIENT}
 
 
 def test_rows_of_settings_show_the_default() -> None:

@@ -135,9 +135,7 @@ def warnings(report: QuickReport, source: str) -> list[str]:
     }
     copies = [f"{count} {verb}" for verb, count in counts.items() if count]
     if copies:
-        lines.append(
-            f"of the images, {', '.join(copies)}: `python -m training audit {source}` lists them"
-        )
+        lines.append(f"of the images, {', '.join(copies)}: `figment audit {source}` lists them")
     if report.few:
         few = [f"{phrase(count.values)} ({count.images})" for count in report.few]
         more = f" and {len(few) - 5} more" if len(few) > 5 else ""

@@ -10,7 +10,6 @@ import click
 from training.core import distributed
 from training.loop import page
 from training.loop.tensorboard import TensorBoardLog
-from training.runs import checkpoint
 from training.runs.run import Run
 
 RunFolder = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
@@ -48,6 +47,4 @@ def tensorboard_log(run: Run, enabled: bool) -> TensorBoardLog | None:
     """TensorBoard's log of ``run``, on rank 0 only; None if not ``enabled``."""
     if not enabled or distributed.rank() != 0:
         return None
-    return TensorBoardLog(
-        run.folder, checkpoint.shown(run.checkpoint) if run.checkpoint.exists() else 0
-    )
+    return TensorBoardLog(run.folder, run.shown)

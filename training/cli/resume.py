@@ -25,10 +25,18 @@ from training.runs.run import Run
 @click.command()
 @RunFolder
 @Data
+@click.option(
+    "--kimg",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Change the length of the run, in thousands of images shown. The learning rate follows "
+    "the new length from here on.",
+)
 @Judge
 @Open
 @TensorBoard
-def resume(run: Path, data: str | None, judge: bool, opens: bool, tensorboard: bool) -> None:
+def resume(
+    run: Path, data: str | None, kimg: float | None, judge: bool, opens: bool, tensorboard: bool
+) -> None:
     """Continue a run from its last checkpoint.
 
     The result equals that of a run that was never interrupted.
@@ -36,7 +44,17 @@ def resume(run: Path, data: str | None, judge: bool, opens: bool, tensorboard: b
     if tensorboard:
         check_installed()
     with distributed.process_group():
-        opened = Run.broadcast(run, Run.open(run) if distributed.rank() == 0 else None)
+        own = Run.open(run) if distributed.rank() == 0 else None
+        if own is not None and kimg is not None:
+            own = own.with_length(kimg)
+        opened = Run.broadcast(run, own)
+        if distributed.any_rank(own is not None and own.is_finished):
+            if own is not None:
+                click.echo(
+                    f"{run} is finished, after {own.shown:,} images; --kimg "
+                    f"{2 * own.config.kimg:g} makes it twice as long"
+                )
+            return
         config = opened.config
         dataset = load(data or config.data, **config.reading)
         if opens:

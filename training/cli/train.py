@@ -76,6 +76,8 @@ def train(
         dataset = load(config.data, **config.reading)
         if is_first:
             click.echo("\n".join(summary(dataset)), err=True)
+            if config.mirror:
+                click.echo("mirrored: every other image shown, at random (--no-mirror)", err=True)
             for warning in audit.warnings(audit.quick_audit(dataset), config.data):
                 click.echo(f"warning: {warning}", err=True)
         if config.images is not None:

@@ -22,7 +22,7 @@ from training.data.archive import Archive, FolderArchive, open_archive
 from training.data.clusters import clustered
 from training.data.contents import foreign
 from training.data.dataset import Dataset
-from training.data.decoding import Framing
+from training.data.framing import Framing
 from training.data.labelling import choose
 from training.data.options import Options
 from training.data.packed import PACKED
@@ -72,20 +72,23 @@ def load(
     size: int | None = None,
     crop: int | None = None,
     *,
+    pad: str | None = None,
     split: str | None = None,
     table: str | None = None,
     encoding: str | None = None,
+    skip_bad: bool = False,
     clusters: int | None = None,
 ) -> Dataset:
     """Load the data at ``source``, a path or ``avatars[:COUNT]``.
 
     ``attributes`` names the labels to learn, in order; None for all, empty for none. The central
-    square of side ``crop`` of every image is kept and resized to ``size`` a side, in pixels.
-    ``split``, ``table`` and ``encoding`` are as in :class:`Options`. With ``clusters``, so many
+    square of side ``crop`` of every image is kept and resized to ``size`` a side, in pixels; with
+    ``pad``, a colour, all of it. ``split``, ``table``, ``encoding`` and ``skip_bad`` are as in
+    :class:`Options`. With ``clusters``, so many
     groups of similar images take the place of labels. Raises ``DataError``.
     """
     chosen = None if attributes is None else tuple(attributes)
-    options = Options(chosen, Framing(size, crop), split, table, encoding)
+    options = Options(chosen, Framing(size, crop, pad), split, table, encoding, skip_bad)
     dataset = _load(source, options)
     return dataset if clusters is None else clustered(dataset, clusters)
 
@@ -135,9 +138,9 @@ def _unknown(archive: Archive, lacking: dict[str, str]) -> DataError:
 
 def _avatars(source: str, count: str, framing: Framing) -> Dataset:
     side = avatars.SIZE if framing.size is None else framing.size
-    if side not in avatars.SIDES or framing.crop is not None:
+    if side not in avatars.SIDES or (framing.crop, framing.pad) != (None, None):
         sides = ", ".join(map(str, avatars.SIDES))
-        raise DataError(source, [f"avatars have a --size of {sides}, and no --crop"])
+        raise DataError(source, [f"avatars have a --size of {sides}, and no --crop or --pad"])
     if not count:
         return avatars.draw(side=side)
     if not count.isdecimal() or int(count) < MIN_AVATARS:

@@ -99,7 +99,7 @@ def read(archive: Archive, options: Options) -> Dataset:
     tables = {listed, partition_name or listed}
     count_others(archive, images | tables)
     stem = archive.path.resolve().stem
-    return build(stem, source, pictures, names, columns, options.framing, problems, reading)
+    return build(stem, source, pictures, names, columns, options, problems, reading)
 
 
 def _lines(archive: Archive, name: str, options: Options) -> list[list[str]]:

@@ -78,7 +78,7 @@ def read(archive: Archive, options: Options) -> Dataset:
     pictures = (Picture(repr(name), partial(archive.read, name)) for name in names)
     reading.layout = "class folders" if columns else "images without labels"
     stem = archive.path.resolve().stem
-    return build(stem, source, pictures, names, columns, options.framing, problems, reading)
+    return build(stem, source, pictures, names, columns, options, problems, reading)
 
 
 def _columns(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,8 @@ from tqdm import tqdm
 from training.data.colours import as_seen
 from training.data.dataset import Dataset
 from training.data.labelling import encode_labels
-from training.data.reading import Reading
+from training.data.options import Options
+from training.data.reading import DAMAGED, Reading
 from training.data.sniffing import HEAD_BYTES, describe
 from training.errors import DataError
 
@@ -30,6 +31,9 @@ UNREADABLE = (
     tarfile.TarError,
 )
 """Errors that a damaged, encrypted or exotic file raises."""
+
+FEW_DIFFERING = 5
+"""Images of another size that are listed one by one."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -41,41 +45,15 @@ class Picture(NamedTuple):
     """Returns the encoded image."""
 
 
-@dataclass(frozen=True)
-class Framing:
-    """Part of every image that is kept, and the size it is resized to."""
-
-    size: int | None = None
-    """Both sides in pixels after resizing; without it, images must be alike."""
-    crop: int | None = None
-    """Side in pixels of the central square that is kept; with ``size`` alone, the largest."""
-
-    def apply(self, image: Image.Image) -> Image.Image:
-        """Crop and resize. Raises ``ValueError`` if the image is smaller than ``crop``."""
-        if self.size is None and self.crop is None:
-            return image
-        side = self.crop or min(image.size)
-        if side > min(image.size):
-            raise ValueError(f"is {image.width}x{image.height}, too small for --crop {side}")
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        # Cropped first: the filter would look beyond the edges of a `box`.
-        square = image.crop((left, top, left + side, top + side))
-        if self.size is None:
-            return square
-        # Lanczos keeps edges that a box would blur, and Pillow widens it when shrinking, so that
-        # nothing aliases; large images are first averaged to three times the size, for speed.
-        return square.resize((self.size, self.size), Image.Resampling.LANCZOS, reducing_gap=3)
-
-
 def build(
     name: str,
     source: str,
     pictures: Iterable[Picture],
     names: Sequence[str],
     columns: Mapping[str, Sequence[str]],
-    framing: Framing,
+    options: Options,
     problems: list[str],
-    reading: Reading | None = None,
+    reading: Reading,
 ) -> Dataset:
     """Read ``pictures``, one for each of ``names``, and give them the labels in ``columns``.
 
@@ -84,9 +62,17 @@ def build(
     """
     if not names and not problems:
         problems.append("holds no images")
-    images = decode(pictures, len(names), framing, problems, reading)
+    images, damaged = decode(pictures, len(names), options, problems, reading)
+    if damaged and options.skip_bad:
+        rows = [row for row in range(len(names)) if row not in damaged]
+        names = [names[row] for row in rows]
+        columns = {key: [column[row] for row in rows] for key, column in columns.items()}
+        reading.leave_out(DAMAGED, damaged.values())
+        if not names:
+            problems.append("holds no image that can be read")
     if problems:
-        raise DataError(source, problems)
+        remedy = "--on-bad skip leaves out images that are not readable"
+        raise DataError(source, problems, remedy if damaged and not options.skip_bad else "")
     labels, attributes = encode_labels(columns, len(names), source)
     return Dataset(name, images, labels, attributes, names=tuple(names), reading=reading)
 
@@ -94,37 +80,41 @@ def build(
 def decode(
     pictures: Iterable[Picture],
     count: int,
-    framing: Framing,
+    options: Options,
     problems: list[str],
-    reading: Reading | None = None,
-) -> Pixels:
-    """``count`` pictures as uint8 ``[count, H, W, channels]``, grey if all are grey, else RGB.
+    reading: Reading,
+) -> tuple[Pixels, dict[int, str]]:
+    """``count`` pictures as uint8 ``[N, H, W, channels]``, grey if all are grey, else RGB.
 
-    Faults are added to ``problems``; if there are any, the array is invalid.
+    The second value has a sentence on each picture that is damaged, by its position; the array
+    leaves these out. Faults are added to ``problems``, damage only if it is not skipped; if there
+    are any, the array is invalid.
     """
     images: Pixels | None = None
+    damaged: dict[int, str] = {}
     sides: list[tuple[str, tuple[int, int]]] = []
     progress = tqdm(pictures, "reading", count, leave=False, unit="img", disable=None)
-    for index, (location, read) in enumerate(progress):
+    for position, (location, read) in enumerate(progress):
         data = b""
         try:
             data = read()
             image, notes = as_seen(Image.open(io.BytesIO(data)))
-        except UnidentifiedImageError:
-            problems.append(f"{location} is not a readable image: {describe(data[:HEAD_BYTES])}")
-            continue
         except UNREADABLE as error:
-            problems.append(f"{location} is not a readable image: {error}")
+            unknown = isinstance(error, UnidentifiedImageError)
+            why = describe(data[:HEAD_BYTES]) if unknown else error
+            damaged[position] = f"{location} is not a readable image: {why}"
+            if not options.skip_bad:
+                problems.append(damaged[position])
             continue
-        if reading is not None:
-            reading.sides.append(min(image.size))
-            for note in notes:
-                reading.note(note, location)
+        reading.sides.append(min(image.size))
+        for note in notes:
+            reading.note(note, location)
         try:
-            pixels = np.atleast_3d(np.asarray(framing.apply(image)))
+            pixels = np.atleast_3d(np.asarray(options.framing.apply(image)))
         except ValueError as error:
             problems.append(f"{location} {error}")
             continue
+        index = len(sides)
         height, width, channels = pixels.shape
         sides.append((location, (width, height)))
         if images is None:
@@ -136,7 +126,9 @@ def decode(
         if images.shape[1:3] == (height, width):
             images[index] = pixels
     problems += _differing(sides)
-    return np.zeros((0, 1, 1, 1), dtype=np.uint8) if images is None else images
+    if images is None:
+        return np.zeros((0, 1, 1, 1), dtype=np.uint8), damaged
+    return images[: len(sides)], damaged
 
 
 def _room(count: int, height: int, width: int, channels: int) -> Pixels:
@@ -151,13 +143,22 @@ def _room(count: int, height: int, width: int, channels: int) -> Pixels:
 
 
 def _differing(sides: list[tuple[str, tuple[int, int]]]) -> list[str]:
+    """Images that have another size than most; of many, one sentence."""
     counts = Counter(size for _, size in sides)
     if len(counts) < 2:
         return []
-    (usual, _), *_ = counts.most_common()
+    (usual, often), *_ = counts.most_common()
+    others = f"{usual[0]}x{usual[1]}"
+    odd = [(location, size) for location, size in sides if size != usual]
+    if len(odd) > FEW_DIFFERING:
+        smallest, largest = min(counts, key=math.prod), max(counts, key=math.prod)
+        return [
+            f"the images have {len(counts):,} sizes, from {smallest[0]}x{smallest[1]} to "
+            f"{largest[0]}x{largest[1]}, most often {others} ({often:,} images): --size 64 draws "
+            "the largest central square of each at 64x64, and --pad white beside it keeps the "
+            "whole image, with white borders"
+        ]
     return [
-        f"{location} is {size[0]}x{size[1]}, the others are {usual[0]}x{usual[1]}: "
-        "--size draws all at one size"
-        for location, size in sides
-        if size != usual
+        f"{location} is {size[0]}x{size[1]}, the others are {others}: --size draws all at one size"
+        for location, size in odd
     ]

@@ -15,7 +15,8 @@ from training.data import splits
 from training.data.archive import Archive
 from training.data.contents import count_others
 from training.data.dataset import Dataset
-from training.data.decoding import UNREADABLE, Framing
+from training.data.decoding import UNREADABLE
+from training.data.framing import Framing
 from training.data.labelling import encode_labels, label_name
 from training.data.options import Options
 from training.data.packed import PACKED
@@ -51,7 +52,7 @@ def read(archive: Archive, options: Options) -> Dataset:
     source = str(archive.path)
     if options.framing != Framing():
         raise FixedSize(
-            source, ["IDX images keep their size: --size and --crop are for image files"]
+            source, ["IDX images keep their size: --size, --crop and --pad are for image files"]
         )
     label = label_name(options.attributes, source)
     images_name, reading = _choose(archive, options), archive.reading

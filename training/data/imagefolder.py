@@ -141,7 +141,7 @@ def read(archive: Archive, options: Options) -> Dataset:
         reading.leave_out(f"table of another split ({reason})", gone)
     _count(archive, {at for at in locations if at} | of_others | set(names) | tables_left_out)
     name = archive.path.resolve().stem
-    return build(name, source, pictures, file_names, columns, options.framing, problems, reading)
+    return build(name, source, pictures, file_names, columns, options, problems, reading)
 
 
 def _repeated(rows: list[tuple[str, Table, list[str]]], locations: list[str | None]) -> list[str]:

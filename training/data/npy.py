@@ -15,7 +15,7 @@ from training.data import splits
 from training.data.archive import Archive
 from training.data.contents import count_others
 from training.data.dataset import Dataset
-from training.data.decoding import Framing
+from training.data.framing import Framing
 from training.data.imagefolder import OURS
 from training.data.labelling import choose, encode_labels, label_problems
 from training.data.options import Options
@@ -42,7 +42,9 @@ def read(archive: Archive, options: Options) -> Dataset:
     """Read all arrays. Raises ``DataError`` with everything that is wrong."""
     source, reading = str(archive.path), archive.reading
     if options.framing != Framing():
-        raise FixedSize(source, ["arrays keep their size: --size and --crop are for image files"])
+        raise FixedSize(
+            source, ["arrays keep their size: --size, --crop and --pad are for image files"]
+        )
     found = [name for name in archive.names if name.lower().endswith(SUFFIX)]
     selection = splits.select(found, source, options.split, stems=True)
     for reason, names in selection.left_out.items():

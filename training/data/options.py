@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from training.data import splits
-from training.data.decoding import Framing
+from training.data.framing import Framing
 from training.data.reading import Reading
 from training.errors import Unlabelled
 
@@ -22,6 +22,8 @@ class Options:
     """File that the labels come from, if there are several."""
     encoding: str | None = None
     """Encoding of names and tables that are not UTF-8."""
+    skip_bad: bool = False
+    """Leave out images that cannot be read, instead of stopping."""
 
     def split_of(self, candidates: Sequence[str]) -> str | None:
         """``split`` if the names of several ``candidates`` tell of it; a file may hold splits."""

@@ -166,9 +166,7 @@ def read(archive: Archive, options: Options) -> Dataset:
             problems += label_problems(kept_columns, names)
             pictures = _pictures(shards, image, locations, rows, problems)
             stem = archive.path.resolve().stem
-            return build(
-                stem, source, pictures, names, kept_columns, options.framing, problems, reading
-            )
+            return build(stem, source, pictures, names, kept_columns, options, problems, reading)
         except (pa.ArrowException, OSError) as error:
             raise DataError(source, [f"is a damaged Parquet file: {error}"]) from error
 

@@ -87,7 +87,7 @@ def read(archive: Archive, options: Options) -> Dataset:
     reading.layout, reading.tables = "WebDataset", []
     pictures = (Picture(repr(name), partial(archive.read, name)) for name in images)
     stem = archive.path.resolve().name.partition(".")[0]
-    return build(stem, source, pictures, images, columns, options.framing, problems, reading)
+    return build(stem, source, pictures, images, columns, options, problems, reading)
 
 
 def _ending(name: str) -> str:

@@ -60,7 +60,7 @@ def _useful(report: dict[str, Any]) -> Score:
         "Gain in accuracy of a classifier that also gets samples, over classic augmentation alone"
     )
     blind = (
-        "Other classifiers, and your images, which python -m training recommend measures. The "
+        "Other classifiers, and your images, which figment recommend measures. The "
         "generator has seen all training images, the classifier only the budget."
     )
     found = [x for x in report.get("utility", {}).get("summaries", []) if x["gain_over_classic"]]

@@ -19,7 +19,6 @@ from training.loop import page
 from training.loop.recorder import Progress, RunRecorder
 from training.loop.tensorboard import TensorBoardLog
 from training.loop.trainer import Trainer
-from training.runs import checkpoint
 from training.runs.run import Run
 
 
@@ -120,7 +119,7 @@ def train(
             if stops and not (is_last or ended):
                 reason = (
                     f"stopped after {trainer.shown} images; continue with "
-                    f"`python -m training resume {run.folder}`"
+                    f"`figment resume {run.folder.resolve()}`"
                 )
                 if recorder is not None:
                     if not is_snapshot:
@@ -134,7 +133,7 @@ def _resume(run: Run, trainer: Trainer) -> None:
 
     Raises ``RunError`` if the checkpoint of another rank is further.
     """
-    own = checkpoint.shown(run.checkpoint) if run.checkpoint.exists() else 0
+    own = run.shown
     if distributed.rank() == 0:
         if own:
             trainer.load(run.checkpoint)

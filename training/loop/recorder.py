@@ -165,7 +165,7 @@ class RunRecorder:
         kept = f" The best snapshot, after {best[0]} images, is kept." if best else ""
         shown, more = self.trainer.shown, ""
         if shown < self.run.config.kimg * 1000:
-            command = f"python -m training resume --no-judge {self.run.folder}"
+            command = f"figment resume --no-judge {self.run.folder.resolve()}"
             more = f" To continue anyway: `{command}`"
         return self._with_verdict(
             Failed(f"{self.run.folder}: stopped after {shown} images: {fault}.{kept}{more}")

@@ -25,7 +25,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -55,7 +55,7 @@ SCORE_TITLES = {
 }
 """Scores included in a model file, and their names there."""
 
-VERDICT = "verdict.txt"
+CONFIG, VERDICT = "config.json", "verdict.txt"
 RECOMMENDATION, RECOMMEND_LOG = "recommendation.json", "recommend.jsonl"
 
 
@@ -64,7 +64,7 @@ def check_unused(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise RunError(
             f"{folder} is not empty; continue that run with "
-            f"`python -m training resume {folder}`, or name another folder with --out"
+            f"`figment resume {folder.resolve()}`, or name another folder with --out"
         )
 
 
@@ -139,7 +139,7 @@ class Run:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=self.folder.parent) as name:
             new = Path(name) / "run"
-            for file, part in (("config.json", self.config), ("dataset.json", self.dataset)):
+            for file, part in ((CONFIG, self.config), ("dataset.json", self.dataset)):
                 write_atomically(new / file, part.model_dump_json(indent=2) + "\n")
             new.replace(self.folder)  # replaces an empty folder
 
@@ -147,7 +147,7 @@ class Run:
     def open(cls, folder: Path) -> Run:
         """Read the run in ``folder``. Raises ``RunError`` if there is none or it is damaged."""
         try:
-            config = TrainingConfig.model_validate_json((folder / "config.json").read_bytes())
+            config = TrainingConfig.model_validate_json((folder / CONFIG).read_bytes())
             dataset = DatasetDescription.model_validate_json((folder / "dataset.json").read_bytes())
         except (OSError, ValidationError) as error:
             raise RunError(f"{folder} is not the folder of a run: {error}") from error
@@ -174,7 +174,7 @@ class Run:
         height, width, channels = self.dataset.image_shape
         # These have fields of their own, or describe the machine rather than the model.
         excluded = {"data", "name", "attributes", "licence", "device"}
-        excluded |= {"split", "table", "encoding", "unconditional"}
+        excluded |= {"split", "table", "encoding", "unconditional", "on_bad"}
         return Manifest(
             name=self.config.name,
             kind="conditional" if self.dataset.attributes else "unconditional",
@@ -260,6 +260,26 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.safetensors"
+
+    @property
+    def shown(self) -> int:
+        """Images shown until the checkpoint."""
+        return checkpoint.shown(self.checkpoint) if self.checkpoint.exists() else 0
+
+    @property
+    def is_finished(self) -> bool:
+        return self.shown >= round(self.config.kimg * 1000)
+
+    def with_length(self, kimg: float) -> Run:
+        """Change the length of the run to ``kimg`` thousand images.
+
+        Raises ``RunError`` if it has shown more.
+        """
+        if round(kimg * 1000) < self.shown:
+            raise RunError(f"{self.folder} has shown {self.shown:,} images: --kimg must be higher")
+        longer = replace(self, config=self.config.model_copy(update={"kimg": kimg}))
+        write_atomically(self.folder / CONFIG, longer.config.model_dump_json(indent=2) + "\n")
+        return longer
 
     @property
     def features(self) -> Path:

@@ -102,7 +102,7 @@ export class Take {
     const labels = [label ?? []].flat();
     const format = $("format").value;
     const words = [
-      `python -m service fetch -n ${n}`,
+      `figment fetch -n ${n}`,
       `--model ${model} --model-version ${version} --seed ${seed}`,
       ...(truncation ? [`--truncation ${truncation}`] : []),
       ...(verify ? [`--verify ${verify}`] : []),

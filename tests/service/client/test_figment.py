@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.client import Figment
+from service.client import Figment, http
 from service.client.http import HttpClient as At
 from service.client.stream import ImageStream
 from service.core.image_request import ImageRequest
@@ -208,6 +208,26 @@ def test_patience_comes_to_an_end() -> None:
         Figment(url).generate(2)
     with pytest.raises(Unreachable, match="cannot be reached"):
         Figment("http://127.0.0.1:9", patience=0.2).generate(2)
+
+
+def test_a_server_that_never_answered_is_given_up_at_once(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "FIRST_ANSWER_SECONDS", 0)
+    with pytest.raises(Unreachable, match="is the service running"):
+        Figment("http://127.0.0.1:9").generate(2)
+    with answering(BUSY, set_of(client, {"n": 2, "seed": 1})) as (url, _):
+        assert len(Figment(url).generate(2, seed=1).images) == 2
+
+
+def test_the_environment_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FIGMENT_SERVER", raising=False)
+    monkeypatch.delenv("FIGMENT_PORT", raising=False)
+    assert At().url == "http://localhost:8000"
+    monkeypatch.setenv("FIGMENT_PORT", "8123")
+    assert At().url == "http://localhost:8123"
+    monkeypatch.setenv("FIGMENT_SERVER", "https://figment.example/")
+    assert At().url == "https://figment.example"
 
 
 def test_another_model_in_the_middle_is_told(client: httpx.Client) -> None:

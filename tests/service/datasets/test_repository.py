@@ -113,7 +113,7 @@ def test_card_of_a_verified_set_has_a_plan_for_fetch(server: Server, tmp_path: P
     assert (tmp_path / "out" / "README.md").read_text() == card_of(manifest)
     manifest.asked["verify"] = 0.9
     card = card_of(manifest)
-    assert "`python -m service fetch --plan plan.yaml --out SET`" in card
+    assert "`figment fetch --plan plan.yaml --out SET`" in card
     (again,) = re.findall(r"```yaml\n(.*?)```", card, re.DOTALL)
     assert yaml.safe_load(again) == {
         "n": [3, 5],

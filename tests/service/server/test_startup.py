@@ -120,6 +120,7 @@ def test_startup_logs_device_threads_and_reason() -> None:
             or "device cuda (requested auto" in line
         )
         assert "threads 1" in line
+        wait_until(lambda: any("open http://localhost:" in line for line in server.log))
 
 
 @pytest.mark.server

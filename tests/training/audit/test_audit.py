@@ -226,14 +226,14 @@ def test_images_without_names_or_labels() -> None:
     ]
     assert lines[8:10] == ["  ...", "mirrored duplicates: none"]
     assert audit.warnings(audit.quick_audit(dataset), "x") == [
-        "of the images, 6 repeat another: `python -m training audit x` lists them"
+        "of the images, 6 repeat another: `figment audit x` lists them"
     ]
 
 
 def test_warnings(flawed: Dataset) -> None:
     assert audit.warnings(audit.quick_audit(flawed), "faces.zip") == [
         "of the images, 2 repeat another, 1 mirror another, 1 are one picture under different "
-        "labels: `python -m training audit faces.zip` lists them",
+        "labels: `figment audit faces.zip` lists them",
         "values with fewer than 50 images, which a model hardly learns: eyes blue (4), "
         "eyes red (4)",
     ]

@@ -11,8 +11,10 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from tests.helpers.image_files import as_folder, encoded, picture, problems
-from training.data import Dataset, load
-from training.data.decoding import Framing, Picture, decode
+from training.data import Dataset, load, summary
+from training.data.decoding import Picture, decode
+from training.data.options import Options
+from training.data.reading import Reading
 from training.data.sniffing import EXTENSIONS
 from training.errors import DataError
 
@@ -62,6 +64,34 @@ def test_images_of_all_sizes_are_read_with_a_size(tmp_path: Path) -> None:
         "'2.png' is 9x33, the others are 16x16: --size draws all at one size",
     ]
     assert problems(path, [], size=16, crop=16) == ["'2.png' is 9x33, too small for --crop 16"]
+
+
+def test_many_sizes_are_one_sentence_with_the_remedy(tmp_path: Path) -> None:
+    files = {f"{n}.png": picture(n, (16 + n, 16)) for n in range(8)}
+    (found,) = problems(as_folder(tmp_path, files), [])
+    assert found.startswith("the images have 8 sizes, from 16x16 to 23x16, most often")
+    assert "--size 64" in found and "--pad white" in found
+
+
+def test_pad_keeps_the_whole_image_on_borders_of_one_colour(tmp_path: Path) -> None:
+    path = as_folder(tmp_path, {"a.png": picture(0, (32, 16)), "b.png": picture(0, (16, 32))})
+    wide, high = load(str(path), [], pad="#ff0000").images
+    assert wide[:, 16, 0].tolist() == [255] * 8 + [0] * 16 + [255] * 8
+    assert (high == wide.transpose(1, 0, 2)).all()
+    assert load(str(path), [], size=16, pad="white").images.shape == (2, 16, 16, 3)
+
+
+def test_damaged_images_are_skipped_and_counted_on_request(tmp_path: Path) -> None:
+    files = {f"{label}/{n}.png": picture(n) for label in ("cat", "dog") for n in range(3)}
+    path = as_folder(tmp_path, files | {"cat/1.png": b"", "dog/2.png": b"no picture"})
+    with pytest.raises(DataError, match="--on-bad skip leaves out") as stopped:
+        load(str(path))
+    assert len(stopped.value.problems) == 2
+    dataset = load(str(path), skip_bad=True)
+    assert dataset.names == ("cat/0.png", "cat/2.png", "dog/0.png", "dog/1.png")
+    assert dataset.labels[:, 0].tolist() == [0, 0, 1, 1]
+    assert dataset.images[:, 0, 0, 0].tolist() == [0, 2, 0, 1]
+    assert any("left out 2: damaged image: 'cat/1.png' is" in line for line in summary(dataset))
 
 
 def test_a_colour_image_makes_all_the_grey_ones_before_it_colour(tmp_path: Path) -> None:
@@ -126,15 +156,16 @@ def test_colour_after_a_damaged_file_and_grey() -> None:
     found: list[str] = []
     files = [b"", picture(3, mode="L"), picture(4)]
     pictures = [Picture(f"row {n}", partial(bytes, file)) for n, file in enumerate(files)]
-    decode(pictures, 3, Framing(), found)
-    assert len(found) == 1
-    assert found == ["row 0 is not a readable image: the file is empty"]
+    images, damaged = decode(pictures, 3, Options(), found, Reading())
+    assert found == list(damaged.values())
+    assert damaged == {0: "row 0 is not a readable image: the file is empty"}
+    assert images[:, 0, 0].tolist() == [[3, 3, 3], [4, 0, 0]]
 
 
 def test_images_that_exceed_memory_are_an_error() -> None:
     pictures = [Picture("row 0", lambda: picture())]
     with pytest.raises(DataError, match="--size makes them smaller"):
-        decode(pictures, 10**15, Framing(), [])
+        decode(pictures, 10**15, Options(), [], Reading())
 
 
 @pytest.mark.parametrize(("size", "crop"), [(32, None), (None, 16)])
@@ -143,10 +174,10 @@ def test_size_and_crop_are_for_image_files(
 ) -> None:
     (tmp_path / "train-images-idx3-ubyte").touch()
     (found,) = problems(tmp_path, None, size, crop)
-    assert found.endswith("--size and --crop are for image files")
+    assert found.endswith("--size, --crop and --pad are for image files")
 
 
 @pytest.mark.parametrize(("size", "crop"), [(48, None), (None, 16)])
 def test_avatars_are_drawn_in_some_sizes(size: int | None, crop: int | None) -> None:
     (found,) = problems(Path("avatars:128"), None, size, crop)
-    assert found.endswith("avatars have a --size of 16, 32, 64, 128, and no --crop")
+    assert found.endswith("avatars have a --size of 16, 32, 64, 128, and no --crop or --pad")

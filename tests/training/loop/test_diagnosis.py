@@ -299,7 +299,7 @@ def test_collapsed_run_is_stopped_and_can_be_continued(faces: Dataset, tmp_path:
     assert f"The best snapshot, after {run.best_shown()[0]} images, is kept." in said
     assert run.load_snapshot("best")[1] == run.best_shown()[0]
     assert run.checkpoint.exists()
-    command = re.search(r"`python -m training resume (--\S+) (\S+)`", said)
+    command = re.search(r"`figment resume (--\S+) (\S+)`", said)
     assert command is not None
     assert command[1] in options(resume)
     assert command[2] == str(run.folder)

@@ -23,7 +23,7 @@ STOPPED = "train", "--name", "tiny", "--width", "4", "--batch", "16"
 def assert_stopped(folder: Path, said: str) -> None:
     """The run has a checkpoint after whole steps, and names the command that resumes it."""
     assert "stopping after this step" in said
-    assert f"python -m training resume {folder}" in said
+    assert f"figment resume {folder}" in said
     trainer = trainer_of(Run.open(folder))
     trainer.load(folder / "checkpoint.safetensors")
     assert trainer.shown > 0

@@ -153,6 +153,21 @@ def test_samples_come_from_the_best_or_the_named_snapshot(run: Run, tmp_path: Pa
     assert pictures["best"] == pictures[kept(run)[1]] != pictures["last"]
 
 
+def test_a_finished_run_says_so_and_can_be_made_longer(trained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained, tmp_path / "run")
+    done = training("resume", folder, "--data", "nowhere")  # data is not loaded
+    assert (done.exit_code, done.stdout) == (
+        0,
+        f"{folder} is finished, after 384 images; --kimg 0.768 makes it twice as long\n",
+    )
+    assert training("resume", folder, "--kimg", "0.416", "--no-judge").exit_code == 0
+    run = Run.open(folder)
+    assert (run.shown, run.config.kimg) == (416, 0.416)
+    refused = training("resume", folder, "--kimg", "0.1")
+    assert refused.exit_code == 1
+    assert f"{folder} has shown 416 images: --kimg must be higher" in refused.stderr
+
+
 def test_missing_tensorboard_is_reported_before_anything_is_written(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,11 @@ def test_dry_run_without_labels() -> None:
     assert "run        runs/x\n" in done.stdout
 
 
+def test_mirroring_is_told() -> None:
+    assert "mirrored: every other image" in start("--dry-run", "--preset", "faces").stderr
+    assert "mirrored" not in start("--dry-run", "--preset", "digits").stderr
+
+
 def test_run_longer_than_max_hours_is_rejected() -> None:
     said = refusal("--kimg", "0.1", "--max-hours", "1e-6")
     assert re.search(

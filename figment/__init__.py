@@ -1,0 +1,1 @@
+"""The command ``figment``: all commands of the service and of training under one name."""
