@@ -74,7 +74,7 @@ def write(run: Run, stopped: str = "") -> None:
     elif shown >= run.config.kimg * 1000 and run.sample_grid(int(shown)) in snapshots:
         stopped = f"finished after {shown:,} images"
         if not evaluations:
-            stopped += f". Next: `python -m training evaluate {run.folder}`"
+            stopped += f". Next: `figment evaluate {run.folder.resolve()}`"
     parts = [
         f"<h1>{html.escape(run.config.name)}</h1>",
         _status(run, ticks, stopped),
@@ -127,7 +127,7 @@ def _status(run: Run, ticks: Lines, stopped: str) -> str:
                 f"{shown:,} of {total:,.0f} images shown, "
                 f"about {duration(max(total - shown, 0) / rate)} left at {rate:.0f} images/s."
             )
-        advice = _code(f"Continue it with `python -m training resume {run.folder}`.")
+        advice = _code(f"Continue it with `figment resume {run.folder.resolve()}`.")
         stale = (
             f'<p id="stale" data-seconds="{PATIENCE_SECONDS}" hidden>Nothing was written for '
             f"{PATIENCE_SECONDS // 60} minutes: the run may have been stopped. {advice}</p>"

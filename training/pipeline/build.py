@@ -169,7 +169,7 @@ class Build:
                 f"{self.folder}: no model is exported, because the best snapshot covers "
                 f"{covered:.0%} of the held-out images ({MIN_COVERAGE:.0%} are needed). "
                 f"{outlook.remedy(len(dataset), run.config.kimg)}. To export it anyway: "
-                f"`python -m training export {self.folder}`"
+                f"`figment export {self.folder}`"
             )
         ended = checkpoint.shown(run.checkpoint)
         if ended < total:
@@ -213,7 +213,7 @@ class Build:
             return
         begun = Log(folder / "recommend.jsonl").lines()
         minutes = begun[0]["minutes"] if begun else (self.deadline - time.monotonic()) / 60
-        command = f"`python -m training recommend {run.folder} --real {run.config.data}`"
+        command = f"`figment recommend {run.folder} --real {run.config.data}`"
         if minutes <= 0:
             self._say(5, "recommend", f"skipped, no time is left: {command}")
             return

@@ -44,7 +44,7 @@ def check(dataset: Dataset, report: QuickReport) -> None:
     if len(report.conflicts) > MAX_CONFLICTS * len(dataset):
         problems.append(
             f"{len(report.conflicts)} of {len(dataset)} images are in the data again under another "
-            f"label: `python -m training audit` lists them; --unconditional learns without labels"
+            f"label: `figment audit` lists them; --unconditional learns without labels"
         )
     if problems:
         raise DataError(dataset.name, problems)

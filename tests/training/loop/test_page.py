@@ -36,7 +36,7 @@ def text(run: Run) -> str:
 def test_page_of_a_finished_run(trained: Path) -> None:
     run = Run.open(trained)
     content, said = run.page.read_text(), " ".join(text(run).split())
-    assert "Finished after 384 images. Next: python -m training evaluate" in said
+    assert "Finished after 384 images. Next: figment evaluate" in said
     assert "400 images of faces, 16x16 pixels; labels: hair (12), glasses (2)." in said
     # Pictures lie beside the page, and nothing comes from elsewhere.
     sources = re.findall(r'(?:src|href)="([^"]+)"', content)
@@ -85,7 +85,7 @@ def test_page_is_written_at_the_start_with_every_tick_and_at_an_interruption(
         )
     assert "Samples after" not in seen[5] and "Samples after 96 images" in seen[6]
     assert "fewer than 32 images were held out: use a larger --hold-out" in seen[2]
-    stopped = f"Stopped after 160 images; continue with python -m training resume {run.folder}"
+    stopped = f"Stopped after 160 images; continue with figment resume {run.folder.resolve()}"
     assert stopped in " ".join(text(run).split())
 
 
