@@ -32,7 +32,8 @@ FRAMES = 12
 STRIPS = 6
 """Samples in the film strip: the first of the grid's first row."""
 PATIENCE_SECONDS = 300
-"""Age at which the page says that the run may have stopped; a snapshot takes minutes at most."""
+"""Age at which the page says that the run may have stopped, or three ticks where these take longer;
+a snapshot takes minutes at most."""
 OPTION = r"(?<!\S)--[a-z-]+"
 STYLE = """
 .status { display: flex; flex-wrap: wrap; gap: .25rem 1rem; align-items: center }
@@ -120,17 +121,18 @@ def _status(run: Run, ticks: Lines, stopped: str) -> str:
     if stopped:
         state = _sentence(stopped)
     else:
-        state = "Preparing: no images shown yet."
+        state, patience = "Preparing: no images shown yet.", PATIENCE_SECONDS
         if ticks:
             rate = recent_rate(ticks)
             state = (
                 f"{shown:,} of {total:,.0f} images shown, "
                 f"about {duration(max(total - shown, 0) / rate)} left at {rate:.0f} images/s."
             )
+            patience = max(patience, round(3 * run.config.tick_kimg * 1000 / rate))
         advice = _code(f"Continue it with `figment resume {run.folder.resolve()}`.")
         stale = (
-            f'<p id="stale" data-seconds="{PATIENCE_SECONDS}" hidden>Nothing was written for '
-            f"{PATIENCE_SECONDS // 60} minutes: the run may have been stopped. {advice}</p>"
+            f'<p id="stale" data-seconds="{patience}" hidden>Nothing was written for '
+            f"{duration(patience)}: the run may have been stopped. {advice}</p>"
         )
     now = datetime.datetime.now(datetime.UTC)
     height, width, _ = run.dataset.image_shape
@@ -146,12 +148,12 @@ def _status(run: Run, ticks: Lines, stopped: str) -> str:
 
 
 def _warnings(run: Run, ticks: Lines, scores: Lines, real: Mapping[str, float]) -> str:
+    verdict = read_verdict(run.folder)
     found = warnings(ticks, scores, run.config, real, run.dataset.attributes)
-    if verdict := read_verdict(run.folder):
-        found = [verdict, *(each for each in found if each not in verdict)]
-    if not found:
+    sentences = [verdict, *(_sentence(each) for each in found if each not in verdict)]
+    rows = "".join(f"<li>{_code(sentence)}</li>" for sentence in sentences if sentence)
+    if not rows:
         return ""
-    rows = "".join(f"<li>{_code(_sentence(each))}</li>" for each in found)
     return f'<h2>Warnings</h2><ul class="warnings">{rows}</ul>'
 
 
@@ -229,7 +231,7 @@ def _curves(run: Run, ticks: Lines, scores: Lines, real: Mapping[str, float]) ->
         return found
 
     labels = {"labels_right": "all labels"}
-    if len(run.dataset.attributes) > 1:
+    if 1 < len(run.dataset.attributes) < charts.COLOURS:
         labels |= {f"{each.name}_right": each.name for each in run.dataset.attributes}
     losses = {"d_loss": "discriminator", "g_loss": "generator"}
     panels: list[tuple[str, list[charts.Curve], charts.Scale]] = [
