@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,14 @@ from training.loop.loop import train
 
 PORTRAITS = 600
 LABELS = ("hair", "glasses")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _attacked_with_few_samples() -> Iterator[None]:
+    """Evaluations draw 500 samples instead of 20,000 for attacks on the training images."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("training.evaluation.command.SAMPLES", 500)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -208,10 +208,7 @@ def test_run_on_groups_becomes_an_unconditional_model(source: str, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_avatars_of_128_pixels_train_evaluate_and_export(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("training.evaluation.command.SAMPLES", 500)
+def test_avatars_of_128_pixels_train_evaluate_and_export(tmp_path: Path) -> None:
     options = ("--width", 2, "--batch", 16, "--kimg", 0.032, "--hold-out", 0.5)
     source = ("--preset", "faces-128", "--data", "avatars:128", "--name", "large")
     assert training("train", *source, *options, "--out", tmp_path / "run").exit_code == 0

@@ -87,8 +87,7 @@ def test_each_step_leaves_the_other_network_unchanged(start: Start, faces: Datas
         states["discriminator"] = tensors(trainer.discriminator)
         assert all(torch.equal(p, states["start"][name]) for name, p in states["generator"].items())
 
-    # Put on the instance: mypy would have it on the class, where the other optimizer is, too.
-    trainer.d_adam.step = remember  # type: ignore[method-assign, assignment]
+    trainer.d_adam.step = remember
     trainer.step(*data(faces))
     # The whole state, buffers too: batch norm must not have learnt from the generator's step.
     assert equal(tensors(trainer.discriminator), states["discriminator"])
