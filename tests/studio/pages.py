@@ -57,10 +57,9 @@ def open_studio(page: Page, server: Server, query: str = "") -> None:
 
 
 def sources(page: Page) -> list[str]:
-    """Addresses of the images in the grid."""
+    """Addresses of the images in the grid, those that have not come yet too."""
     found: list[str] = page.evaluate(
-        "() => [...document.querySelectorAll('#grid img')]"
-        ".map((image) => image.src.replace(location.origin, ''))"
+        "() => [...document.querySelectorAll('#grid img')].map((image) => image.dataset.source)"
     )
     return found
 

@@ -94,8 +94,8 @@ def test_failed_image_keeps_its_place_and_says_why(context: BrowserContext, serv
     failed = page.locator("#grid img >> nth=3")
     expect(failed).to_have_attribute("alt", "The model failed. Image 3, labels as drawn")
     page.screenshot(path=SHOTS / "failed.png")
-    beside = page.locator("#grid img >> nth=2")
-    assert (failed.bounding_box() or {})["height"] == (beside.bounding_box() or {})["height"]
+    height = "(image) => image.getBoundingClientRect().height"
+    assert failed.evaluate(height) == page.locator("#grid img >> nth=2").evaluate(height)
 
 
 def test_incomplete_answer_is_retried(page: Page, server: Server) -> None:

@@ -120,6 +120,7 @@ async function load(image, source) {
     if (image.dataset.source === source) image.src = url;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
+    if (image.dataset.source !== source) return;
     image.alt = image.title = `${error.message} ${image.alt}`;
     image.removeAttribute("src"); // the text is shown instead
   }
