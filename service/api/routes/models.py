@@ -119,7 +119,7 @@ REPORT_POLICY = (
 @router.get(
     "/{name}/{version}/report",
     response_class=HTMLResponse,
-    responses={304: {"description": "The client has the report already."}} | NOT_FOUND,
+    responses={304: {"description": "The client has the report already."}, **NOT_FOUND},
 )
 async def show_report(
     name: str, version: Version, state: CurrentState, request: Request
