@@ -12,7 +12,7 @@ from training.core.durations import duration
 from training.data import Dataset
 from training.errors import DataError
 from training.evaluation.images import MIN_IMAGES
-from training.pipeline.choices import Choice, useful_kimg
+from training.pipeline.choices import TRAIN_SHARE, Choice, useful_kimg
 
 MIN_DISTINCT = 100
 """Different images without which there is no build: a tenth of them says nothing of the rest."""
@@ -148,7 +148,8 @@ def _rare(dataset: Dataset) -> Iterator[str]:
 
 def _short(choice: Choice, minutes: float) -> Iterator[str]:
     config = choice.config
-    if config.kimg < SHORT * choice.useful_kimg:
+    reachable = minutes * 60 * TRAIN_SHARE * choice.rate / 1000
+    if max(config.kimg, reachable) < SHORT * choice.useful_kimg:
         needed = choice.useful_kimg * 1000 / choice.rate
         yield (
             f"too slow for {minutes:g} minutes: {choice.rate:.0f} images/s give {config.kimg:g} "

@@ -95,7 +95,7 @@ def computing(process: ForkServerProcess, at_most: float = math.inf) -> float:
 
     Of processor time: what else the machine does changes nothing.
     """
-    computed, end = 0.0, time.monotonic() + 120
+    computed, end = 0.0, time.monotonic() + 600
     with contextlib.suppress(psutil.NoSuchProcess):
         watched = psutil.Process(process.pid)
         while process.is_alive() and computed < at_most:
