@@ -16,6 +16,7 @@ from training.core.device import choose_device, choose_precision
 from training.core.durations import duration
 from training.data import load, summary
 from training.errors import RunError
+from training.evaluation.images import limits
 from training.loop import estimate, loop
 from training.loop.tensorboard import check_installed
 from training.presets import PRESETS
@@ -78,6 +79,8 @@ def train(
                 click.echo("mirrored: every other image shown, at random (--no-mirror)", err=True)
             for warning in audit.warnings(audit.quick_audit(dataset), config.data):
                 click.echo(f"warning: {warning}", err=True)
+            if lacking := limits(int(dataset.held_out(config.hold_out).sum())):
+                click.echo(f"warning: {lacking}", err=True)
         description = DatasetDescription.of(dataset, config.licence or dataset.licence)
         run = Run.broadcast(folder, Run.plan(folder, config, description))
         if distributed.any_rank(run.dataset.info.sha256 != dataset.sha256):

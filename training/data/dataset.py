@@ -13,6 +13,10 @@ import numpy.typing as npt
 from service.core.manifest import Attribute
 from training.data.reading import Reading
 
+HELD_OUT_SHARE, HELD_OUT_IMAGES, FEWEST_HELD_OUT = 0.1, 100, 32
+"""Share that is held out; of small sets, the images that a full report needs, but at most a
+quarter; of the smallest, those that any scores need, but at most a third."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -58,13 +62,25 @@ class Dataset:
         names = None if self.names is None else tuple(compress(self.names, rows))
         return replace(self, images=self.images[rows], labels=self.labels[rows], names=names)
 
-    def split(self, share: float) -> tuple[Dataset, Dataset]:
-        """About ``1 - share`` of the images to train on, and the others to measure with.
+    def held_out(self, share: float | None) -> npt.NDArray[np.bool_]:
+        """Mask ``[N]`` of the images to measure with: about ``share`` of all.
 
-        Which, follows from an image's pixels alone, whatever its orientation: copies and mirrored
-        copies stay on one side, and a set that grows keeps its split.
+        None holds out a tenth, and of a small set more. Which, follows from an image's pixels,
+        whatever its orientation: copies and mirrored copies stay on one side, and a set that grows
+        keeps its split, but for the one that holds out a number of images.
         """
-        held = np.array([_fraction(image) < share for image in self.images], dtype=np.bool_)
+        fractions = np.array([_fraction(image) for image in self.images])
+        if share is None:
+            quarter, third = len(self) // 4, len(self) // 3
+            count = min(HELD_OUT_IMAGES, max(FEWEST_HELD_OUT, quarter), third)
+            share = HELD_OUT_SHARE
+            if count > share * len(self):
+                share = float(np.sort(fractions)[count])
+        return np.asarray(fractions < share)
+
+    def split(self, share: float | None) -> tuple[Dataset, Dataset]:
+        """Images to train on, and those of :meth:`held_out`."""
+        held = self.held_out(share)
         return self.take(~held), self.take(held)
 
     def among(self, other: Dataset) -> npt.NDArray[np.bool_]:

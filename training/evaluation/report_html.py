@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from training.runs.run import MIN_SHARE_IMAGES
+
 FIGURES = 3
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
@@ -54,6 +56,15 @@ def scores(report: dict[str, Any]) -> tuple[Score, Score, Score]:
 
 
 def _faithful(report: dict[str, Any]) -> Score:
+    if (images := report["samples"]["images"]) < MIN_SHARE_IMAGES:
+        return Score(
+            "Faithful",
+            "unknown",
+            "too few images",
+            f"{images} held-out images; {MIN_SHARE_IMAGES} are needed",
+            "Coverage: held-out images that have a sample in their neighbourhood.",
+            "Look at samples beside real images, and at the kernel distance below.",
+        )
     ours = report["spread"]["samples"]["coverage"]
     real = report["spread"]["real"]["coverage"]
     asked, read = report["labels"]["right"], report["labels"]["real_right"]

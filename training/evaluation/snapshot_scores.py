@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
 
 from service.core.manifest import Attribute
 from training.core.pixels import to_networks
@@ -17,9 +19,12 @@ from training.evaluation.texture import Texture, TextureScores
 from training.evaluation.texture import compare as compare_texture
 from training.networks.augment import grey_share
 from training.networks.networks import Generator
+from training.runs.ranking import faults
 
 SEED = 1
 """Seed of the samples. ``measure`` has another, so that a chosen snapshot is measured anew."""
+SCORED_IMAGES = 512
+"""Samples of which a snapshot has at least half: with few held-out images, of several sets."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +75,29 @@ class Scorer:
         device = next(network.parameters()).device
         real = rows_of(held_out, held_out.spread(MAX_IMAGES), device).pixels
         self.count = len(real)
+        self.seeds = [SEED + 100 * number for number in range(max(1, SCORED_IMAGES // self.count))]
         self.real = network.features(real)
         self.real_thumbnails = thumbnails(real)
         self.real_texture = Texture.of(real)
         self.real_grey = grey_share(to_networks(real), augmentations)
 
-    def measure(self, generator: Generator) -> Scores:
-        """Score images 0, 1, 2 ... of seed 1, equal to those that the service computes."""
+    def line(self, generator: Generator) -> dict[str, float]:
+        """Entry for the log: means over the sets of samples.
+
+        Of several sets, ``faults_error`` is the relative standard error of the ``faults``.
+        """
+        lines = [self.measure(generator, seed).line() for seed in self.seeds]
+        if len(lines) == 1:
+            return lines[0]
+        products = [faults(line) for line in lines]
+        means = {name: round(fmean(line[name] for line in lines), 4) for name in lines[0]}
+        error = stdev(products) / math.sqrt(len(products)) / fmean(products)
+        return means | {"images": self.count, "faults_error": round(error, 4)}
+
+    def measure(self, generator: Generator, seed: int = SEED) -> Scores:
+        """Score images 0, 1, 2 ... of ``seed``, equal to those that the service computes."""
         attributes: Sequence[Attribute] = self.attributes if generator.condition_size else ()
-        samples = draw(generator, attributes, self.count, SEED)
+        samples = draw(generator, attributes, self.count, seed)
         features = self.network.features(samples.pixels)
         covered = manifold.compare(self.real, features)
         right = None
