@@ -42,7 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "faces": ABLATED | {"augment": "translation,cutout", "mirror": True},
     # One more block than 64x64: twice the detail at a third more multiplications.
     "faces-128": ABLATED | {"augment": "translation,cutout", "size": 128, "mirror": True},
-    # 100 to 1,000 images: short enough for a laptop, and no guess whether mirrored images are right.
+    # 100 to 1,000 images: minutes on a laptop, and no guess whether mirrored images are right.
     "small": ABLATED
     | {"augment": "translation,cutout", "width": 32, "kimg": 100, "snapshot_kimg": 10},
     "digits": ABLATED | {"augment": "translation", "mirror": False},

@@ -24,7 +24,7 @@ from training.runs.ranking import faults
 SEED = 1
 """Seed of the samples. ``measure`` has another, so that a chosen snapshot is measured anew."""
 SCORED_IMAGES = 512
-"""Samples of which a snapshot has at least half: with few held-out images, of several sets."""
+"""Samples of a snapshot, about: with few held-out images, several sets of as many."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class Scorer:
             return lines[0]
         products = [faults(line) for line in lines]
         means = {name: round(fmean(line[name] for line in lines), 4) for name in lines[0]}
-        error = stdev(products) / math.sqrt(len(products)) / fmean(products)
+        mean = fmean(products)
+        error = stdev(products) / math.sqrt(len(products)) / mean if mean else 0.0
         return means | {"images": self.count, "faults_error": round(error, 4)}
 
     def measure(self, generator: Generator, seed: int = SEED) -> Scores:
