@@ -34,7 +34,8 @@ from training.evaluation.snapshot_scores import Scorer
 from training.loop.loop import train
 from training.loop.trainer import Trainer
 from training.presets import PRESETS
-from training.runs.run import DatasetDescription, Run, faults
+from training.runs.ranking import faults
+from training.runs.run import DatasetDescription, Run
 
 BASE: dict[str, Any] = PRESETS["faces"] | {"width": 32, "snapshot_kimg": 25}
 """Options that all runs share, unless their recipe differs."""

@@ -38,7 +38,7 @@ def main() -> None:
             if not name.startswith("-"):
                 group = training  # it prints the errors of its commands as sentences
             else:
-                group.commands |= training.commands
+                group.commands.update(training.commands)
     group(prog_name="figment")
 
 

@@ -148,9 +148,10 @@ class TrainingConfig(DataConfig):
         False,
         description="Mirror each image with probability 1/2: right for faces, wrong for digits.",
     )
-    hold_out: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        0.1,
-        description="Share of the images held out from training, to measure samples against.",
+    hold_out: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
+        None,
+        description="Share of the images held out from training, to measure samples against "
+        "[default: a tenth; of fewer than 1,000 images 100, at most a quarter].",
     )
     images: Annotated[int, Field(ge=1)] | None = Field(
         None,

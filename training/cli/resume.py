@@ -50,10 +50,14 @@ def resume(
         opened = Run.broadcast(run, own)
         if distributed.any_rank(own is not None and own.is_finished):
             if own is not None:
-                click.echo(
-                    f"{run} is finished, after {own.shown:,} images; --kimg "
-                    f"{2 * own.config.kimg:g} makes it twice as long"
+                more = (
+                    f"no snapshot was better for {own.config.patience_kimg:g} kimg"
+                    if own.has_plateaued
+                    else f"--kimg {2 * own.config.kimg:g} makes it twice as long"
                 )
+                click.echo(f"{run} is finished, after {own.shown:,} images; {more}")
+                if opens:
+                    open_page(own)
             return
         config = opened.config
         dataset = load(data or config.data, **config.reading)

@@ -16,6 +16,7 @@ from training.core.device import choose_device, choose_precision
 from training.core.durations import duration
 from training.data import load, summary
 from training.errors import RunError
+from training.evaluation.images import limits
 from training.loop import estimate, loop
 from training.loop.tensorboard import check_installed
 from training.presets import PRESETS
@@ -80,6 +81,8 @@ def train(
                 click.echo("mirrored: every other image shown, at random (--no-mirror)", err=True)
             for warning in audit.warnings(audit.quick_audit(dataset), config.data):
                 click.echo(f"warning: {warning}", err=True)
+            if lacking := limits(int(dataset.held_out(config.hold_out).sum())):
+                click.echo(f"warning: {lacking}", err=True)
         if config.images is not None:
             dataset.split(config.hold_out, config.images)  # raises DataError if there are fewer
         description = DatasetDescription.of(dataset, config.licence or dataset.licence)

@@ -14,6 +14,10 @@ from service.core.manifest import Attribute
 from training.data.reading import Reading
 from training.errors import DataError
 
+HELD_OUT_SHARE, HELD_OUT_IMAGES, FEWEST_HELD_OUT = 0.1, 100, 32
+"""Share that is held out; of small sets, the images that a full report needs, but at most a
+quarter; of the smallest, those that any scores need, but at most a third."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -59,24 +63,40 @@ class Dataset:
         names = None if self.names is None else tuple(compress(self.names, rows))
         return replace(self, images=self.images[rows], labels=self.labels[rows], names=names)
 
-    def split(self, share: float, images: int | None = None) -> tuple[Dataset, Dataset]:
-        """About ``1 - share`` of the images to train on, and the others to measure with.
+    def held_out(self, share: float | None) -> npt.NDArray[np.bool_]:
+        """Mask ``[N]`` of the images to measure with: about ``share`` of all.
 
-        Which, follows from an image's pixels alone, whatever its orientation: copies and mirrored
-        copies stay on one side, and a set that grows keeps its split. With ``images``, only so many
-        are trained on, chosen likewise; the others to measure with stay the same. Raises
-        ``DataError`` if there are fewer.
+        None holds out a tenth, and of a small set more. Which, follows from an image's pixels,
+        whatever its orientation: copies and mirrored copies stay on one side, and a set that grows
+        keeps its split, but for the one that holds out a number of images.
         """
-        fractions = np.array([_fraction(image) for image in self.images])
-        held = fractions < share
+        fractions = self._fractions()
+        if share is None:
+            quarter, third = len(self) // 4, len(self) // 3
+            count = min(HELD_OUT_IMAGES, max(FEWEST_HELD_OUT, quarter), third)
+            share = HELD_OUT_SHARE
+            if count > share * len(self):
+                share = float(np.sort(fractions)[count])
+        return np.asarray(fractions < share)
+
+    def split(self, share: float | None, images: int | None = None) -> tuple[Dataset, Dataset]:
+        """Images to train on, and those of :meth:`held_out`.
+
+        With ``images``, only so many are trained on, always the same ones; the others to measure
+        with stay the same. Raises ``DataError`` if there are fewer.
+        """
+        held = self.held_out(share)
         trained = ~held
         if images is not None:
             if images > trained.sum():
                 problem = f"has {trained.sum():,} images to train on, and {images:,} are asked for"
                 raise DataError(self.name, [problem])
-            order = np.argsort(np.where(held, 1, fractions), kind="stable")
+            order = np.argsort(np.where(held, 1, self._fractions()), kind="stable")
             trained = np.isin(np.arange(len(self)), order[:images])
         return self.take(trained), self.take(held)
+
+    def _fractions(self) -> npt.NDArray[np.float64]:
+        return np.array([_fraction(image) for image in self.images])
 
     def among(self, other: Dataset) -> npt.NDArray[np.bool_]:
         """Mask ``[N]`` of the images that are also in ``other``, mirrored ones too."""

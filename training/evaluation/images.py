@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,11 +17,29 @@ from training.data import Dataset
 from training.networks.marginal import Marginal
 from training.networks.networks import Generator
 from training.runs import sampling
+from training.runs.run import MIN_SHARE_IMAGES, SHARES
 
 MIN_IMAGES = 32
 """Held-out images without which nothing is measured."""
 MAX_IMAGES = 2048
 """Images on each side of a comparison: distances between all pairs fit into memory."""
+
+
+def limits(count: int) -> str | None:
+    """What ``count`` held-out images are too few for, as a sentence; None if they suffice."""
+    if count < MIN_IMAGES:
+        return (
+            f"{count} held-out images are too few (below {MIN_IMAGES}) to score snapshots: only "
+            "divergence will be detected, the last snapshot counts as the best, and the model "
+            "gets no evaluation and no verifier. Add images, or use a larger --hold-out"
+        )
+    if count < MIN_SHARE_IMAGES:
+        return (
+            f"{count} held-out images are few (below {MIN_SHARE_IMAGES}): {', '.join(SHARES)} "
+            "will not be stated, and the share of labels read right is uncertain by up to "
+            f"{100 / math.sqrt(count):.0f} points"
+        )
+    return None
 
 
 @dataclass(frozen=True)

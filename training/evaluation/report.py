@@ -18,6 +18,7 @@ from training.evaluation.privacy import Privacy
 from training.evaluation.repeats import Spread
 from training.evaluation.verifier import Accuracy
 from training.plots import grids
+from training.runs.run import MIN_SHARE_IMAGES, SHARES
 
 WORST = 12
 """Images that are listed and shown, those nearest to a training image."""
@@ -66,6 +67,14 @@ COMPARED = {
         "coverage", "higher", "quality of samples that are nearest to no real image; grows with N"
     ),
 }
+
+
+def stated(images: int) -> dict[str, Explanation]:
+    """Those of ``COMPARED`` that so many held-out images suffice for."""
+    few = images < MIN_SHARE_IMAGES
+    return {name: each for name, each in COMPARED.items() if not (few and name in SHARES)}
+
+
 DUPLICATES = Explanation(
     "duplicates among the samples", "lower", "repeats that differ in brightness or by a shift"
 )
@@ -116,7 +125,7 @@ def metrics(context: EvaluationContext) -> tuple[Metric, ...]:
     rows: list[tuple[str, float, float, str]] = []
     for close in evaluation.closeness:
         suffix = "" if close is evaluation.closeness[0] else f", {close.space}"
-        for key, explanation in COMPARED.items():
+        for key, explanation in stated(context.images).items():
             value, real = getattr(close.samples, key), getattr(close.real, key)
             against = f"{context.against}, in the features of {close.space}"
             rows.append((f"{explanation.title}{suffix}", value, real, against))

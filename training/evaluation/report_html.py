@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.plots import pages
+from training.runs.run import MIN_SHARE_IMAGES
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,15 @@ def scores(report: dict[str, Any]) -> tuple[Score, Score, Score]:
 
 
 def _faithful(report: dict[str, Any]) -> Score:
+    if (images := report["samples"]["images"]) < MIN_SHARE_IMAGES:
+        return Score(
+            "Faithful",
+            "unknown",
+            "too few images",
+            f"{images} held-out images; {MIN_SHARE_IMAGES} are needed",
+            "Coverage: held-out images that have a sample in their neighbourhood.",
+            "Look at samples beside real images, and at the kernel distance below.",
+        )
     ours = report["spread"]["samples"]["coverage"]
     real = report["spread"]["real"]["coverage"]
     asked, read = report["labels"]["right"], report["labels"]["real_right"]

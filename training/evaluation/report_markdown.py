@@ -6,17 +6,18 @@ import math
 import re
 
 from training.evaluation.confidence import Estimate
+from training.evaluation.images import limits
 from training.evaluation.label_scores import AttributeScore, ValueScore
 from training.evaluation.measure import SEED
 from training.evaluation.memorisation import Memorisation
 from training.evaluation.privacy import FALSE_POSITIVES, SAMPLES, WARNING, Interval
 from training.evaluation.repeats import SETS
 from training.evaluation.report import (
-    COMPARED,
     DUPLICATES,
     RIGHT,
     WORST,
     EvaluationContext,
+    stated,
     texture_rows,
 )
 
@@ -41,6 +42,7 @@ def _introduction(context: EvaluationContext) -> list[str]:
         "*real* is the reference: the same metric for as many training images. Numbers over "
         "another N or other features cannot be compared with these.",
         "",
+        *([f"**{few}**.", ""] if (few := limits(context.images)) else []),
         f"Features: {' '.join(spaces)}",
     ]
 
@@ -53,7 +55,7 @@ def _closeness(context: EvaluationContext) -> list[str]:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for close in context.evaluation.closeness:
-        for key, explanation in COMPARED.items():
+        for key, explanation in stated(context.images).items():
             value, real = (_number(getattr(x, key)) for x in (close.samples, close.real))
             if key == "kernel" and close.samples.kernel_deviation is not None:
                 value += f" ± {_number(close.samples.kernel_deviation)}"
@@ -86,8 +88,8 @@ def _spread(context: EvaluationContext) -> list[str]:
         "| metric | samples | real |",
         "| --- | --- | --- |",
         *(
-            f"| {COMPARED[name].title} | {_estimate(x)} | {_estimate(real[name])} |"
-            for name, x in samples.items()
+            f"| {explanation.title} | {_estimate(samples[name])} | {_estimate(real[name])} |"
+            for name, explanation in stated(context.images).items()
         ),
     ]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
 
 from torch import Tensor
 
@@ -20,9 +22,12 @@ from training.evaluation.texture import Texture, TextureScores
 from training.evaluation.texture import compare as compare_texture
 from training.networks.augment import grey_share
 from training.networks.networks import Generator
+from training.runs.ranking import faults
 
 SEED = 1
 """Seed of the samples. ``measure`` has another, so that a chosen snapshot is measured anew."""
+SCORED_IMAGES = 512
+"""Samples of a snapshot, about: with few held-out images, several sets of as many."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +85,31 @@ class Scorer:
         real = rows_of(held_out, held_out.spread(MAX_IMAGES), device)
         self.labels = real.labels
         self.count = len(real)
+        self.seeds = [SEED + 100 * number for number in range(max(1, SCORED_IMAGES // self.count))]
         self.real = network.features(real.pixels)
         self.real_thumbnails = thumbnails(real.pixels)
         self.real_texture = Texture.of(real.pixels)
         self.real_grey = grey_share(to_networks(real.pixels), augmentations)
         self.copies = CopyCheck(trained, held_out, device)
 
-    def measure(self, generator: Generator) -> Scores:
-        """Score images 0, 1, 2 ... of seed 1, equal to those that the service computes."""
+    def line(self, generator: Generator) -> dict[str, float]:
+        """Entry for the log: means over the sets of samples.
+
+        Of several sets, ``faults_error`` is the relative standard error of the ``faults``.
+        """
+        lines = [self.measure(generator, seed).line() for seed in self.seeds]
+        if len(lines) == 1:
+            return lines[0]
+        products = [faults(line) for line in lines]
+        means = {name: round(fmean(line[name] for line in lines), 4) for name in lines[0]}
+        mean = fmean(products)
+        error = stdev(products) / math.sqrt(len(products)) / mean if mean else 0.0
+        return means | {"images": self.count, "faults_error": round(error, 4)}
+
+    def measure(self, generator: Generator, seed: int = SEED) -> Scores:
+        """Score images 0, 1, 2 ... of ``seed``, equal to those that the service computes."""
         attributes: Sequence[Attribute] = self.attributes if generator.condition_size else ()
-        samples = draw(generator, attributes, self.count, SEED)
+        samples = draw(generator, attributes, self.count, seed)
         features = self.network.features(samples.pixels)
         right = self.network.read(features) == samples.labels if attributes else None
         return self._scores(samples.pixels, features, right, self.copies.share(samples.pixels))

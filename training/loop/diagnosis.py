@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 from service.core.manifest import Attribute
 from training.config import TrainingConfig
-from training.runs.run import faults
 
 Line = Mapping[str, float]
 """Line of ``log.jsonl`` or ``scores.jsonl``; ``shown`` is in images."""
@@ -51,17 +50,6 @@ def diagnose(
         or _leaking(pair, config, real_grey)
         or _discriminator_won(ticks, scores, config, grace)
     )
-
-
-def plateaued(scores: Sequence[Line], config: TrainingConfig) -> bool:
-    """True if no snapshot has been better for ``patience_kimg``.
-
-    A function of the scores alone, so that a resumed run ends where an uninterrupted one does.
-    """
-    if not (scores and config.patience_kimg):
-        return False
-    best = min(scores, key=faults)["shown"]
-    return scores[-1]["shown"] - best >= config.patience_kimg * 1000
 
 
 def warnings(

@@ -81,7 +81,7 @@ def train(
     labels = torch.from_numpy(trained.labels).to(trainer.device)
 
     def has_plateaued() -> bool:
-        return distributed.any_rank(recorder is not None and recorder.has_plateaued())
+        return distributed.any_rank(recorder is not None and run.has_plateaued)
 
     total = round(run.config.kimg * 1000)
     ended = has_plateaued()

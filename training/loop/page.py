@@ -72,7 +72,7 @@ def write(run: Run, stopped: str = "") -> None:
     shown = ticks[-1]["shown"] if ticks else 0
     if read_verdict(run.folder):
         stopped = f"stopped after {shown:,} images"
-    elif shown >= run.config.kimg * 1000 and run.sample_grid(int(shown)) in snapshots:
+    elif run.is_finished and run.sample_grid(int(shown)) in snapshots:
         stopped = f"finished after {shown:,} images"
         if not evaluations:
             stopped += f". Next: `figment evaluate {run.folder.resolve()}`"

@@ -13,17 +13,18 @@ from training.core.durations import duration
 from training.data import Dataset
 from training.errors import Diverged, Failed
 from training.evaluation import features
-from training.evaluation.images import MIN_IMAGES
+from training.evaluation.images import MIN_IMAGES, limits
 from training.evaluation.snapshot_scores import Scorer
 from training.loop import page
-from training.loop.diagnosis import diagnose, plateaued
+from training.loop.diagnosis import diagnose
 from training.loop.estimate import recent_rate
 from training.loop.tensorboard import TensorBoardLog
 from training.loop.trainer import Trainer
 from training.networks.networks import Generator
 from training.plots import grids
 from training.runs import checkpoint, sampling
-from training.runs.run import VERDICT, Run, faults
+from training.runs.ranking import faults
+from training.runs.run import VERDICT, Run
 
 GRID = 64
 """Images in ``reals.png`` and in each sample grid."""
@@ -76,11 +77,7 @@ class RunRecorder:
                 real = self.scorer.reference(trained).line()
                 write_atomically(self.run.real, json.dumps(real) + "\n")
         else:
-            print(
-                f"{len(held_out)} held-out images are too few (below {MIN_IMAGES}) to score "
-                "snapshots, so only divergence will be detected",
-                flush=True,
-            )
+            print(limits(len(held_out)), flush=True)
 
     def log(self, line: dict[str, float], progress: Progress) -> None:
         """Append one tick to the logs. Raises ``Diverged`` if a value is NaN or infinite."""
@@ -94,10 +91,6 @@ class RunRecorder:
         if progress.disable:
             print(_summary(self.ticks, self.run.config.kimg * 1000), flush=True)
         page.write(self.run)
-
-    def has_plateaued(self) -> bool:
-        """True if the run ends here, because its snapshots no longer get better."""
-        return plateaued(self.run.scores.lines(), self.run.config)
 
     def save(self) -> None:
         """Write the checkpoint. Raises ``Diverged`` if a weight is NaN or infinite."""
@@ -140,9 +133,9 @@ class RunRecorder:
         if self.scorer is None:
             return trainer.ema, None
         shown = {"shown": trainer.shown}
-        scored = [(trainer.ema, shown | self.scorer.measure(trainer.ema).line())]
+        scored = [(trainer.ema, shown | self.scorer.line(trainer.ema))]
         for sigma, average in trainer.averages.items():
-            line = shown | self.scorer.measure(average).line() | {"ema_sigma": sigma}
+            line = shown | self.scorer.line(average) | {"ema_sigma": sigma}
             scored.append((average, line))
         return min(scored, key=lambda pair: faults(pair[1]))
 

@@ -27,7 +27,7 @@ from training.evaluation import recommendation
 from training.evaluation.command import evaluate_run
 from training.evaluation.images import MIN_IMAGES
 from training.export.export import export, next_version
-from training.loop import estimate, loop
+from training.loop import estimate, loop, page
 from training.pipeline import outlook, serving
 from training.pipeline.choices import Choice, choose
 from training.pipeline.reading import native_side, read
@@ -198,6 +198,7 @@ class Build:
                 classifier=None,
                 device=self.device,
             )
+            page.write(run)
         if (report := run.report(shown, run.config.name)) is not None:
             folder = run.evaluation(run.config.name)
             click.echo(f"  {results(report)}: {folder / 'report.html'}")

@@ -27,7 +27,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -45,6 +44,7 @@ from training.errors import RunError
 from training.networks.augment import conflicts_with_labels
 from training.networks.networks import Generator, halvings
 from training.runs import checkpoint
+from training.runs.ranking import plateaued, ranked
 
 SCORE_TITLES = {
     "frechet": "Frechet distance (0 is best)",
@@ -54,6 +54,10 @@ SCORE_TITLES = {
     "labels_right": "all labels read as asked",
 }
 """Scores included in a model file, and their names there."""
+SHARES = ("precision", "recall", "density", "coverage")
+MIN_SHARE_IMAGES = 100
+"""Held-out images without which ``SHARES`` are not stated: the neighbourhoods that they count would
+be too large, and a share of 100 images is uncertain by up to 10 points."""
 
 CONFIG, VERDICT = "config.json", "verdict.txt"
 RECOMMENDATION, RECOMMEND_LOG = "recommendation.json", "recommend.jsonl"
@@ -243,7 +247,7 @@ class Run:
                 + ("the images' labels" if self.dataset.attributes else "how images were turned"),
             )
             for name, title in SCORE_TITLES.items()
-            if name in line
+            if name in line and (name not in SHARES or line["images"] >= MIN_SHARE_IMAGES)
         )
 
     def _advice(self, shown: int) -> str | None:
@@ -268,7 +272,13 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        return self.shown >= round(self.config.kimg * 1000)
+        """True if the run has reached its length, or has ended early (``has_plateaued``)."""
+        return self.shown >= round(self.config.kimg * 1000) or self.has_plateaued
+
+    @property
+    def has_plateaued(self) -> bool:
+        """True if no snapshot has been better for ``patience_kimg``: the run ends there."""
+        return plateaued(self.scores.lines(), self.config.patience_kimg)
 
     def with_length(self, kimg: float) -> Run:
         """Change the length of the run to ``kimg`` thousand images.
@@ -363,18 +373,8 @@ class Run:
         return generator.requires_grad_(False), checkpoint.read(path, {"ema": generator}, {})
 
     def best_shown(self, count: int = 1) -> list[int]:
-        """Positions (images shown) of the ``count`` best snapshots, best first.
-
-        The best has the least ``faults``.
-        """
-        ranked = sorted(self.scores.lines(), key=faults)
-        return [line["shown"] for line in ranked[:count]]
-
-
-def faults(line: Mapping[str, float]) -> float:
-    """Product of the Frechet distance and the mean pyramid distance of a line of scores."""
-    levels = [value for name, value in line.items() if name.startswith("pyramid_")]
-    return line["frechet"] * fmean(levels)
+        """Positions (images shown) of the ``count`` best snapshots, best first."""
+        return ranked(self.scores.lines())[:count]
 
 
 @dataclass(frozen=True)

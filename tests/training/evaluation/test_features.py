@@ -121,6 +121,19 @@ def test_about_the_configured_share_is_held_out(faces: Dataset, share: float) ->
         assert (np.bincount(side.labels[:, 0], minlength=12) > 0).all()
 
 
+@pytest.mark.parametrize(("images", "held_out"), [(90, 30), (99, 32), (300, 75), (600, 100)])
+def test_of_small_sets_enough_images_are_held_out(
+    faces: Dataset, images: int, held_out: int
+) -> None:
+    few = part(faces, 0, images)
+    assert len(few.split(None)[1]) == pytest.approx(held_out, abs=1)
+
+
+def test_of_large_sets_a_tenth_is_held_out(faces: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.data.dataset.HELD_OUT_IMAGES", 10)
+    assert (faces.held_out(None) == faces.held_out(0.1)).all()
+
+
 def test_share_of_zero_holds_out_nothing(faces: Dataset) -> None:
     trained, held_out = faces.split(0)
     assert trained.sha256 == faces.sha256

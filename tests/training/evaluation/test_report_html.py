@@ -23,6 +23,7 @@ def gain(budget: int | None, arm: str, mean: float, half: float = 0.01) -> dict[
 def report(**parts: Any) -> dict[str, Any]:
     return {
         "model": "faces",
+        "samples": {"images": 500},
         "spread": {"samples": {"coverage": INTERVAL}, "real": {"coverage": INTERVAL}},
         "labels": {"right": 0.93, "real_right": 0.89},
         "privacy": {
@@ -41,6 +42,12 @@ def test_headlines_have_a_value_an_interval_and_a_reference() -> None:
     assert (useful.level, useful.value) == ("unknown", "not measured")
     assert (private.level, private.value) == ("good", "1.0% [0.5%, 1.6%]")
     assert private.reference == "chance: 1.0%"
+
+
+def test_few_images_give_no_score() -> None:
+    faithful, _, _ = scores(report(samples={"images": 64}))
+    assert (faithful.level, faithful.value) == ("unknown", "too few images")
+    assert faithful.reference == "64 held-out images; 100 are needed"
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.small_runs import create_run, small_config, some
+from tests.helpers.small_runs import create_run, some
 from training.data import Dataset
-from training.loop.diagnosis import Line, plateaued
 from training.loop.loop import train
+from training.runs.ranking import Line, plateaued
 
 
 def scores(*distances: float) -> list[Line]:
@@ -34,7 +34,7 @@ def scores(*distances: float) -> list[Line]:
 def test_run_ends_when_no_snapshot_is_better(
     distances: tuple[float, ...], patience: float, ends: bool
 ) -> None:
-    assert plateaued(scores(*distances), small_config(patience_kimg=patience)) == ends
+    assert plateaued(scores(*distances), patience) == ends
 
 
 def test_ended_run_has_nothing_to_resume(portraits: Dataset, tmp_path: Path) -> None:
@@ -43,10 +43,8 @@ def test_ended_run_has_nothing_to_resume(portraits: Dataset, tmp_path: Path) -> 
     run = create_run(tmp_path / "run", faces, lr=1e-30, kimg=0.96, patience_kimg=0.128)
     train(run, faces, stop_on_failure=False)
     lines = run.scores.lines()
-    assert [plateaued(lines[:count], run.config) for count in range(len(lines) + 1)] == [
-        *(False for _ in lines),
-        True,
-    ]
+    assert run.has_plateaued and run.is_finished
+    assert not plateaued(lines[:-1], run.config.patience_kimg)
     assert lines[-1]["shown"] == run.log.lines()[-1]["shown"] < 960
     # 2. It is resumed.
     before = run.checkpoint.read_bytes(), run.log.path.read_bytes()

@@ -96,6 +96,18 @@ def test_mirroring_is_told() -> None:
     assert "mirrored" not in start("--dry-run", "--preset", "digits").stderr
 
 
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        ("0.02", "too few (below 32) to score snapshots"),
+        ("0.15", "few (below 100): precision, recall, density, coverage will not be stated"),
+    ],
+)
+def test_what_few_held_out_images_will_lack_is_told(share: str, said: str) -> None:
+    assert said in start("--dry-run", "--hold-out", share).stderr
+    assert "held-out images are" not in start("--dry-run").stderr
+
+
 def test_run_longer_than_max_hours_is_rejected() -> None:
     said = refusal("--kimg", "0.1", "--max-hours", "1e-6")
     assert re.search(
