@@ -28,7 +28,8 @@ def test_shares_of_few_images_are_not_stated() -> None:
 
 def test_scores_are_means_over_several_sets_of_samples(portraits: Dataset) -> None:
     trained, held_out = some(portraits, 200, "glasses").split(0.3)
-    scorer = Scorer(held_out, train_network(trained, mirror=False, device=CPU), ())
+    network = train_network(trained, mirror=False, device=CPU)
+    scorer = Scorer(held_out, network, (), trained)
     sizes = sum(len(attribute.values) for attribute in held_out.attributes)
     generator = Generator(small_config(), condition_size=sizes, image_shape=(16, 16, 3)).eval()
     line = scorer.line(generator)
