@@ -36,7 +36,7 @@ def limits(count: int) -> str | None:
     if count < MIN_SHARE_IMAGES:
         return (
             f"{count} held-out images are few (below {MIN_SHARE_IMAGES}): {', '.join(SHARES)} "
-            "will not be stated, and the share of labels read right is uncertain by up to "
+            "are not stated, and the share of labels read right is uncertain by up to "
             f"{100 / math.sqrt(count):.0f} points"
         )
     return None

@@ -113,6 +113,8 @@ def _private(report: dict[str, Any]) -> Score:
     nearer, held = (report["privacy"][x]["nearer"] for x in ("samples", "held_out"))
     if level == "good" and nearer["low"] > held["high"]:
         level = "fair"
+    if level == "good" and report["samples"]["images"] < MIN_SHARE_IMAGES:
+        level = "unknown"  # so few images could not show it
     return Score(
         "Private",
         level,

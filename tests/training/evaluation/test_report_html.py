@@ -45,8 +45,9 @@ def test_headlines_have_a_value_an_interval_and_a_reference() -> None:
 
 
 def test_few_images_give_no_score() -> None:
-    faithful, _, _ = scores(report(samples={"images": 64}))
+    faithful, _, private = scores(report(samples={"images": 64}))
     assert (faithful.level, faithful.value) == ("unknown", "too few images")
+    assert private.level == "unknown"
     assert faithful.reference == "64 held-out images; 100 are needed"
 
 

@@ -100,7 +100,7 @@ def test_mirroring_is_told() -> None:
     ("share", "said"),
     [
         ("0.02", "too few (below 32) to score snapshots"),
-        ("0.15", "few (below 100): precision, recall, density, coverage will not be stated"),
+        ("0.15", "few (below 100): precision, recall, density, coverage are not stated"),
     ],
 )
 def test_what_few_held_out_images_will_lack_is_told(share: str, said: str) -> None:
