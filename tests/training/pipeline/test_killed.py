@@ -28,6 +28,7 @@ RENAMED = (
     "checkpoint.safetensors",
     "report.md",
     "build.json",
+    "1",  # the exported version
 )
 """Files at whose appearance the process is killed, in this order."""
 
@@ -58,9 +59,9 @@ def build(
 def started(
     folder: Path,
     source: str,
+    options: dict[str, object],
     killed_by: str | None = None,
     before: bool = False,
-    **options: object,
 ) -> ForkServerProcess:
     folder.mkdir(exist_ok=True)
     process = FORKS.Process(target=build, args=(folder, source, killed_by, before, options))
@@ -68,9 +69,9 @@ def started(
     return process
 
 
-def finished(folder: Path, source: str, **options: object) -> dict[str, bytes]:
+def finished(folder: Path, source: str, options: dict[str, object]) -> dict[str, bytes]:
     """Build to the end; content of the model, and of the run that must not depend on kills."""
-    process = started(folder, source, **options)
+    process = started(folder, source, options)
     process.join(300)
     assert process.exitcode == 0, (folder / "output.txt").read_text()
     model, run = folder / "models" / "small", folder / "run"
@@ -88,25 +89,26 @@ def test_build_killed_in_every_phase_ends_with_the_same_model(
     before: bool, source: str, tmp_path: Path
 ) -> None:
     for name in RENAMED:
-        process = started(tmp_path / "killed", source, name, before)
+        process = started(tmp_path / "killed", source, {}, name, before)
         process.join(300)
         assert process.exitcode == -signal.SIGKILL, (tmp_path / "killed/output.txt").read_text()
-    assert finished(tmp_path / "killed", source) == finished(tmp_path / "whole", source)
+    whole = finished(tmp_path / "whole", source, {})
+    assert finished(tmp_path / "killed", source, {}) == whole
 
 
 def test_build_killed_at_random_moments_ends_with_the_same_model(
     source: str, tmp_path: Path
 ) -> None:
-    free = {"attributes": "none"}  # a verifier would take half of the time
+    free: dict[str, object] = {"attributes": "none"}  # a verifier would take half of the time
     # 1. A build that is not killed.
-    process = started(tmp_path / "whole", source, **free)
+    process = started(tmp_path / "whole", source, free)
     seconds = computing(process)
     process.join(300)
-    whole = finished(tmp_path / "whole", source, **free)
+    whole = finished(tmp_path / "whole", source, free)
     # 2. Builds killed at 20 random moments; should one end before, there is a further one.
     chance, kills, folders = random.Random(0), 0, [tmp_path / "0"]
     while kills < KILLS:
-        process = started(folders[-1], source, **free)
+        process = started(folders[-1], source, free)
         computing(process, chance.uniform(0, seconds / 2))
         process.kill()
         process.join(300)
@@ -116,4 +118,4 @@ def test_build_killed_at_random_moments_ends_with_the_same_model(
 
     # Result: each ends with the same files.
     for folder in folders:
-        assert finished(folder, source, **free) == whole
+        assert finished(folder, source, free) == whole
