@@ -21,7 +21,7 @@ from training.data import (
 from training.data.archive import Archive, FolderArchive, open_archive
 from training.data.clusters import clustered
 from training.data.contents import foreign
-from training.data.dataset import Dataset
+from training.data.dataset import HELD_OUT_SHARE, Dataset
 from training.data.framing import Framing
 from training.data.labelling import choose
 from training.data.options import Options
@@ -29,7 +29,7 @@ from training.data.packed import PACKED
 from training.data.summary import summary
 from training.errors import DataError
 
-__all__ = ["ACCEPTED", "Dataset", "clustered", "load", "summary"]
+__all__ = ["ACCEPTED", "HELD_OUT_SHARE", "Dataset", "clustered", "load", "summary"]
 
 MIN_AVATARS = 128
 MAX_SNIFFED = 1000

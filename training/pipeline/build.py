@@ -182,7 +182,7 @@ class Build:
 
     def _evaluate(self, run: Run, dataset: Dataset) -> None:
         generator, shown = run.load_snapshot("best")
-        _, held_out = dataset.split(run.config.hold_out)
+        _, held_out = dataset.split(run.config.hold_out, run.config.images)
         if len(held_out) < MIN_IMAGES:
             self._say(4, "evaluate", f"skipped: {len(held_out)} held-out images are too few")
         elif run.report(shown, run.config.name) is not None:
@@ -284,7 +284,7 @@ def _described(choice: Choice, dataset: Dataset) -> str:
         f"batch {config.batch}",
         f"augment {','.join(config.augment) or 'none'}",
         "mirror" if config.mirror else "no mirror",
-        f"{config.hold_out:.0%} held out",
+        f"{dataset.held_out(config.hold_out).sum()} images held out",
         f"{config.kimg:g} kimg at {choice.rate:.0f} images/s: {duration(seconds)}",
     ]
     return ", ".join(words)

@@ -5,7 +5,6 @@ Pure functions. Choices are made once, and are then in the run's ``config.json``
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,13 +25,10 @@ TICKS = 60
 PATIENCE = 0.5
 """Share of the run without a better snapshot that ends it. Half, because the learning rate of most
 presets falls in the second half, and samples improve again then."""
-HELD_OUT, MIN_SHARE, MAX_SHARE = 120, 0.1, 0.25
-"""Images to hold out, as far as these shares allow: ``recommend`` tests on 100, and which are held
-out is drawn."""
 MAX_AUGMENTED = 30_000
 """Images above which the discriminator does not memorise, and none are augmented."""
 USEFUL_KIMG, USEFUL_IMAGES, GROWTH = 100, 300, 0.45
-"""300 images are learnt in about 100 kimg (docs/training.md, "A few hundred photographs"), and
+"""300 images are learnt in about 100 kimg (docs/training.md, "Small sets"), and
 15,700 faces in about 600 (docs/models.md): the length grows with the number to this power."""
 ENOUGH = 3
 """Length, in useful lengths, beyond which a run is not made longer."""
@@ -78,7 +74,7 @@ def choose(
     ``preset`` unless it is None. ``speed`` measures images per second.
     """
     preset = preset or next(name for fits, name in KINDS if fits(dataset))
-    options: dict[str, Any] = {"hold_out": hold_out(len(dataset)), **PRESETS[preset]}
+    options = dict(PRESETS[preset])
     if len(dataset) > MAX_AUGMENTED:
         options["augment"] = ()
     seconds = minutes * 60 * TRAIN_SHARE
@@ -115,12 +111,6 @@ def choose(
 def nearest_size(side: float) -> int:
     """Side that the networks can draw, nearest to ``side``."""
     return min(SIZES, key=lambda size: (abs(size - side), size))
-
-
-def hold_out(images: int) -> float:
-    """Share of so many images to measure with."""
-    share = min(max(HELD_OUT / images, MIN_SHARE), MAX_SHARE)
-    return math.ceil(share * 100) / 100
 
 
 def useful_kimg(images: int) -> float:

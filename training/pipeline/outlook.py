@@ -9,9 +9,9 @@ import numpy as np
 
 from training.audit.audit import FEW, QuickReport
 from training.core.durations import duration
-from training.data import Dataset
+from training.data import HELD_OUT_SHARE, Dataset
 from training.errors import DataError
-from training.evaluation.images import MIN_IMAGES
+from training.evaluation.images import limits
 from training.pipeline.choices import TRAIN_SHARE, Choice, useful_kimg
 
 MIN_DISTINCT = 100
@@ -64,20 +64,14 @@ def outlook(
 
 
 def _few(dataset: Dataset, choice: Choice) -> Iterator[str]:
-    share = choice.config.hold_out
-    held = round(len(dataset) * share)
-    error = error_of(held)
-    enough = math.ceil((0.98 / ERROR) ** 2 / max(share, 0.01) / 100) * 100
-    if held < MIN_IMAGES:
+    held = int(dataset.held_out(choice.config.hold_out).sum())
+    if lacking := limits(held):
+        yield lacking
+    elif (error := 0.98 / math.sqrt(held)) > ERROR:
+        needed = math.ceil((0.98 / ERROR) ** 2 / HELD_OUT_SHARE / 100) * 100
         yield (
-            f"about {held} images are held out, and {MIN_IMAGES} are needed to measure with: there "
-            "will be no scores, no evaluation and no verifier, and the last snapshot is taken. "
-            "Add images, or raise --hold-out"
-        )
-    elif error > ERROR:
-        yield (
-            f"few images: about {held} are held out, so shares such as coverage and labels read "
-            f"right are known to ±{error:.0%}. {enough:,} images would make it ±{ERROR:.0%}"
+            f"few images: {held} are held out, so shares such as coverage and labels read right "
+            f"are known to ±{error:.0%}. {needed:,} images would make it ±{ERROR:.0%}"
         )
 
 
@@ -90,11 +84,6 @@ def remedy(images: int, kimg: float) -> str:
             "more --minutes"
         )
     return "Build under another --name with more images, of one kind and cropped alike"
-
-
-def error_of(images: int) -> float:
-    """Half of a 95 % interval of a share near one half, measured on ``images``."""
-    return 0.98 / math.sqrt(max(images, 1))
 
 
 def _unlike(dataset: Dataset) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pytest
 from service.core.manifest import Attribute
 from training.config import TrainingConfig
 from training.data import Dataset
-from training.pipeline.choices import Choice, choose, hold_out, length, nearest_size, useful_kimg
+from training.pipeline.choices import Choice, choose, length, nearest_size, useful_kimg
 
 
 def dataset(count: int, *values: str, side: int = 64, channels: int = 3) -> Dataset:
@@ -81,10 +81,6 @@ def test_options_of_the_user_stay() -> None:
     assert {name: getattr(config, name) for name in fixed} == fixed
     assert config.snapshot_kimg < config.patience_kimg < config.kimg
     assert chosen(dataset(1000), speed=100, preset="digits").config.augment == ("translation",)
-
-
-def test_few_images_hold_out_a_larger_share() -> None:
-    assert [hold_out(count) for count in (100, 600, 1000, 10_000)] == [0.25, 0.2, 0.12, 0.1]
 
 
 def test_many_images_are_not_augmented() -> None:

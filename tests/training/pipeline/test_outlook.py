@@ -22,16 +22,16 @@ def said(data: Dataset, *, speed: float = 1000, native_side: float | None = None
 
 
 def test_too_few_images_to_measure_with_are_announced() -> None:
-    text = said(dataset(100))
-    assert "about 25 images are held out, and 32 are needed" in text
+    text = said(dataset(90))
+    assert "30 held-out images are too few (below 32)" in text
     assert "no evaluation" in text
 
 
 def test_error_of_few_images_is_announced_with_the_number_that_would_help() -> None:
     text = said(dataset(1000))
-    assert "about 120 are held out" in text
-    assert "known to ±9%" in text
-    assert "3,300 images would make it ±5%" in text
+    assert "100 are held out" in text
+    assert "known to ±10%" in text
+    assert "3,900 images would make it ±5%" in text
     assert "few images" not in said(dataset(4000, side=16))
 
 
