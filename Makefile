@@ -14,10 +14,10 @@ MALLOC := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576
 
 .PHONY: serve develop test test-fast check audit sbom format bench soak requirements clean
 
-serve: $(SERVE)/ready  ## serve models/ on port 8000; RUNTIME=gpu for CUDA
+serve: $(SERVE)/ready $(SERVE)/bin/figment  ## serve models/ on port 8000; RUNTIME=gpu for CUDA
 	@$(MALLOC) $(SERVE)/bin/python -m service
 
-develop: $(DEVELOP)/ready  ## install what training, tests and checks need
+develop: $(DEVELOP)/ready $(DEVELOP)/bin/figment  ## install what training, tests and checks need
 
 test: $(DEVELOP)/ready  ## run the tests
 	$(DEVELOP)/bin/python -m pytest -m ray  # alone: a cluster wants the whole machine
@@ -53,18 +53,16 @@ soak: $(DEVELOP)/ready  ## overload it, end it a hundred times, and have it run 
 	$(DEVELOP)/bin/python -m benchmarks.soak
 
 # `figment` in an environment works in every folder: -P leaves the current one out of the imports.
-define FIGMENT
-@echo '$(CURDIR)' > $$(echo $(1)/lib/python*/site-packages)/figment.pth
-@printf '#!/bin/sh\nexec "%s" -P -m figment "$$@"\n' '$(CURDIR)/$(1)/bin/python' > $(1)/bin/figment
-@chmod +x $(1)/bin/figment
-endef
+%/bin/figment: %/ready
+	@echo '$(CURDIR)' > $$(echo $*/lib/python*/site-packages)/figment.pth
+	@printf '#!/bin/sh\nexec "%s" -P -m figment "$$@"\n' '$(CURDIR)/$*/bin/python' > $@
+	@chmod +x $@
 
 $(SERVE)/ready: requirements/serve-$(RUNTIME).txt
 	@echo "installing what serving needs into $(SERVE): this takes about a minute, once"
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Figment needs Python 3.11+")'
 	$(PYTHON) -m venv --clear $(SERVE)
 	$(SERVE)/$(PIP) install --quiet --require-hashes --requirement $<
-	$(call FIGMENT,$(SERVE))
 	@touch $@
 
 # PyTorch first and without a hash: which of its builds fits depends on the machine.
@@ -75,7 +73,6 @@ $(DEVELOP)/ready: requirements/develop.txt
 	$(DEVELOP)/$(PIP) install --quiet $(TORCH)
 	$(DEVELOP)/$(PIP) install --quiet --require-hashes --no-deps --requirement $<
 	$(DEVELOP)/$(PIP) check
-	$(call FIGMENT,$(DEVELOP))
 	@touch $@
 
 $(TOOLS)/ready: requirements/tools.txt

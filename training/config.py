@@ -151,7 +151,8 @@ class TrainingConfig(DataConfig):
     hold_out: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
         None,
         description="Share of the images held out from training, to measure samples against "
-        "[default: a tenth; of fewer than 1,000 images 100, at most a quarter].",
+        "[default: a tenth; of fewer than 1,000 images 100, at most a quarter; of fewer than 128, "
+        "32].",
     )
     images: Annotated[int, Field(ge=1)] | None = Field(
         None,

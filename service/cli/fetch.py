@@ -130,7 +130,7 @@ def fetch(
     from service.datasets.manifest import DatasetPlan
     from service.datasets.plan_file import PlanFile, read_plan
 
-    _check(phrases, counts, like, to, plan_file, out)
+    _check(phrases, counts, like, to, plan_file)
     try:
         server = HttpClient(url, patience=patience, api_key=api_key, on_message=print_message)
         if plan_file is not None:
@@ -138,13 +138,13 @@ def fetch(
             def missing_of(content: PlanFile) -> dict[str, int]:
                 assert content.like is not None and content.to is not None
                 vocabulary = served_vocabulary(server, content.model, content.version)
-                return lacking(Path(content.like), content.to, content.by_names, vocabulary)
+                return lacking(Path(content.like), content.to, content.by_names, vocabulary, out)
 
             plan = read_plan(plan_file, missing_of)
         else:
             if like is not None and to is not None:
                 vocabulary = served_vocabulary(server, fields["model"], fields["version"])
-                missing = lacking(like, to, by, vocabulary)
+                missing = lacking(like, to, by, vocabulary, out)
                 phrases, counts = tuple(missing), tuple(missing.values())
                 if not shows_class(format_ or default_format(fields["layout"]), fields["layout"]):
                     by = ()  # it was for counting alone
@@ -172,7 +172,6 @@ def _check(
     like: Path | None,
     to: int | str | None,
     plan: Path | None,
-    out: Path,
 ) -> None:
     """Raise ``UsageError`` for options that do not belong together."""
     if plan is not None:
@@ -188,8 +187,6 @@ def _check(
     if like is not None:
         if phrases or counts:
             raise click.UsageError("--like gives labels and counts: omit LABELS and -n")
-        if out.resolve().is_relative_to(like.resolve()):
-            raise click.UsageError(f"--out {out} is in --like {like}, and would count as its class")
     elif not counts:
         raise click.UsageError("give -n N, or --like FOLDER --to N|largest, or --plan FILE")
     elif len(counts) not in (1, len(phrases)):

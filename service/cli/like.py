@@ -36,12 +36,15 @@ def lacking(
     to: int | str,
     by: Sequence[str],
     vocabulary: Vocabulary,
+    out: str | Path,
 ) -> dict[str, int]:
     """Label of each class that has fewer images than ``to``, and how many it lacks.
 
     ``by``: attributes that make the class. Prints a table of all classes, and ends the command if
-    none lacks images. Raises ``DatasetError``.
+    none lacks images. Raises ``DatasetError``, also if ``out``, a path or a URL, is in ``folder``.
     """
+    if "://" not in str(out) and Path(out).resolve().is_relative_to(folder.resolve()):
+        raise DatasetError(f"{out} is in {folder}, and would count as its class")
     have = count_classes(folder, vocabulary, by)
     goal = max(have.values(), default=0) if isinstance(to, str) else to
     if not (have and goal):

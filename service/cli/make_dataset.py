@@ -75,7 +75,7 @@ def make_dataset(
         def missing(content: PlanFile) -> dict[str, int]:
             assert content.like is not None and content.to is not None
             vocabulary = vocabulary_of(folder, content.model, content.version, sandbox)
-            return lacking(Path(content.like), content.to, content.by_names, vocabulary)
+            return lacking(Path(content.like), content.to, content.by_names, vocabulary, out)
 
         made = read_plan(plan, missing)
         with open_build(made, storage, folder, kind, sandbox, print_message) as dataset:

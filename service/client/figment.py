@@ -11,8 +11,7 @@ import base64
 import io
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +97,7 @@ class Figment:
         self._server = HttpClient(url, timeout=timeout, patience=patience, api_key=api_key)
 
     def __reduce__(self) -> Any:  # for data loaders that send it to other processes
-        return partial(Figment, **cast(Any, self._options)), (self._server.url,)
+        return _copy, (self._server.url, self._options, self._server.has_answered)
 
     def generate(self, n: int | Sequence[int] = 1, **fields: Unpack[RequestFields]) -> Batch:
         """Images held in memory; ``fields`` are those of ``POST /generate``.
@@ -182,3 +181,9 @@ def _decode(file: bytes) -> npt.NDArray[np.uint8]:
     except (OSError, SyntaxError, ValueError) as error:
         raise ClientError(f"the server sent an image that cannot be read: {error}") from error
     return found if found.ndim == 3 else found[..., None]
+
+
+def _copy(url: str, options: Mapping[str, Any], has_answered: bool) -> Figment:
+    copied = Figment(url, **options)
+    copied._server.has_answered = has_answered
+    return copied

@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import urllib3
-from urllib3.exceptions import HTTPError, InvalidHeader, LocationValueError, ReadTimeoutError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    InvalidHeader,
+    LocationValueError,
+    NewConnectionError,
+    ReadTimeoutError,
+)
 
 from service.errors import ClientError, RequestRejected, Unreachable
 from service.formats.registry import MEDIA_TYPES
@@ -86,6 +93,9 @@ class HttpClient:
                 f"{self.url} is not a server address such as http://localhost:8000: {error}"
             ) from error
         except HTTPError as error:
+            cause = getattr(error, "reason", error)
+            if not isinstance(cause, NewConnectionError | ConnectTimeoutError):
+                self.has_answered = True  # it took the connection
             raise RetryLater(f"{self.url} cannot be reached: {error}") from error
         if problem is None:
             raise RetryLater("the response was truncated")

@@ -113,8 +113,8 @@ class ModelSet:
             return read_file(self.report_file(model), MAX_REPORT_BYTES)
         except InvalidModel as error:
             raise NoReport(
-                f"version {model.version} of {model.name!r} has no {REPORT_FILE}; `python -m "
-                "training evaluate` and `export` write one"
+                f"version {model.version} of {model.name!r} has no {REPORT_FILE}; `figment "
+                "evaluate` and `export` write one"
             ) from error
 
     def resolve(self, name: str | None, version: int | str | None, *, labelled: bool) -> Model:

@@ -9,7 +9,7 @@ import click
 
 from service.cli.options import build as configured
 from service.cli.options import options_of
-from training.cli.options import Judge
+from training.cli.options import Judge, Open, open_page
 from training.config import TrainingConfig
 from training.pipeline.build import Build
 from training.presets import PRESETS
@@ -39,6 +39,7 @@ from training.presets import PRESETS
     help="Named set of options [default: chosen from the data].",
 )
 @Judge
+@Open
 @options_of(TrainingConfig, but={"data"})
 def build(
     data: str,
@@ -48,6 +49,7 @@ def build(
     to: Path,
     preset: str | None,
     judge: bool,
+    opens: bool,
     **options: Any,
 ) -> None:
     """Make a model of the images in DATA: audit, train, evaluate, export, reload.
@@ -74,4 +76,5 @@ def build(
         minutes=minutes,
         server=server.rstrip("/") if server else None,
         judge=judge,
+        when_planned=open_page if opens else None,
     ).run()

@@ -50,12 +50,15 @@ def resume(
         opened = Run.broadcast(run, own)
         if distributed.any_rank(own is not None and own.is_finished):
             if own is not None:
-                more = (
-                    f"no snapshot was better for {own.config.patience_kimg:g} kimg"
+                why = (
+                    f": no snapshot was better for {own.config.patience_kimg:g} kimg"
                     if own.has_plateaued
-                    else f"--kimg {2 * own.config.kimg:g} makes it twice as long"
+                    else ""
                 )
-                click.echo(f"{run} is finished, after {own.shown:,} images; {more}")
+                click.echo(
+                    f"{run} is finished, after {own.shown:,} images{why}; --kimg "
+                    f"{2 * own.config.kimg:g} makes it longer"
+                )
                 if opens:
                     open_page(own)
             return

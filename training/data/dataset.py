@@ -70,7 +70,7 @@ class Dataset:
         whatever its orientation: copies and mirrored copies stay on one side, and a set that grows
         keeps its split, but for the one that holds out a number of images.
         """
-        fractions = self._fractions()
+        fractions = self._fractions
         if share is None:
             quarter, third = len(self) // 4, len(self) // 3
             count = min(HELD_OUT_IMAGES, max(FEWEST_HELD_OUT, quarter), third)
@@ -91,10 +91,11 @@ class Dataset:
             if images > trained.sum():
                 problem = f"has {trained.sum():,} images to train on, and {images:,} are asked for"
                 raise DataError(self.name, [problem])
-            order = np.argsort(np.where(held, 1, self._fractions()), kind="stable")
+            order = np.argsort(np.where(held, 1, self._fractions), kind="stable")
             trained = np.isin(np.arange(len(self)), order[:images])
         return self.take(trained), self.take(held)
 
+    @cached_property
     def _fractions(self) -> npt.NDArray[np.float64]:
         return np.array([_fraction(image) for image in self.images])
 

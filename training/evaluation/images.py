@@ -26,7 +26,7 @@ MAX_IMAGES = 2048
 
 
 def limits(count: int) -> str | None:
-    """What ``count`` held-out images are too few for, as a sentence; None if they suffice."""
+    """Sentence on what ``count`` held-out images are too few for; None if they suffice."""
     if count < MIN_IMAGES:
         return (
             f"{count} held-out images are too few (below {MIN_IMAGES}) to score snapshots: only "

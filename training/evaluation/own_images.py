@@ -23,7 +23,17 @@ def load_own(run: Run, source: str) -> Dataset:
     config = run.config
     drawn = source.partition(":")[0] == "avatars"
     side = shape[0] if shape[0] == shape[1] and not drawn else None
-    found = load(source, names, size=config.size or side, crop=config.crop)
+    if source == config.data:
+        found = load(source, **config.reading | {"attributes": names})
+    else:
+        found = load(
+            source,
+            names,
+            size=config.size or side,
+            crop=config.crop,
+            pad=config.pad,
+            skip_bad=config.on_bad == "skip",
+        )
     if found.images.shape[1:] != shape:
         fits = "x".join(map(str, found.images.shape[1:]))
         asked = "x".join(map(str, shape))

@@ -108,9 +108,10 @@ def recommend(
     if mix != NONE:
         plan = as_plan(result, run.config.name, attributes, len(real))
         write_atomically(file, json.dumps(plan, indent=2) + "\n")
-    write_atomically(folder / "recommendation.md", as_markdown(result, real, run.config.mirror))
     if (last := search.told | {"advice": advice}) not in search.log.lines()[-1:]:
         search.log.append(last)
+    # Last: `build` takes the file as the end of the search.
+    write_atomically(folder / "recommendation.md", as_markdown(result, real, run.config.mirror))
     return advice
 
 

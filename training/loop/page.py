@@ -114,7 +114,7 @@ def _frames(snapshots: Sequence[Path]) -> list[Path]:
 
 
 def _status(run: Run, ticks: Lines, stopped: str) -> str:
-    """What is trained on, how far the run is, and how long it takes, unless it has ``stopped``."""
+    """Sentences on the data and on how far the run is, with the time left unless ``stopped``."""
     total = run.config.kimg * 1000
     shown = ticks[-1]["shown"] if ticks else 0
     stale = ""

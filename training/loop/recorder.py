@@ -120,10 +120,10 @@ class RunRecorder:
         if self.tensorboard is not None:
             self.tensorboard.add_grid(grid, trainer.shown)
         write_atomically(run.film, page.film(run))
-        page.write(self.run)
         self._prune()
         failure = self._failure()
         trainer.save(run.checkpoint)
+        page.write(run)
         if failure is not None:
             raise failure
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,14 @@ from training.pipeline import outlook, serving
 from training.pipeline.choices import Choice, choose
 from training.pipeline.reading import native_side, read
 from training.runs import checkpoint
-from training.runs.run import DatasetDescription, Log, Run, check_unused, read_verdict
+from training.runs.run import (
+    RECOMMEND_LOG,
+    DatasetDescription,
+    Log,
+    Run,
+    check_unused,
+    read_verdict,
+)
 
 PHASES = 7
 MIN_COVERAGE = 0.1
@@ -56,6 +64,8 @@ class Build:
     server: str | None
     """Address of the service to reload."""
     judge: bool = True
+    when_planned: Callable[[Run], None] | None = None
+    """Called with the run before it trains."""
     deadline: float = field(init=False)
     """On the clock of ``time.monotonic``."""
 
@@ -66,6 +76,8 @@ class Build:
             click.echo(f"warning: {trouble}: start it before the end of this build")
         begun = (self.folder / "config.json").exists()
         run, dataset = self._resumed() if begun else self._started()
+        if self.when_planned is not None:
+            self.when_planned(run)
         if (exported := self._exported()) is None:
             self._train(run, dataset)
             self._evaluate(run, dataset)
@@ -204,15 +216,15 @@ class Build:
             click.echo(f"  {results(report)}: {folder / 'report.html'}")
 
     def _recommend(self, run: Run) -> None:
-        """Recommend a mix, if there are labels and time. The model does not depend on it."""
-        folder = run.folder / "recommendation"
+        """Recommend a mix, if there are labels and time. The weights do not depend on it."""
+        folder = run.recommendation
         if not run.dataset.attributes or run.config.clusters is not None:
             self._say(5, "recommend", "skipped: there are no labels")
             return
         if (folder / "recommendation.md").exists():
             self._say(5, "recommend", "done")
             return
-        begun = Log(folder / "recommend.jsonl").lines()
+        begun = Log(folder / RECOMMEND_LOG).lines()
         minutes = begun[0]["minutes"] if begun else (self.deadline - time.monotonic()) / 60
         command = f"`figment recommend {run.folder} --real {run.config.data}`"
         if minutes <= 0:
@@ -265,7 +277,9 @@ def results(report: dict[str, Any]) -> str:
     """The main figures of a report, each with that of real images."""
     samples, real = (report["closeness"]["classifier"][role] for role in ("samples", "real"))
     found = [
-        f"{name} {samples[name]:.2f} (real {real[name]:.2f})" for name in ("coverage", "recall")
+        f"{name} {samples[name]:.2f} (real {real[name]:.2f})"
+        for name in ("coverage", "recall")
+        if name in samples
     ]
     labels = report["labels"]
     if labels["right"] is not None:
@@ -283,7 +297,9 @@ def _described(choice: Choice, dataset: Dataset) -> str:
         f"width {config.width}",
         f"batch {config.batch}",
         f"augment {','.join(config.augment) or 'none'}",
-        "mirror" if config.mirror else "no mirror",
+        "mirrored (--no-mirror if left and right differ)"
+        if config.mirror
+        else "not mirrored (--mirror)",
         f"{dataset.held_out(config.hold_out).sum()} images held out",
         f"{config.kimg:g} kimg at {choice.rate:.0f} images/s: {duration(seconds)}",
     ]

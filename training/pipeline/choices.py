@@ -25,6 +25,8 @@ TICKS = 60
 PATIENCE = 0.5
 """Share of the run without a better snapshot that ends it. Half, because the learning rate of most
 presets falls in the second half, and samples improve again then."""
+FEW = 1000
+"""Images below which a set is small (docs/training.md, "Small sets")."""
 MAX_AUGMENTED = 30_000
 """Images above which the discriminator does not memorise, and none are augmented."""
 USEFUL_KIMG, USEFUL_IMAGES, GROWTH = 100, 300, 0.45
@@ -43,6 +45,7 @@ def _needs_sides_kept(dataset: Dataset) -> bool:
 
 KINDS: tuple[tuple[Callable[[Dataset], bool], str], ...] = (
     (_needs_sides_kept, "digits"),
+    (lambda dataset: len(dataset) < FEW, "small"),
     (lambda dataset: True, "faces"),
 )
 """Kinds of data, and the preset of each; the first that fits is chosen."""

@@ -76,7 +76,7 @@ def _few(dataset: Dataset, choice: Choice) -> Iterator[str]:
 
 
 def remedy(images: int, kimg: float) -> str:
-    """What to try after a run of so many kimg that learnt too little."""
+    """Remedy for a run of so many kimg that learnt too little."""
     useful = useful_kimg(images)
     if kimg < SHORT * useful:
         return (

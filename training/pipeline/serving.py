@@ -37,11 +37,15 @@ def reload(server: str, model: Path) -> str:
     refused = [each["reason"] for each in report["refused"] if f"{name}/{version}" in each["path"]]
     if refused:
         raise RunError(f"{server} rejects {model}: {refused[0]}")
-    status, _ = _request("GET", f"{server}/models/{name}/{version}")
+    status, found = _request("GET", f"{server}/models/{name}/{version}")
     if status == 404:
         raise RunError(
             f"{server} does not serve {model} after its reload: start it with "
             f"`--models {model.parent.parent.resolve()}`, or copy the folder to its models"
+        )
+    if status != 200:
+        raise RunError(
+            f"{server} does not say whether it serves {model}: {found.get('detail', status)}"
         )
     return f"{server}/?model={name} serves version {version}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +19,8 @@ from service.core.atomic_write import write_atomically
 from training.errors import CheckpointError
 
 FORMAT_VERSION = 1
+UNREADABLE = (SafetensorError, OSError, LookupError, ValueError, RuntimeError)
+"""Errors of files that are damaged or belong to other networks."""
 
 
 def collect(
@@ -41,7 +44,11 @@ def write(path: Path, shown: int, tensors: dict[str, Tensor]) -> None:
 
 def shown(path: Path) -> int:
     """Number of images shown before the file was written. Raises ``CheckpointError``."""
-    return read(path, {}, {})
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _shown(file, path)
+    except UNREADABLE as error:
+        raise _not_of_this_run(path, error) from error
 
 
 def read(
@@ -53,17 +60,26 @@ def read(
     """
     try:
         with safe_open(path, framework="pt") as file:
-            state = json.loads((file.metadata() or {})["figment"])
+            position = _shown(file, path)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if state["format_version"] != FORMAT_VERSION:
-            raise CheckpointError(f"{path}: format {state['format_version']} is not supported")
         for name, module in modules.items():
             module.load_state_dict(_with_prefix(tensors, name))
         for name, optimizer in optimizers.items():
             _restore_optimizer(optimizer, _with_prefix(tensors, name))
-        return int(state["shown"])
-    except (SafetensorError, OSError, LookupError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of this run: {error}") from error
+        return position
+    except UNREADABLE as error:
+        raise _not_of_this_run(path, error) from error
+
+
+def _shown(file: Any, path: Path) -> int:
+    state = json.loads((file.metadata() or {})["figment"])
+    if state["format_version"] != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: format {state['format_version']} is not supported")
+    return int(state["shown"])
+
+
+def _not_of_this_run(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: not a checkpoint of this run: {error}")
 
 
 def _optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

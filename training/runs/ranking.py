@@ -1,4 +1,4 @@
-"""Which snapshot of a run is the best, by its scores."""
+"""Ranking of the snapshots of a run by their scores."""
 
 from __future__ import annotations
 

@@ -283,11 +283,13 @@ class Run:
     def with_length(self, kimg: float) -> Run:
         """Change the length of the run to ``kimg`` thousand images.
 
-        Raises ``RunError`` if it has shown more.
+        A run that has ended because no snapshot was better goes on without that rule. Raises
+        ``RunError`` if it has shown more.
         """
         if round(kimg * 1000) < self.shown:
             raise RunError(f"{self.folder} has shown {self.shown:,} images: --kimg must be higher")
-        longer = replace(self, config=self.config.model_copy(update={"kimg": kimg}))
+        changes = {"kimg": kimg} | ({"patience_kimg": 0} if self.has_plateaued else {})
+        longer = replace(self, config=self.config.model_copy(update=changes))
         write_atomically(self.folder / CONFIG, longer.config.model_dump_json(indent=2) + "\n")
         return longer
 

@@ -101,12 +101,13 @@ def test_bad_options(server: Server, like: Path, tmp_path: Path) -> None:
         ((*asked, "--to", "most", *out), "neither a number from 1 on nor 'largest'"),
         ((*asked, "--to", "5", "-n", "3", *out), "omit LABELS and -n"),
         ((*asked, "--to", "5", "7", *out), "omit LABELS and -n"),
-        ((*asked, "--to", "5", "--out", str(like / "new")), "would count as its class"),
         (("--like", str(like / "nowhere"), "--to", "5", *out), "does not exist"),
         (out, "-n N, or --like FOLDER"),
     ]:
         status, output = fetch(server, *words)
         assert status == 2 and said in output, output
+    status, output = fetch(server, *asked, "--to", "5", "--out", str(like / "new"))
+    assert status == 1 and "would count as its class" in output
     (like / "seven").mkdir()
     status, output = fetch(server, *asked, "--to", "5", *out)
     assert status == 1 and "seven: unknown label 'seven'" in output

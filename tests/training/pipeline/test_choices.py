@@ -62,13 +62,14 @@ def test_more_images_get_a_longer_run() -> None:
 @pytest.mark.parametrize(
     ("data", "preset", "mirror"),
     [
-        (dataset(500, "cat", "dog"), "faces", True),
-        (dataset(500), "faces", True),
+        (dataset(1000, "cat", "dog"), "faces", True),
+        (dataset(1000), "faces", True),
+        (dataset(999, "cat", "dog"), "small", False),
         (dataset(500, *"0123456789"), "digits", False),
         (dataset(500, "left shoe", "right shoe"), "digits", False),
         (dataset(500, side=28, channels=1), "digits", False),
     ],
-    ids=["classes", "no labels", "characters", "sides", "small and grey"],
+    ids=["classes", "no labels", "few images", "characters", "sides", "small and grey"],
 )
 def test_preset_follows_from_images_and_labels(data: Dataset, preset: str, mirror: bool) -> None:
     choice = chosen(data, speed=100)
