@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,26 @@ from tests.helpers.image_files import as_zip, encoded
 from tests.helpers.once import made_once
 from tests.helpers.small_runs import create_run, training
 from training.data import Dataset, avatars, load
+from training.evaluation import features
 from training.loop.loop import train
 
 PORTRAITS = 600
 LABELS = ("hair", "glasses")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _attacked_with_few_samples() -> Iterator[None]:
-    """Evaluations draw 500 samples instead of 20,000 for attacks on the training images."""
+@contextmanager
+def short_evaluation() -> Iterator[None]:
+    """Draw 500 samples instead of 20,000 for attacks, and train classifiers of few images less."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("training.evaluation.command.SAMPLES", 500)
+        for schedule in (features.QUICK, features.THOROUGH):  # frozen, and a default argument
+            patched.setitem(vars(schedule), "min_images", 0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _evaluations_are_short() -> Iterator[None]:
+    with short_evaluation():
         yield
 
 
@@ -84,7 +94,8 @@ def evaluated(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(folder: Path) -> None:
         shutil.copytree(trained, folder)
-        done = training("evaluate", folder, "--snapshot", "last")
+        with short_evaluation():  # other tests share the fixture
+            done = training("evaluate", folder, "--snapshot", "last")
         assert done.exit_code == 0, done.stderr
         assert done.stdout.strip() == str(folder / "evaluation" / "report.md")
 

@@ -58,6 +58,9 @@ def build(
     written to config.json in the run's folder. Run the same command again to continue an
     interrupted build.
 
+    Images of several sizes are resized to one that is chosen from them, after their central squares
+    are cut out; --pad keeps all of each image.
+
     \b
     python -m training build my-folder/ --name my-faces --minutes 30
     """

@@ -45,7 +45,8 @@ from training.evaluation.samples import samples_of
 from training.evaluation.verifier import Accuracy, Verifier
 from training.networks.marginal import Marginal
 from training.networks.networks import Generator
-from training.runs.run import Log, Run
+from training.runs.log import Log
+from training.runs.run import Run
 
 BUDGETS = (10, 50, 200)
 """Real images of each value, in the arms that have real images; then all."""

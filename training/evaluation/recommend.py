@@ -30,7 +30,7 @@ from training.evaluation.classifiers import ClassifierTraining
 from training.evaluation.confidence import T_95, Estimate
 from training.evaluation.features import FeatureNetwork
 from training.evaluation.mixes import Mix, SampleSets, Weights, weak_weights
-from training.runs.run import Log
+from training.runs.log import Log
 
 NONE = Mix()
 RATIOS = (0.25, 1, 4, 16)

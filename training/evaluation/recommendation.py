@@ -39,7 +39,8 @@ from training.evaluation.mixes import (
 from training.evaluation.recommend import FOLDS, MIN_IMAGES, MIN_SCALE, NONE, Gain, Result, Search
 from training.evaluation.samples import Samples, samples_of
 from training.networks.networks import Generator
-from training.runs.run import RECOMMEND_LOG, RECOMMENDATION, Log, Run
+from training.runs.log import Log
+from training.runs.run import RECOMMEND_LOG, RECOMMENDATION, Run
 
 SEED = 4
 """Seed of the samples, and of the plan: it gives the images that were measured."""

@@ -33,10 +33,10 @@ from training.pipeline import outlook, serving
 from training.pipeline.choices import Choice, choose
 from training.pipeline.reading import native_side, read
 from training.runs import checkpoint
+from training.runs.log import Log
 from training.runs.run import (
     RECOMMEND_LOG,
     DatasetDescription,
-    Log,
     Run,
     check_unused,
     read_verdict,

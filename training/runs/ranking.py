@@ -31,7 +31,7 @@ def plateaued(lines: Sequence[Line], patience_kimg: float | None) -> bool:
     """
     if not (lines and patience_kimg):
         return False
-    return lines[-1]["shown"] - ranked(lines)[0] >= patience_kimg * 1000
+    return lines[-1]["shown"] - min(lines, key=faults)["shown"] >= patience_kimg * 1000
 
 
 def faults(line: Line) -> float:

@@ -70,7 +70,7 @@ def test_plans_that_are_none(tmp_path: Path, text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
-        (SMALL | {"verify": 0.9}, "use `python -m service fetch --plan`"),
+        (SMALL | {"verify": 0.9}, "use `figment fetch --plan`"),
         (SMALL | {"label": "rad"}, "did you mean 'red colour'?"),
         (SMALL | {"model": "nope"}, "no model 'nope' in "),
         (SMALL | {"version": 7}, "model 'tiny' has no version 7; available: 1, 2, latest"),

@@ -27,7 +27,8 @@ from training.evaluation.downstream import planned
 from training.evaluation.report_html import scores
 from training.loop.loop import train
 from training.networks.networks import Generator
-from training.runs.run import Log, Run
+from training.runs.log import Log
+from training.runs.run import Run
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,8 @@ from training.evaluation.features import new_network
 from training.evaluation.mixes import MAX_SET, Mix, SampleSets, Weights, weak_samples, weak_weights
 from training.evaluation.recommend import NONE, Gain, Result, Search, cross_validated, simplest
 from training.evaluation.samples import Labelled, Samples
-from training.runs.run import Log, Run
+from training.runs.log import Log
+from training.runs.run import Run
 
 COLOUR = Attribute(name="colour", values=("red", "blue"), frequencies=(0.5, 0.5))
 EYES = Attribute(name="eyes", values=("red", "blue", "gone"), frequencies=(0.5, 0.5, 0))

@@ -31,7 +31,8 @@ from training.export import export, triton
 from training.loop.loop import train
 from training.networks.networks import Generator
 from training.runs import sampling
-from training.runs.run import Log, Run
+from training.runs.log import Log
+from training.runs.run import Run
 
 
 @pytest.fixture(scope="session")

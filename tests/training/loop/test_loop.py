@@ -102,7 +102,7 @@ def test_diverged_run_stops_and_keeps_its_checkpoint(start: Start, faces: Datase
 
 def test_used_folder_is_not_overwritten(start: Start, faces: Dataset) -> None:
     run = start()
-    with pytest.raises(RunError, match=f"training resume {run.folder}"):
+    with pytest.raises(RunError, match=f"figment resume {run.folder}"):
         run_of(run.folder, run.config, faces)
 
 

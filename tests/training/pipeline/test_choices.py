@@ -14,7 +14,7 @@ from training.pipeline.choices import Choice, choose, length, nearest_size, usef
 
 
 def dataset(count: int, *values: str, side: int = 64, channels: int = 3) -> Dataset:
-    """Black images, with an attribute ``kind`` of ``values``, evenly."""
+    """Different images, with an attribute ``kind`` of ``values``, evenly."""
     attributes: tuple[Attribute, ...] = ()
     labels = np.zeros((count, 0), dtype=np.int64)
     if values:
@@ -22,6 +22,7 @@ def dataset(count: int, *values: str, side: int = 64, channels: int = 3) -> Data
         attributes = (Attribute(name="kind", values=values, frequencies=shares),)
         labels = (np.arange(count) % len(values))[:, None]
     images = np.zeros((count, side, side, channels), dtype=np.uint8)
+    images[:, 0, :2, 0] = np.stack(np.divmod(np.arange(count), 256), axis=1)
     return Dataset("some", images, labels, attributes)
 
 

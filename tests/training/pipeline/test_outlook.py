@@ -28,7 +28,7 @@ def test_too_few_images_to_measure_with_are_announced() -> None:
 
 
 def test_error_of_few_images_is_announced_with_the_number_that_would_help() -> None:
-    text = said(dataset(1000))
+    text = said(dataset(900))
     assert "100 are held out" in text
     assert "known to ±10%" in text
     assert "3,900 images would make it ±5%" in text
