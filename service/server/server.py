@@ -81,8 +81,6 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started and not self._pings:
-            _log_address(self.config.host, self.servers[0].sockets[0].getsockname()[1])
         for number in TERMINATION_SIGNALS:  # until now, they ended the process at once
             signal.signal(number, self.handle_exit)
         self._monitor = asyncio.create_task(self._check_connections())
@@ -95,6 +93,8 @@ class Server(uvicorn.Server):
         for server in list(self.servers):
             for listener in server.sockets:
                 await self._serve_copies(listener.fileno())
+        if not self._pings:
+            _log_address(self.config.host, self.servers[0].sockets[0].getsockname()[1])
         await super().main_loop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -156,7 +156,7 @@ def test_a_finished_run_says_so_and_can_be_made_longer(trained: Path, tmp_path: 
     done = training("resume", folder, "--data", "nowhere")  # data is not loaded
     assert (done.exit_code, done.stdout) == (
         0,
-        f"{folder} is finished, after 384 images; --kimg 0.768 makes it twice as long\n",
+        f"{folder} is finished, after 384 images; --kimg 0.768 makes it longer\n",
     )
     assert training("resume", folder, "--kimg", "0.416", "--no-judge").exit_code == 0
     run = Run.open(folder)
