@@ -8,7 +8,7 @@ KNOWN = re.compile(
     r"mit|apache-2\.0|cc0-1\.0|cc-by-(2\.0|2\.5|3\.0|4\.0)|cc-by-sa-(3\.0|4\.0)|cc-by-nd-4\.0|"
     r"cc-by-nc-(2\.0|3\.0|4\.0)|cc-by-nc-nd-(3\.0|4\.0)|cc-by-nc-sa-(2\.0|3\.0|4\.0)|unknown"
 )
-"""Those that data often have."""
+"""Licences that data often have."""
 
 
 def hub_licence(text: str) -> str:

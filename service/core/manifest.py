@@ -20,7 +20,7 @@ ALIAS_PATTERN = r"^[a-z][a-z0-9-]{0,63}$"
 MODEL_FILE = "model.onnx"
 VERIFIER_FILE = "verifier.onnx"
 REPORT_FILE = "report.html"
-"""All three are in ``NAME/VERSION/``."""
+"""Names of files in ``NAME/VERSION/``."""
 
 LATENT = "latent"
 """Input of a model file, float32 ``[N, Z]``."""
@@ -123,7 +123,7 @@ class Manifest(_Record):
     provenance: Provenance
     metrics: tuple[Metric, ...] = ()
     recommendation: Advice | None = None
-    """How many of its images to add to which real ones, measured by ``training recommend``."""
+    """Number of its images to add to given real ones, measured by ``training recommend``."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

@@ -107,7 +107,7 @@ def in_this_process(spec: BuildSpec, tasks: deque[ShardTask]) -> Generator[Shard
 
 
 def nothing(plan: PlanFile) -> dict[str, int]:
-    """What the classes of a plan's folder lack, for plans without one."""
+    """Counts that the classes of a plan's folder lack, for plans without one."""
     raise AssertionError(plan.like)
 
 

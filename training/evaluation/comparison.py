@@ -40,7 +40,7 @@ class Snapshot:
     scores: dict[str, float]
     """Empty if the run scored none."""
     real: dict[str, float]
-    """The same scores of real images."""
+    """Scores of real images in place of the samples."""
     report: dict[str, Any]
     """Content of its evaluation; empty if there is none."""
 
@@ -76,7 +76,7 @@ def as_html(snapshots: Sequence[Snapshot]) -> str:
 
 
 def _notes(snapshots: Sequence[Snapshot]) -> list[str]:
-    """What keeps the runs from being compared."""
+    """Reasons why the runs cannot be compared."""
     runs = [each.run for each in snapshots]
     notes = []
     if len({(run.config.latent_size, run.dataset.attributes) for run in runs}) > 1:

@@ -70,7 +70,7 @@ COMPARED = {
 
 
 def stated(images: int) -> dict[str, Explanation]:
-    """Those of ``COMPARED`` that so many held-out images suffice for."""
+    """Measures of ``COMPARED`` for which so many held-out images suffice."""
     few = images < MIN_SHARE_IMAGES
     return {name: each for name, each in COMPARED.items() if not (few and name in SHARES)}
 

@@ -1,4 +1,4 @@
-"""What a build will not give is said before it trains."""
+"""Limits of a build are said before it trains."""
 
 from __future__ import annotations
 
