@@ -9,7 +9,7 @@ import click
 
 from service.cli.options import build as configured
 from service.cli.options import options_of
-from training.cli.options import Judge, Open, open_page
+from training.cli.options import Judge, ModelsFolder, Open, open_page
 from training.config import TrainingConfig
 from training.pipeline.build import Build
 from training.presets import PRESETS
@@ -26,13 +26,7 @@ from training.presets import PRESETS
 )
 @click.option("--serve", "server", metavar="URL", help="Address of a service to reload at the end.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run [runs/NAME].")
-@click.option(
-    "--to",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("models"),
-    show_default=True,
-    help="Models folder.",
-)
+@ModelsFolder
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),

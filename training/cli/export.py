@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from training.cli.options import RunFolder, Snapshot, Unconditional
+from training.cli.options import ModelsFolder, RunFolder, Snapshot, Unconditional
 from training.export.export import export as export_run
 from training.runs.run import Run
 
@@ -14,13 +14,7 @@ from training.runs.run import Run
 @click.command()
 @RunFolder
 @Snapshot
-@click.option(
-    "--to",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("models"),
-    show_default=True,
-    help="Models folder.",
-)
+@ModelsFolder
 @click.option(
     "--version", type=click.IntRange(1), help="Version number [default: the next free one]."
 )

@@ -32,6 +32,13 @@ Unconditional = click.option(
     metavar="NAME",
     help="Make an unconditional model of this name, which draws labels by their frequencies.",
 )
+ModelsFolder = click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("models"),
+    show_default=True,
+    help="Models folder.",
+)
 Open = click.option("--open", "opens", is_flag=True, help="Open the run's page in the browser.")
 TensorBoard = click.option("--tensorboard", is_flag=True, help="Also log for TensorBoard.")
 
