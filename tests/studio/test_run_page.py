@@ -65,12 +65,18 @@ def test_accessibility_and_layout(
     context.close()
 
 
-def test_page_follows_the_run_until_it_is_paused(page: Page, trained: Path, tmp_path: Path) -> None:
-    run = unfinished(trained, tmp_path / "run")
+def watched(page: Page, trained: Path, folder: Path) -> Run:
+    """Run that goes on, whose page is open and whose clock the test moves."""
+    run = unfinished(trained, folder)
     (run.folder / "verdict.txt").unlink()
     run_page.write(run)
     page.clock.install()
     page.goto(run.page.as_uri())
+    return run
+
+
+def test_page_follows_the_run_until_it_is_paused(page: Page, trained: Path, tmp_path: Path) -> None:
+    run = watched(page, trained, tmp_path / "run")
     expect(page.get_by_text("384 of 768 images shown")).to_be_visible()
     expect(page.locator("#stale")).to_be_hidden()
 
@@ -90,11 +96,7 @@ def test_page_follows_the_run_until_it_is_paused(page: Page, trained: Path, tmp_
 
 
 def test_page_of_a_killed_run_says_so(page: Page, trained: Path, tmp_path: Path) -> None:
-    run = unfinished(trained, tmp_path / "run")
-    (run.folder / "verdict.txt").unlink()
-    run_page.write(run)
-    page.clock.install()
-    page.goto(run.page.as_uri())
+    watched(page, trained, tmp_path / "run")
     expect(page.get_by_text("the run may have been stopped")).to_be_hidden()
     page.clock.fast_forward(1000 * (run_page.PATIENCE_SECONDS + 20))
     expect(page.get_by_text("the run may have been stopped")).to_be_visible()
