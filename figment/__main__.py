@@ -32,7 +32,7 @@ def main() -> None:
             training = commands()
         except NotInstalled as error:
             if not name.startswith("-"):
-                sys.exit(f"figment {name}: {error}")
+                sys.exit(f"figment {name}: not a command of the service; {error}")
             group.epilog = f"Commands of training are not listed: {error}."
         else:
             if not name.startswith("-"):
